@@ -1,0 +1,51 @@
+# Two commands matter: `make run` and `make test`. Both set up what they need first.
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 3000
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check clean
+
+help:  ## show this list
+	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
+
+setup: .venv/runtime .engines/ready  ## virtual environment and engines, below the checkout, without root
+
+run: setup  ## set up what is missing, then start the server on port 3000 (PORT=… for another)
+	@exec .venv/bin/python server.py --port=$(PORT)
+
+test: setup .venv/dev  ## set up what is missing, then run the tests against real engines of their own
+	@exec .venv/bin/python -m pytest $(ARGS)
+
+check: .venv/dev  ## ruff, mypy --strict, import-linter
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+
+clean:  ## remove what setup brought; data/ stays
+	@rm -rf .venv .engines
+
+# Each marker is written last, so an interrupted set-up is repeated.
+.venv/bin/python:
+	@echo "setup: making the virtual environment in .venv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "setup: failed: Tandem needs Python 3.11 or later; name one with make PYTHON=python3.x" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	  { rm -rf .venv; echo "setup: failed: install the venv module (Debian: apt-get install python3-venv) and try again" >&2; exit 1; }
+
+.venv/runtime: requirements.txt | .venv/bin/python
+	@echo "setup: installing what the server needs (requirements.txt, from PyPI)"
+	@$(PIP) install -q -r requirements.txt || \
+	  { echo "setup: failed: pip could not install requirements.txt; check the network and try again" >&2; exit 1; }
+	@touch $@
+
+.venv/dev: requirements-dev.txt .venv/runtime
+	@echo "setup: installing what tests and checks need (requirements-dev.txt, from PyPI)"
+	@$(PIP) install -q -r requirements-dev.txt || \
+	  { echo "setup: failed: pip could not install requirements-dev.txt; check the network and try again" >&2; exit 1; }
+	@touch $@
+
+.engines/ready: scripts/setup_engines.py | .venv/bin/python
+	@.venv/bin/python scripts/setup_engines.py
