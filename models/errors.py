@@ -1,0 +1,89 @@
+"""What can go wrong in a chat, one tree; each error carries its wire code (docs/protocol.md, "Codes").
+
+ChatError
+├── Refused             the request cannot be granted
+│   ├── InvalidFrame            400    the frame is not valid
+│   ├── InvalidRequest          400    an HTTP request is not valid; names the field
+│   ├── UnknownUser             404    no such user, or not an active one
+│   ├── NameTaken               409    a user of that name exists
+│   └── LimitReached            50006  the limit rule
+└── EngineUnavailable   40001   an engine is down or slow; nothing is promised
+    └── NotSent                 40001  … and it is known that nothing reached the engine
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ChatError",
+    "EngineUnavailable",
+    "InvalidFrame",
+    "InvalidRequest",
+    "LimitReached",
+    "NameTaken",
+    "NotSent",
+    "Refused",
+    "UnknownUser",
+]
+
+
+class ChatError(Exception):
+    """The root; `code` is what the wire says."""
+
+    code = 500
+
+
+class Refused(ChatError):
+    """The request cannot be granted, now or ever; nothing was changed."""
+
+    code = 400
+
+
+class InvalidFrame(Refused):
+    """The frame is not valid; the text says why, for logs and HTTP alone."""
+
+
+class InvalidRequest(Refused):
+    """A field of an HTTP request is not valid."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+
+
+class UnknownUser(Refused):
+    """The user does not exist or is not active."""
+
+    code = 404
+
+    def __init__(self, user: int) -> None:
+        super().__init__(f"no such user: {user}")
+        self.user = user
+
+
+class NameTaken(Refused):
+    """A user of that name exists."""
+
+    code = 409
+
+    def __init__(self, user_name: str) -> None:
+        super().__init__(f"user_name: taken: {user_name}")
+
+
+class LimitReached(Refused):
+    """The limit rule refuses the message; it was not stored."""
+
+    code = 50006
+
+
+class EngineUnavailable(ChatError):
+    """An engine is down or slow. What was asked of it may or may not have happened."""
+
+    code = 40001
+
+    def __init__(self, engine: str, reason: str) -> None:
+        super().__init__(f"{engine}: {reason}")
+        self.engine = engine
+
+
+class NotSent(EngineUnavailable):
+    """No connection to the engine could be had, so nothing of the request reached it."""

@@ -1,0 +1,144 @@
+"""The wire, dialect 1: what a client's frame asks for, and the frames that the server answers with.
+
+A frame is a JSON object in a WebSocket text message; the article's section 2.1 defines both directions
+(`SendMsg`, `ReplyMsg`), docs/protocol.md says where this server is stricter than the article's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from models.errors import InvalidFrame
+
+__all__ = ["TEXTS", "Code", "Language", "Request", "RequestType", "decode", "encode", "moment", "reply"]
+
+Language = str
+
+
+class Code(IntEnum):
+    """What a frame from the server means."""
+
+    MESSAGE = 50001
+    SUCCESS = 50002
+    END = 50003
+    ONLINE = 50004
+    OFFLINE = 50005
+    LIMIT = 50006
+    INVALID = 400
+    BUG = 500
+    ENGINE = 40001
+
+
+class RequestType(IntEnum):
+    """What a client's frame asks for."""
+
+    SEND = 1
+    HISTORY = 2
+    UNREAD = 3
+
+
+# The article's texts, and English ones for sockets opened with lang=en.
+TEXTS: dict[Language, dict[Any, str]] = {
+    "zh": {
+        "connected": "已连接至服务器",
+        "closing": "连接已断开",
+        Code.END: "到底了",
+        Code.ONLINE: "对方在线应答",
+        Code.OFFLINE: "对方不在线应答",
+        Code.LIMIT: "达到限制",
+        Code.INVALID: "请求参数错误",
+        Code.BUG: "fail",
+        Code.ENGINE: "数据库操作出错,请重试",
+    },
+    "en": {
+        "connected": "connected",
+        "closing": "closing",
+        Code.END: "no more messages",
+        Code.ONLINE: "stored, the other is online",
+        Code.OFFLINE: "stored, the other is offline",
+        Code.LIMIT: "limit reached until the other answers",
+        Code.INVALID: "invalid request",
+        Code.BUG: "fail",
+        Code.ENGINE: "database unavailable, please retry",
+    },
+}
+
+
+class Request(Struct, frozen=True):
+    """A client's frame. Unknown fields are ignored, as the article's server does."""
+
+    type: int
+    content: str = ""
+
+
+class _Reply(Struct, rename={"sender": "from"}):
+    """A server's frame; the order of the fields is the order on the wire."""
+
+    sender: str
+    code: int
+    content: str
+
+
+_TYPES = frozenset(RequestType)
+_decode = msgspec.json.Decoder(Request).decode
+_encode = msgspec.json.Encoder().encode
+_NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*", re.ASCII)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidFrame("a key appears twice")
+    return found
+
+
+def decode(text: str, max_content: int) -> Request:
+    """Reads a client's frame; `max_content` is in characters.
+
+    Raises InvalidFrame when `text` is not one JSON object with a known type and text content.
+    """
+    try:
+        request = _decode(text)
+        # msgspec takes the last of two equal keys in silence. Two equal keys show as two occurrences
+        # of a name, or hide one behind an escape.
+        if "\\" in text or text.count('"type"') > 1 or text.count('"content"') > 1:
+            json.loads(text, object_pairs_hook=_unique)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InvalidFrame(str(error)) from None
+    if request.type not in _TYPES:
+        raise InvalidFrame(f"unknown type {request.type}")
+    if len(request.content) > max_content:
+        raise InvalidFrame(f"content is longer than {max_content} characters")
+    return request
+
+
+def moment(content: str) -> int | None:
+    """The time that a history request names, in milliseconds since the epoch; None means the newest.
+
+    The article sends Unix seconds as text, and takes anything that is no number for "from the newest".
+    """
+    if not _NUMBER.fullmatch(content):
+        return None
+    return round(max(-1e12, min(1e12, float(content))) * 1000)
+
+
+def encode(code: Code, content: str, sender: str = "") -> bytes:
+    """A server's frame as UTF-8 JSON."""
+    return _encode(_Reply(sender, int(code), content))
+
+
+def reply(code: Code, language: Language = "zh") -> bytes:
+    """The frame for a code that has one text of its own."""
+    return _REPLIES[language][code]
+
+
+_REPLIES: dict[Language, dict[Code, bytes]] = {
+    language: {code: encode(code, text) for code, text in texts.items() if isinstance(code, Code)}
+    for language, texts in TEXTS.items()
+}
