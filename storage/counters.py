@@ -1,0 +1,173 @@
+"""The limit rule's counters, in Redis.
+
+How many messages a sent to b is the key `<prefix>:{<bucket>}:<run id>:<a>-><b>`. The bucket keeps both
+directions of a pair, and their neighbours, in one slot of a Redis Cluster. The run id changes with every start
+of Redis, so counts that an old dump brings back are never read; after a flush the marker `since` is missing.
+Either way a count that is not there is rebuilt once, from what MongoDB held before the marker's time: what came
+later was counted. A count that has expired stays expired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from zlib import crc32
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from models.errors import EngineUnavailable, LimitReached
+from models.limits import ACCEPTED_DAYS, LIMIT, REFUSED_DAYS
+from models.ports import Admission, Recount
+
+__all__ = ["RedisCounters", "UnsuitableRedisError", "redis_client"]
+
+BUCKETS = 64
+DAY = 86_400
+GATHER = 0.25  # seconds for which messages of open conversations gather
+MAX_GATHERED = 100_000  # pairs; a count that finds no room is one that need not rise
+
+_log = structlog.get_logger(__name__)
+_source = Path(__file__).parent
+
+
+class UnsuitableRedisError(Exception):
+    """This Redis may drop counters when its memory fills up."""
+
+
+def redis_client(url: str, timeout: float, connections: int) -> Redis:
+    """A client for `url`: at most `connections`, `timeout` seconds for a call or for a free connection."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        # A repeated count would be one too many. The pool itself replaces connections that have died.
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+        decode_responses=True,
+    )
+    return Redis.from_pool(pool)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise EngineUnavailable("redis", f"{type(error).__name__}: {error}") from error
+
+
+class RedisCounters:
+    """The counters of all pairs below a key prefix."""
+
+    def __init__(self, client: Redis, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._count = client.register_script((_source / "count.lua").read_text("utf-8"))
+        self._give_back = client.register_script((_source / "give_back.lua").read_text("utf-8"))
+        self._run = ""
+        self._gathered: dict[tuple[int, int], tuple[int, Recount]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def prepare(self) -> None:
+        """Checks that this Redis keeps what it is given; raises UnsuitableRedisError otherwise."""
+        with _translated():
+            memory = await self._client.info("memory")
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise UnsuitableRedisError(f"maxmemory-policy is {policy}; the limit rule needs noeviction")
+
+    async def ping(self) -> None:
+        """Raises EngineUnavailable unless Redis answers."""
+        with _translated():
+            await self._client.ping()
+
+    async def close(self) -> None:
+        """Writes the gathered counts, once."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._flush()
+
+    async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
+        """Decides on one message and counts it. Raises LimitReached, EngineUnavailable."""
+        verdict, theirs, epoch = await self._counted(sender, recipient, 1, recount, ask=True)
+        if verdict == "refused":
+            raise LimitReached
+        return Admission(sender, recipient, epoch, theirs)
+
+    async def give_back(self, admission: Admission) -> None:
+        """Takes back the count of a message that is known not to be stored."""
+        run, since = admission.epoch.split()
+        keys = self._keys(run, admission.sender, admission.recipient)
+        # When the answer is lost it is not tried again: the count may stay too high, never fall too low.
+        with _translated():
+            await self._give_back(keys=keys[:2], args=[run, since])
+
+    def gather(self, sender: int, recipient: int, recount: Recount) -> None:
+        """Counts a message that the rule cannot refuse, together with what else gathers in a moment."""
+        pair = (sender, recipient)
+        amount = self._gathered[pair][0] if pair in self._gathered else 0
+        if amount or len(self._gathered) < MAX_GATHERED:
+            self._gathered[pair] = (amount + 1, recount)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run_gathered())
+
+    def _keys(self, run: str, sender: int, recipient: int) -> list[str]:
+        low, high = sorted((sender, recipient))
+        base = f"{self._prefix}:{{{crc32(f'{low}-{high}'.encode()) % BUCKETS}}}:{run}:"
+        mine, theirs = f"{sender}->{recipient}", f"{recipient}->{sender}"
+        return [base + name for name in ("since", mine, theirs, f"{mine}:seen", f"{theirs}:seen")]
+
+    async def _counted(
+        self, sender: int, recipient: int, amount: int, recount: Recount, *, ask: bool
+    ) -> tuple[str, int, str]:
+        """Runs the script until it has decided: verdict, the peer's count, and the epoch it belongs to."""
+        held: tuple[int, int] | tuple[str, str] = ("", "")
+        while True:
+            with _translated():
+                answer = await self._count(
+                    keys=self._keys(self._run, sender, recipient),
+                    args=[
+                        self._run,
+                        int(ask),
+                        amount,
+                        LIMIT,
+                        ACCEPTED_DAYS * DAY,
+                        REFUSED_DAYS * DAY,
+                        2 * ACCEPTED_DAYS * DAY,
+                        *held,
+                    ],
+                )
+            match answer:
+                case ["run", str(run)]:
+                    self._run = run
+                    held = ("", "")
+                case ["missing", since]:
+                    held = await recount(int(since))
+                case [verdict, _, theirs, since]:
+                    return verdict, int(theirs), f"{self._run} {since}"
+
+    async def _run_gathered(self) -> None:
+        while self._gathered:
+            await asyncio.sleep(GATHER)
+            await self._flush()
+        self._task = None
+
+    async def _flush(self) -> None:
+        """Counts what has gathered; what fails gathers again."""
+        gathered, self._gathered = self._gathered, {}
+        for pair, (amount, recount) in gathered.items():
+            try:
+                await self._counted(*pair, amount, recount, ask=False)
+            except EngineUnavailable as error:
+                _log.warning("counts_not_raised", pairs=len(gathered), reason=str(error))
+                self._gathered = gathered | self._gathered
+                return

@@ -1,0 +1,317 @@
+"""Messages in MongoDB, through motor; no other module imports it.
+
+`messages` is a clustered collection by `_id` = {c: conversation, s: seq}. A conversation's messages lie side
+by side in the order of their `seq`, so a page is a range of `_id`, and a place that is taken is a duplicate
+key. The unique index over (conversation, key) makes inserting a message again recognisable. `time` rises with
+`seq`, so a point in time is found by bisection and needs no index.
+
+`conversations` holds one document for each pair:
+
+    reserved    no message stands, or will ever arrive, above this seq
+    base        when all messages had expired, the conversation went on above this seq (0 at first) …
+    based       … which was decided at this time (milliseconds)
+    read        the read positions, by user id
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import Binary, CodecOptions, Int64
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, WriteConcern
+from pymongo.errors import (
+    BulkWriteError,
+    CollectionInvalid,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+from pymongo.read_concern import ReadConcern
+
+from models.errors import EngineUnavailable, NotSent
+from models.ports import Occupied
+from models.records import Bookmarks, Head, Message
+from storage.group_commit import GroupCommit
+from storage.positions import Positions
+
+__all__ = ["MongoMessages", "UnsuitableMongoError", "mongo_client"]
+
+DAY = 86_400_000  # milliseconds, as all times here
+RETENTION = 90 * DAY  # three months of thirty days, as the article counts them (section 2.5.1)
+# The sweeper removes a message this long after it left every answer. Until then a process whose clock
+# differs can still tell that a conversation had messages, and where it stood.
+SWEEP_AFTER = 2 * DAY
+# All messages of a conversation count as gone when the newest has been out of every answer for this long:
+# later than clocks differ, earlier than the sweeper.
+GONE_AFTER = DAY
+HOUR = 3_600_000  # expiry dates are rounded up to it: equal dates keep the TTL index small
+RESERVE = 1000  # places reserved at once; one write of `conversations` for so many messages
+PLACE_TAKEN = 11_000  # MongoDB's code for a duplicate key
+
+OLDEST = [6, 0]  # the first version with clustered collections in general use
+
+Document = dict[str, Any]
+
+
+class UnsuitableMongoError(Exception):
+    """This MongoDB cannot keep what the chat promises."""
+
+
+def mongo_client(url: str, timeout: float) -> AsyncIOMotorClient[Document]:
+    """A client for `url`, with `timeout` (seconds) for finding a server and for each call.
+
+    Inserts are not retried by the driver: the chat retries them itself, at the same place.
+    """
+    milliseconds = int(timeout * 1000)
+    return AsyncIOMotorClient(
+        url,
+        serverSelectionTimeoutMS=milliseconds,
+        connectTimeoutMS=milliseconds,
+        socketTimeoutMS=2 * milliseconds,
+        waitQueueTimeoutMS=milliseconds,
+        heartbeatFrequencyMS=1000,
+        retryWrites=False,
+        appname="tandem",
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The driver's errors as ours; what never left this process is NotSent."""
+    try:
+        yield
+    except (ServerSelectionTimeoutError, WaitQueueTimeoutError) as error:
+        raise NotSent("mongodb", type(error).__name__) from error
+    except PyMongoError as error:
+        raise EngineUnavailable("mongodb", f"{type(error).__name__}: {error}") from error
+
+
+class MongoMessages:
+    """The stored messages of all conversations; `clock` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        client: AsyncIOMotorClient[Document],
+        database: str,
+        *,
+        clock: Callable[[], float],
+        max_batch: int,
+        max_flights: int,
+    ) -> None:
+        self._database = client.get_database(
+            database,
+            codec_options=CodecOptions(tz_aware=True),
+            read_concern=ReadConcern("majority"),
+            write_concern=WriteConcern(w="majority", j=True),
+            read_preference=ReadPreference.PRIMARY,
+        )
+        self._messages = self._database.messages
+        self._conversations = self._database.conversations
+        self._clock = clock
+        self._insert = GroupCommit(self._insert_batch, max_batch=max_batch, max_flights=max_flights)
+        self._positions = Positions(self._conversations)
+
+    async def prepare(self) -> None:
+        """Creates the collections and indexes that are missing. Raises UnsuitableMongoError."""
+        with _translated():
+            version = (await self._database.command("buildInfo"))["versionArray"]
+            hello = await self._database.command("hello")
+            if version[:2] < OLDEST:
+                raise UnsuitableMongoError(f"MongoDB {version[0]}.{version[1]} is too old; 6.0 or later is needed")
+            if "setName" not in hello and hello.get("msg") != "isdbgrid":
+                raise UnsuitableMongoError("this MongoDB is not a replica set; a replica set of one will do")
+            with suppress(CollectionInvalid):  # it is there
+                await self._database.create_collection("messages", clusteredIndex={"key": {"_id": 1}, "unique": True})
+            await self._messages.create_index(
+                [("conversation", ASCENDING), ("key", ASCENDING)], unique=True, name="key"
+            )
+            await self._messages.create_index("endTime", expireAfterSeconds=SWEEP_AFTER // 1000, name="expiry")
+
+    async def ping(self) -> None:
+        """Raises EngineUnavailable unless a primary answers."""
+        with _translated():
+            hello = await self._database.command("hello")
+        if not hello.get("isWritablePrimary"):
+            raise EngineUnavailable("mongodb", "no primary")
+
+    async def close(self) -> None:
+        """Writes the gathered positions."""
+        await self._positions.close()
+
+    async def head(self, conversation: str) -> Head:
+        """Where the conversation stands; goes on above everything ever reserved when all its messages are gone."""
+        now = int(self._clock() * 1000)
+        with _translated():
+            while True:
+                newest = (
+                    await self._messages.find(_range(conversation), {"sender": 1, "startTime": 1})
+                    .sort("_id", DESCENDING)
+                    .limit(3)
+                    .to_list(3)
+                )
+                record = await self._conversations.find_one({"_id": conversation}) or {}
+                reserved = record.get("reserved", 0)
+                seq, time = (newest[0]["_id"]["s"], newest[0]["startTime"]) if newest else (0, 0)
+                if not reserved or time + RETENTION + GONE_AFTER > now:
+                    break
+                # Gone, or never written. Whoever finds that first decides where the conversation goes on; the
+                # others, and this process at its next try, find `base` and meet at the same place. A base is
+                # good for as long as a message that was stored above it would still be there.
+                if seq <= record["base"] and record["based"] + RETENTION + GONE_AFTER > now:
+                    return Head(record["base"], now, reserved, ())
+                await self._conversations.update_one(
+                    {"_id": conversation, "reserved": reserved},
+                    {"$set": {"base": reserved, "based": now}, "$inc": {"reserved": RESERVE}},
+                )
+        return Head(seq, time, reserved, tuple((m["sender"], m["startTime"]) for m in newest))
+
+    async def reserve(self, conversation: str, seq: int) -> int:
+        """Reserves places from `seq` on before one of them is tried; see the module's text."""
+        with _translated():
+            record = await self._conversations.find_one_and_update(
+                {"_id": conversation},
+                {
+                    "$max": {"reserved": Int64(seq + RESERVE - 1)},
+                    "$setOnInsert": {"base": Int64(0), "based": Int64(self._clock() * 1000)},
+                },
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        return int(record["reserved"])
+
+    async def insert(self, message: Message) -> Occupied | None:
+        """Stores the message; see `models.ports.Messages.insert`."""
+        return await self._insert(message)
+
+    async def page(self, conversation: str, first: int, last: int) -> list[Message]:
+        """The unexpired messages with `first` <= seq <= `last`, ascending."""
+        if last < 1:
+            return []
+        with _translated():
+            cursor = self._messages.find(self._alive(conversation, max(1, first), last)).sort("_id", ASCENDING)
+            return [_message(document) for document in await cursor.to_list(None)]
+
+    async def newest(self, conversation: str) -> int:
+        """The last `seq` that exists, 0 if none does."""
+        with _translated():
+            found = (
+                await self._messages.find(_range(conversation), {"_id": 1}).sort("_id", DESCENDING).limit(1).to_list(1)
+            )
+        return found[0]["_id"]["s"] if found else 0
+
+    async def last_before(self, conversation: str, time: int) -> int:
+        """The last `seq` whose message is older than `time` (milliseconds), by bisection; 0 if none is."""
+        low, high = 0, await self.newest(conversation)
+        if not high or await self._is_before(conversation, high, time):
+            return high
+        while high - low > 1:  # low is before `time`, high is not
+            middle = (low + high) // 2
+            if await self._is_before(conversation, middle, time):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
+        """How many unexpired messages of `sender` there are from up to `until` (milliseconds), at most `most`."""
+        with _translated():
+            query = _range(conversation) | {"sender": sender, "startTime": {"$gt": self._cutoff(), "$lte": until}}
+            return len(await self._messages.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(most).to_list(most))
+
+    async def bookmarks(self, conversation: str, reader: int, peer: int) -> Bookmarks:
+        """What `reader` has read, and the peer's first message after that."""
+        with _translated():
+            record = await self._conversations.find_one({"_id": conversation}, {f"read.{reader}": 1}) or {}
+            stored = record.get("read", {}).get(str(reader), 0)
+            read = max(stored, self._positions.pending(conversation, reader))
+            query = self._alive(conversation, read + 1) | {"sender": peer}
+            found = await self._messages.find(query, {"_id": 1}).sort("_id", ASCENDING).limit(1).to_list(1)
+        return Bookmarks(read, found[0]["_id"]["s"] if found else None)
+
+    def mark_read(self, conversation: str, reader: int, seq: int) -> None:
+        """Moves the read position forward, with what else gathers in a moment."""
+        self._positions.move(conversation, reader, seq)
+
+    def _cutoff(self) -> int:
+        return int(self._clock() * 1000) - RETENTION
+
+    def _alive(self, conversation: str, first: int = 0, last: int | None = None) -> Document:
+        """The query for unexpired messages in a range of `seq`."""
+        return _range(conversation, first, last) | {"startTime": {"$gt": self._cutoff()}}
+
+    async def _is_before(self, conversation: str, seq: int, time: int) -> bool:
+        """Whether the message at `seq` is older than `time`; a place that expiry has emptied is."""
+        with _translated():
+            found = await self._messages.find_one({"_id": _id(conversation, seq)}, {"startTime": 1})
+        return found is None or found["startTime"] < time
+
+    async def _insert_batch(self, messages: Sequence[Message]) -> list[Occupied | Exception | None]:
+        """One insert_many; the outcome of each message."""
+        outcomes: list[Occupied | Exception | None] = [None] * len(messages)
+        try:
+            with _translated():
+                await self._messages.insert_many([_document(message) for message in messages], ordered=False)
+        except EngineUnavailable as error:
+            if not isinstance(error.__cause__, BulkWriteError):
+                raise
+            details = error.__cause__.details
+            if details.get("writeConcernErrors"):  # written somewhere, on a majority nobody knows
+                raise
+            taken = [e["index"] for e in details["writeErrors"] if e["code"] == PLACE_TAKEN]
+            for failure in details["writeErrors"]:
+                outcomes[failure["index"]] = EngineUnavailable("mongodb", failure["errmsg"])
+            standing = await asyncio.gather(*(self._standing(messages[i]) for i in taken), return_exceptions=True)
+            for index, outcome in zip(taken, standing, strict=True):
+                if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+                    raise outcome from None
+                outcomes[index] = outcome
+        return outcomes
+
+    async def _standing(self, message: Message) -> Occupied:
+        """What stands in the message's way: its first copy, or another message at its place."""
+        with _translated():
+            found = await self._messages.find_one({"conversation": message.conversation, "key": Binary(message.key)})
+            if found is None:
+                found = await self._messages.find_one({"_id": _id(message.conversation, message.seq)})
+        if found is None:  # written, but not on a majority yet
+            raise EngineUnavailable("mongodb", "the place is taken by a write that is not decided yet")
+        return Occupied(_message(found))
+
+
+def _id(conversation: str, seq: int) -> Document:
+    return {"c": conversation, "s": Int64(seq)}
+
+
+def _range(conversation: str, first: int = 0, last: int | None = None) -> Document:
+    """The query for all places from `first` to `last`."""
+    return {"_id": {"$gte": _id(conversation, first), "$lte": _id(conversation, 2**63 - 1 if last is None else last)}}
+
+
+def _document(message: Message) -> Document:
+    return {
+        "_id": _id(message.conversation, message.seq),
+        "conversation": message.conversation,
+        "sender": Int64(message.sender),
+        "content": message.content,
+        "key": Binary(message.key),
+        "startTime": Int64(message.time),
+        "endTime": datetime.fromtimestamp(-(-(message.time + RETENTION) // HOUR) * HOUR // 1000, UTC),
+    }
+
+
+def _message(document: Mapping[str, Any]) -> Message:
+    one, other = (int(user) for user in document["conversation"].split("-"))
+    sender = int(document["sender"])
+    return Message(
+        sender=sender,
+        recipient=other if sender == one else one,
+        seq=int(document["_id"]["s"]),
+        time=int(document["startTime"]),
+        content=document["content"],
+        key=bytes(document["key"]),
+    )

@@ -1,0 +1,46 @@
+"""Where the engines' programs are: on PATH, else among what `make setup` brought into `.engines/`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Program", "ProgramError", "find_program"]
+
+BROUGHT = Path(__file__).resolve().parent.parent / ".engines"
+PACKAGES = {
+    "mongod": "mongodb-org-server, from MongoDB, version 6.0 or later",
+    "redis-server": "redis-server",
+    "mariadbd": "mariadb-server",
+}
+
+
+class ProgramError(Exception):
+    """A program is missing; the text names it, where it was looked for, and the package that has it."""
+
+
+class Program(NamedTuple):
+    """A program, the environment to start it in, and the `share` directory with its files."""
+
+    path: str
+    environment: dict[str, str]
+    share: Path
+
+
+def find_program(name: str) -> Program:
+    """Finds an engine's program by name. Raises ProgramError."""
+    path = os.environ.get("PATH", os.defpath)
+    found = shutil.which(name, path=path + os.pathsep + "/usr/sbin")
+    if found:
+        return Program(found, dict(os.environ), Path(found).resolve().parent.parent / "share")
+    brought = BROUGHT / "bin" / name
+    if brought.exists():
+        libraries = [str(directory) for directory in (BROUGHT / "root/usr/lib").glob("*-linux-gnu")]
+        environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
+        return Program(str(brought), environment, BROUGHT / "root/usr/share")
+    raise ProgramError(
+        f"{name} is missing: it is neither on PATH ({path}) nor in {brought.parent}. "
+        f"Run `make setup`, or install it (package {PACKAGES[name]})."
+    )

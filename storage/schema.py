@@ -1,0 +1,80 @@
+"""The user table: created when absent, gin-chat-demo's own used as it is with what it lacks added.
+
+The numbered files in `storage/sql/` are applied in order, each when what it brings is not there yet. That is
+looked up in the database and not remembered elsewhere, since the table may be another program's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pymysql.cursors import Cursor
+
+__all__ = ["SchemaError", "migrate", "seed"]
+
+# Each file, and a query that finds what it brings.
+STEPS = (
+    (
+        "001_user.sql",
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'user'",
+    ),
+    (
+        "002_nick_name.sql",
+        "SELECT 1 FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() AND table_name = 'user' AND column_name = 'nick_name'",
+    ),
+    (
+        "003_user_name.sql",
+        "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = 'user' "
+        "GROUP BY index_name HAVING MIN(non_unique) = 0 AND GROUP_CONCAT(column_name) = 'user_name'",
+    ),
+)
+LOCK_WAIT = 10  # seconds for another process that migrates at the same time
+SHOWN = 10  # names in the error about duplicates
+
+
+class SchemaError(Exception):
+    """The user table cannot be used as it is; the text says what to change."""
+
+
+def migrate(cursor: Cursor) -> None:
+    """Brings the `user` table of the cursor's database up to date. Raises SchemaError."""
+    cursor.execute("SELECT GET_LOCK(CONCAT('tandem:', DATABASE()), %s)", (LOCK_WAIT,))
+    if cursor.fetchone() != (1,):
+        raise SchemaError("another process has been changing the user table for too long")
+    try:
+        for file, present in STEPS:
+            cursor.execute(present)
+            if cursor.fetchone():
+                continue
+            if file == "003_user_name.sql":
+                _require_distinct_names(cursor)
+            cursor.execute((Path(__file__).parent / "sql" / file).read_text("utf-8"))
+    finally:
+        cursor.execute("SELECT RELEASE_LOCK(CONCAT('tandem:', DATABASE()))")
+
+
+def seed(cursor: Cursor) -> None:
+    """Puts the article's two users, ids 1 and 2, into an empty table. No password matches their digest."""
+    cursor.execute("SELECT 1 FROM `user` LIMIT 1")
+    if not cursor.fetchone():
+        cursor.executemany(
+            "INSERT INTO `user` (id, created_at, updated_at, user_name, nick_name, password_digest, status) "
+            "VALUES (%s, NOW(), NOW(), %s, %s, '!', 'active')",
+            [(1, "user1", "user1"), (2, "user2", "user2")],
+        )
+
+
+def _require_distinct_names(cursor: Cursor) -> None:
+    cursor.execute(
+        "SELECT user_name, GROUP_CONCAT(id ORDER BY id SEPARATOR ', ') FROM `user` "
+        "WHERE user_name IS NOT NULL GROUP BY user_name HAVING COUNT(*) > 1 LIMIT %s",
+        (SHOWN,),
+    )
+    shared = cursor.fetchall()
+    if shared:
+        rows = "; ".join(f"{name!r} (ids {ids})" for name, ids in shared)
+        raise SchemaError(
+            f"user.user_name must be unique, and these rows share a name: {rows}. "
+            "Rename or remove all but one of each and start again."
+        )
