@@ -1,0 +1,86 @@
+"""What all HTTP answers have in common: the JSON envelope of gin-chat-demo, and errors in it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import structlog
+from tornado.web import HTTPError, RequestHandler
+
+from models.errors import ChatError, EngineUnavailable, Refused
+
+__all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
+
+_log = structlog.get_logger(__name__)
+_encode = msgspec.json.Encoder().encode
+
+
+def status_of(error: BaseException | None) -> int:
+    """The HTTP status for an error."""
+    if isinstance(error, HTTPError):
+        return error.status_code
+    if isinstance(error, EngineUnavailable):
+        return 503
+    if isinstance(error, Refused):
+        return error.code
+    return 500
+
+
+class BaseHandler(RequestHandler):
+    """A handler that answers in the envelope {"status", "data", "msg", "error"}."""
+
+    def answer(self, data: Any, status: int = 200, msg: str = "ok", error: str = "") -> None:
+        """Finishes the request with the envelope; `status` is repeated as the HTTP status."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(_encode({"status": status, "data": data, "msg": msg, "error": error}))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Turns an exception into the envelope; what a bug says stays in the log."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        status = status_of(error) if error else status_code
+        phrase = HTTPStatus(status).phrase
+        if isinstance(error, EngineUnavailable):
+            text = f"{error.engine} is unavailable, please retry"
+        elif isinstance(error, ChatError):
+            text = str(error)
+        elif isinstance(error, HTTPError):
+            text = error.log_message or phrase
+        else:
+            text = phrase
+        self.answer(None, status, "fail", text)
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Logs a bug with its traceback, anything else by its name."""
+        status = status_of(value)
+        if status < 500 or isinstance(value, EngineUnavailable):
+            _log.info("refused", path=self.request.path, status=status, reason=str(value))
+        else:
+            _log.error("request_failed", path=self.request.path, exc_info=(typ, value, tb))
+
+
+class NotFoundHandler(BaseHandler):
+    """Every path that is nobody's."""
+
+    def prepare(self) -> None:
+        """Answers 404."""
+        raise HTTPError(404, "no such path")
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Tornado's `log_function`: one line for each HTTP request, without its query and its body."""
+    _log.debug(
+        "request",
+        method=handler.request.method,
+        path=handler.request.path,
+        status=handler.get_status(),
+        ms=round(1000 * handler.request.request_time(), 1),
+    )

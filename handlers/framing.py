@@ -1,0 +1,66 @@
+"""The one place that reaches below the public surface of Tornado's WebSocket protocol.
+
+What it adds to `tornado.websocket.WebSocketProtocol13` (Tornado 6.6): a text frame is written without a Task
+of its own, the bytes that wait in the stream can be asked for, and a message that is not UTF-8 is answered
+with close code 1007 (RFC 6455, section 8.1) instead of a torn connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
+
+__all__ = ["ChatProtocol"]
+
+TEXT = 0x1
+INVALID_PAYLOAD = 1007
+
+
+class ChatProtocol(WebSocketProtocol13):
+    """RFC 6455 as Tornado implements it, for frames that are already encoded."""
+
+    def __init__(self, handler: WebSocketHandler, max_message_size: int) -> None:
+        super().__init__(
+            handler,
+            mask_outgoing=False,
+            params=_WebSocketParams(
+                ping_interval=None,  # handlers/socket.py pings
+                ping_timeout=None,
+                max_message_size=max_message_size,
+                compression_options=None,  # 160 KiB a connection
+            ),
+        )
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and not yet taken by the operating system."""
+        return len(self.stream._write_buffer)
+
+    def write_text(self, payload: bytes) -> bool:
+        """Writes one text message; False says that it is too late."""
+        if self.is_closing():
+            return False
+        try:
+            self._write_frame(True, TEXT, payload)
+        except StreamClosedError:
+            return False
+        return True
+
+    async def sent(self) -> None:
+        """Waits until everything written so far is sent, or the connection gone."""
+        if self.unsent and not self.stream.closed():
+            try:
+                await self.stream.write(b"")
+            except StreamClosedError:
+                return
+
+    def _handle_message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
+        if opcode == TEXT and not self.client_terminated:
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                self.close(INVALID_PAYLOAD, "not UTF-8")
+                return None
+        return super()._handle_message(opcode, data)

@@ -1,0 +1,35 @@
+"""The route table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tornado.web import Application
+
+from handlers.base import NotFoundHandler, log_request
+from handlers.ops import Check, HealthHandler, IndexHandler, PingHandler, ReadyHandler
+from handlers.socket import ChatSocket, SocketLimits
+from handlers.users import RegisterHandler
+from models.chat import Chat
+from models.ports import Users
+
+__all__ = ["make_app"]
+
+
+def make_app(
+    chat: Chat, users: Users, limits: SocketLimits, checks: Mapping[str, Check], ready_timeout: float
+) -> Application:
+    """The application; `checks` has one readiness check for each engine, `ready_timeout` is in seconds."""
+    return Application(
+        [
+            (r"/", IndexHandler),
+            (r"/ping", PingHandler),
+            (r"/ws", ChatSocket, {"chat": chat, "users": users, "limits": limits}),
+            (r"/user/register", RegisterHandler, {"users": users}),
+            (r"/healthz", HealthHandler),
+            (r"/readyz", ReadyHandler, {"checks": checks, "timeout": ready_timeout}),
+        ],
+        default_handler_class=NotFoundHandler,
+        log_function=log_request,
+        cross_origin_protection=True,
+    )
