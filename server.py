@@ -15,9 +15,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
@@ -38,7 +39,7 @@ from storage.messages import MongoMessages, UnsuitableMongoError, mongo_client
 from storage.schema import SchemaError
 from storage.users import MySQLUsers
 
-__all__ = ["main"]
+__all__ = ["Server", "StartError", "main", "serving"]
 
 SPARE_FILES = 200  # open files for everything but sockets
 CLOSE_WITHIN = 2.0  # seconds that peers have to answer the closing of their sockets
@@ -51,6 +52,17 @@ class StartError(Exception):
     """The server cannot start; the text says why and what to do."""
 
 
+class Server(NamedTuple):
+    """A server that listens: where, and what it is made of."""
+
+    url: str
+    port: int
+    chat: Chat
+    messages: MongoMessages
+    counters: RedisCounters
+    users: MySQLUsers
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the server until it is told to end; the exit status."""
     try:
@@ -59,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         _allow_open_files(settings.limits.max_connections)
         with ExitStack() as stack:
             addresses, private = _engines(settings, stack)
-            uvloop.run(_serve(settings, addresses, private))
+            uvloop.run(_run(settings, addresses, private))
     except SettingsError as error:
         print(f"server.py: {error}", file=sys.stderr)
         return 2
@@ -92,65 +104,86 @@ def _engines(settings: Settings, stack: ExitStack) -> tuple[Addresses, PrivateEn
     return private.start(), private
 
 
-async def _serve(settings: Settings, addresses: Addresses, private: PrivateEngines | None) -> None:
-    limits, timeouts = settings.limits, settings.timeouts
+async def _run(settings: Settings, addresses: Addresses, private: PrivateEngines | None) -> None:
+    """The server's life on the event loop."""
+    ending = _on_signals()
     async with AsyncExitStack() as stack:
         if private is not None:
             stack.callback(asyncio.create_task(private.supervise()).cancel)
-        messages, counters, users = await _stores(settings, addresses, stack, article_users=private is not None)
+        server = await stack.enter_async_context(serving(settings, addresses, article_users=private is not None))
+        print(f"Tandem is ready: {server.url}", flush=True)
+        await ending.wait()
 
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, addresses: Addresses, *, article_users: bool, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Server]:
+    """A server that listens and answers, on engines that are there; drained when the context ends.
+
+    `article_users` puts the article's two users into an empty user table; `clock` returns seconds since the
+    epoch. Raises StartError, SettingsError, and the errors of engines that cannot be used.
+    """
+    limits, timeouts = settings.limits, settings.timeouts
+    async with AsyncExitStack() as stack:
+        messages, counters, users = await _stores(settings, addresses, stack, clock, article_users=article_users)
         chat = Chat(
             messages,
             counters,
             ChatSocket,
-            clock=time.time,
-            new_key=_new_key,
+            clock=clock,
+            new_key=lambda: _new_key(clock()),
             answer_timeout=timeouts.answer_timeout,
         )
-        socket_limits = SocketLimits(
-            max_connections=limits.max_connections,
-            window=limits.window,
-            max_frame=limits.max_frame,
-            max_content=limits.max_content,
-            malformed_frames=limits.malformed_frames,
-            write_buffer=limits.write_buffer,
-            ping_interval=timeouts.ping_interval,
-            ping_timeout=timeouts.ping_timeout,
+        app = make_app(
+            chat,
+            users,
+            SocketLimits(
+                max_connections=limits.max_connections,
+                window=limits.window,
+                max_frame=limits.max_frame,
+                max_content=limits.max_content,
+                malformed_frames=limits.malformed_frames,
+                write_buffer=limits.write_buffer,
+                ping_interval=timeouts.ping_interval,
+                ping_timeout=timeouts.ping_timeout,
+            ),
+            {"mongodb": messages.ping, "redis": counters.ping, "mysql": users.ping},
+            timeouts.answer_timeout,
         )
-        checks = {"mongodb": messages.ping, "redis": counters.ping, "mysql": users.ping}
-        app = make_app(chat, users, socket_limits, checks, timeouts.answer_timeout)
-
-        server = HTTPServer(
+        http = HTTPServer(
             app,
             idle_connection_timeout=timeouts.handshake_timeout,
             body_timeout=timeouts.handshake_timeout,
             max_body_size=limits.max_body,
             max_header_size=limits.max_header,
-            max_buffer_size=max(limits.max_body, limits.max_header, limits.max_frame) * 2,
+            max_buffer_size=2 * max(limits.max_body, limits.max_header, limits.max_frame),
         )
-        stack.push_async_callback(server.close_all_connections)
-        stack.callback(server.stop)
-        server.add_sockets(listening := _bind(settings))
+        stack.push_async_callback(http.close_all_connections)
+        stack.callback(http.stop)
+        listening = _bind(settings)
+        http.add_sockets(listening)
         pings = PeriodicCallback(lambda: ChatSocket.check_pongs(asyncio.get_running_loop().time()), CHECK_PONGS_EVERY)
         pings.start()
         stack.callback(pings.stop)
 
-        ending = _on_signals()
+        ChatSocket.start()
         host, port = listening[0].getsockname()[:2]
-        print(f"Tandem is ready: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
-        await ending.wait()
+        yield Server(f"http://{f'[{host}]' if ':' in host else host}:{port}/", port, chat, messages, counters, users)
 
         _log.info("draining", sockets=ChatSocket.count())
         ChatSocket.start_draining()
         await chat.drain(timeouts.drain_timeout)
-        await ChatSocket.close_all()
-        deadline = time.monotonic() + CLOSE_WITHIN
-        while ChatSocket.count() and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await ChatSocket.close_all(CLOSE_WITHIN)
 
 
 async def _stores(
-    settings: Settings, addresses: Addresses, stack: AsyncExitStack, *, article_users: bool
+    settings: Settings,
+    addresses: Addresses,
+    stack: AsyncExitStack,
+    clock: Callable[[], float],
+    *,
+    article_users: bool,
 ) -> tuple[MongoMessages, RedisCounters, MySQLUsers]:
     """The three stores, each ready for use. Raises StartError naming every engine that is away."""
     engines, timeout = settings.engines, settings.timeouts.engine_timeout
@@ -160,7 +193,7 @@ async def _stores(
         messages = MongoMessages(
             mongo,
             engines.mongo_database,
-            clock=time.time,
+            clock=clock,
             max_batch=engines.insert_batch,
             max_flights=engines.insert_flights,
         )
@@ -229,9 +262,9 @@ def _on_signals() -> asyncio.Event:
     return ending
 
 
-def _new_key() -> bytes:
+def _new_key(now: float) -> bytes:
     """A message's key: six bytes of time, so that the index over keys grows at its end, then chance."""
-    return int(time.time() * 1000).to_bytes(6, "big") + secrets.token_bytes(10)
+    return int(now * 1000).to_bytes(6, "big") + secrets.token_bytes(10)
 
 
 def _masked(url: str) -> str:

@@ -38,6 +38,7 @@ TOO_SLOW = 4008
 NO_PONG = 4010
 
 DRAIN_BATCH = 200  # sockets closed in one turn of the loop
+LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
 
 _log = structlog.get_logger(__name__)
 
@@ -123,18 +124,21 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         cls._draining = True
 
     @classmethod
-    async def close_all(cls) -> None:
-        """Tells every socket that it is about to be closed and closes it, in batches."""
+    async def close_all(cls, timeout: float) -> None:
+        """Tells every socket that it is about to be closed and closes it, in batches; waits for the peers to agree."""
         everyone = [socket for sockets in cls._registry.values() for socket in sockets]
         for start in range(0, len(everyone), DRAIN_BATCH):
             for socket in everyone[start : start + DRAIN_BATCH]:
                 socket._write(frames.encode(Code.END, socket._texts["closing"]))
                 socket._shut(GOING_AWAY, "the server is going away")
             await asyncio.sleep(0)
+        deadline = asyncio.get_running_loop().time() + timeout
+        while cls._taken and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(LOOK_EVERY)
 
     @classmethod
-    def reset(cls) -> None:
-        """Forgets that the process was draining: for a process that serves more than one application in its life."""
+    def start(cls) -> None:
+        """Lets sockets in: a process may serve again after it has drained."""
         cls._draining = False
 
     # Opening

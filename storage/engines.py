@@ -113,6 +113,11 @@ class PrivateEngines:
         except BaseException:
             self.stop()
             raise
+        return self.addresses
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the engines listen."""
         return Addresses(
             f"mongodb://{quote(str(self._socket('mongod')), safe='')}/?replicaSet=rs0",
             f"unix://{quote(str(self._socket('redis')))}",

@@ -1,0 +1,190 @@
+"""The house the tests live in: real engines once for the session, a real server and real sockets for each test.
+
+The engines are private ones in a temporary directory, so that any number of runs stand side by side. Each test
+uses user ids of its own, and with them its own conversations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import FrameType
+
+import pymysql
+import pytest
+from tornado.ioloop import IOLoop
+
+from config import Settings, load
+from handlers.socket import ChatSocket
+from server import Server, serving
+from storage.engines import Addresses, PrivateEngines
+from storage.schema import migrate, seed
+from tests.clients import Client, until
+from tests.database import mysql_connection
+
+
+class Clock:
+    """A clock that can be moved; seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.offset
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def pytest_configure() -> None:
+    """Ends a run that is told to end as Ctrl-C does: with what it started."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[PrivateEngines]:
+    """The three engines, started."""
+    directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
+    private = PrivateEngines(directory, start_timeout=30)
+    try:
+        private.start()
+        yield private
+    finally:
+        private.stop()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def addresses(engines: PrivateEngines) -> Addresses:
+    """The addresses of the session's engines."""
+    return engines.addresses
+
+
+@pytest.fixture(scope="session")
+def database(addresses: Addresses) -> Iterator[pymysql.Connection]:
+    """A connection to the user table, which has been set up."""
+    with mysql_connection(addresses.mysql) as connection, connection.cursor() as cursor:
+        migrate(cursor)
+        seed(cursor)
+        yield connection
+
+
+@pytest.fixture
+def people(database: pymysql.Connection) -> Callable[[int], list[int]]:
+    """Makes users and returns their ids."""
+
+    def make(count: int) -> list[int]:
+        ids = []
+        with database.cursor() as cursor:
+            for _ in range(count):
+                cursor.execute(
+                    "INSERT INTO `user` (created_at, updated_at, user_name, status) VALUES (NOW(), NOW(), UUID(), 'active')"
+                )
+                ids.append(cursor.lastrowid)
+        return ids
+
+    return make
+
+
+@pytest.fixture
+def pair(people: Callable[[int], list[int]]) -> tuple[int, int]:
+    """Two users who have never talked."""
+    one, other = people(2)
+    return one, other
+
+
+@pytest.fixture
+def io_loop() -> Iterator[IOLoop]:
+    """An event loop for the test; nothing it started outlives it. Stands in for pytest-tornado's deprecated way."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    io_loop = IOLoop.current()
+    yield io_loop
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    asyncio.set_event_loop(None)
+    io_loop.close(all_fds=True)
+
+
+@pytest.fixture
+def flags() -> list[str]:
+    """The server's flags; a test module overrides it for servers of another kind."""
+    return []
+
+
+@pytest.fixture
+def settings(flags: list[str]) -> Settings:
+    """The server's settings, on a free port."""
+    return load(["--port=0", *flags], environ={})
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The server's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def http_server(
+    io_loop: IOLoop, settings: Settings, addresses: Addresses, database: pymysql.Connection, clock: Clock
+) -> Iterator[Server]:
+    """A server on the session's engines; in pytest-tornado's place, since this one composes itself."""
+    stack = AsyncExitStack()
+    server = io_loop.run_sync(
+        lambda: stack.enter_async_context(serving(settings, addresses, article_users=False, clock=clock))
+    )
+    yield server
+    io_loop.run_sync(stack.aclose)
+
+
+@pytest.fixture
+def http_port(http_server: Server) -> int:
+    """The server's port."""
+    return http_server.port
+
+
+@pytest.fixture
+def base_url(http_server: Server) -> str:
+    """The server's address without the last slash."""
+    return http_server.url.rstrip("/")
+
+
+Connect = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+def connect(io_loop: IOLoop, http_server: Server) -> Iterator[Connect]:
+    """Opens sockets, greeted; closes them after the test and waits until the registry is empty."""
+    opened: list[Client] = []
+
+    async def open_socket(uid: int, to: int, **query: str) -> Client:
+        client = await Client.open(http_server.port, uid, to, **query)
+        opened.append(client)
+        await client.receive(50002)
+        return client
+
+    async def close_all() -> None:
+        for client in opened:
+            client.close()
+        await until(lambda: ChatSocket.count() == 0)
+
+    yield open_socket
+    io_loop.run_sync(close_all)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs coroutine tests on the event loop without a mark on each."""
+    for item in items:
+        if asyncio.iscoroutinefunction(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.gen_test(timeout=30))

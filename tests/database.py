@@ -1,0 +1,13 @@
+"""Direct access to the engines, for what a test prepares or looks up behind the server's back."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pymysql
+
+
+def mysql_connection(url: str, database: str | None = "tandem") -> pymysql.Connection:
+    """A connection to a private mariadbd."""
+    path = unquote(parse_qs(urlsplit(url).query)["unix_socket"][0])
+    return pymysql.connect(user="root", unix_socket=path, database=database, autocommit=True, charset="utf8mb4")
