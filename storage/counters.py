@@ -91,9 +91,9 @@ class RedisCounters:
 
     async def close(self) -> None:
         """Writes the gathered counts, once."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if (task := self._task) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._flush()
 
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
@@ -156,10 +156,12 @@ class RedisCounters:
                     return verdict, int(theirs), f"{self._run} {since}"
 
     async def _run_gathered(self) -> None:
-        while self._gathered:
-            await asyncio.sleep(GATHER)
-            await self._flush()
-        self._task = None
+        try:
+            while self._gathered:
+                await asyncio.sleep(GATHER)
+                await self._flush()
+        finally:
+            self._task = None
 
     async def _flush(self) -> None:
         """Counts what has gathered; what fails gathers again."""

@@ -107,7 +107,7 @@ class PrivateEngines:
                 self._spawn(engine)
             for engine in self._engines:
                 self._await_ready(engine)
-        except (OSError, ProgramError) as error:
+        except (OSError, subprocess.SubprocessError, ProgramError) as error:
             self.stop()
             raise EngineStartError(str(error)) from None
         except BaseException:
@@ -363,6 +363,7 @@ def _end(processes: list[psutil.Process]) -> None:
     """Ends processes: SIGTERM, and SIGKILL for those that do not follow."""
     for process in processes:
         process.terminate()
+        process.resume()  # it may be stopped, and would not hear
     _, stubborn = psutil.wait_procs(processes, timeout=STOP_AFTER)
     for process in stubborn:
         process.kill()

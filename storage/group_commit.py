@@ -35,27 +35,33 @@ class GroupCommit(Generic[Item, Outcome]):
         self._max_batch = max_batch
         self._max_flights = max_flights
         self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flying = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
     async def __call__(self, item: Item) -> Outcome:
         """Commits `item` with whatever else there is, and returns its outcome."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._flights) < self._max_flights:
-            flight = asyncio.get_running_loop().create_task(self._fly())
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+        if self._flying < self._max_flights:
+            self._flying += 1
+            task = asyncio.get_running_loop().create_task(self._fly())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await future
 
     async def _fly(self) -> None:
-        while self._waiting:
-            batch: list[tuple[Item, asyncio.Future[Outcome]]] = []
-            while self._waiting and len(batch) < self._max_batch:
-                item, future = self._waiting.popleft()
-                if not future.done():  # else its caller was cancelled
-                    batch.append((item, future))
-            if batch:
-                await self._land(batch)
+        try:
+            while self._waiting:
+                batch: list[tuple[Item, asyncio.Future[Outcome]]] = []
+                while self._waiting and len(batch) < self._max_batch:
+                    item, future = self._waiting.popleft()
+                    if not future.done():  # else its caller was cancelled
+                        batch.append((item, future))
+                if batch:
+                    await self._land(batch)
+        finally:
+            # At once, not when the task's callbacks run: a caller in between would wait for a flight that is over.
+            self._flying -= 1
 
     async def _land(self, batch: Sequence[tuple[Item, asyncio.Future[Outcome]]]) -> None:
         try:

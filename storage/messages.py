@@ -193,7 +193,9 @@ class MongoMessages:
         if last < 1:
             return []
         with _translated():
-            cursor = self._messages.find(self._alive(conversation, max(1, first), last)).sort("_id", ASCENDING)
+            first = max(1, first)
+            cursor = self._messages.find(self._alive(conversation, first, last)).sort("_id", ASCENDING)
+            cursor = cursor.limit(last - first + 1)  # so that the scan does not look beyond `last`
             return [_message(document) for document in await cursor.to_list(None)]
 
     async def newest(self, conversation: str) -> int:

@@ -25,7 +25,8 @@ class Positions:
     """Read positions on their way to `conversations`, a collection that motor provides."""
 
     def __init__(self, conversations: Any) -> None:
-        self._conversations = conversations.with_options(write_concern=WriteConcern(w=1))
+        # A majority, since reads ask one: what is no longer pending must be visible.
+        self._conversations = conversations.with_options(write_concern=WriteConcern(w="majority"))
         self._pending: dict[tuple[str, int], int] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -42,16 +43,18 @@ class Positions:
 
     async def close(self) -> None:
         """Writes what is pending, once."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if (task := self._task) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._write()
 
     async def _run(self) -> None:
-        while self._pending:
-            await asyncio.sleep(GATHER)
-            await self._write()
-        self._task = None
+        try:
+            while self._pending:
+                await asyncio.sleep(GATHER)
+                await self._write()
+        finally:
+            self._task = None
 
     async def _write(self) -> None:
         batch = dict(list(self._pending.items())[:MAX_BATCH])

@@ -23,7 +23,9 @@ from tornado.ioloop import IOLoop
 from config import Settings, load
 from handlers.socket import ChatSocket
 from server import Server, serving
+from storage.counters import RedisCounters, redis_client
 from storage.engines import Addresses, PrivateEngines
+from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
 from tests.clients import Client, until
 from tests.database import mysql_connection
@@ -85,7 +87,8 @@ def people(database: pymysql.Connection) -> Callable[[int], list[int]]:
         with database.cursor() as cursor:
             for _ in range(count):
                 cursor.execute(
-                    "INSERT INTO `user` (created_at, updated_at, user_name, status) VALUES (NOW(), NOW(), UUID(), 'active')"
+                    "INSERT INTO `user` (created_at, updated_at, user_name, status) "
+                    "VALUES (NOW(), NOW(), UUID(), 'active')"
                 )
                 ids.append(cursor.lastrowid)
         return ids
@@ -158,6 +161,28 @@ def http_port(http_server: Server) -> int:
 def base_url(http_server: Server) -> str:
     """The server's address without the last slash."""
     return http_server.url.rstrip("/")
+
+
+@pytest.fixture
+def messages(io_loop: IOLoop, addresses: Addresses, clock: Clock) -> Iterator[MongoMessages]:
+    """The stored messages, without a server."""
+    client = mongo_client(addresses.mongo, timeout=5)
+    store = MongoMessages(client, "tandem", clock=clock, max_batch=100, max_flights=4)
+    io_loop.run_sync(store.prepare)
+    yield store
+    io_loop.run_sync(store.close)
+    client.close()
+
+
+@pytest.fixture
+def counters(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisCounters]:
+    """The limit counters, without a server."""
+    client = redis_client(addresses.redis, timeout=5, connections=8)
+    store = RedisCounters(client, "tandem")
+    io_loop.run_sync(store.prepare)
+    yield store
+    io_loop.run_sync(store.close)
+    io_loop.run_sync(client.aclose)
 
 
 Connect = Callable[..., Awaitable[Client]]

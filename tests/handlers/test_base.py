@@ -1,0 +1,60 @@
+"""The envelope, for errors of every kind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tornado.web import HTTPError
+
+from handlers.base import status_of
+from models.errors import ChatError, EngineUnavailable, InvalidRequest, NameTaken, UnknownUser
+from server import Server
+from tests.clients import RawSocket
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (HTTPError(418), 418),
+        (InvalidRequest("x", "y"), 400),
+        (UnknownUser(1), 404),
+        (NameTaken("x"), 409),
+        (EngineUnavailable("redis", "x"), 503),
+        (ChatError("x"), 500),
+        (KeyError("x"), 500),
+        (None, 500),
+    ],
+)
+def test_status_of(error: BaseException | None, status: int) -> None:
+    """The HTTP status of an error."""
+    assert status == status_of(error)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/ping", 405), ("GET", "/user/register", 405)]
+)
+async def test_errors_come_in_the_envelope(method: str, path: str, status: int, http_server: Server) -> None:
+    """Also Tornado's own."""
+    raw = await RawSocket.open(http_server.port)
+    got, body = await raw.request(path, method=method)
+    envelope = json.loads(body)
+    assert (status, status, None, "fail") == (got, envelope["status"], envelope["data"], envelope["msg"])
+    raw.abort()
+
+
+async def test_a_bug_keeps_its_words_to_itself(http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 without what went wrong; that is in the log."""
+
+    async def bug(*args: object) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr(http_server.users, "register", bug)
+    raw = await RawSocket.open(http_server.port)
+    body = "nick_name=ab&user_name=abcde&password=12345678"
+    status, content = await raw.request(
+        "/user/register", method="POST", body=body, headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    assert status == 500
+    assert b"secret" not in content
+    raw.abort()

@@ -1,0 +1,49 @@
+"""Ping, health and readiness."""
+
+from __future__ import annotations
+
+import json
+
+from handlers.socket import ChatSocket
+from server import Server
+from tests.clients import RawSocket
+from tests.conftest import Connect
+
+
+async def get(port: int, path: str) -> tuple[int, bytes]:
+    raw = await RawSocket.open(port)
+    answer = await raw.request(path)
+    raw.abort()
+    return answer
+
+
+async def test_ping(http_server: Server) -> None:
+    """As gin-chat-demo answers, byte for byte."""
+    assert await get(http_server.port, "/ping") == (200, b'"SUCCESS"')
+
+
+async def test_health_counts_sockets(http_server: Server, connect: Connect, pair: tuple[int, int]) -> None:
+    """Alive, and how many are here."""
+    await connect(*pair)
+    status, body = await get(http_server.port, "/healthz")
+    assert (status, json.loads(body)["data"]) == (200, {"sockets": 1})
+
+
+async def test_ready(http_server: Server) -> None:
+    """Every engine answers."""
+    status, body = await get(http_server.port, "/readyz")
+    expected = {"mongodb": "ok", "redis": "ok", "mysql": "ok", "draining": False}
+    assert (200, expected) == (status, json.loads(body)["data"])
+
+
+async def test_not_ready_while_draining(http_server: Server) -> None:
+    """So that a load balancer looks elsewhere."""
+    ChatSocket.start_draining()
+    status, body = await get(http_server.port, "/readyz")
+    assert (status, json.loads(body)["data"]["draining"], json.loads(body)["error"]) == (503, True, "draining")
+
+
+async def test_index(http_server: Server) -> None:
+    """Where the doors are."""
+    status, body = await get(http_server.port, "/")
+    assert (status, json.loads(body)["data"]["name"]) == (200, "Tandem")

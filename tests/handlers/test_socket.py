@@ -1,0 +1,364 @@
+"""ChatSocket: registry, order of answers, windows, pings, slow peers, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from handlers.socket import ChatSocket
+from models.errors import EngineUnavailable
+from server import Server
+from tests.clients import RawSocket, socket_path, until
+from tests.conftest import Clock, Connect
+
+Pair = tuple[int, int]
+
+
+@pytest.fixture
+def flags() -> list[str]:
+    """Bounds low enough to be reached."""
+    return ["--max-connections=40", "--window=8", "--write-buffer=65536", "--ping-interval=0.2", "--ping-timeout=0.3"]
+
+
+async def test_every_device_gets_every_message(connect: Connect, pair: Pair) -> None:
+    """Many sockets for one `uid->toUid`; closing one leaves the others working."""
+    one = await connect(*pair)
+    devices = [await connect(*reversed(pair)) for _ in range(3)]
+    await one.say("to all", 50004)
+    for device in devices:
+        await device.receive(50001, "to all")
+    devices[0].close()
+    await devices[0].closed()
+    await until(lambda: ChatSocket.count() == 3)
+    await one.say("to the rest", 50004)
+    for device in devices[1:]:
+        await device.receive(50001, "to the rest")
+
+
+async def test_only_the_peer_gets_a_message(connect: Connect, people: Callable[[int], list[int]]) -> None:
+    """Nobody else, and not the peer's socket that talks with somebody else."""
+    one, two, three = people(3)
+    sender = await connect(one, two)
+    right, elsewhere, stranger = await connect(two, one), await connect(two, three), await connect(three, two)
+    await sender.say("for two", 50004)
+    await right.receive(50001, "for two")
+    for other in (elsewhere, stranger):
+        await other.send(2)
+        await other.receive(50003)
+
+
+async def test_online_means_that_a_socket_gets_it(connect: Connect, people: Callable[[int], list[int]]) -> None:
+    """A peer who is here, but talks with somebody else, is offline for this conversation."""
+    one, two, three = people(3)
+    sender = await connect(one, two)
+    await connect(two, three)
+    await sender.say("hello", 50005)
+
+
+async def test_connections_are_capped(
+    connect: Connect, http_server: Server, people: Callable[[int], list[int]]
+) -> None:
+    """The one above --max-connections gets 503; when somebody leaves there is room again."""
+    hub, *others = people(41)
+    clients = [await connect(other, hub) for other in others]
+    raw = await RawSocket.open(http_server.port)
+    status, body = await raw.request(socket_path(hub, others[0]), upgrade=True)
+    assert (status, json.loads(body)["error"]) == (503, "too many connections")
+    raw.abort()
+    clients[0].close()
+    await until(lambda: ChatSocket.count() == 39)
+    await connect(hub, others[0])
+
+
+async def test_a_refused_upgrade_gives_its_place_back(http_server: Server, pair: Pair) -> None:
+    """However often somebody tries."""
+    for _ in range(45):
+        raw = await RawSocket.open(http_server.port)
+        status, _ = await raw.request(socket_path(pair[0], 4_000_000_000), upgrade=True)
+        assert status == 404
+        raw.abort()
+    assert ChatSocket.count() == 0
+
+
+async def test_answers_leave_in_order(connect: Connect, pair: Pair) -> None:
+    """Messages, garbage and history requests in one burst; each history sees what was sent before it."""
+    one = await connect(*pair)
+    await connect(*reversed(pair))
+    expected: list[tuple[int, str | None]] = []
+    await one.send(1, "a")
+    await one.send_text("garbage")
+    await one.send(2)
+    await one.send(1, "b")
+    await one.send(3)
+    await one.send_text("garbage")
+    await one.send(1, "c")
+    expected = [
+        (50004, None),
+        (400, None),
+        (50002, "a"),
+        (50004, None),
+        (50002, "a"),
+        (50002, "b"),
+        (400, None),
+        (50004, None),
+    ]
+    for code, content in expected:
+        await one.receive(code, content)
+
+
+async def test_pipelined_messages_keep_their_order(connect: Connect, pair: Pair) -> None:
+    """Far more than the window holds: the socket reads on as answers leave, and nothing is lost."""
+    one, two = await connect(*pair), await connect(*reversed(pair))
+    await two.say("hello", 50004)
+    await one.receive(50001, "hello")
+    for number in range(500):
+        await one.send(1, str(number))
+    for number in range(500):
+        await two.receive(50001, str(number))
+    for _ in range(500):
+        await one.receive(50004)
+
+
+async def test_the_window_pushes_back(
+    connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many answers owed as the window holds, no further frame is read, and none is refused."""
+    one = await connect(*pair)
+    gate = asyncio.Event()
+    insert = http_server.messages.insert
+    asked = []
+    send = http_server.chat.send
+
+    async def slow(message: object) -> object:
+        await gate.wait()
+        return await insert(message)
+
+    def counting(*args: object) -> object:
+        asked.append(args)
+        return send(*args)
+
+    monkeypatch.setattr(http_server.messages, "insert", slow)
+    monkeypatch.setattr(http_server.chat, "send", counting)
+    two = await connect(*reversed(pair))
+    for number in range(30):
+        await one.send(1, str(number))
+    await until(lambda: len(asked) == 8)
+    await two.send(2)  # another socket is served meanwhile
+    await two.receive(50003)
+    assert len(asked) == 8
+    gate.set()
+    codes = [json.loads(await one.read() or "")["code"] for _ in range(30)]
+    assert codes == [50004] * 3 + [50006] * 27
+
+
+async def test_a_full_window_is_no_silence(
+    connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the server does not read, it does not close for a missing pong."""
+    one = await connect(*pair)
+    gate = asyncio.Event()
+    insert = http_server.messages.insert
+
+    async def slow(message: object) -> object:
+        await gate.wait()
+        return await insert(message)
+
+    monkeypatch.setattr(http_server.messages, "insert", slow)
+    for number in range(20):
+        await one.send(1, str(number))
+    (socket,) = ChatSocket._registry[pair]
+    await until(lambda: socket._reading is not None)
+    now = asyncio.get_running_loop().time()
+    for later in (1, 2, 3):  # far beyond interval and timeout
+        ChatSocket.check_pongs(now + later)
+    gate.set()
+    await one.receive(50005)
+
+
+async def test_pings_are_answered(http_server: Server, pair: Pair) -> None:
+    """A pong carries the ping's payload."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    raw.write_frame(9, b"payload")
+    assert await raw.frame() == (10, b"payload")
+    raw.abort()
+
+
+async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
+    """Who does not answer a ping is closed with 4010, and offline at once."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    now = asyncio.get_running_loop().time()
+    ChatSocket.check_pongs(now + 0.25)
+    opcode, _ = await raw.frame()
+    assert opcode == 9
+    ChatSocket.check_pongs(now + 0.3)
+    assert pair in ChatSocket._registry
+    ChatSocket.check_pongs(now + 0.6)
+    assert pair not in ChatSocket._registry
+    assert await raw.close_code() == 4010
+    raw.abort()
+    await until(lambda: ChatSocket.count() == 0)
+
+
+async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
+    """For any number of intervals."""
+    one = await connect(*pair)
+    for _ in range(5):
+        (socket,) = ChatSocket._registry[pair]
+        ChatSocket.check_pongs(socket._pinged + 0.25)
+        assert socket._pong_missing
+        reading = asyncio.ensure_future(one.connection.read_message())
+        await until(lambda socket=socket: not socket._pong_missing)
+        reading.cancel()
+
+
+async def test_a_peer_that_reads_too_slowly(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """Closed with 4008 at the byte limit; the sender notices nothing, and the messages are there afterwards."""
+    one = await connect(*pair)
+    hello = await connect(*reversed(pair))
+    await hello.say("hello", 50004)
+    await one.receive(50001)
+    hello.close()
+    await until(lambda: ChatSocket.count() == 1)
+    slow = await RawSocket.upgraded(http_server.port, *reversed(pair))
+    slow.writer.transport.pause_reading()
+    sent, text = 0, "x" * 8000
+    while pair[::-1] in ChatSocket._registry:
+        await one.say(f"{sent} {text}")
+        sent += 1
+        assert sent < 5000, "the slow socket is never closed"
+    slow.abort()
+    await one.say("the last", 50005)
+    back = await connect(*reversed(pair))
+    await back.send(2)
+    for _ in range(9):
+        await back.receive(50002)
+    await back.receive(50002, "the last")
+
+
+async def test_types_two_and_three_without_messages(connect: Connect, pair: Pair) -> None:
+    """The end of history, in the language that was asked for."""
+    chinese, english = await connect(*pair), await connect(*pair, lang="en")
+    for kind in (2, 3):
+        await chinese.send(kind)
+        await chinese.receive(50003, "到底了")
+        await english.send(kind)
+        await english.receive(50003, "no more messages")
+
+
+async def test_unread_beyond_a_page(connect: Connect, pair: Pair) -> None:
+    """Everything since the first unread message, both directions, however much; then it is read."""
+    one, two = await connect(*pair), await connect(*reversed(pair))
+    await two.say("hello", 50004)
+    await one.receive(50001)
+    two.close()
+    await until(lambda: ChatSocket.count() == 1)
+    for number in range(250):
+        await one.say(str(number), 50005)
+    two = await connect(*reversed(pair))
+    await two.say("back", 50004)
+    await two.send(3)
+    for number in range(250):
+        await two.receive(50002, str(number), sender="you")
+    await two.receive(50002, "back", sender="me")
+    await two.send(3)  # nothing is unread now: the ten newest
+    for number in range(241, 250):
+        await two.receive(50002, str(number), sender="you")
+    await two.receive(50002, "back", sender="me")
+
+
+async def test_what_is_read_survives(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """The position is written: a conversation that was forgotten in between begins where it was left."""
+    one = await connect(*pair)
+    for text in ("first", "second"):
+        await one.say(text, 50005)
+    two = await connect(*reversed(pair))
+    await two.send(3)
+    for text in ("first", "second"):
+        await two.receive(50002, text)
+    await one.say("live", 50004)
+    await two.receive(50001, "live")
+    for client in (one, two):
+        client.close()
+    await until(lambda: ChatSocket.count() == 0)
+    assert not http_server.chat._conversations
+    two = await connect(*reversed(pair))
+    await two.say("an answer", 50005)
+    two.close()
+    await until(lambda: ChatSocket.count() == 0)
+    one = await connect(*pair)
+    await one.send(3)
+    await one.receive(50002, "an answer", sender="you")
+    await one.send(1, "end")
+    await one.receive(50005)
+
+
+async def test_messages_expire_for_everybody(connect: Connect, pair: Pair, clock: Clock) -> None:
+    """After three months nothing shows them any more, and the conversation goes on."""
+    one = await connect(*pair)
+    await one.say("old", 50005)
+    clock.offset = 91 * 86_400
+    for kind in (2, 3):
+        await one.send(kind)
+        await one.receive(50003)
+    await one.say("new", 50005)
+    await one.send(2)
+    await one.receive(50002, "new")
+    two = await connect(*reversed(pair))
+    await two.send(3)
+    await two.receive(50002, "new")
+
+
+async def test_twenty_strangers_sends_at_once(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """On twenty sockets at the same moment: exactly three are accepted, and three are stored."""
+    clients = [await connect(*pair) for _ in range(20)]
+    codes = await asyncio.gather(*(client.say(f"{number}") for number, client in enumerate(clients)))
+    assert sorted(codes) == [50005] * 3 + [50006] * 17
+    assert len(await http_server.chat.history(*pair, None)) == 3
+
+
+async def test_a_lookup_that_fails(http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MySQL away: 503 for newcomers, without the driver's words."""
+
+    async def away(*ids: int) -> None:
+        raise EngineUnavailable("mysql", "OperationalError: secret host")
+
+    monkeypatch.setattr(http_server.users, "active", away)
+    raw = await RawSocket.open(http_server.port)
+    status, body = await raw.request(socket_path(*pair), upgrade=True)
+    assert (status, json.loads(body)["error"]) == (503, "mysql is unavailable, please retry")
+    raw.abort()
+
+
+async def test_draining(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """Everybody is told 50003 and closed with 1001; nobody new is let in."""
+    clients = [await connect(*pair), await connect(*reversed(pair))]
+    ChatSocket.start_draining()
+    raw = await RawSocket.open(http_server.port)
+    assert (await raw.request(socket_path(*pair), upgrade=True))[0] == 503
+    raw.abort()
+    closing = asyncio.ensure_future(ChatSocket.close_all(10))
+    for client in clients:
+        await client.receive(50003, "连接已断开")
+        assert await client.closed() == 1001
+    await closing
+    assert ChatSocket.count() == 0
+
+
+async def test_closing_with_a_code_is_echoed(http_server: Server, pair: Pair) -> None:
+    """The peer's own code comes back (RFC 6455, section 5.5.1)."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    raw.write_frame(8, (1000).to_bytes(2, "big"))
+    assert await raw.close_code() == 1000
+    raw.abort()
+
+
+async def test_a_client_of_another_page(http_server: Server, pair: Pair) -> None:
+    """The server's own pages may open sockets."""
+    raw = await RawSocket.open(http_server.port)
+    status, _ = await raw.request(socket_path(*pair), upgrade=True, headers={"Origin": "http://127.0.0.1"})
+    assert status == 101
+    raw.abort()
+    await until(lambda: ChatSocket.count() == 0)

@@ -1,0 +1,128 @@
+"""Registration over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from server import Server
+from tests.clients import RawSocket
+
+VALID = {"nick_name": "小明", "user_name": "xiaoming", "password": "password"}
+
+
+async def register(
+    port: int, body: str, kind: str = "application/x-www-form-urlencoded", **headers: str
+) -> tuple[int, Any]:
+    raw = await RawSocket.open(port)
+    status, content = await raw.request(
+        "/user/register", method="POST", body=body, headers={"Content-Type": kind, **headers}
+    )
+    raw.abort()
+    return status, json.loads(content)
+
+
+async def test_as_a_form_and_as_json(http_server: Server) -> None:
+    """The envelope, and the user as gin-chat-demo shows one."""
+    for name, body, kind in (
+        ("form1", urlencode(VALID | {"user_name": "form1"}), "application/x-www-form-urlencoded"),
+        ("json1", json.dumps(VALID | {"user_name": "json1"}), "application/json; charset=utf-8"),
+    ):
+        status, envelope = await register(http_server.port, body, kind)
+        user = envelope.pop("data")
+        assert (status, envelope) == (200, {"status": 200, "msg": "ok", "error": ""})
+        assert list(user) == ["id", "user_name", "nickname", "type", "email", "status", "avatar", "create_at"]
+        assert (name, "小明", "active") == (user["user_name"], user["nickname"], user["status"])
+
+
+async def test_who_registers_can_chat(http_server: Server, connect: Any, pair: tuple[int, int]) -> None:
+    """At once."""
+    _, envelope = await register(http_server.port, urlencode(VALID | {"user_name": "chatter"}))
+    client = await connect(envelope["data"]["id"], pair[0])
+    await client.say("hi", 50005)
+
+
+async def test_a_taken_name(http_server: Server) -> None:
+    """Two at once: one wins, one gets 409."""
+    body = urlencode(VALID | {"user_name": "contested"})
+    outcomes = await asyncio.gather(*(register(http_server.port, body) for _ in range(2)))
+    assert sorted(status for status, _ in outcomes) == [200, 409]
+    status, envelope = await register(http_server.port, body)
+    assert (status, envelope["data"], envelope["msg"]) == (409, None, "fail")
+    assert "user_name" in envelope["error"]
+
+
+FIELDS = {
+    "nick name missing": ({"nick_name": None}, "nick_name"),
+    "nick name short": ({"nick_name": "明"}, "nick_name"),
+    "nick name long": ({"nick_name": "x" * 11}, "nick_name"),
+    "user name missing": ({"user_name": None}, "user_name"),
+    "user name short": ({"user_name": "four"}, "user_name"),
+    "user name long": ({"user_name": "x" * 16}, "user_name"),
+    "user name number": ({"user_name": 12345}, "user_name"),
+    "user name operator": ({"user_name": {"$ne": 1}}, "user_name"),
+    "user name with NUL": ({"user_name": "abc\0def"}, "user_name"),
+    "user name of spaces": ({"user_name": "      "}, "user_name"),
+    "password missing": ({"password": None}, "password"),
+    "password short": ({"password": "1234567"}, "password"),
+    "password long": ({"password": "x" * 73}, "password"),
+    "password long in bytes": ({"password": "字" * 25}, "password"),
+    "password list": ({"password": ["password"]}, "password"),
+    "password with NUL": ({"password": "12345678\0"}, "password"),
+}
+
+
+@pytest.mark.parametrize(("change", "field"), FIELDS.values(), ids=FIELDS.keys())
+async def test_an_invalid_field_is_named(change: dict[str, Any], field: str, http_server: Server) -> None:
+    """400, and nothing is registered."""
+    given = {key: value for key, value in (VALID | {"user_name": "invalid"} | change).items() if value is not None}
+    status, envelope = await register(http_server.port, json.dumps(given), "application/json")
+    assert (status, envelope["status"], envelope["data"]) == (400, 400, None)
+    assert envelope["error"].startswith(field + ":")
+    assert change.get("password") is None or str(change["password"]) not in envelope["error"]
+
+
+BODIES = {
+    "not JSON": ("{", "application/json"),
+    "array": ("[]", "application/json"),
+    "null": ("null", "application/json"),
+    "deep": ("[" * 10_000, "application/json"),
+    "lone surrogate": ('{"user_name":"\\ud800aaaaa"}', "application/json"),
+    "empty form": ("x=1", "application/x-www-form-urlencoded"),
+    "form not UTF-8": ("user_name=%FF%FE%FF%FE%FF", "application/x-www-form-urlencoded"),
+    "plain text": ("user_name=abcdef", "text/plain"),
+}
+
+
+@pytest.mark.parametrize(("body", "kind"), BODIES.values(), ids=BODIES.keys())
+async def test_an_invalid_body(body: str, kind: str, http_server: Server) -> None:
+    """400 in the envelope."""
+    status, envelope = await register(http_server.port, body, kind)
+    assert (status, envelope["status"]) == (400, 400)
+    assert envelope["error"]
+
+
+async def test_bounds_are_inclusive(http_server: Server) -> None:
+    """The shortest and the longest of everything."""
+    shortest = {"nick_name": "ab", "user_name": "abcde", "password": "12345678"}
+    longest = {"nick_name": "n" * 10, "user_name": "u" * 15, "password": "p" * 72}
+    for given in (shortest, longest):
+        assert (await register(http_server.port, urlencode(given)))[0] == 200
+
+
+async def test_another_sites_page(http_server: Server) -> None:
+    """Cannot register in somebody's name."""
+    status, _ = await register(http_server.port, urlencode(VALID), **{"Sec-Fetch-Site": "cross-site"})
+    assert status == 403
+
+
+async def test_a_body_too_large(http_server: Server) -> None:
+    """Refused before it is read."""
+    raw = await RawSocket.open(http_server.port)
+    raw.writer.write(b"POST /user/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+    assert b"400" in (await raw.reader.read()).split(b"\r\n")[0]
+    raw.abort()

@@ -1,0 +1,285 @@
+"""The steps of a message, on real engines; what cannot be provoked there is a wrapper around the real store."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from models.chat import Chat
+from models.conversation import Sent
+from models.errors import EngineUnavailable, LimitReached, NotSent
+from models.ports import Occupied
+from models.records import Message, conversation_of
+from storage.counters import RedisCounters
+from storage.messages import MongoMessages
+from tests.clients import until
+from tests.conftest import Clock
+
+
+class Recorder:
+    """Sockets that note what they are given; `present` are the users who are here."""
+
+    def __init__(self, *present: int) -> None:
+        self.present = set(present)
+        self.delivered: list[Message] = []
+
+    def deliver(self, message: Message) -> bool:
+        self.delivered.append(message)
+        return message.recipient in self.present
+
+
+class Faulty:
+    """The real store, with faults in front of or behind its inserts."""
+
+    def __init__(self, store: MongoMessages) -> None:
+        self.store = store
+        self.before: list[Exception | None] = []
+        self.after: list[Exception | None] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.tried: list[Message] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def insert(self, message: Message) -> Occupied | None:
+        self.tried.append(message)
+        fault = self.before.pop(0) if self.before else None
+        if fault:
+            raise fault
+        await self.gate.wait()
+        outcome = await self.store.insert(message)
+        fault = self.after.pop(0) if self.after else None
+        if fault:
+            raise fault
+        return outcome
+
+
+Make = Callable[..., tuple[Chat, Faulty, Recorder]]
+
+
+@pytest.fixture
+def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, clock: Clock) -> Iterator[Make]:
+    """Makes a chat, as one process would have it."""
+    chats: list[Chat] = []
+
+    def make_chat(*present: int, answer_timeout: float = 5.0, now: Clock = clock) -> tuple[Chat, Faulty, Recorder]:
+        store, sockets = Faulty(messages), Recorder(*present)
+        chat = Chat(
+            store,
+            counters,
+            sockets,
+            clock=now,
+            new_key=lambda: secrets.token_bytes(16),
+            answer_timeout=answer_timeout,
+        )
+        chats.append(chat)
+        return chat, store, sockets
+
+    yield make_chat
+    for chat in chats:
+        io_loop.run_sync(lambda chat=chat: chat.drain(10))
+
+
+async def stored(messages: MongoMessages, pair: tuple[int, int]) -> list[Message]:
+    return await messages.page(conversation_of(*pair), 1, 10_000)
+
+
+async def make_friends(chat: Chat, pair: tuple[int, int]) -> None:
+    """Lets both write, so that the limit rule is open."""
+    for sender, recipient in (pair, pair[::-1], pair):
+        assert isinstance(await chat.send(sender, recipient, "hello"), Sent)
+
+
+async def test_a_message_is_stored_then_acknowledged(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The answer names the place where the message stands."""
+    chat, _, sockets = make(pair[1])
+    sent = await chat.send(*pair, "hi")
+    assert isinstance(sent, Sent)
+    assert sent.online
+    (message,) = await stored(messages, pair)
+    assert (pair[0], pair[1], 1, sent.time, "hi") == (*message_of(message), message.content)
+    assert sockets.delivered == [message]
+
+
+def message_of(message: Message) -> tuple[int, int, int, int]:
+    return message.sender, message.recipient, message.seq, message.time
+
+
+async def test_an_unknown_outcome_is_seen_through_when_it_was_stored(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The answer to the insert is lost; the second attempt finds the message at its place: stored once."""
+    chat, store, sockets = make()
+    store.after = [EngineUnavailable("mongodb", "lost"), EngineUnavailable("mongodb", "lost again")]
+    sent = await chat.send(*pair, "hi")
+    assert isinstance(sent, Sent)
+    assert sent.seq == 1
+    assert len(await stored(messages, pair)) == len(sockets.delivered) == 1
+    assert len({(m.seq, m.time, m.key) for m in store.tried}) == 1
+
+
+async def test_an_unknown_outcome_is_seen_through_when_it_was_not_stored(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The insert is lost on the way; the second attempt takes the same place."""
+    chat, store, _ = make()
+    store.before = [EngineUnavailable("mongodb", "lost")]
+    sent = await chat.send(*pair, "hi")
+    assert isinstance(sent, Sent)
+    assert [m.seq for m in await stored(messages, pair)] == [1]
+
+
+async def test_an_unknown_outcome_whose_place_another_took(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The next writer closes the place, so the message goes on behind it."""
+    chat, store, sockets = make()
+    await make_friends(chat, pair)
+    other, _, _ = make()
+    store.before = [EngineUnavailable("mongodb", "lost")]
+    store.gate.clear()
+    mine = chat.send(*pair, "mine")
+    await until(lambda: len(store.tried) == 5)  # the first attempt failed, the second waits at the gate
+    theirs = await other.send(*pair[::-1], "theirs")
+    store.gate.set()
+    sent = await mine
+    assert isinstance(sent, Sent)
+    assert isinstance(theirs, Sent)
+    assert (theirs.seq, sent.seq) == (4, 5)
+    assert [m.content for m in sockets.delivered] == ["hello"] * 3 + ["theirs", "mine"]
+
+
+async def test_two_processes_meet_at_the_fence(make: Make, messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """Both write at once: nothing is lost or doubled, no hole, and each process delivers in order."""
+    first, _, first_sockets = make()
+    await make_friends(first, pair)
+    second, _, second_sockets = make()
+    answers = []
+    for number in range(60):
+        answers.append(first.send(*pair, f"a{number}"))
+        answers.append(second.send(*pair[::-1], f"b{number}"))
+    assert all(isinstance(answer, Sent) for answer in await asyncio.gather(*answers))
+    all_stored = await stored(messages, pair)
+    assert list(range(1, 124)) == [m.seq for m in all_stored]
+    assert sorted([m.time for m in all_stored]) == [m.time for m in all_stored]
+    for letter in "ab":
+        assert [f"{letter}{n}" for n in range(60)] == [m.content for m in all_stored if m.content[0] == letter]
+    for sockets in (first_sockets, second_sockets):
+        seqs = [m.seq for m in sockets.delivered]
+        assert sorted(set(seqs)) == seqs
+
+
+async def test_five_hundred_at_once_keep_their_order(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """Messages of one sender keep the order of their sending."""
+    chat, _, sockets = make()
+    await make_friends(chat, pair)
+    answers = [chat.send(*pair, str(number)) for number in range(500)]
+    assert list(range(4, 504)) == [sent.seq for sent in await asyncio.gather(*answers)]
+    assert [str(number) for number in range(500)] == [m.content for m in sockets.delivered[3:]]
+
+
+async def test_time_never_goes_back(make: Make, messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:
+    """The clock is set back an hour; order by time stays order by seq."""
+    chat, _, _ = make()
+    await make_friends(chat, pair)
+    clock.offset = -3600
+    sent = await chat.send(*pair, "earlier, by the clock")
+    times = [m.time for m in await stored(messages, pair)]
+    assert sorted(times) == times
+    assert isinstance(sent, Sent)
+    assert sent.time == times[-2]
+
+
+async def test_no_answer_in_time(make: Make, messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """40001, and the message that was on its way is stored and delivered all the same, those behind it are not."""
+    chat, store, sockets = make(answer_timeout=0.3)
+    await make_friends(chat, pair)
+    store.gate.clear()
+    first, second = chat.send(*pair, "on its way"), chat.send(*pair, "still waiting")
+    assert isinstance(await first, EngineUnavailable)
+    assert isinstance(await second, EngineUnavailable)
+    store.gate.set()
+    await until(lambda: len(sockets.delivered) == 4)
+    await chat.drain(5)
+    assert [m.content for m in await stored(messages, pair)] == ["hello"] * 3 + ["on its way"]
+
+
+async def test_what_was_never_sent_is_given_back(
+    make: Make, messages: MongoMessages, counters: RedisCounters, pair: tuple[int, int]
+) -> None:
+    """A stranger whose messages could not be stored has not used up the limit."""
+    chat, store, _ = make(answer_timeout=0.2)
+    store.before = [NotSent("mongodb", "away")] * 1000
+    assert isinstance(await chat.send(*pair, "nobody there"), EngineUnavailable)
+    await chat.drain(5)
+    store.before = []
+    for _ in range(3):
+        assert isinstance(await chat.send(*pair, "now"), Sent)
+    assert isinstance(await chat.send(*pair, "too many"), LimitReached)
+    assert [m.content for m in await stored(messages, pair)] == ["now"] * 3
+
+
+async def test_mongodb_knows_better_than_counters_that_were_lost(
+    make: Make, messages: MongoMessages, counters: RedisCounters, pair: tuple[int, int]
+) -> None:
+    """Redis loses the counts, and they are rebuilt before the messages are there: the rule stays shut all the same."""
+    chat, store, _ = make()
+    for number in range(3):
+        assert isinstance(await chat.send(*pair, str(number)), Sent)
+    await counters._client.flushdb()
+
+    async def nothing_yet(*args: object) -> int:
+        return 0
+
+    store.count = nothing_yet
+    assert isinstance(await chat.send(*pair, "a fourth"), LimitReached)
+    assert len(await stored(messages, pair)) == 3
+
+
+async def test_history_pages(make: Make, pair: tuple[int, int], clock: Clock) -> None:
+    """The ten newest before a time, oldest first, also when many share a millisecond."""
+    start = 2_000_000_000.0
+    moments = [start] * 25 + [start + 1] * 5
+    chat, _, _ = make(now=lambda: moments[0] if len(moments) > 1 else start + 2)
+    await make_friends(chat, pair)
+    for number in range(len(moments) - 1):
+        await chat.send(*pair, str(number))
+        moments.pop(0)
+
+    async def texts(before: int | None) -> list[str]:
+        return [m.content for m in await chat.history(*pair, before)]
+
+    assert [str(n) for n in range(19, 29)] == await texts(None)
+    assert [str(n) for n in range(15, 25)] == await texts(int(start * 1000) + 1)
+    assert await texts(int(start * 1000)) == []
+    assert [str(n) for n in range(19, 29)] == await texts(10**15)
+
+
+async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, pair: tuple[int, int]) -> None:
+    """The message concerned gets 500, the next one is served."""
+    chat, store, _ = make()
+    await make_friends(chat, pair)
+    store.before = [RuntimeError("a bug")]
+    first, second = await asyncio.gather(chat.send(*pair, "one"), chat.send(*pair, "two"))
+    assert (first.code, isinstance(second, Sent)) == (500, True)
+
+
+async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pair: tuple[int, int]) -> None:
+    """State lives as long as sockets and messages on their way."""
+    chat, _, _ = make()
+    chat.join(*pair)
+    await chat.send(*pair, "hi")
+    await until(lambda: next(iter(chat._conversations.values())).writer is None)
+    assert len(chat._conversations) == 1
+    chat.leave(*pair)
+    assert not chat._conversations

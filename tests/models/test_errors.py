@@ -1,0 +1,41 @@
+"""The error tree."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.errors import (
+    ChatError,
+    EngineUnavailable,
+    InvalidFrame,
+    InvalidRequest,
+    LimitReached,
+    NameTaken,
+    NotSent,
+    UnknownUser,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidFrame("x"), 400),
+        (InvalidRequest("field", "x"), 400),
+        (UnknownUser(1), 404),
+        (NameTaken("x"), 409),
+        (LimitReached(), 50006),
+        (EngineUnavailable("redis", "x"), 40001),
+        (NotSent("mongodb", "x"), 40001),
+        (ChatError("x"), 500),
+    ],
+)
+def test_each_error_has_its_wire_code(error: ChatError, code: int) -> None:
+    """docs/protocol.md, "Codes"."""
+    assert code == error.code
+    assert isinstance(error, ChatError)
+
+
+def test_an_invalid_request_names_its_field() -> None:
+    """So that a form can show the error where it belongs."""
+    error = InvalidRequest("password", "is missing")
+    assert (error.field, str(error)) == ("password", "password: is missing")

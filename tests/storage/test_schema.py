@@ -1,0 +1,105 @@
+"""The user table: made when absent, gin-chat-demo's kept as it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from pymysql.cursors import Cursor
+
+from storage.engines import Addresses
+from storage.schema import SchemaError, migrate, seed
+from tests.database import mysql_connection
+
+numbers = itertools.count()
+
+# The table as gin-chat-demo's gorm makes it.
+GIN_CHAT_DEMO = """CREATE TABLE `user` (`id` int unsigned AUTO_INCREMENT, `created_at` DATETIME NULL,
+`updated_at` DATETIME NULL, `deleted_at` DATETIME NULL, `user_name` varchar(255), `password_digest` varchar(255),
+`email` varchar(255), `avatar` varchar(1000), `phone` varchar(255), `status` varchar(255), PRIMARY KEY (`id`))
+DEFAULT CHARSET=utf8mb4"""
+
+
+@pytest.fixture
+def cursor(addresses: Addresses) -> Iterator[Cursor]:
+    """A cursor in a database of the test's own."""
+    name = f"schema{next(numbers)}"
+    with mysql_connection(addresses.mysql, database=None) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        cursor.execute(f"USE {name}")
+        yield cursor
+        cursor.execute(f"DROP DATABASE {name}")
+
+
+def columns(cursor: Cursor) -> list[str]:
+    cursor.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() ORDER BY ordinal_position"
+    )
+    return [name for (name,) in cursor.fetchall()]
+
+
+def test_an_absent_table_is_made(cursor: Cursor) -> None:
+    """Column for column gin-chat-demo's, plus the nick name; doing it again changes nothing."""
+    for _ in range(2):
+        migrate(cursor)
+        assert columns(cursor) == [
+            "id", "created_at", "updated_at", "deleted_at", "user_name", "password_digest", "email", "avatar",
+            "phone", "status", "nick_name",
+        ]  # fmt: skip
+
+
+def test_an_existing_table_is_used_as_it_is(cursor: Cursor) -> None:
+    """Its rows stay, what it lacks is added."""
+    cursor.execute(GIN_CHAT_DEMO)
+    cursor.execute("INSERT INTO `user` (user_name, password_digest, status) VALUES ('olduser', '$2a$12$x', 'active')")
+    migrate(cursor)
+    cursor.execute("SELECT id, user_name, password_digest, nick_name, status FROM `user`")
+    assert cursor.fetchall() == ((1, "olduser", "$2a$12$x", None, "active"),)
+    assert columns(cursor)[-1] == "nick_name"
+
+
+def test_rows_that_share_a_name_are_named(cursor: Cursor) -> None:
+    """Nothing is deleted or renamed by us; the error tells what to change."""
+    cursor.execute(GIN_CHAT_DEMO)
+    cursor.execute("INSERT INTO `user` (user_name) VALUES ('twice'), ('once1'), ('TWICE'), (NULL), (NULL)")
+    with pytest.raises(SchemaError, match=r"(?i)'twice' \(ids 1, 3\)"):
+        migrate(cursor)
+    cursor.execute("DELETE FROM `user` WHERE id = 3")
+    migrate(cursor)
+
+
+def test_a_unique_index_of_another_name_will_do(cursor: Cursor) -> None:
+    """What the index is called is the owner's business."""
+    cursor.execute(GIN_CHAT_DEMO)
+    cursor.execute("CREATE UNIQUE INDEX mine ON `user` (user_name)")
+    migrate(cursor)
+    cursor.execute(
+        "SELECT COUNT(DISTINCT index_name) FROM information_schema.statistics WHERE table_schema = DATABASE()"
+    )
+    assert cursor.fetchone() == (2,)
+
+
+def test_the_articles_users(cursor: Cursor) -> None:
+    """Ids 1 and 2 in an empty table, with a digest that no password has; never beside other rows."""
+    migrate(cursor)
+    seed(cursor)
+    seed(cursor)
+    cursor.execute("SELECT id, status, password_digest FROM `user` ORDER BY id")
+    assert cursor.fetchall() == ((1, "active", "!"), (2, "active", "!"))
+    cursor.execute("DELETE FROM `user` WHERE id = 1")
+    seed(cursor)
+    cursor.execute("SELECT id FROM `user`")
+    assert cursor.fetchall() == ((2,),)
+
+
+def test_one_process_at_a_time(cursor: Cursor, addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that start together wait for each other."""
+    monkeypatch.setattr("storage.schema.LOCK_WAIT", 0)
+    cursor.execute("SELECT DATABASE()")
+    (name,) = cursor.fetchone()
+    with mysql_connection(addresses.mysql, database=name) as other, other.cursor() as second:
+        second.execute("SELECT GET_LOCK(CONCAT('tandem:', DATABASE()), 0)")
+        with pytest.raises(SchemaError, match="another process"):
+            migrate(cursor)
+    migrate(cursor)
