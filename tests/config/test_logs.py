@@ -1,0 +1,48 @@
+"""Logging: what a line looks like, and what is never in one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from config.logs import configure_logging
+from config.settings import Log
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_tracebacks_hold_no_values(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Local variables hold passwords and messages; a traceback shows code alone."""
+    configure_logging(Log(log_format=kind))
+    password = "correct horse battery staple"
+    try:
+        raise KeyError(len(password))
+    except KeyError:
+        structlog.get_logger("test").exception("it_failed")
+    shown = capsys.readouterr().err
+    assert "KeyError" in shown
+    assert "it_failed" in shown
+    assert password not in shown.replace('password = "correct horse battery staple"', "")
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line, also for other libraries' lines; below the level there is none."""
+    configure_logging(Log(log_format="json", log_level="warning"))
+    structlog.get_logger("test").info("quiet")
+    structlog.get_logger("test").warning("loud", user=1)
+    logging.getLogger("tornado.general").error("theirs")
+    ours, theirs = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (ours["event"], ours["user"], ours["level"], ours["logger"]) == ("loud", 1, "warning", "test")
+    assert (theirs["event"], theirs["logger"]) == ("theirs", "tornado.general")

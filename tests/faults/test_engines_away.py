@@ -1,0 +1,195 @@
+"""An engine goes away while people chat: 40001 in time, sockets stay, readiness tells, and it heals by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from handlers.socket import ChatSocket
+from server import Server
+from storage.engines import PrivateEngines
+from tests.clients import RawSocket, socket_path, until
+from tests.conftest import Connect
+
+Pair = tuple[int, int]
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[PrivateEngines]:
+    """Engines of this module's own, to be hurt."""
+    directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
+    private = PrivateEngines(directory, start_timeout=30)
+    private.start()
+    yield private
+    private.stop()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def addresses(engines: PrivateEngines) -> object:
+    return engines.addresses
+
+
+@pytest.fixture(scope="module")
+def database(addresses: object, request: pytest.FixtureRequest) -> object:
+    from storage.schema import migrate
+    from tests.database import mysql_connection
+
+    connection = mysql_connection(addresses.mysql)
+    request.addfinalizer(connection.close)
+    with connection.cursor() as cursor:
+        migrate(cursor)
+    return connection
+
+
+@pytest.fixture
+def flags() -> list[str]:
+    return ["--engine-timeout=1", "--answer-timeout=2", "--lookup-ttl=0.001"]
+
+
+@pytest.fixture(params=["stopped", "killed"])
+def away(request: pytest.FixtureRequest, engines: PrivateEngines) -> Iterator[Callable[[str], None]]:
+    """Takes an engine away, by SIGSTOP or by SIGKILL; brings it back at the end of the test, or when asked."""
+    gone: list[str] = []
+
+    def take(name: str) -> None:
+        os.kill(engines.pids[name], signal.SIGSTOP if request.param == "stopped" else signal.SIGKILL)
+        gone.append(name)
+
+    def bring_back() -> None:
+        while gone:
+            name = gone.pop()
+            engine = next(engine for engine in engines._engines if engine.name == name)
+            if request.param == "stopped":
+                os.kill(engines.pids[name], signal.SIGCONT)
+            else:
+                engine.process.wait()
+                engines._spawn(engine)
+            engines._await_ready(engine)
+
+    take.back = bring_back
+    yield take
+    bring_back()
+
+
+async def readiness(port: int) -> tuple[int, dict[str, object]]:
+    raw = await RawSocket.open(port)
+    status, body = await raw.request("/readyz")
+    raw.abort()
+    return status, json.loads(body)["data"]
+
+
+async def healed(port: int) -> None:
+    async with asyncio.timeout(20):
+        while (await readiness(port))[0] != 200:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_mongodb_away(
+    away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
+) -> None:
+    """Nothing is acknowledged, nothing that was is lost; afterwards the conversation goes on without a hole."""
+    pair = tuple(people(2))
+    one, two = await connect(*pair), await connect(*reversed(pair))
+    await two.say("before", 50004)
+    await one.receive(50001)
+    away("mongod")
+    begun = time.monotonic()
+    await one.send(1, "during")
+    await one.receive(40001)
+    await one.send(2)
+    await one.receive(40001)
+    await two.send(3)
+    await two.receive(40001)
+    assert time.monotonic() - begun < 15
+    status, engines = await readiness(http_server.port)
+    assert (status, engines["mongodb"], engines["mysql"]) == (503, "unavailable", "ok")
+    assert ChatSocket.count() == 2
+    away.back()
+    await healed(http_server.port)
+    await one.say("after", 50004)
+    shown = [await two.receive(50001)]
+    while shown[-1] != "after":
+        shown.append(await two.receive(50001))
+    assert shown in (["after"], ["during", "after"])
+    await two.send(2)
+    assert ["before", *shown] == [await two.receive(50002) for _ in range(len(shown) + 1)]
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_redis_away(
+    away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
+) -> None:
+    """Strangers get 40001, who has been answered chats on, and the limit is where it was."""
+    friends, strangers = tuple(people(2)), tuple(people(2))
+    one, two = await connect(*friends), await connect(*reversed(friends))
+    await one.say("hello", 50004)
+    await two.receive(50001)
+    await two.say("hello", 50004)
+    await one.receive(50001)
+    await one.say("known to be open from here on", 50004)
+    await two.receive(50001)
+    stranger = await connect(*strangers)
+    for _ in range(3):
+        await stranger.say("hello?", 50005)
+    away("redis")
+    for sender, recipient in ((one, two), (two, one)):
+        await sender.say("still here", 50004)
+        await recipient.receive(50001, "still here")
+    await stranger.say("and now?", 40001)
+    status, engines = await readiness(http_server.port)
+    assert (status, engines["redis"], engines["mongodb"]) == (503, "unavailable", "ok")
+    away.back()
+    await healed(http_server.port)
+    await stranger.say("and now?", 50006)
+    await one.say("after", 50004)
+    assert len(await http_server.chat.history(*strangers, None)) == 3
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_redis_emptied(http_server: Server, connect: Connect, people: Callable[[int], list[int]]) -> None:
+    """Flushed in mid-conversation: nobody notices, and the limit is where it was."""
+    stranger_pair, pair = tuple(people(2)), tuple(people(2))
+    stranger, one, two = await connect(*stranger_pair), await connect(*pair), await connect(*reversed(pair))
+    await one.say("hello", 50004)
+    await two.receive(50001)
+    for _ in range(3):
+        await stranger.say("hello?", 50005)
+    await http_server.counters._client.flushall()
+    await stranger.say("and now?", 50006)
+    await two.say("hello", 50004)
+    await one.receive(50001)
+    for _ in range(5):
+        await one.say("open", 50004)
+        await two.receive(50001)
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_mysql_away(
+    away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
+) -> None:
+    """Newcomers get 503, who is here chats on."""
+    pair = tuple(people(2))
+    one, two = await connect(*pair), await connect(*reversed(pair))
+    away("mariadbd")
+    raw = await RawSocket.open(http_server.port)
+    assert (await raw.request(socket_path(*pair), upgrade=True))[0] == 503
+    raw.abort()
+    await one.say("still here", 50004)
+    await two.receive(50001, "still here")
+    status, engines = await readiness(http_server.port)
+    assert (status, engines["mysql"], engines["mongodb"]) == (503, "unavailable", "ok")
+    away.back()
+    await healed(http_server.port)
+    await connect(*pair)
+    await until(lambda: ChatSocket.count() == 3)

@@ -1,0 +1,47 @@
+"""The server as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class ServerProcess:
+    """`python server.py` with flags; on a free port."""
+
+    def __init__(self, *flags: str) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "server.py", "--port=0", *flags],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ready(self) -> int:
+        """Waits for the ready line; the port that it names."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line.startswith("Tandem is ready: http://127.0.0.1:"), line + self.failed()[1]
+        return int(line.strip().rstrip("/").rsplit(":", 1)[1])
+
+    def failed(self) -> tuple[int, str]:
+        """Waits for the end; status and standard error."""
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> int:
+        """Ends it as an operator does; the exit status."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.failed()[0]

@@ -1,0 +1,202 @@
+"""The server as its operator sees it: started, killed, started again, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from config import SettingsError, load
+from server import _allow_open_files, _masked
+from storage.engines import Addresses
+from tests.clients import Client, RawSocket
+from tests.database import mysql_connection
+from tests.processes import ROOT, ServerProcess
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data directory with a short name, as sockets need it."""
+    path = Path(tempfile.mkdtemp(prefix="tandem-test-"))
+    yield path
+    shutil.rmtree(path)
+
+
+async def greeted(port: int, uid: int, to: int) -> Client:
+    client = await Client.open(port, uid, to)
+    await client.receive(50002)
+    return client
+
+
+async def history(client: Client, count: int) -> list[str]:
+    await client.send(2)
+    return [await client.receive(50002) for _ in range(count)]
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_the_embedded_default(data_dir: Path) -> None:
+    """From an empty directory: users 1 and 2 are there; a second server is refused; kill -9 loses nothing."""
+    first = ServerProcess(f"--data-dir={data_dir}")
+    port = first.ready()
+    second = ServerProcess(f"--data-dir={data_dir}")
+    status, errors = second.failed()
+    assert (status, f"{data_dir} is in use by another server" in errors) == (1, True)
+
+    one, two = await greeted(port, 1, 2), await greeted(port, 2, 1)
+    await two.say("hello", 50004)
+    await one.receive(50001)
+    acknowledged = 0
+    for number in range(50):
+        await one.send(1, str(number))
+    for _ in range(20):
+        await one.receive(50004)
+        acknowledged += 1
+    first.signal(signal.SIGKILL)
+    first.failed()
+
+    third = ServerProcess(f"--data-dir={data_dir}")
+    port = third.ready()
+    two = await greeted(port, 2, 1)
+    await two.send(2)
+    newest = int((await history(two, 10))[-1])
+    assert newest >= acknowledged - 1
+    page = [await two.receive(50002) for _ in range(10)]
+    assert [str(n) for n in range(newest - 9, newest + 1)] == page
+    assert third.end() == 0
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_drain_under_load(addresses: Addresses, pair: tuple[int, int]) -> None:
+    """SIGTERM: 50003, then 1001, exit 0 in time, and every acknowledged message is stored."""
+    server = ServerProcess(*external(addresses))
+    port = server.ready()
+    one, two = await greeted(port, *pair), await greeted(port, *reversed(pair))
+    await two.say("hello", 50004)
+    await one.receive(50001)
+    told = []
+
+    async def flood() -> None:
+        for number in range(100_000):
+            await one.send(1, str(number))
+
+    async def listen() -> None:
+        while (text := await one.read()) is not None:
+            told.append(json.loads(text)["code"])
+            if len(told) == 100:
+                server.signal(signal.SIGTERM)
+
+    flooding = asyncio.ensure_future(flood())
+    await listen()
+    flooding.cancel()
+    await asyncio.gather(flooding, return_exceptions=True)
+    assert (one.connection.close_code, told[-1]) == (1001, 50003)
+    assert server.failed()[0] == 0
+
+    again = ServerProcess(*external(addresses))
+    two = await greeted(again.ready(), *reversed(pair))
+    await two.send(3)
+    newest = -1
+    await two.send(2)
+    while newest < told.count(50004) - 1:
+        newest = int(await two.receive(50002))
+    assert again.end() == 0
+
+
+def external(addresses: Addresses) -> list[str]:
+    return [f"--mongo={addresses.mongo}", f"--redis={addresses.redis}", f"--mysql={addresses.mysql}"]
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_a_second_sigterm_ends_at_once(addresses: Addresses, pair: tuple[int, int]) -> None:
+    """For whoever cannot wait for the drain."""
+    server = ServerProcess(*external(addresses))
+    port = server.ready()
+    raw = await RawSocket.upgraded(port, *pair)  # never answers the closing
+    server.signal(signal.SIGTERM)
+    opcode, _ = await raw.frame()
+    assert opcode == 1
+    server.signal(signal.SIGTERM)
+    assert server.failed()[0] == 1
+    raw.abort()
+
+
+def test_an_external_database_gets_no_users(addresses: Addresses, database: pymysql.Connection) -> None:
+    """The article's two users are for the embedded default alone."""
+    with database.cursor() as cursor:
+        cursor.execute("CREATE DATABASE empty CHARACTER SET utf8mb4")
+    mysql = addresses.mysql.replace("/tandem?", "/empty?")
+    server = ServerProcess(f"--mongo={addresses.mongo}", f"--redis={addresses.redis}", f"--mysql={mysql}")
+    server.ready()
+    assert server.end() == 0
+    with mysql_connection(addresses.mysql, "empty") as connection, connection.cursor() as cursor:
+        assert cursor.execute("SELECT id FROM `user`") == 0
+        cursor.execute("DROP DATABASE empty")
+
+
+@pytest.mark.parametrize("name", ["mongo", "redis", "mysql"])
+def test_an_engine_away_at_start(name: str, addresses: Addresses) -> None:
+    """Which one, where it was looked for, without the password; non-zero, soon."""
+    urls = addresses._asdict() | {
+        name: {
+            "mongo": "mongodb://user:secret@127.0.0.1:9/?replicaSet=rs0",
+            "redis": "redis://:secret@127.0.0.1:9/0",
+            "mysql": "mysql://user:secret@127.0.0.1:9/tandem",
+        }[name]
+    }
+    server = ServerProcess(*external(Addresses(**urls)), "--engine-timeout=1")
+    status, errors = server.failed()
+    assert status == 1
+    assert "cannot start" in errors
+    assert "127.0.0.1:9" in errors
+    assert {"mongo": "mongodb", "redis": "redis", "mysql": "mysql"}[name] in errors
+    assert "secret" not in errors
+    assert "Traceback" not in errors
+
+
+def test_a_port_in_use(addresses: Addresses) -> None:
+    """Says which, and which flag to change."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = ServerProcess(*external(addresses), f"--port={taken.getsockname()[1]}")
+        status, errors = server.failed()
+    assert (status, f"port {taken}" in errors or "--port" in errors) == (1, True)
+
+
+@pytest.mark.parametrize("flag", ["--port=x", "--nonsense", "--mongo=mongodb://x"])
+def test_flags_that_cannot_be_used(flag: str) -> None:
+    """Status 2 and one line."""
+    done = subprocess.run([sys.executable, "server.py", flag], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"), [("--mongo", "mongodb://"), ("--redis", "http://x"), ("--mysql", "mysql://x")]
+)
+def test_urls_that_are_none(name: str, url: str, addresses: Addresses) -> None:
+    """Status 2, naming the flag."""
+    urls = addresses._asdict() | {name.removeprefix("--"): url}
+    status, errors = ServerProcess(*external(Addresses(**urls))).failed()
+    assert (status, f"server.py: {name}: " in errors) == (2, True)
+
+
+def test_more_connections_than_open_files() -> None:
+    """An impossible value, and what would make it possible."""
+    with pytest.raises(SettingsError, match=r"--max-connections: .* open files"):
+        _allow_open_files(load(["--max-connections=1000000"], environ={}).limits.max_connections)
+
+
+def test_passwords_are_masked() -> None:
+    """In whatever is printed."""
+    assert _masked("redis://user:pw@host/0") == "redis://user:***@host/0"
+    assert _masked("unix:///tmp/x.sock") == "unix:///tmp/x.sock"
