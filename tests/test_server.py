@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pymysql
 import pytest
+from tornado.ioloop import IOLoop
 
 from config import SettingsError, load
 from server import _allow_open_files, _masked
@@ -32,10 +33,26 @@ def data_dir() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-async def greeted(port: int, uid: int, to: int) -> Client:
-    client = await Client.open(port, uid, to)
-    await client.receive(50002)
-    return client
+Greet = Callable[[int, int, int], Awaitable[Client]]
+
+
+@pytest.fixture
+def greeted(io_loop: IOLoop) -> Iterator[Greet]:
+    """Opens sockets to a server of another process, greeted; closes them after the test."""
+    opened: list[Client] = []
+
+    async def greet(port: int, uid: int, to: int) -> Client:
+        client = await Client.open(port, uid, to)
+        opened.append(client)
+        await client.receive(50002)
+        return client
+
+    async def close_all() -> None:
+        for client in opened:
+            client.close()
+
+    yield greet
+    io_loop.run_sync(close_all)
 
 
 async def history(client: Client, count: int) -> list[str]:
@@ -44,7 +61,7 @@ async def history(client: Client, count: int) -> list[str]:
 
 
 @pytest.mark.gen_test(timeout=55)
-async def test_the_embedded_default(data_dir: Path) -> None:
+async def test_the_embedded_default(data_dir: Path, greeted: Greet) -> None:
     """From an empty directory: users 1 and 2 are there; a second server is refused; kill -9 loses nothing."""
     first = ServerProcess(f"--data-dir={data_dir}")
     port = first.ready()
@@ -76,7 +93,7 @@ async def test_the_embedded_default(data_dir: Path) -> None:
 
 
 @pytest.mark.gen_test(timeout=55)
-async def test_drain_under_load(addresses: Addresses, pair: tuple[int, int]) -> None:
+async def test_drain_under_load(addresses: Addresses, pair: tuple[int, int], greeted: Greet) -> None:
     """SIGTERM: 50003, then 1001, exit 0 in time, and every acknowledged message is stored."""
     server = ServerProcess(*external(addresses))
     port = server.ready()
