@@ -1,0 +1,35 @@
+"""The house itself: every source file has its mirror, and what is promised about files is so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("config", "handlers", "models", "storage")
+SOURCES = [
+    path for room in ROOMS for path in sorted((ROOT / room).glob("*.py")) if path.stem not in ("__init__", "ports")
+]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_source_file_has_its_mirror(source: Path) -> None:
+    """CONTRIBUTING's rule; `models/ports.py` is mypy's."""
+    assert (ROOT / "tests" / source.parent.name / f"test_{source.name}").exists()
+
+
+@pytest.mark.parametrize("source", [*SOURCES, ROOT / "server.py"], ids=lambda path: path.name)
+def test_files_stay_readable(source: Path) -> None:
+    """About 300 lines, and a first line that says what the file is about."""
+    lines = source.read_text().splitlines()
+    assert len(lines) <= 400
+    assert lines[0].startswith('"""')
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    """And nothing else."""
+    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make")]
+    assert commands == ["make check", "make test"]
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"`{command}`" in readme for command in commands)
