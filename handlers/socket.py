@@ -2,7 +2,8 @@
 
 Requests are taken as they come and answered in their order, since dialect 1 has nothing else to tell answers
 apart. A message is on its way from the moment it is read; a request for history waits until everything before
-it is answered, so that it sees the socket's own messages. When too many answers are owed, the socket stops
+it is answered, and what is behind it waits for its answer: it shows the socket's own earlier messages and none of
+the later ones. When too many answers are owed, the socket stops
 reading, and TCP slows the sender down.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, NamedTuple
 
 import structlog
@@ -63,8 +63,8 @@ class _Close(NamedTuple):
     reason: str
 
 
-Job = Callable[[], Coroutine[Any, Any, None]]
-Answer = bytes | asyncio.Future[Sent | ChatError] | Job | _Close
+# What is owed: a frame, one that is still to come, the answer to a request that has not begun, the end.
+Answer = bytes | asyncio.Future[Sent | ChatError] | Request | _Close
 
 
 class ChatSocket(BaseHandler, WebSocketHandler):
@@ -83,6 +83,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._admitted = False
         self._joined = False
         self._answers: deque[Answer] = deque()
+        self._held = 0  # requests among the answers that have not begun
         self._job: asyncio.Task[None] | None = None
         self._reading: asyncio.Future[None] | None = None
         self._malformed = 0
@@ -226,23 +227,28 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self._owe_refusal(error)
         else:
             self._malformed = 0
-            self._answers.append(self._started(request))
+            self._answers.append(request)
+            self._held += 1
+            if self._held == 1:
+                self._begin()
         self._pay()
         if len(self._answers) < self._limits.window:
             return None
         self._reading = asyncio.get_running_loop().create_future()
         return self._reading
 
-    def _started(self, request: Request) -> Answer:
-        match request.type:
-            case RequestType.SEND:
-                sent = self._chat.send(self._user, self._peer, request.content)
+    def _begin(self) -> None:
+        """Sends the messages up to the first request that has to wait for what is before it."""
+        if self._job is not None:
+            return
+        for index, answer in enumerate(self._answers):
+            if isinstance(answer, Request):
+                if answer.type != RequestType.SEND:
+                    return
+                sent = self._chat.send(self._user, self._peer, answer.content)
                 sent.add_done_callback(self._pay)
-                return sent
-            case RequestType.HISTORY:
-                return lambda: self._answer_history(request.content)
-            case _:
-                return self._answer_unread
+                self._answers[index] = sent
+                self._held -= 1
 
     def _owe_refusal(self, error: InvalidFrame) -> None:
         _log.debug("frame_refused", user=self._user, reason=str(error))
@@ -263,8 +269,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
                     if not sent.done():
                         return
                     self._write(self._told(sent.result()))
-                case job:
-                    self._job = asyncio.get_running_loop().create_task(self._run(job))
+                case Request() as request:
+                    self._held -= 1
+                    self._job = asyncio.get_running_loop().create_task(self._run(request))
             self._answers.popleft()
         if self._reading is not None and 2 * len(self._answers) <= self._limits.window:
             self._resume_reading()
@@ -276,10 +283,13 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             code = Code(outcome.code)
         return frames.reply(code, self._language)
 
-    async def _run(self, job: Job) -> None:
-        """Runs the one request that is answered with more than a frame; what is behind it waits."""
+    async def _run(self, request: Request) -> None:
+        """Answers the one kind of request that takes more than a frame; what is behind it waits."""
         try:
-            await job()
+            if request.type == RequestType.HISTORY:
+                await self._answer_history(request.content)
+            else:
+                await self._answer_unread()
         except EngineUnavailable as error:
             _log.info("request_unanswered", user=self._user, reason=str(error))
             self._write(frames.reply(Code.ENGINE, self._language))
@@ -288,6 +298,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self._write(frames.reply(Code.BUG, self._language))
         finally:
             self._job = None
+        self._begin()
         self._pay()
 
     async def _answer_history(self, content: str) -> None:

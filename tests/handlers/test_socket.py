@@ -109,6 +109,31 @@ async def test_answers_leave_in_order(connect: Connect, pair: Pair) -> None:
         await one.receive(code, content)
 
 
+async def test_history_shows_nothing_that_was_sent_after_it(
+    connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the history request takes, what is behind it waits."""
+    one = await connect(*pair)
+    await one.say("before", 50005)
+    gate, asked = asyncio.Event(), asyncio.Event()
+    newest = http_server.messages.newest
+
+    async def slow(name: str) -> int:
+        asked.set()
+        await gate.wait()
+        return await newest(name)
+
+    monkeypatch.setattr(http_server.messages, "newest", slow)
+    await one.send(2)
+    await one.send(1, "after")
+    await asked.wait()
+    (socket,) = ChatSocket._registry[pair]
+    await until(lambda: socket._answers)
+    gate.set()
+    await one.receive(50002, "before")
+    await one.receive(50005)
+
+
 async def test_pipelined_messages_keep_their_order(connect: Connect, pair: Pair) -> None:
     """Far more than the window holds: the socket reads on as answers leave, and nothing is lost."""
     one, two = await connect(*pair), await connect(*reversed(pair))
