@@ -1,6 +1,7 @@
 -- Counts one message, or several, by the limit rule (models/limits.py); atomic, as every script of Redis is.
 --
--- KEYS  1 since      when this Redis began to count (milliseconds); its name holds the run id
+-- KEYS  1 since      when this Redis began to count (microseconds, so that no two markers are equal); its
+--                    name holds the run id
 --       2 mine       how many the sender sent to the peer
 --       3 theirs     how many the peer sent to the sender
 --       4 mine_seen, 5 theirs_seen   a count was rebuilt from MongoDB, and need not be again
@@ -25,7 +26,7 @@ end
 local since = redis.call('GET', KEYS[1])
 if not since then
   local time = redis.call('TIME')
-  since = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  since = string.format('%.0f', time[1] * 1000000 + time[2])
   redis.call('SET', KEYS[1], since)
 end
 redis.call('EXPIRE', KEYS[1], ARGV[7])

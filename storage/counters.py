@@ -132,11 +132,12 @@ class RedisCounters:
         """Runs the script until it has decided: verdict, the peer's count, and the epoch it belongs to."""
         held: tuple[int, int] | tuple[str, str] = ("", "")
         while True:
+            asked = self._run
             with _translated():
                 answer = await self._count(
-                    keys=self._keys(self._run, sender, recipient),
+                    keys=self._keys(asked, sender, recipient),
                     args=[
-                        self._run,
+                        asked,
                         int(ask),
                         amount,
                         LIMIT,
@@ -151,9 +152,9 @@ class RedisCounters:
                     self._run = run
                     held = ("", "")
                 case ["missing", since]:
-                    held = await recount(int(since))
+                    held = await recount(int(since) // 1000)
                 case [verdict, _, theirs, since]:
-                    return verdict, int(theirs), f"{self._run} {since}"
+                    return verdict, int(theirs), f"{asked} {since}"
 
     async def _run_gathered(self) -> None:
         try:
