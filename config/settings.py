@@ -45,7 +45,9 @@ class Engines(Struct, frozen=True, forbid_unknown_fields=True):
     )
     redis_connections: Annotated[int, Meta(ge=1, le=1000, description="most connections to Redis")] = 16
     mysql_threads: Annotated[int, Meta(ge=1, le=64, description="threads, with a MySQL connection each")] = 8
-    mysql_waiting: Annotated[int, Meta(ge=1, le=100_000, description="most user lookups waiting for a thread")] = 1000
+    mysql_waiting: Annotated[
+        int, Meta(ge=1, le=100_000, description="most lookups and registrations waiting for MySQL")
+    ] = 1000
     password_threads: Annotated[int, Meta(ge=1, le=64, description="threads that hash passwords")] = 1
     insert_batch: Annotated[int, Meta(ge=1, le=10_000, description="most messages in one insert_many")] = 500
     insert_flights: Annotated[int, Meta(ge=1, le=32, description="most insert_many calls at once")] = 4

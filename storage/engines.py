@@ -133,7 +133,11 @@ class PrivateEngines:
                     continue
                 if time.monotonic() - engine.started >= RESTART_AFTER:
                     _log.error("engine_died", engine=engine.name, status=engine.process.returncode)
-                    self._spawn(engine)
+                    try:
+                        self._spawn(engine)
+                    except OSError as error:  # no memory, no file descriptor: perhaps the next time
+                        _log.error("engine_not_started", engine=engine.name, reason=str(error))
+                        engine.started = time.monotonic()
 
     def stop(self) -> None:
         """Ends the engines, with SIGTERM and after a while with SIGKILL, and gives the directory free."""

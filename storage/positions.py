@@ -17,6 +17,7 @@ __all__ = ["Positions"]
 
 GATHER = 0.5  # seconds between two writes
 MAX_BATCH = 1000  # positions in one write
+MAX_PENDING = 100_000  # positions that wait; what finds no room counts as unread once more
 
 _log = structlog.get_logger(__name__)
 
@@ -37,6 +38,8 @@ class Positions:
     def move(self, conversation: str, user: int, seq: int) -> None:
         """Moves a position forward; backwards is nowhere."""
         key = (conversation, user)
+        if len(self._pending) >= MAX_PENDING and key not in self._pending:
+            return
         self._pending[key] = max(seq, self._pending.get(key, 0))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -84,7 +84,7 @@ class MySQLUsers:
     """The user table behind `url`.
 
     `timeout` (seconds) bounds each step on a connection and the wait for a thread; `waiting` bounds how many
-    lookups wait at once, `cache_size` and `cache_ttl` (seconds) what is remembered.
+    lookups and registrations wait at once, `cache_size` and `cache_ttl` (seconds) what is remembered.
     """
 
     def __init__(
@@ -131,9 +131,7 @@ class MySQLUsers:
         unknown = [user for user in ids if user not in found]
         if not unknown:
             return found
-        if self._waiting.locked():
-            raise EngineUnavailable("mysql", "too many lookups are waiting")
-        async with self._waiting:
+        async with self._turn():
             for user in await asyncio.gather(*(self._look_up(user) for user in unknown)):
                 if user is not None:
                     found[user.id] = user
@@ -147,11 +145,12 @@ class MySQLUsers:
         def taken(cursor: Cursor) -> bool:
             return bool(cursor.execute("SELECT 1 FROM `user` WHERE user_name = %s", (user_name,)))
 
-        if await self._run(taken):  # spares the hash
-            raise NameTaken(user_name)
-        loop = asyncio.get_running_loop()
-        salt = bcrypt.gensalt(PASSWORD_COST)
-        digest = await loop.run_in_executor(self._password_executor, bcrypt.hashpw, password, salt)
+        async with self._turn():
+            if await self._run(taken):  # spares the hash
+                raise NameTaken(user_name)
+            loop = asyncio.get_running_loop()
+            salt = bcrypt.gensalt(PASSWORD_COST)
+            digest = await loop.run_in_executor(self._password_executor, bcrypt.hashpw, password, salt)
 
         def insert(cursor: Cursor) -> User:
             try:
@@ -169,6 +168,14 @@ class MySQLUsers:
             return _select(cursor, [number])[number]
 
         return await self._run(insert)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of the `waiting` places; refuses at once when there is none."""
+        if self._waiting.locked():
+            raise EngineUnavailable("mysql", "too many requests are waiting")
+        async with self._waiting:
+            yield
 
     async def _fetch(self, ids: Sequence[int]) -> Sequence[User | None]:
         users = await self._run(lambda cursor: _select(cursor, ids))
