@@ -62,7 +62,7 @@ class BaseHandler(RequestHandler):
         """Logs a bug with its traceback, anything else by its name."""
         status = status_of(value)
         if status < 500 or isinstance(value, EngineUnavailable):
-            _log.info("refused", path=self.request.path, status=status, reason=str(value))
+            _log.debug("refused", path=self.request.path, status=status, reason=str(value))
         else:
             _log.error("request_failed", path=self.request.path, exc_info=(typ, value, tb))
 
