@@ -147,6 +147,7 @@ async def serving(
                 write_buffer=limits.write_buffer,
                 ping_interval=timeouts.ping_interval,
                 ping_timeout=timeouts.ping_timeout,
+                answer_timeout=timeouts.answer_timeout,
             ),
             {"mongodb": messages.ping, "redis": counters.ping, "mysql": users.ping},
             timeouts.answer_timeout,

@@ -1,22 +1,17 @@
-"""ChatSocket: one open WebSocket of one user talking to another, and the registry of them all.
-
-Requests are taken as they come and answered in their order, since dialect 1 has nothing else to tell answers
-apart. A message is on its way from the moment it is read; a request for history waits until everything before
-it is answered, and what is behind it waits for its answer: it shows the socket's own earlier messages and none of
-the later ones. When too many answers are owed, the socket stops
-reading, and TCP slows the sender down.
-"""
+"""ChatSocket: one open WebSocket of one user talking to another, and the registry of them all."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
+from contextlib import aclosing
 from typing import Any, ClassVar, NamedTuple
 
 import structlog
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler
 
+from handlers.answers import Answers
 from handlers.base import BaseHandler
 from handlers.framing import ChatProtocol
 from models import frames
@@ -54,17 +49,7 @@ class SocketLimits(NamedTuple):
     write_buffer: int
     ping_interval: float
     ping_timeout: float
-
-
-class _Close(NamedTuple):
-    """Stands among the answers that are owed: after what came before it, the socket is closed."""
-
-    code: int
-    reason: str
-
-
-# What is owed: a frame, one that is still to come, the answer to a request that has not begun, the end.
-Answer = bytes | asyncio.Future[Sent | ChatError] | Request | _Close
+    answer_timeout: float
 
 
 class ChatSocket(BaseHandler, WebSocketHandler):
@@ -82,10 +67,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._limits = limits
         self._admitted = False
         self._joined = False
-        self._answers: deque[Answer] = deque()
-        self._held = 0  # requests among the answers that have not begun
-        self._job: asyncio.Task[None] | None = None
-        self._reading: asyncio.Future[None] | None = None
+        self._answers = Answers(self, window=limits.window, timeout=limits.answer_timeout)
         self._malformed = 0
         self._pinged = 0.0
         self._pong_missing = False
@@ -224,100 +206,64 @@ class ChatSocket(BaseHandler, WebSocketHandler):
                 raise InvalidFrame("a binary frame")
             request = frames.decode(message, self._limits.max_content)
         except InvalidFrame as error:
-            self._owe_refusal(error)
+            self._refuse(error)
         else:
             self._malformed = 0
-            self._answers.append(request)
-            self._held += 1
-            if self._held == 1:
-                self._begin()
-        self._pay()
-        if len(self._answers) < self._limits.window:
-            return None
-        self._reading = asyncio.get_running_loop().create_future()
-        return self._reading
+            self._answers.take(request)
+        return self._answers.room()
 
-    def _begin(self) -> None:
-        """Sends the messages up to the first request that has to wait for what is before it."""
-        if self._job is not None:
-            return
-        for index, answer in enumerate(self._answers):
-            if isinstance(answer, Request):
-                if answer.type != RequestType.SEND:
-                    return
-                sent = self._chat.send(self._user, self._peer, answer.content)
-                sent.add_done_callback(self._pay)
-                self._answers[index] = sent
-                self._held -= 1
-
-    def _owe_refusal(self, error: InvalidFrame) -> None:
+    def _refuse(self, error: InvalidFrame) -> None:
         _log.debug("frame_refused", user=self._user, reason=str(error))
         self._malformed += 1
-        self._answers.append(frames.reply(Code.INVALID, self._language))
+        self._answers.then(lambda: self._reply(Code.INVALID))
         if self._malformed == self._limits.malformed_frames:
-            self._answers.append(_Close(POLICY_VIOLATION, "too many malformed frames"))
+            self._answers.then(lambda: self._shut(POLICY_VIOLATION, "too many malformed frames"))
 
-    def _pay(self, _: object = None) -> None:
-        """Writes the answers that are known, in order, up to the first that is not."""
-        while self._answers and self._job is None:
-            match self._answers[0]:
-                case bytes() as frame:
-                    self._write(frame)
-                case _Close(code, reason):
-                    self._shut(code, reason)
-                case asyncio.Future() as sent:
-                    if not sent.done():
-                        return
-                    self._write(self._told(sent.result()))
-                case Request() as request:
-                    self._held -= 1
-                    self._job = asyncio.get_running_loop().create_task(self._run(request))
-            self._answers.popleft()
-        if self._reading is not None and 2 * len(self._answers) <= self._limits.window:
-            self._resume_reading()
+    def send(self, request: Request, deadline: float) -> asyncio.Future[Sent | ChatError]:
+        """Hands a message to the chat."""
+        return self._chat.send(self._user, self._peer, request.content, deadline)
 
-    def _told(self, outcome: Sent | ChatError) -> bytes:
+    def tell(self, outcome: Sent | ChatError) -> None:
+        """Writes the frame that tells what became of a message."""
         if isinstance(outcome, Sent):
-            code = Code.ONLINE if outcome.online else Code.OFFLINE
+            self._reply(Code.ONLINE if outcome.online else Code.OFFLINE)
         else:
-            code = Code(outcome.code)
-        return frames.reply(code, self._language)
+            self._reply(Code(outcome.code))
 
-    async def _run(self, request: Request) -> None:
-        """Answers the one kind of request that takes more than a frame; what is behind it waits."""
+    async def show(self, request: Request, deadline: float) -> bool:
+        """Answers a request for history or for what is unread; whether the engines answered."""
         try:
             if request.type == RequestType.HISTORY:
-                await self._answer_history(request.content)
+                await self._show_history(request.content, deadline)
             else:
-                await self._answer_unread()
+                await self._show_unread(deadline)
         except EngineUnavailable as error:
             _log.info("request_unanswered", user=self._user, reason=str(error))
-            self._write(frames.reply(Code.ENGINE, self._language))
+            self._reply(Code.ENGINE)
+            return False
         except Exception:  # noqa: BLE001  # a bug must not leave the client without an answer
             _log.exception("request_failed", user=self._user, peer=self._peer)
-            self._write(frames.reply(Code.BUG, self._language))
-        finally:
-            self._job = None
-        self._begin()
-        self._pay()
+            self._reply(Code.BUG)
+        return True
 
-    async def _answer_history(self, content: str) -> None:
-        messages = await self._chat.history(self._user, self._peer, frames.moment(content))
-        await self._show(messages)
+    async def _show_history(self, content: str, deadline: float) -> None:
+        messages = await self._chat.history(self._user, self._peer, frames.moment(content), deadline)
+        await self._show_messages(messages)
         if not messages:
-            self._write(frames.reply(Code.END, self._language))
+            self._reply(Code.END)
 
-    async def _answer_unread(self) -> None:
+    async def _show_unread(self, deadline: float) -> None:
         shown = 0
-        async for part in self._chat.unread(self._user, self._peer):
-            if not await self._show(part.messages):
-                return
-            self._chat.mark(self._user, self._peer, part.upto)
-            shown += len(part.messages)
+        async with aclosing(self._chat.unread(self._user, self._peer, deadline)) as parts:
+            async for part in parts:
+                if not await self._show_messages(part.messages):
+                    return
+                self._chat.mark(self._user, self._peer, part.upto)
+                shown += len(part.messages)
         if not shown:
-            self._write(frames.reply(Code.END, self._language))
+            self._reply(Code.END)
 
-    async def _show(self, messages: list[Message]) -> bool:
+    async def _show_messages(self, messages: list[Message]) -> bool:
         """Writes messages as history shows them, and waits until they are sent; whether the socket took them."""
         for message in messages:
             mine = message.sender == self._user
@@ -329,6 +275,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         return self.ws_connection is not None
 
     # Writing, pinging, closing
+
+    def _reply(self, code: Code) -> None:
+        self._write(frames.reply(code, self._language))
 
     def _write(self, frame: bytes) -> bool:
         """Writes a frame; False when the socket is closing, or is closed now because it takes too little."""
@@ -345,7 +294,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._pong_missing = False
 
     def _check_pong(self, now: float) -> None:
-        if self.ws_connection is None or self._reading is not None:
+        if self.ws_connection is None or self._answers.full:
             self._pinged = now  # while nothing is read, no pong can be
             self._pong_missing = False
         elif self._pong_missing and now - self._pinged >= self._limits.ping_timeout:
@@ -359,14 +308,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Closes the socket; from now on it is offline, however long the peer takes to agree."""
         self._leave()
         self.close(code, reason)
-        self._resume_reading()
+        self._answers.make_room()  # to read the peer's close frame
 
     def on_close(self) -> None:
         """Leaves the registry."""
         self._leave()
-        self._answers.clear()
-        if self._job is not None:
-            self._job.cancel()
+        self._answers.drop()
 
     def _leave(self) -> None:
         if not self._joined:
@@ -377,9 +324,3 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         if not sockets:
             del self._registry[self._user, self._peer]
         self._chat.leave(self._user, self._peer)
-
-    def _resume_reading(self) -> None:
-        if self._reading is not None:
-            if not self._reading.done():
-                self._reading.set_result(None)
-            self._reading = None

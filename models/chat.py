@@ -9,7 +9,7 @@ stands there, delivers it, and goes on behind it. docs/design.md says why nothin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -43,7 +43,8 @@ class Chat:
     """The conversations that are active in this process.
 
     `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message from every other;
-    `answer_timeout` is in seconds.
+    `answer_timeout` (seconds) bounds each further part of a long answer. Every request has a deadline of its own,
+    in the event loop's time.
     """
 
     def __init__(
@@ -74,55 +75,63 @@ class Chat:
         conversation.sockets -= 1
         self._forget(conversation)
 
-    def send(self, sender: int, recipient: int, content: str) -> asyncio.Future[Sent | ChatError]:
+    def send(self, sender: int, recipient: int, content: str, deadline: float) -> asyncio.Future[Sent | ChatError]:
         """Takes a message; messages of one sender keep the order of these calls.
 
         The answer is Sent once the message is durable, or a ChatError: LimitReached, or EngineUnavailable
-        after `answer_timeout`, which promises nothing: the message may still be stored and delivered.
+        at the deadline, which promises nothing: the message may still be stored and delivered.
         """
         loop = asyncio.get_running_loop()
         conversation = self._enter(sender, recipient)
         draft = Draft(sender, recipient, content, self._new_key(), loop)
-        draft.timer = loop.call_later(self._answer_timeout, draft.settle, EngineUnavailable("storage", "no answer yet"))
+        draft.timer = loop.call_at(deadline, draft.settle, EngineUnavailable("storage", "no answer yet"))
         conversation.queue.append(draft)
         if conversation.writer is None:
             conversation.writer = loop.create_task(self._write(conversation))
         return draft.answer
 
-    async def history(self, reader: int, peer: int, before: int | None) -> list[Message]:
-        """The ten newest messages before a time (milliseconds; None: the newest of all), oldest first."""
+    async def history(self, reader: int, peer: int, before: int | None, deadline: float) -> list[Message]:
+        """The ten newest messages before a time (milliseconds; None: the newest of all), oldest first.
+
+        Raises EngineUnavailable at the deadline.
+        """
         name = conversation_of(reader, peer)
-        async with self._deadline():
+        async with _until(deadline):
             if before is None:
                 last = await self._messages.newest(name)
             else:
                 last = await self._messages.last_before(name, before)
             return await self._messages.page(name, last - PAGE + 1, last)
 
-    async def unread(self, reader: int, peer: int) -> AsyncIterator[Shown]:
+    async def unread(self, reader: int, peer: int, deadline: float) -> AsyncGenerator[Shown, None]:
         """Everything since the peer's first message that `reader` has not read; the newest ten if there is none.
 
-        In parts, both directions, oldest first; call `mark` with each part once it is written.
+        In parts, both directions, oldest first; call `mark` with each part once it is written. Raises
+        EngineUnavailable when the first part is not there at the deadline, or a further one in time.
         """
         conversation = self._enter(reader, peer)
-        async with self._deadline():
-            # What this process has not delivered yet is not shown either: it is about to come by itself.
-            last = (await self._load(conversation)).seq
-            reading = await self._reading(conversation, reader)
-        if reading.first_unread is None:
-            yield Shown(await self.history(reader, peer, None), reading.read)
-            return
-        for first in range(reading.first_unread, last + 1, CHUNK):
-            upto = min(first + CHUNK - 1, last)
-            async with self._deadline():
-                messages = await self._messages.page(conversation.name, first, upto)
-            yield Shown(messages, upto)
+        try:
+            async with _until(deadline):
+                # What this process has not delivered yet is not shown either: it is about to come by itself.
+                last = (await self._load(conversation)).seq
+                reading = await self._reading(conversation, reader)
+            if reading.first_unread is None:
+                yield Shown(await self.history(reader, peer, None, deadline), reading.read)
+                return
+            for first in range(reading.first_unread, last + 1, CHUNK):
+                upto = min(first + CHUNK - 1, last)
+                async with _until(deadline):
+                    messages = await self._messages.page(conversation.name, first, upto)
+                yield Shown(messages, upto)
+                deadline = asyncio.get_running_loop().time() + self._answer_timeout
+        finally:
+            self._forget(conversation)
 
     def mark(self, reader: int, peer: int, upto: int) -> None:
         """Marks everything up to `upto` as read by `reader`."""
-        conversation = self._enter(reader, peer)
-        reading = conversation.readings.get(reader)
-        if reading is None or reading.read >= upto:
+        conversation = self._conversations.get(conversation_of(reader, peer))
+        reading = conversation.readings.get(reader) if conversation else None
+        if conversation is None or reading is None or reading.read >= upto:
             return
         reading.shown(upto, conversation.head.seq if conversation.head else upto)
         self._messages.mark_read(conversation.name, reader, reading.read)
@@ -147,14 +156,6 @@ class Chat:
     def _forget(self, conversation: Conversation) -> None:
         if conversation.idle:
             self._conversations.pop(conversation.name, None)
-
-    @asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._answer_timeout):
-                yield
-        except TimeoutError:
-            raise EngineUnavailable("storage", "no answer in time") from None
 
     async def _load(self, conversation: Conversation) -> Head:
         """Where the conversation stands; read from the store when it is not known, or known for too long."""
@@ -292,3 +293,13 @@ class Chat:
         except EngineUnavailable as error:
             # The count stays too high until it expires: the rule may refuse too early, never too late.
             _log.warning("count_not_given_back", sender=admission.sender, reason=str(error))
+
+
+@asynccontextmanager
+async def _until(deadline: float) -> AsyncIterator[None]:
+    """Raises EngineUnavailable when the work inside is not done at the deadline."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise EngineUnavailable("storage", "no answer in time") from None

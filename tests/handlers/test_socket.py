@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
+from models.records import conversation_of
 from server import Server
 from tests.clients import RawSocket, socket_path, until
 from tests.conftest import Clock, Connect
@@ -20,7 +22,14 @@ Pair = tuple[int, int]
 @pytest.fixture
 def flags() -> list[str]:
     """Bounds low enough to be reached."""
-    return ["--max-connections=40", "--window=8", "--write-buffer=65536", "--ping-interval=0.2", "--ping-timeout=0.3"]
+    return [
+        "--max-connections=40",
+        "--window=8",
+        "--write-buffer=65536",
+        "--ping-interval=0.2",
+        "--ping-timeout=0.3",
+        "--answer-timeout=2",
+    ]
 
 
 async def test_every_device_gets_every_message(connect: Connect, pair: Pair) -> None:
@@ -112,26 +121,55 @@ async def test_answers_leave_in_order(connect: Connect, pair: Pair) -> None:
 async def test_history_shows_nothing_that_was_sent_after_it(
     connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the history request takes, what is behind it waits."""
+    """However long history requests take, what is behind them waits."""
     one = await connect(*pair)
     await one.say("before", 50005)
-    gate, asked = asyncio.Event(), asyncio.Event()
-    newest = http_server.messages.newest
+    gate = asyncio.Semaphore(0)
+    newest, send = http_server.messages.newest, http_server.chat.send
+    events = []
 
     async def slow(name: str) -> int:
-        asked.set()
-        await gate.wait()
+        events.append("history")
+        await gate.acquire()
         return await newest(name)
 
+    def noted(*args: Any) -> Any:
+        events.append("send")
+        return send(*args)
+
     monkeypatch.setattr(http_server.messages, "newest", slow)
-    await one.send(2)
-    await one.send(1, "after")
-    await asked.wait()
-    (socket,) = ChatSocket._registry[pair]
-    await until(lambda: socket._answers)
-    gate.set()
+    monkeypatch.setattr(http_server.chat, "send", noted)
+    for kind, content in ((2, ""), (2, ""), (1, "after"), (2, "")):
+        await one.send(kind, content)
+    for _ in range(3):
+        gate.release()
+    await one.receive(50002, "before")
     await one.receive(50002, "before")
     await one.receive(50005)
+    await one.receive(50002, "before")
+    await one.receive(50002, "after")
+    assert events == ["history", "history", "send", "history"]
+
+
+async def test_requests_that_waited_do_not_wait_again(
+    connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a request that got no answer in time, the others are told at once."""
+    one = await connect(*pair)
+
+    async def stuck(name: str) -> int:
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(http_server.messages, "newest", stuck)
+    time = asyncio.get_running_loop().time
+    begun = time()
+    for _ in range(7):
+        await one.send(2)
+    await one.receive(40001)
+    first = time()
+    for _ in range(6):
+        await one.receive(40001)
+    assert time() - first < first - begun
 
 
 async def test_pipelined_messages_keep_their_order(connect: Connect, pair: Pair) -> None:
@@ -195,7 +233,7 @@ async def test_a_full_window_is_no_silence(
     for number in range(20):
         await one.send(1, str(number))
     (socket,) = ChatSocket._registry[pair]
-    await until(lambda: socket._reading is not None)
+    await until(lambda: socket._answers.full)
     now = asyncio.get_running_loop().time()
     for later in (1, 2, 3):  # far beyond interval and timeout
         ChatSocket.check_pongs(now + later)
@@ -239,6 +277,7 @@ async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
         reading.cancel()
 
 
+@pytest.mark.parametrize("flags", [["--write-buffer=65536"]])  # with pings far apart, which would find it too
 async def test_a_peer_that_reads_too_slowly(connect: Connect, http_server: Server, pair: Pair) -> None:
     """Closed with 4008 at the byte limit; the sender notices nothing, and the messages are there afterwards."""
     one = await connect(*pair)
@@ -341,7 +380,7 @@ async def test_twenty_strangers_sends_at_once(connect: Connect, http_server: Ser
     clients = [await connect(*pair) for _ in range(20)]
     codes = await asyncio.gather(*(client.say(f"{number}") for number, client in enumerate(clients)))
     assert sorted(codes) == [50005] * 3 + [50006] * 17
-    assert len(await http_server.chat.history(*pair, None)) == 3
+    assert len(await http_server.messages.page(conversation_of(*pair), 1, 100)) == 3
 
 
 async def test_a_lookup_that_fails(http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,19 @@ class Faulty:
         return outcome
 
 
+class PatientChat(Chat):
+    """A chat whose requests come with the same time to answer."""
+
+    def send(self, *args: Any) -> Any:
+        return super().send(*args, self.deadline())
+
+    async def history(self, *args: Any) -> Any:
+        return await super().history(*args[:3], self.deadline())
+
+    def deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._answer_timeout
+
+
 Make = Callable[..., tuple[Chat, Faulty, Recorder]]
 
 
@@ -70,7 +83,7 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
 
     def make_chat(*present: int, answer_timeout: float = 5.0, now: Clock = clock) -> tuple[Chat, Faulty, Recorder]:
         store, sockets = Faulty(messages), Recorder(*present)
-        chat = Chat(
+        chat = PatientChat(
             store,
             counters,
             sockets,

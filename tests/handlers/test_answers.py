@@ -1,0 +1,125 @@
+"""The order of answers, with a socket that does what the test says. Over real sockets: test_socket.py."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handlers.answers import Answers
+from models.conversation import Sent
+from models.errors import ChatError
+from models.frames import Request
+from tests.clients import until
+
+
+class Socket:
+    """Notes what begins and what is answered; the test lets things be done."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.answered: list[str] = []
+        self.sent: dict[str, asyncio.Future[Sent | ChatError]] = {}
+        self.shown: dict[str, asyncio.Future[bool]] = {}
+        self.deadlines: dict[str, float] = {}
+
+    def send(self, request: Request, deadline: float) -> asyncio.Future[Sent | ChatError]:
+        self.begun.append(request.content)
+        self.deadlines[request.content] = deadline
+        self.sent[request.content] = asyncio.get_running_loop().create_future()
+        return self.sent[request.content]
+
+    async def show(self, request: Request, deadline: float) -> bool:
+        self.begun.append(request.content)
+        self.deadlines[request.content] = deadline
+        self.shown[request.content] = asyncio.get_running_loop().create_future()
+        healthy = await self.shown[request.content]
+        self.answered.append(request.content)
+        return healthy
+
+    def tell(self, outcome: Sent | ChatError) -> None:
+        assert isinstance(outcome, Sent)
+        self.answered.append(str(outcome.seq))
+
+
+@settings(max_examples=60, deadline=None)
+@given(kinds=st.lists(st.sampled_from([1, 2, 3, 0]), max_size=12), data=st.data())
+def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -> None:
+    """Whatever is done first, answers leave in the order of the requests, and nothing overtakes a history request."""
+
+    async def run() -> None:
+        socket = Socket()
+        answers = Answers(socket, window=100, timeout=60)
+        for number, kind in enumerate(kinds):
+            name = str(number)
+            if kind == 0:
+                answers.then(lambda name=name: socket.answered.append(name))
+            else:
+                answers.take(Request(kind, name))
+        while len(socket.answered) < len(kinds):
+            await asyncio.sleep(0)
+            sending = [name for name, future in socket.sent.items() if not future.done()]
+            showing = [name for name, future in socket.shown.items() if not future.done()]
+            if not sending + showing:
+                continue
+            name = data.draw(st.sampled_from(sorted(sending + showing)))
+            barriers = [n for n, kind in enumerate(kinds) if kind in (2, 3) and str(n) not in socket.answered]
+            assert all(int(begun) <= min(barriers, default=99) for begun in socket.begun)
+            if name in sending:
+                socket.sent[name].set_result(Sent(int(name), 0, online=True))
+            else:
+                socket.shown[name].set_result(True)
+        assert [str(number) for number in range(len(kinds))] == socket.answered
+
+    asyncio.run(run())
+
+
+async def test_the_window_opens_again_at_half() -> None:
+    """Full at the window, room again when half is paid."""
+    socket = Socket()
+    answers = Answers(socket, window=4, timeout=60)
+    for number in range(4):
+        assert answers.room() is None
+        answers.take(Request(1, str(number)))
+    room = answers.room()
+    assert room is not None
+    assert answers.full
+    socket.sent["0"].set_result(Sent(0, 0, online=True))
+    await until(lambda: len(socket.answered) == 1)
+    assert not room.done()
+    socket.sent["1"].set_result(Sent(1, 0, online=True))
+    await until(room.done)
+    assert not answers.full
+
+
+async def test_deadlines_count_from_arrival_unless_the_wait_was_the_clients() -> None:
+    """Behind a request that was answered, the clock starts anew; behind one that was not, it does not."""
+    socket = Socket()
+    answers = Answers(socket, window=100, timeout=60)
+    for name in ("a", "b", "c"):
+        answers.take(Request(2, name))
+    await until(lambda: "a" in socket.shown)
+    socket.shown["a"].set_result(True)
+    await until(lambda: "b" in socket.shown)
+    assert socket.deadlines["b"] > socket.deadlines["a"]
+    socket.shown["b"].set_result(False)
+    await until(lambda: "c" in socket.shown)
+    assert socket.deadlines["c"] == socket.deadlines["b"]
+    answers.drop()
+
+
+async def test_dropping_lets_go_of_everything() -> None:
+    """Nothing is answered any more, what is being shown is cancelled, and nobody waits for room."""
+    socket = Socket()
+    answers = Answers(socket, window=2, timeout=60)
+    for name in ("a", "b", "c"):
+        answers.take(Request(2, name))
+    room = answers.room()
+    assert room is not None
+    await until(lambda: "a" in socket.shown)
+    answers.drop()
+    await until(socket.shown["a"].cancelled)
+    assert room.done()
+    assert socket.begun == ["a"]
+    assert not socket.answered
