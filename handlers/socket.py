@@ -264,14 +264,14 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self._reply(Code.END)
 
     async def _show_messages(self, messages: list[Message]) -> bool:
-        """Writes messages as history shows them, and waits until they are sent; whether the socket took them."""
+        """Writes messages as history shows them, as fast as the peer reads; whether the socket took them."""
         for message in messages:
             mine = message.sender == self._user
             if not self._write(frames.encode(Code.SUCCESS, message.content, "me" if mine else "you")):
                 return False
-        protocol = self.ws_connection
-        if isinstance(protocol, ChatProtocol):
-            await protocol.sent()
+            protocol = self.ws_connection
+            if isinstance(protocol, ChatProtocol) and protocol.unsent > self._limits.write_buffer // 2:
+                await protocol.sent()
         return self.ws_connection is not None
 
     # Writing, pinging, closing
@@ -282,12 +282,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     def _write(self, frame: bytes) -> bool:
         """Writes a frame; False when the socket is closing, or is closed now because it takes too little."""
         protocol = self.ws_connection
-        if not isinstance(protocol, ChatProtocol) or not protocol.write_text(frame):
+        if not isinstance(protocol, ChatProtocol):
             return False
         if protocol.unsent > self._limits.write_buffer:
             self._shut(TOO_SLOW, "too slow")
             return False
-        return True
+        return protocol.write_text(frame)
 
     def on_pong(self, data: bytes) -> None:
         """Notes that the peer is there."""

@@ -11,8 +11,9 @@ import pytest
 
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
-from models.records import conversation_of
+from models.records import Message, conversation_of
 from server import Server
+from storage.messages import MongoMessages
 from tests.clients import RawSocket, socket_path, until
 from tests.conftest import Clock, Connect
 
@@ -275,6 +276,27 @@ async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
         reading = asyncio.ensure_future(one.connection.read_message())
         await until(lambda socket=socket: not socket._pong_missing)
         reading.cancel()
+
+
+@pytest.mark.parametrize("flags", [["--write-buffer=65536"]])
+async def test_a_long_answer_waits_for_its_reader(
+    connect: Connect, http_server: Server, messages: MongoMessages, pair: Pair
+) -> None:
+    """Far more unread than may wait to be sent does not close the socket that asked for it."""
+    count, text = 400, "长" * 8000
+    await messages.reserve(conversation_of(*pair), count)
+    stored = [Message(pair[0], pair[1], seq, 10**12 * 2, text, seq.to_bytes(16, "big")) for seq in range(1, count + 1)]
+    await asyncio.gather(*(messages.insert(message) for message in stored))
+    reader = await RawSocket.upgraded(http_server.port, *reversed(pair))
+    reader.writer.transport.pause_reading()
+    reader.write_frame(1, b'{"type":3}')
+    (socket,) = ChatSocket._registry[pair[::-1]]
+    await until(lambda: socket.ws_connection.unsent > 0)
+    reader.writer.transport.resume_reading()
+    for _ in range(count):
+        opcode, payload = await reader.frame()
+        assert (opcode, len(payload)) == (1, 3 * 8000 + 40)
+    reader.abort()
 
 
 @pytest.mark.parametrize("flags", [["--write-buffer=65536"]])  # with pings far apart, which would find it too
