@@ -33,9 +33,12 @@ from handlers.routes import make_app
 from handlers.socket import ChatSocket, SocketLimits
 from models.chat import Chat
 from models.errors import EngineUnavailable
-from storage.counters import RedisCounters, UnsuitableRedisError, redis_client
+from models.reader import Reader
+from storage.clients import redis_client, subscriber_client
+from storage.counters import RedisCounters, UnsuitableRedisError
 from storage.engines import Addresses, EngineStartError, PrivateEngines
 from storage.messages import MongoMessages, UnsuitableMongoError, mongo_client
+from storage.router import RedisRouter
 from storage.schema import SchemaError
 from storage.users import MySQLUsers
 
@@ -58,8 +61,16 @@ class Server(NamedTuple):
     url: str
     port: int
     chat: Chat
+    reader: Reader
+    stores: Stores
+
+
+class Stores(NamedTuple):
+    """What stands on the engines."""
+
     messages: MongoMessages
     counters: RedisCounters
+    router: RedisRouter
     users: MySQLUsers
 
 
@@ -126,18 +137,23 @@ async def serving(
     """
     limits, timeouts = settings.limits, settings.timeouts
     async with AsyncExitStack() as stack:
-        messages, counters, users = await _stores(settings, addresses, stack, clock, article_users=article_users)
+        stores = await _stores(settings, addresses, stack, clock, article_users=article_users)
         chat = Chat(
-            messages,
-            counters,
+            stores.messages,
+            stores.messages.directory,
+            stores.counters,
             ChatSocket,
+            stores.router,
             clock=clock,
             new_key=lambda: _new_key(clock()),
-            answer_timeout=timeouts.answer_timeout,
         )
+        reader = Reader(chat, stores.messages, stores.messages.directory, timeouts.answer_timeout)
+        await stores.router.start(chat)
+        stack.push_async_callback(stores.router.close)
         app = make_app(
             chat,
-            users,
+            reader,
+            stores.users,
             SocketLimits(
                 max_connections=limits.max_connections,
                 window=limits.window,
@@ -149,8 +165,7 @@ async def serving(
                 ping_timeout=timeouts.ping_timeout,
                 answer_timeout=timeouts.answer_timeout,
             ),
-            {"mongodb": messages.ping, "redis": counters.ping, "mysql": users.ping},
-            timeouts.answer_timeout,
+            {"mongodb": stores.messages.ping, "redis": stores.counters.ping, "mysql": stores.users.ping},
         )
         http = HTTPServer(
             app,
@@ -167,10 +182,11 @@ async def serving(
         pings = PeriodicCallback(lambda: ChatSocket.check_pongs(asyncio.get_running_loop().time()), CHECK_PONGS_EVERY)
         pings.start()
         stack.callback(pings.stop)
+        stack.callback(asyncio.create_task(chat.sweep(timeouts.sweep_interval)).cancel)
 
         ChatSocket.start()
         host, port = listening[0].getsockname()[:2]
-        yield Server(f"http://{f'[{host}]' if ':' in host else host}:{port}/", port, chat, messages, counters, users)
+        yield Server(f"http://{f'[{host}]' if ':' in host else host}:{port}/", port, chat, reader, stores)
 
         _log.info("draining", sockets=ChatSocket.count())
         ChatSocket.start_draining()
@@ -185,8 +201,8 @@ async def _stores(
     clock: Callable[[], float],
     *,
     article_users: bool,
-) -> tuple[MongoMessages, RedisCounters, MySQLUsers]:
-    """The three stores, each ready for use. Raises StartError naming every engine that is away."""
+) -> Stores:
+    """The stores, each ready for use. Raises StartError naming every engine that is away."""
     engines, timeout = settings.engines, settings.timeouts.engine_timeout
     try:
         mongo = mongo_client(addresses.mongo, timeout)
@@ -205,7 +221,10 @@ async def _stores(
     except ValueError as error:
         raise SettingsError(f"--redis: {error}") from None
     stack.push_async_callback(redis.aclose)
+    subscriber = subscriber_client(addresses.redis, timeout)
+    stack.push_async_callback(subscriber.aclose)
     counters = RedisCounters(redis, engines.redis_prefix)
+    router = RedisRouter(redis, subscriber, engines.redis_prefix)
     try:
         users = MySQLUsers(
             addresses.mysql,
@@ -236,7 +255,7 @@ async def _stores(
         raise StartError("; ".join(away))
     stack.push_async_callback(messages.close)
     stack.push_async_callback(counters.close)
-    return messages, counters, users
+    return Stores(messages, counters, router, users)
 
 
 def _bind(settings: Settings) -> list[socket.socket]:

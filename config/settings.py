@@ -93,6 +93,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     ping_interval: Annotated[Seconds, Meta(description="between two pings to a socket")] = 30.0
     ping_timeout: Annotated[Seconds, Meta(description="a pong is awaited, then the socket is closed")] = 20.0
     lookup_ttl: Annotated[Seconds, Meta(description="a user's lookup is remembered")] = 3.0
+    sweep_interval: Annotated[
+        Seconds, Meta(description="between two looks for messages that an open socket may have missed")
+    ] = 30.0
     drain_timeout: Annotated[Seconds, Meta(description="open requests may finish after SIGTERM")] = 5.0
 
 

@@ -12,23 +12,23 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from models.conversation import Sent
+from models.conversation import Draft, Sent
 from models.errors import ChatError
 from models.frames import Request, RequestType
 
-__all__ = ["Answerer", "Answers"]
+__all__ = ["Answerer", "Answers", "Window"]
 
 
 class Answerer(Protocol):
     """The socket, as its answers see it. Deadlines are in the event loop's time."""
 
-    def send(self, request: Request, deadline: float) -> asyncio.Future[Sent | ChatError]:
-        """Hands a message to the chat."""
+    def send(self, request: Request, deadline: float, settled: Callable[[Draft], None]) -> Draft:
+        """Hands a message to the chat; `settled` is called when its outcome is known."""
 
     async def show(self, request: Request, deadline: float) -> bool:
         """Answers a request with any number of frames; whether the engines answered."""
 
-    def tell(self, outcome: Sent | ChatError) -> None:
+    def tell_outcome(self, outcome: Sent | ChatError) -> None:
         """Writes the frame that tells what became of a message."""
 
 
@@ -39,24 +39,49 @@ class _Held(NamedTuple):
     arrived: float
 
 
-class Answers:
-    """What a socket owes; `window` is how much that may be before it stops reading, `timeout` in seconds."""
+class Window:
+    """How much a socket may owe before it stops reading; it reads again when half is paid."""
 
-    def __init__(self, socket: Answerer, *, window: int, timeout: float) -> None:
-        self._socket = socket
-        self._window = window
-        self._timeout = timeout
-        # A message on its way, a request that has not begun, or something to be done when its turn comes.
-        self._owed: deque[asyncio.Future[Sent | ChatError] | _Held | Callable[[], None]] = deque()
-        self._held = 0  # how many of them have not begun
-        self._freed = 0.0  # when the last request was through that others had to wait for (loop time)
-        self._showing: asyncio.Task[None] | None = None
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._room: asyncio.Future[None] | None = None
 
     @property
     def full(self) -> bool:
         """Whether the socket has stopped reading."""
         return self._room is not None
+
+    def room(self, owed: int) -> asyncio.Future[None] | None:
+        """None while there is room; else a future to be awaited before the next request is read."""
+        if owed >= self._size and self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+        return self._room
+
+    def paid(self, owed: int) -> None:
+        """Something was paid, and so much is still owed."""
+        if 2 * owed <= self._size:
+            self.open()
+
+    def open(self) -> None:
+        """Lets the socket read again, whatever it owes."""
+        if self._room is not None:
+            if not self._room.done():
+                self._room.set_result(None)
+            self._room = None
+
+
+class Answers:
+    """What a socket owes, within its window; `timeout` in seconds."""
+
+    def __init__(self, socket: Answerer, window: Window, timeout: float) -> None:
+        self._socket = socket
+        self._window = window
+        self._timeout = timeout
+        # A message on its way, a request that has not begun, or something to be done when its turn comes.
+        self._owed: deque[Draft | _Held | Callable[[], None]] = deque()
+        self._held = 0  # how many of them have not begun
+        self._freed = 0.0  # when the last request was through that others had to wait for (loop time)
+        self._showing: asyncio.Task[None] | None = None
 
     def take(self, request: Request) -> None:
         """Owes the answer to a request, which begins as soon as it may."""
@@ -73,22 +98,13 @@ class Answers:
 
     def room(self) -> asyncio.Future[None] | None:
         """None while the window has room; else a future to be awaited before the next request is read."""
-        if len(self._owed) >= self._window and self._room is None:
-            self._room = asyncio.get_running_loop().create_future()
-        return self._room
-
-    def make_room(self) -> None:
-        """Lets the socket read again."""
-        if self._room is not None:
-            if not self._room.done():
-                self._room.set_result(None)
-            self._room = None
+        return self._window.room(len(self._owed))
 
     def drop(self) -> None:
         """Forgets everything: there is nobody left to answer."""
         self._owed.clear()
         self._held = 0
-        self.make_room()
+        self._window.open()
         if self._showing is not None:
             self._showing.cancel()
 
@@ -100,28 +116,27 @@ class Answers:
             if isinstance(owed, _Held):
                 if owed.request.type != RequestType.SEND:
                     return
-                sent = self._socket.send(owed.request, self._deadline(owed))
-                sent.add_done_callback(self._pay)
-                self._owed[index] = sent
+                self._owed[index] = self._socket.send(owed.request, self._deadline(owed), self._pay)
                 self._held -= 1
 
     def _pay(self, _: object = None) -> None:
         """Gives the answers that are known, in order, up to the first that is not."""
         while self._owed and self._showing is None:
             owed = self._owed[0]
-            if isinstance(owed, asyncio.Future) and not owed.done():
+            if isinstance(owed, Draft) and owed.outcome is None:
                 break
             self._owed.popleft()
             match owed:
-                case asyncio.Future():
-                    self._socket.tell(owed.result())
+                case Draft(outcome=(Sent() | ChatError()) as outcome):
+                    self._socket.tell_outcome(outcome)
                 case _Held():
                     self._held -= 1
                     self._showing = asyncio.get_running_loop().create_task(self._show(owed))
+                case Draft():
+                    pass
                 case action:
                     action()
-        if 2 * len(self._owed) <= self._window:
-            self.make_room()
+        self._window.paid(len(self._owed))
 
     async def _show(self, held: _Held) -> None:
         try:

@@ -10,9 +10,12 @@ import msgspec
 import structlog
 from tornado.web import HTTPError, RequestHandler
 
-from models.errors import ChatError, EngineUnavailable, Refused
+from models.errors import ChatError, EngineUnavailable, Refused, UnknownUser
+from models.ports import Users
 
 __all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
+
+MAX_ID = 2**63 - 1  # what MongoDB can hold; MySQL's ids are smaller by far
 
 _log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -31,6 +34,32 @@ def status_of(error: BaseException | None) -> int:
 
 class BaseHandler(RequestHandler):
     """A handler that answers in the envelope {"status", "data", "msg", "error"}."""
+
+    def id_argument(self, name: str) -> int:
+        """The id of a user in the query. Raises HTTPError when it is missing, given twice or not an id."""
+        values = self.get_query_arguments(name, strip=False)
+        if len(values) != 1 or not values[0]:
+            raise HTTPError(400, f"{name} is missing" if not any(values) else f"{name} is given twice")
+        text = values[0]
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and 1 <= int(text) <= MAX_ID):
+            raise HTTPError(400, f"{name} is not the id of a user")
+        return int(text)
+
+    def int_argument(self, name: str, default: int | None, least: int, most: int) -> int | None:
+        """A number in the query. Raises HTTPError when it is none, or out of bounds."""
+        text = self.get_query_argument(name, None)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and least <= int(text) <= most):
+            raise HTTPError(400, f"{name} is not a number from {least} to {most}")
+        return int(text)
+
+    async def require_active(self, users: Users, *ids: int) -> None:
+        """Raises UnknownUser for the first of these who is not an active user."""
+        active = await users.active(*ids)
+        for user in ids:
+            if user not in active:
+                raise UnknownUser(user)
 
     def answer(self, data: Any, status: int = 200, msg: str = "ok", error: str = "") -> None:
         """Finishes the request with the envelope; `status` is repeated as the HTTP status."""

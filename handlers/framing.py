@@ -36,7 +36,8 @@ class ChatProtocol(WebSocketProtocol13):
     @property
     def unsent(self) -> int:
         """Bytes that were written and not yet taken by the operating system."""
-        return len(self.stream._write_buffer)
+        buffer = self.stream._write_buffer
+        return 0 if buffer is None else len(buffer)  # None once it is closed
 
     def write_text(self, payload: bytes) -> bool:
         """Writes one text message; False says that it is too late."""

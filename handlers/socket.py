@@ -1,30 +1,32 @@
-"""ChatSocket: one open WebSocket of one user talking to another, and the registry of them all."""
+"""ChatSocket: one open WebSocket of one user, and the registry of them all."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from contextlib import aclosing
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import structlog
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler
 
-from handlers.answers import Answers
+from handlers.answers import Window
 from handlers.base import BaseHandler
+from handlers.dialect1 import Dialect1
+from handlers.dialect2 import Dialect2
 from handlers.framing import ChatProtocol
+from handlers.speaker import Dialect, Live
 from models import frames
 from models.chat import Chat
-from models.conversation import Sent
-from models.errors import ChatError, EngineUnavailable, InvalidFrame, UnknownUser
-from models.frames import Code, Request, RequestType
-from models.ports import Users
+from models.errors import InvalidFrame
+from models.events import Event, Stored
+from models.frames import Code
+from models.ports import Reached, Users
+from models.reader import Reader
 from models.records import Message
 
 __all__ = ["ChatSocket", "SocketLimits"]
-
-MAX_ID = 2**63 - 1  # what MongoDB can hold; MySQL's ids are smaller by far
 
 # Close codes, RFC 6455 section 7.4; those from 4000 are Tandem's own.
 GOING_AWAY = 1001
@@ -32,6 +34,7 @@ POLICY_VIOLATION = 1008
 TOO_SLOW = 4008
 NO_PONG = 4010
 
+EVERYBODY = 0  # stands for the peer in the registry's keys of inbox sockets; no user has this id
 DRAIN_BATCH = 200  # sockets closed in one turn of the loop
 LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
 
@@ -53,21 +56,23 @@ class SocketLimits(NamedTuple):
 
 
 class ChatSocket(BaseHandler, WebSocketHandler):
-    """GET /ws?uid=1&toUid=2[&lang=en]"""
+    """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which is of dialect 2."""
 
     # The registry, and the only mutable class state: who is here, by user and peer.
     _registry: ClassVar[defaultdict[tuple[int, int], set[ChatSocket]]] = defaultdict(set)
     _taken: ClassVar[int] = 0  # sockets, open or about to be
     _draining: ClassVar[bool] = False
 
-    def initialize(self, chat: Chat, users: Users, limits: SocketLimits) -> None:
+    def initialize(self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits) -> None:
         """Takes the collaborators."""
         self._chat = chat
+        self._reader = reader
         self._users = users
         self._limits = limits
         self._admitted = False
         self._joined = False
-        self._answers = Answers(self, window=limits.window, timeout=limits.answer_timeout)
+        self._window = Window(limits.window)
+        self._dialect: Dialect | None = None
         self._malformed = 0
         self._pinged = 0.0
         self._pong_missing = False
@@ -75,14 +80,43 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     # The sockets of this process
 
     @classmethod
-    def deliver(cls, message: Message) -> bool:
-        """Writes a message to the recipient's sockets; whether there was one that took it."""
-        sockets = cls._registry.get((message.recipient, message.sender))
-        if not sockets:
-            return False
-        frame = frames.encode(Code.MESSAGE, message.content)
-        taken = [socket._write(frame) for socket in tuple(sockets)]
-        return any(taken)
+    def deliver(cls, message: Message, origin: object) -> Reached:
+        """Writes a message to all sockets of both users that talk with each other, except `origin`."""
+        live = Live(message)
+        taken = reads = False
+        for dialect in cls._talking(message.recipient, message.sender):
+            if dialect.deliver(live):
+                taken = True
+                reads = reads or dialect.reads
+        for dialect in cls._talking(message.sender, message.recipient, origin):
+            dialect.copy(live)
+        return Reached(taken, reads)
+
+    @classmethod
+    def reaches(cls, user: int, peer: int) -> bool:
+        """Whether a socket of `user` gets what `peer` writes."""
+        return any(True for _ in cls._talking(user, peer))
+
+    @classmethod
+    def tell(cls, event: Event) -> None:
+        """Writes what is not a message to the peer's sockets."""
+        if not isinstance(event, Stored):
+            for dialect in cls._talking(event.peer, event.user):
+                dialect.tell(event)
+
+    @classmethod
+    def present(cls, user: int, peer: int, *, online: bool) -> None:
+        """Tells the sockets of `user` that `peer` came online or went offline."""
+        for dialect in cls._talking(user, peer):
+            dialect.present(peer, online=online)
+
+    @classmethod
+    def _talking(cls, user: int, peer: int, without: object = None) -> Iterator[Dialect]:
+        """The sockets of `user` that get what is said between these two."""
+        for key in ((user, peer), (user, EVERYBODY)):
+            for socket in tuple(cls._registry.get(key, ())):
+                if socket is not without and socket._dialect is not None:
+                    yield socket._dialect
 
     @classmethod
     def count(cls) -> int:
@@ -112,7 +146,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         everyone = [socket for sockets in cls._registry.values() for socket in sockets]
         for start in range(0, len(everyone), DRAIN_BATCH):
             for socket in everyone[start : start + DRAIN_BATCH]:
-                socket._write(frames.encode(Code.END, socket._texts["closing"]))
+                socket.write_frame(frames.encode(Code.END, socket._texts["closing"]))
                 socket._shut(GOING_AWAY, "the server is going away")
             await asyncio.sleep(0)
         deadline = asyncio.get_running_loop().time() + timeout
@@ -133,21 +167,22 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             raise HTTPError(400, "a WebSocket upgrade is expected")
         if not self.request.headers.get("Sec-WebSocket-Key"):
             raise HTTPError(400, "Sec-WebSocket-Key is missing")
-        if self.get_query_argument("v", "1") != "1":
-            raise HTTPError(400, "this server speaks dialect 1 alone")
-        self._user, self._peer = self._id("uid"), self._id("toUid")
-        if self._user == self._peer:
+        self._version = self.get_query_argument("v", "1")
+        if self._version not in ("1", "2"):
+            raise HTTPError(400, "v is not one of 1, 2")
+        self.user = self.id_argument("uid")
+        self.peer: int | None = None
+        if self._version == "1" or self.get_query_arguments("toUid"):
+            self.peer = self.id_argument("toUid")
+        if self.user == self.peer:
             raise HTTPError(400, "uid and toUid are the same")
-        self._language = self.get_query_argument("lang", "zh")
-        if self._language not in frames.TEXTS:
+        self.language = self.get_query_argument("lang", "zh")
+        if self.language not in frames.TEXTS:
             raise HTTPError(400, "lang is not one of " + ", ".join(frames.TEXTS))
-        self._texts = frames.TEXTS[self._language]
+        self._texts = frames.TEXTS[self.language]
         self._take_place()
         try:
-            active = await self._users.active(self._user, self._peer)
-            for user in (self._user, self._peer):
-                if user not in active:
-                    raise UnknownUser(user)
+            await self.require_active(self._users, *(user for user in (self.user, self.peer) if user is not None))
             await super().get(*args, **kwargs)
         finally:
             self._give_place()
@@ -168,19 +203,29 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Enters the registry and greets."""
         self.set_nodelay(True)
         self._pinged = asyncio.get_running_loop().time()
-        self._registry[self._user, self._peer].add(self)
-        self._chat.join(self._user, self._peer)
+        self._registry[self._key].add(self)
+        self._dialect = self._make_dialect()
+        self._chat.join(self.user, self.peer, watching=self._dialect.watching)
         self._joined = True
-        self._write(frames.encode(Code.SUCCESS, self._texts["connected"]))
+        self.write_frame(frames.encode(Code.SUCCESS, self._texts["connected"]))
 
-    def _id(self, name: str) -> int:
-        values = self.get_query_arguments(name, strip=False)
-        if len(values) != 1 or not values[0]:
-            raise HTTPError(400, f"{name} is missing" if not any(values) else f"{name} is given twice")
-        text = values[0]
-        if not (text.isascii() and text.isdigit() and len(text) <= 19 and 1 <= int(text) <= MAX_ID):
-            raise HTTPError(400, f"{name} is not the id of a user")
-        return int(text)
+    @property
+    def _key(self) -> tuple[int, int]:
+        return self.user, EVERYBODY if self.peer is None else self.peer
+
+    def _make_dialect(self) -> Dialect:
+        timeout = self._limits.answer_timeout
+        if self._version == "1":
+            return Dialect1(self, self._chat, self._reader, window=self._window, timeout=timeout)
+        return Dialect2(
+            self,
+            self._chat,
+            self._reader,
+            self._users,
+            window=self._window,
+            timeout=timeout,
+            most_held=self._limits.write_buffer,
+        )
 
     def _take_place(self) -> None:
         if ChatSocket._draining:
@@ -199,102 +244,62 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
         """Takes a frame; returns a future to be awaited before the next one is read, when enough answers are owed."""
-        if ChatSocket._draining or not self._joined:
+        if ChatSocket._draining or not self._joined or self._dialect is None:
             return None
+        text = message if isinstance(message, str) else ""
         try:
             if isinstance(message, bytes):
                 raise InvalidFrame("a binary frame")
-            request = frames.decode(message, self._limits.max_content)
+            self._dialect.take(text, self._limits.max_content)
         except InvalidFrame as error:
-            self._refuse(error)
+            _log.debug("frame_refused", user=self.user, reason=str(error))
+            self._malformed += 1
+            self._dialect.refuse(text, error)
+            if self._malformed == self._limits.malformed_frames:
+                self._dialect.then(lambda: self._shut(POLICY_VIOLATION, "too many malformed frames"))
         else:
             self._malformed = 0
-            self._answers.take(request)
-        return self._answers.room()
-
-    def _refuse(self, error: InvalidFrame) -> None:
-        _log.debug("frame_refused", user=self._user, reason=str(error))
-        self._malformed += 1
-        self._answers.then(lambda: self._reply(Code.INVALID))
-        if self._malformed == self._limits.malformed_frames:
-            self._answers.then(lambda: self._shut(POLICY_VIOLATION, "too many malformed frames"))
-
-    def send(self, request: Request, deadline: float) -> asyncio.Future[Sent | ChatError]:
-        """Hands a message to the chat."""
-        return self._chat.send(self._user, self._peer, request.content, deadline)
-
-    def tell(self, outcome: Sent | ChatError) -> None:
-        """Writes the frame that tells what became of a message."""
-        if isinstance(outcome, Sent):
-            self._reply(Code.ONLINE if outcome.online else Code.OFFLINE)
-        else:
-            self._reply(Code(outcome.code))
-
-    async def show(self, request: Request, deadline: float) -> bool:
-        """Answers a request for history or for what is unread; whether the engines answered."""
-        try:
-            if request.type == RequestType.HISTORY:
-                await self._show_history(request.content, deadline)
-            else:
-                await self._show_unread(deadline)
-        except EngineUnavailable as error:
-            _log.info("request_unanswered", user=self._user, reason=str(error))
-            self._reply(Code.ENGINE)
-            return False
-        except Exception:  # noqa: BLE001  # a bug must not leave the client without an answer
-            _log.exception("request_failed", user=self._user, peer=self._peer)
-            self._reply(Code.BUG)
-        return True
-
-    async def _show_history(self, content: str, deadline: float) -> None:
-        messages = await self._chat.history(self._user, self._peer, frames.moment(content), deadline)
-        await self._show_messages(messages)
-        if not messages:
-            self._reply(Code.END)
-
-    async def _show_unread(self, deadline: float) -> None:
-        shown = 0
-        async with aclosing(self._chat.unread(self._user, self._peer, deadline)) as parts:
-            async for part in parts:
-                if not await self._show_messages(part.messages):
-                    return
-                self._chat.mark(self._user, self._peer, part.upto)
-                shown += len(part.messages)
-        if not shown:
-            self._reply(Code.END)
-
-    async def _show_messages(self, messages: list[Message]) -> bool:
-        """Writes messages as history shows them, as fast as the peer reads; whether the socket took them."""
-        for message in messages:
-            mine = message.sender == self._user
-            if not self._write(frames.encode(Code.SUCCESS, message.content, "me" if mine else "you")):
-                return False
-            protocol = self.ws_connection
-            if isinstance(protocol, ChatProtocol) and protocol.unsent > self._limits.write_buffer // 2:
-                await protocol.sent()
-        return self.ws_connection is not None
+        return self._dialect.room()
 
     # Writing, pinging, closing
 
-    def _reply(self, code: Code) -> None:
-        self._write(frames.reply(code, self._language))
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket can be written to."""
+        return self.ws_connection is not None
 
-    def _write(self, frame: bytes) -> bool:
+    @property
+    def busy(self) -> bool:
+        """Whether so much waits to be sent that what can be done without should be."""
+        protocol = self.ws_connection
+        return isinstance(protocol, ChatProtocol) and protocol.unsent > self._limits.write_buffer // 4
+
+    def write_frame(self, frame: bytes) -> bool:
         """Writes a frame; False when the socket is closing, or is closed now because it takes too little."""
         protocol = self.ws_connection
         if not isinstance(protocol, ChatProtocol):
             return False
         if protocol.unsent > self._limits.write_buffer:
-            self._shut(TOO_SLOW, "too slow")
+            self.too_slow()
             return False
         return protocol.write_text(frame)
+
+    async def drained(self) -> None:
+        """Waits while too much waits to be sent for a long answer to go on."""
+        protocol = self.ws_connection
+        if isinstance(protocol, ChatProtocol) and protocol.unsent > self._limits.write_buffer // 2:
+            await protocol.sent()
+
+    def too_slow(self) -> None:
+        """Closes the socket because more waits for it than may."""
+        self._shut(TOO_SLOW, "too slow")
 
     def on_pong(self, data: bytes) -> None:
         """Notes that the peer is there."""
         self._pong_missing = False
 
     def _check_pong(self, now: float) -> None:
-        if self.ws_connection is None or self._answers.full:
+        if self.ws_connection is None or self._window.full:
             self._pinged = now  # while nothing is read, no pong can be
             self._pong_missing = False
         elif self._pong_missing and now - self._pinged >= self._limits.ping_timeout:
@@ -308,19 +313,20 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Closes the socket; from now on it is offline, however long the peer takes to agree."""
         self._leave()
         self.close(code, reason)
-        self._answers.make_room()  # to read the peer's close frame
+        self._window.open()  # to read the peer's close frame
 
     def on_close(self) -> None:
         """Leaves the registry."""
         self._leave()
-        self._answers.drop()
+        if self._dialect is not None:
+            self._dialect.drop()
 
     def _leave(self) -> None:
-        if not self._joined:
+        if not self._joined or self._dialect is None:
             return
         self._joined = False
-        sockets = self._registry[self._user, self._peer]
+        sockets = self._registry[self._key]
         sockets.discard(self)
         if not sockets:
-            del self._registry[self._user, self._peer]
-        self._chat.leave(self._user, self._peer)
+            del self._registry[self._key]
+        self._chat.leave(self.user, self.peer, watching=self._dialect.watching)

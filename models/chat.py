@@ -1,6 +1,7 @@
-"""The chat: send, history, unread. The only place where the steps of a message stand in order.
+"""The chat: how a message gets from its sender to the store and to the sockets. The only place where these steps
+stand in order.
 
-A message is admitted by the limit rule, stored at its conversation's next `seq`, acknowledged, delivered.
+A message is admitted by the limit rule, stored at its conversation's next `seq`, delivered, acknowledged.
 One message of a conversation is on its way at a time; what is behind it waits in the conversation's queue.
 Trying the place is the fence between processes: of two that insert at the same `seq` one is told what
 stands there, delivers it, and goes on behind it. docs/design.md says why nothing is lost on this way.
@@ -9,189 +10,147 @@ stands there, delivers it, and goes on behind it. docs/design.md says why nothin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import NamedTuple
+from collections.abc import Callable
 
 import structlog
+from msgspec import structs
 
-from models.conversation import Conversation, Draft, Reading, Sent
-from models.errors import ChatError, EngineUnavailable, LimitReached, NotSent
-from models.limits import ACCEPTED_DAYS, LIMIT, REFUSED_DAYS
-from models.ports import Admission, Counters, Messages, Recount, Sockets
-from models.records import Head, Message, conversation_of
+from models.conversation import Conversation, Draft, Sent
+from models.delivery import Delivery
+from models.errors import ChatError, EngineUnavailable, InvalidFrame, LimitReached
+from models.events import Event, Moved, Stored, Typing
+from models.inboxes import Inboxes
+from models.limits import LIMIT
+from models.loading import Loader
+from models.placing import Placer
+from models.ports import Admission, Counters, Directory, Messages, Recount, Router, Sockets
+from models.presence import Presence
+from models.records import Message, conversation_of, key_of
+from models.tasks import end
 
-__all__ = ["PAGE", "Chat", "Shown"]
+__all__ = ["Chat"]
 
-PAGE = 10  # messages in an answer to a history request; the article, section 2.3.3
-CHUNK = 100  # messages read at once for an unread request
-DAY = 86_400
 OPEN_FOR = 3600.0  # seconds for which a conversation is taken to stay open before the rule is asked again
-BACKOFF = (0.05, 1.0)  # seconds between attempts whose outcome is not known: first, and at most
+SWEEP_PACE = 0.005  # least seconds between two conversations of a sweep
 
 _log = structlog.get_logger(__name__)
-
-
-class Shown(NamedTuple):
-    """A part of an answer to an unread request; once written, all up to `upto` counts as read."""
-
-    messages: list[Message]
-    upto: int
 
 
 class Chat:
     """The conversations that are active in this process.
 
-    `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message from every other;
-    `answer_timeout` (seconds) bounds each further part of a long answer. Every request has a deadline of its own,
-    in the event loop's time.
+    `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message without an id from every
+    other.
     """
 
     def __init__(
         self,
         messages: Messages,
+        directory: Directory,
         counters: Counters,
         sockets: Sockets,
+        router: Router,
         *,
         clock: Callable[[], float],
         new_key: Callable[[], bytes],
-        answer_timeout: float,
     ) -> None:
         self._messages = messages
+        self._directory = directory
         self._counters = counters
         self._sockets = sockets
+        self._router = router
         self._clock = clock
         self._new_key = new_key
-        self._answer_timeout = answer_timeout
-        self._conversations: dict[str, Conversation] = {}
+        self.loader = Loader(messages, clock)
+        self.delivery = Delivery(messages, sockets, router, self.loader, self._delivered)
+        self._placer = Placer(messages, self.loader, clock, self.delivery.arrive, self.delivery.catch_up)
+        self.presence = Presence(sockets, router, directory)
+        self._inboxes = Inboxes(self.delivery, directory, self.presence)
 
-    def join(self, user: int, peer: int) -> None:
-        """A socket of `user` that talks with `peer` has opened."""
-        self._enter(user, peer).sockets += 1
+    # Who is here
 
-    def leave(self, user: int, peer: int) -> None:
+    def join(self, user: int, peer: int | None, *, watching: bool) -> None:
+        """A socket of `user` has opened that talks with `peer`, or with all (None).
+
+        `watching` says that it wants to know when the peer comes and goes.
+        """
+        self._router.follow(user, peer or 0)
+        self.presence.opened(user)
+        if peer is None:
+            self._inboxes.opened(user)
+        else:
+            self.delivery.enter(user, peer).sockets += 1
+            if watching:
+                self.presence.watch(user, peer)
+
+    def leave(self, user: int, peer: int | None, *, watching: bool) -> None:
         """The counterpart of `join`."""
-        conversation = self._enter(user, peer)
-        conversation.sockets -= 1
-        self._forget(conversation)
+        if peer is None:
+            self._inboxes.closed(user)
+        else:
+            conversation = self.delivery.enter(user, peer)
+            conversation.sockets -= 1
+            self.delivery.forget(conversation)
+            if watching:
+                self.presence.unwatch(user, peer)
+        self.presence.closed(user)
+        self._router.unfollow(user, peer or 0)
 
-    def send(self, sender: int, recipient: int, content: str, deadline: float) -> asyncio.Future[Sent | ChatError]:
+    # A message's way
+
+    def send(
+        self,
+        sender: int,
+        recipient: int,
+        content: str,
+        deadline: float,
+        settled: Callable[[Draft], None],
+        *,
+        message_id: str = "",
+        origin: object = None,
+    ) -> Draft:
         """Takes a message; messages of one sender keep the order of these calls.
 
-        The answer is Sent once the message is durable, or a ChatError: LimitReached, or EngineUnavailable
-        at the deadline, which promises nothing: the message may still be stored and delivered.
+        The outcome is Sent once the message is durable, or a ChatError: LimitReached, InvalidFrame for an id that
+        was used for another content, or EngineUnavailable at the deadline (loop time), which promises nothing:
+        the message may still be stored and delivered, and `settled` be called again.
         """
         loop = asyncio.get_running_loop()
-        conversation = self._enter(sender, recipient)
-        draft = Draft(sender, recipient, content, self._new_key(), loop)
+        conversation = self.delivery.enter(sender, recipient)
+        key = key_of(sender, message_id) if message_id else self._new_key()
+        draft = Draft(sender, recipient, content, key, settled, message_id, origin)
         draft.timer = loop.call_at(deadline, draft.settle, EngineUnavailable("storage", "no answer yet"))
         conversation.queue.append(draft)
         if conversation.writer is None:
             conversation.writer = loop.create_task(self._write(conversation))
-        return draft.answer
-
-    async def history(self, reader: int, peer: int, before: int | None, deadline: float) -> list[Message]:
-        """The ten newest messages before a time (milliseconds; None: the newest of all), oldest first.
-
-        Raises EngineUnavailable at the deadline.
-        """
-        name = conversation_of(reader, peer)
-        async with _until(deadline):
-            if before is None:
-                last = await self._messages.newest(name)
-            else:
-                last = await self._messages.last_before(name, before)
-            return await self._messages.page(name, last - PAGE + 1, last)
-
-    async def unread(self, reader: int, peer: int, deadline: float) -> AsyncGenerator[Shown, None]:
-        """Everything since the peer's first message that `reader` has not read; the newest ten if there is none.
-
-        In parts, both directions, oldest first; call `mark` with each part once it is written. Raises
-        EngineUnavailable when the first part is not there at the deadline, or a further one in time.
-        """
-        conversation = self._enter(reader, peer)
-        try:
-            async with _until(deadline):
-                # What this process has not delivered yet is not shown either: it is about to come by itself.
-                last = (await self._load(conversation)).seq
-                reading = await self._reading(conversation, reader)
-            if reading.first_unread is None:
-                yield Shown(await self.history(reader, peer, None, deadline), reading.read)
-                return
-            for first in range(reading.first_unread, last + 1, CHUNK):
-                upto = min(first + CHUNK - 1, last)
-                async with _until(deadline):
-                    messages = await self._messages.page(conversation.name, first, upto)
-                yield Shown(messages, upto)
-                deadline = asyncio.get_running_loop().time() + self._answer_timeout
-        finally:
-            self._forget(conversation)
-
-    def mark(self, reader: int, peer: int, upto: int) -> None:
-        """Marks everything up to `upto` as read by `reader`."""
-        conversation = self._conversations.get(conversation_of(reader, peer))
-        reading = conversation.readings.get(reader) if conversation else None
-        if conversation is None or reading is None or reading.read >= upto:
-            return
-        reading.shown(upto, conversation.head.seq if conversation.head else upto)
-        self._messages.mark_read(conversation.name, reader, reading.read)
+        return draft
 
     async def drain(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
-        writers = [c.writer for c in self._conversations.values() if c.writer is not None]
+        writers = [c.writer for c in self.delivery if c.writer is not None]
         if not writers:
             return
         _, late = await asyncio.wait(writers, timeout=timeout)
-        for writer in late:
-            writer.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-
-    def _enter(self, one: int, other: int) -> Conversation:
-        name = conversation_of(one, other)
-        conversation = self._conversations.get(name)
-        if conversation is None:
-            conversation = self._conversations[name] = Conversation(one, other)
-        return conversation
-
-    def _forget(self, conversation: Conversation) -> None:
-        if conversation.idle:
-            self._conversations.pop(conversation.name, None)
-
-    async def _load(self, conversation: Conversation) -> Head:
-        """Where the conversation stands; read from the store when it is not known, or known for too long."""
-        head = conversation.head
-        # A head whose message may have expired says nothing: `seq` goes on elsewhere then (storage/messages.py).
-        if head is None or (head.seq and head.time < (self._clock() - ACCEPTED_DAYS * DAY) * 1000):
-            head = await self._messages.head(conversation.name)
-            conversation.head = head
-            conversation.readings.clear()
-        return head
-
-    async def _reading(self, conversation: Conversation, reader: int) -> Reading:
-        reading = conversation.readings.get(reader)
-        if reading is None:
-            bookmarks = await self._messages.bookmarks(conversation.name, reader, conversation.other(reader))
-            seen = conversation.head.seq if conversation.head else 0
-            reading = Reading(bookmarks.read, bookmarks.first_unread, seen if bookmarks.first_unread else 0)
-            # Whoever asked first is right: messages may have arrived since.
-            reading = conversation.readings.setdefault(reader, reading)
-        return reading
+        await end(*late)
 
     async def _write(self, conversation: Conversation) -> None:
         """Carries the conversation's messages through, one after the other, until none waits."""
         try:
             while conversation.queue:
                 draft = conversation.queue.popleft()
-                if draft.answer.done():  # waited too long, and was never tried
+                if draft.outcome is not None:  # waited too long, and was never tried
                     continue
                 try:
                     await self._carry(conversation, draft)
                 except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
                     _log.exception("message_failed", conversation=conversation.name)
                     draft.settle(ChatError(str(error)))
+                finally:
+                    conversation.placing = None
+                    self.delivery.serve(conversation)
         finally:
             conversation.writer = None
-            self._forget(conversation)
+            self.delivery.forget(conversation)
 
     async def _carry(self, conversation: Conversation, draft: Draft) -> None:
         """The steps of one message, in order."""
@@ -201,84 +160,51 @@ class Chat:
                 admission = await self._counters.admit(
                     draft.sender, draft.recipient, self._recount(conversation, draft)
                 )
-            if draft.answer.done():
+            if draft.outcome is not None:
                 raise EngineUnavailable("storage", "no answer in time")
-            message = await self._place(conversation, draft, admission)
+            placed = await self._placer.place(conversation, draft, admission)
+        except LimitReached as error:
+            # A count that MongoDB knows to be true is kept: it is not given back.
+            draft.settle(await self._repeated(conversation, draft) or error)
+            return
         except ChatError as error:
-            # Whatever is raised here is raised for a message that is known not to be stored. A count that
-            # MongoDB knows to be true is kept all the same.
-            if admission is not None and not isinstance(error, LimitReached):
-                await self._give_back(admission)
+            # Whatever is raised here is raised for a message that is known not to be stored.
+            await self._give_back(admission)
             draft.settle(error)
             return
-        online = self._deliver(conversation, message)
-        draft.settle(Sent(message.seq, message.time, online))
+        if placed.dup:
+            await self._give_back(admission)
+            draft.settle(await self._repeat(conversation, draft, placed.message))
+            return
+        online = await self.delivery.publish(conversation, placed.message, draft.origin)
+        draft.settle(Sent(placed.message.seq, placed.message.time, online))
         if admission is None:
             self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft))
         elif admission.theirs > 0:
             conversation.open_until = self._clock() + OPEN_FOR
+            await self._introduce(conversation)
 
-    async def _place(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Message:
-        """Stores a message at its conversation's next place, whatever it takes to know the outcome.
+    async def _repeated(self, conversation: Conversation, draft: Draft) -> Sent | ChatError | None:
+        """The answer to a message that the rule refuses, if it repeats one that is stored."""
+        if not draft.id:
+            return None
+        try:
+            first = await self._messages.find(conversation.name, draft.key)
+        except EngineUnavailable as error:
+            return error
+        return None if first is None else await self._repeat(conversation, draft, first)
 
-        Raises a ChatError only when the message is known not to be stored.
-        """
-        message: Message | None = None
-        uncertain = False
-        pause = BACKOFF[0]
-        while True:
-            if message is None:
-                message = await self._next_place(conversation, draft, admission)
-                uncertain = False
-            try:
-                occupied = await self._messages.insert(message)
-            except EngineUnavailable as error:
-                if not uncertain and isinstance(error, NotSent):
-                    if draft.answer.done():
-                        raise
-                else:
-                    uncertain = True
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, BACKOFF[1])
-                continue
-            if occupied is None or occupied.standing.key == message.key:
-                return message
-            self._deliver(conversation, occupied.standing)
-            message = None
-
-    async def _next_place(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Message:
-        head = await self._load(conversation)
-        if admission is not None and admission.theirs == 0 and self._exhausted(head, draft.sender):
-            raise LimitReached
-        for user in conversation.users:
-            await self._reading(conversation, user)
-        message = draft.at(head.seq + 1, max(int(self._clock() * 1000), head.time))
-        if message.seq > head.reserved:
-            reserved = await self._messages.reserve(conversation.name, message.seq)
-            conversation.head = Head(head.seq, head.time, reserved, head.senders)
-        return message
-
-    def _exhausted(self, head: Head, sender: int) -> bool:
-        """Whether MongoDB shows that the sender's count was used up, whatever Redis remembers.
-
-        A count lives for at least 30 days after each message that it counted. Three messages of the sender
-        in that time and none of the peer's are a full count, also when Redis lost it a moment ago and another
-        process's messages were still on their way to MongoDB when it was rebuilt.
-        """
-        since = (self._clock() - REFUSED_DAYS * DAY) * 1000
-        return len(head.senders) == LIMIT and all(who == sender and when > since for who, when in head.senders)
-
-    def _deliver(self, conversation: Conversation, message: Message) -> bool:
-        """Hands a stored message to the recipient's sockets; whether one took it."""
-        conversation.advance(message)
-        live = self._sockets.deliver(message)
-        own = conversation.readings.get(message.sender)
-        if own is not None:
-            own.sent(message.seq)
-        reading = conversation.readings.get(message.recipient)
-        if reading is not None and reading.received(message.seq, live=live):
-            self._messages.mark_read(conversation.name, message.recipient, message.seq)
-        return live
+    async def _repeat(self, conversation: Conversation, draft: Draft, first: Message) -> Sent | ChatError:
+        """The answer to a message that was stored before."""
+        if first.content != draft.content:
+            return InvalidFrame("the id was used for another content")
+        if conversation.seen is not None and first.seq == conversation.seen + 1:  # nobody knew of it
+            online = await self.delivery.publish(conversation, first, draft.origin)
+        else:
+            online = self._sockets.reaches(draft.recipient, draft.sender)
+            if not online and not self._router.alone:
+                online = await self._router.reaches(draft.recipient, draft.sender)
+        return Sent(first.seq, first.time, online, dup=True)
 
     def _recount(self, conversation: Conversation, draft: Draft) -> Recount:
         async def recount(until: int) -> tuple[int, int]:
@@ -287,19 +213,78 @@ class Chat:
 
         return recount
 
-    async def _give_back(self, admission: Admission) -> None:
+    async def _give_back(self, admission: Admission | None) -> None:
+        if admission is None:
+            return
         try:
             await self._counters.give_back(admission)
         except EngineUnavailable as error:
             # The count stays too high until it expires: the rule may refuse too early, never too late.
             _log.warning("count_not_given_back", sender=admission.sender, reason=str(error))
 
+    async def _introduce(self, conversation: Conversation) -> None:
+        """Notes once that both have written."""
+        if conversation.head is None or conversation.head.mutual:
+            return
+        try:
+            await self._directory.introduce(conversation.name)
+        except EngineUnavailable as error:
+            _log.warning("not_introduced", conversation=conversation.name, reason=str(error))
+        else:
+            conversation.head = structs.replace(conversation.head, mutual=True)
 
-@asynccontextmanager
-async def _until(deadline: float) -> AsyncIterator[None]:
-    """Raises EngineUnavailable when the work inside is not done at the deadline."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError:
-        raise EngineUnavailable("storage", "no answer in time") from None
+    # What else happens
+
+    def _delivered(self, conversation: Conversation, message: Message) -> None:
+        self._inboxes.note(conversation, message)
+
+    def typing(self, user: int, peer: int) -> None:
+        """`user` is writing to `peer`."""
+        self.delivery.tell(Typing(user, peer))
+
+    def arrived(self, event: Event) -> None:
+        """Another process tells of something that may concern sockets of this one."""
+        if not isinstance(event, Stored):
+            self._sockets.tell(event)
+            if isinstance(event, Moved):
+                self.delivery.note(event)
+            return
+        message = event.message
+        conversation = self.delivery.get(message.conversation)
+        if conversation is None:
+            conversation = self._inboxes.entered(message)
+        if conversation is not None:
+            self.delivery.arrive(conversation, message)
+
+    def followed(self, user: int, peer: int) -> None:
+        """From now on this process hears of what is stored elsewhere; before, it may have missed something."""
+        if self._router.alone:
+            return
+        if peer:
+            conversation = self.delivery.get(conversation_of(user, peer))
+            if conversation is not None:
+                self.delivery.chase(conversation)
+        else:
+            self._inboxes.look(user)
+
+    async def sweep(self, interval: float) -> None:
+        """Looks again and again, every `interval` seconds or less often, for what was missed. Never returns."""
+        while True:
+            names = [c.name for c in self.delivery if c.sockets]
+            pause = max(interval / (len(names) + 1), SWEEP_PACE)
+            for name in names:
+                await asyncio.sleep(pause)
+                conversation = self.delivery.get(name)
+                if conversation is not None:
+                    self.delivery.chase(conversation)
+            await asyncio.sleep(pause)
+            self._inboxes.look_at_all()
+            self.presence.look_at_all()
+
+    def changed(self, user: int) -> None:
+        """A user came or went in another process."""
+        self.presence.look(user)
+
+    def interrupted(self) -> None:
+        """For a while this process heard nothing; conversations are looked at as each is followed again."""
+        self.presence.look_at_all()

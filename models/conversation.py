@@ -4,49 +4,69 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
-from models.errors import ChatError
+from models.errors import ChatError, EngineUnavailable
 from models.records import Head, Message, conversation_of
 
 __all__ = ["Conversation", "Draft", "Reading", "Sent"]
 
 
 class Sent(NamedTuple):
-    """A message is stored, at this place; `online` tells whether a socket of the recipient took it."""
+    """A message is stored, at this place; `online` tells whether a socket of the recipient gets it.
+
+    `dup` says that it was stored before, by an earlier attempt to send it.
+    """
 
     seq: int
     time: int
     online: bool
+    dup: bool = False
 
 
 class Draft:
-    """A message on its way to being stored, and the answer that its sender waits for.
+    """A message on its way to being stored, and its sender's answer: `outcome`, as soon as there is one.
 
-    The answer is a Sent or a ChatError, as a result in both cases: nobody has to be there to retrieve it.
+    `settled` is called then, and once more when a message that was answered with EngineUnavailable turns out to
+    be stored. `origin` is the socket that it came from: its copy of the message is the answer.
     """
 
-    __slots__ = ("answer", "content", "key", "recipient", "sender", "timer")
+    __slots__ = ("content", "id", "key", "origin", "outcome", "recipient", "sender", "settled", "timer")
 
-    def __init__(self, sender: int, recipient: int, content: str, key: bytes, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        sender: int,
+        recipient: int,
+        content: str,
+        key: bytes,
+        settled: Callable[[Draft], None],
+        message_id: str = "",
+        origin: object = None,
+    ) -> None:
         self.sender = sender
         self.recipient = recipient
         self.content = content
         self.key = key
-        self.answer: asyncio.Future[Sent | ChatError] = loop.create_future()
+        self.id = message_id
+        self.origin = origin
+        self.settled = settled
+        self.outcome: Sent | ChatError | None = None
         self.timer: asyncio.TimerHandle | None = None
 
-    def settle(self, answer: Sent | ChatError) -> None:
-        """Answers the sender, unless it was answered before."""
+    def settle(self, outcome: Sent | ChatError) -> None:
+        """Answers the sender, unless it was answered before with something that stands."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        if not self.answer.done():
-            self.answer.set_result(answer)
+        late = isinstance(self.outcome, EngineUnavailable) and isinstance(outcome, Sent)
+        if self.outcome is None or late:
+            self.outcome = outcome
+            self.settled(self)
 
     def at(self, seq: int, time: int) -> Message:
         """The message that this draft becomes at a place."""
-        return Message(self.sender, self.recipient, seq, time, self.content, self.key)
+        return Message(self.sender, self.recipient, seq, time, self.content, self.key, self.id)
 
 
 class Reading:
@@ -96,18 +116,38 @@ class Reading:
 class Conversation:
     """The state of one conversation while somebody uses it.
 
-    `head` is None until it was read from the store; its `seq` is the last that this process knows to
-    exist. `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse.
+    `head` is where it stands in the store, as far as this process knows; None until it was read. `seen` is up to
+    which `seq` the sockets of this process were served; None until that matters. `placing` is the message that
+    is being inserted. `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse.
     """
 
-    __slots__ = ("head", "name", "open_until", "queue", "readings", "sockets", "users", "writer")
+    __slots__ = (
+        "behind",
+        "chaser",
+        "early",
+        "head",
+        "name",
+        "open_until",
+        "placing",
+        "queue",
+        "readings",
+        "seen",
+        "sockets",
+        "users",
+        "writer",
+    )
 
     def __init__(self, one: int, other: int) -> None:
         self.name = conversation_of(one, other)
         self.users = (one, other)
         self.head: Head | None = None
+        self.seen: int | None = None
         self.queue: deque[Draft] = deque()
         self.writer: asyncio.Task[None] | None = None
+        self.placing: Message | None = None
+        self.chaser: asyncio.Task[None] | None = None
+        self.early: dict[int, Message] = {}  # by seq, what came before its turn
+        self.behind = False  # there is more to be fetched once `placing` is decided
         self.sockets = 0
         self.open_until = 0.0
         self.readings: dict[int, Reading] = {}
@@ -115,15 +155,15 @@ class Conversation:
     @property
     def idle(self) -> bool:
         """Whether nobody needs this state any more."""
-        return self.sockets == 0 and self.writer is None and not self.queue
+        return self.sockets == 0 and self.writer is None and self.chaser is None and not self.queue
 
     def other(self, user: int) -> int:
         """The peer of `user`."""
         return self.users[1] if user == self.users[0] else self.users[0]
 
     def advance(self, message: Message) -> None:
-        """Notes that `message` stands at the next place."""
-        if self.head is None:
-            raise RuntimeError("a conversation advances only from a known head")
+        """Notes that `message` exists."""
+        if self.head is None or message.seq <= self.head.seq:
+            return
         senders = ((message.sender, message.time), *self.head.senders)[:3]
-        self.head = Head(message.seq, message.time, self.head.reserved, senders)
+        self.head = Head(message.seq, message.time, self.head.reserved, senders, self.head.mutual)

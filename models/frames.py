@@ -1,4 +1,4 @@
-"""The wire, dialect 1: what a client's frame asks for, and the frames that the server answers with.
+"""The wire, dialect 1, and what both dialects share: codes, texts, and what makes a frame valid.
 
 A frame is a JSON object in a WebSocket text message; the article's section 2.1 defines both directions
 (`SendMsg`, `ReplyMsg`), docs/protocol.md says where this server is stricter than the article's.
@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from models.errors import InvalidFrame
 
-__all__ = ["TEXTS", "Code", "Language", "Request", "RequestType", "decode", "encode", "moment", "reply"]
+__all__ = [
+    "TEXTS",
+    "Code",
+    "Language",
+    "Request",
+    "RequestType",
+    "decode",
+    "decode_with",
+    "encode",
+    "moment",
+    "reply",
+    "require_unique_keys",
+]
 
 Language = str
 
@@ -30,7 +43,11 @@ class Code(IntEnum):
     ONLINE = 50004
     OFFLINE = 50005
     LIMIT = 50006
+    MOVED = 50007
+    TYPING = 50008
+    PRESENCE = 50009
     INVALID = 400
+    UNKNOWN_USER = 404
     BUG = 500
     ENGINE = 40001
 
@@ -41,6 +58,9 @@ class RequestType(IntEnum):
     SEND = 1
     HISTORY = 2
     UNREAD = 3
+    MARK = 4
+    TYPING = 5
+    RESUME = 6
 
 
 # The article's texts, and English ones for sockets opened with lang=en.
@@ -53,6 +73,7 @@ TEXTS: dict[Language, dict[Any, str]] = {
         Code.OFFLINE: "对方不在线应答",
         Code.LIMIT: "达到限制",
         Code.INVALID: "请求参数错误",
+        Code.UNKNOWN_USER: "用户不存在",
         Code.BUG: "fail",
         Code.ENGINE: "数据库操作出错,请重试",
     },
@@ -64,6 +85,7 @@ TEXTS: dict[Language, dict[Any, str]] = {
         Code.OFFLINE: "stored, the other is offline",
         Code.LIMIT: "limit reached until the other answers",
         Code.INVALID: "invalid request",
+        Code.UNKNOWN_USER: "no such user",
         Code.BUG: "fail",
         Code.ENGINE: "database unavailable, please retry",
     },
@@ -85,10 +107,31 @@ class _Reply(Struct, rename={"sender": "from"}):
     content: str
 
 
-_TYPES = frozenset(RequestType)
+_TYPES = frozenset({RequestType.SEND, RequestType.HISTORY, RequestType.UNREAD})
 _decode = msgspec.json.Decoder(Request).decode
 _encode = msgspec.json.Encoder().encode
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*", re.ASCII)
+
+
+Decoded = TypeVar("Decoded")
+
+
+def decode_with(decoder: Callable[[str], Decoded], text: str, keys: Iterable[str]) -> Decoded:
+    """Reads one JSON object in which none of these keys appears twice. Raises InvalidFrame."""
+    try:
+        decoded = decoder(text)
+        # msgspec takes the last of two equal keys in silence. Two equal keys show as two occurrences
+        # of a name, or hide one behind an escape.
+        if "\\" in text or any(text.count(f'"{key}"') > 1 for key in keys):
+            require_unique_keys(text)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InvalidFrame(str(error)) from None
+    return decoded
+
+
+def require_unique_keys(text: str) -> None:
+    """Raises InvalidFrame when a key appears twice in an object, at whatever depth."""
+    json.loads(text, object_pairs_hook=_unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -103,14 +146,7 @@ def decode(text: str, max_content: int) -> Request:
 
     Raises InvalidFrame when `text` is not one JSON object with a known type and text content.
     """
-    try:
-        request = _decode(text)
-        # msgspec takes the last of two equal keys in silence. Two equal keys show as two occurrences
-        # of a name, or hide one behind an escape.
-        if "\\" in text or text.count('"type"') > 1 or text.count('"content"') > 1:
-            json.loads(text, object_pairs_hook=_unique)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise InvalidFrame(str(error)) from None
+    request = decode_with(_decode, text, ("type", "content"))
     if request.type not in _TYPES:
         raise InvalidFrame(f"unknown type {request.type}")
     if len(request.content) > max_content:

@@ -5,12 +5,24 @@ All coroutines raise EngineUnavailable when their engine is down or slow.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from models.records import Bookmarks, Head, Message, User
+from models.events import Event
+from models.records import Bookmarks, Head, Marks, Message, Summary, User
 
-__all__ = ["Admission", "Counters", "Messages", "Occupied", "Recount", "Sockets", "Users"]
+__all__ = [
+    "Admission",
+    "Counters",
+    "Directory",
+    "Messages",
+    "Occupied",
+    "Reached",
+    "Recount",
+    "Router",
+    "Sockets",
+    "Users",
+]
 
 # Given a time in milliseconds since the epoch, what both users had sent to each other by then,
 # (mine, theirs), each counted up to the limit.
@@ -54,6 +66,15 @@ class Messages(Protocol):
         NotSent says that nothing was sent, any other EngineUnavailable that the outcome is not known.
         """
 
+    async def find(self, conversation: str, key: bytes) -> Message | None:
+        """The message with this key, if it is stored."""
+
+    async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
+        """The unexpired messages behind `seq`, ascending, at most so many."""
+
+    async def before(self, conversation: str, seq: int | None, most: int) -> list[Message]:
+        """The last unexpired messages before `seq`, or of all, ascending, at most so many."""
+
     async def page(self, conversation: str, first: int, last: int) -> list[Message]:
         """The unexpired messages with `first` <= seq <= `last`, ascending."""
 
@@ -71,6 +92,34 @@ class Messages(Protocol):
 
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
         """Moves the read position forward, soon: positions are gathered and written together."""
+
+    async def marks(self, conversation: str, user: int) -> Marks:
+        """Where the positions of `user` are."""
+
+    async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
+        """Moves positions forward, durably; where they are then, and whether they moved."""
+
+    async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
+        """The first messages of the peer that `reader` has not read, ascending, at most so many."""
+
+    async def unread_count(self, conversation: str, reader: int, peer: int, most: int) -> int:
+        """How many messages of the peer `reader` has not read, counted up to `most`."""
+
+
+class Directory(Protocol):
+    """Who talks with whom."""
+
+    async def introduce(self, conversation: str) -> None:
+        """Notes that both users have written."""
+
+    async def mutual(self, conversation: str) -> bool:
+        """Whether both users have written."""
+
+    async def conversations(self, user: int, before: int | None, most: int) -> list[Summary]:
+        """The user's conversations that have unexpired messages, those with the newest message first.
+
+        `before` (milliseconds) leaves out those whose last message is not older.
+        """
 
 
 class Counters(Protocol):
@@ -96,8 +145,75 @@ class Users(Protocol):
         """Adds a user. Raises NameTaken."""
 
 
+class Reached(NamedTuple):
+    """Which of the recipient's sockets took a message: any; one for which that counts as read."""
+
+    live: bool
+    read: bool
+
+
 class Sockets(Protocol):
     """The sockets that this process holds."""
 
-    def deliver(self, message: Message) -> bool:
-        """Writes a message to the recipient's sockets; whether there was one that took it."""
+    def deliver(self, message: Message, origin: object) -> Reached:
+        """Writes a message to all sockets of both users that talk with each other, except `origin`."""
+
+    def reaches(self, user: int, peer: int) -> bool:
+        """Whether a socket of `user` gets what `peer` writes."""
+
+    def tell(self, event: Event) -> None:
+        """Writes what is not a message to the peer's sockets; those that are slow may go without."""
+
+    def present(self, user: int, peer: int, *, online: bool) -> None:
+        """Tells the sockets of `user` that `peer` came online or went offline."""
+
+
+class Router(Protocol):
+    """The other processes that serve the same users. All of it is best effort: what is lost is found in the store."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+
+    def follow(self, user: int, peer: int) -> None:
+        """A socket of `user` that talks with `peer` has opened; 0 stands for all peers."""
+
+    def unfollow(self, user: int, peer: int) -> None:
+        """The counterpart of `follow`."""
+
+    def watch(self, user: int) -> None:
+        """Somebody here wants to know when `user` comes or goes."""
+
+    def unwatch(self, user: int) -> None:
+        """The counterpart of `watch`."""
+
+    def tell(self, event: Event) -> None:
+        """Tells the others, soon."""
+
+    async def reach(self, message: Message) -> bool:
+        """Tells the others of a stored message; whether a socket of the recipient gets it there."""
+
+    async def reaches(self, user: int, peer: int) -> bool:
+        """Whether a socket of another process gets what `peer` writes to `user`."""
+
+    def changed(self, user: int) -> None:
+        """Tells those who watch `user` to look again."""
+
+    async def online(self, users: Sequence[int]) -> set[int]:
+        """Which of these users have a socket in another process."""
+
+
+class Listener(Protocol):
+    """Who is told what comes from the other processes."""
+
+    def arrived(self, event: Event) -> None:
+        """Something happened that may concern sockets of this process."""
+
+    def followed(self, user: int, peer: int) -> None:
+        """From now on events for this user come in; before, some may have been missed."""
+
+    def changed(self, user: int) -> None:
+        """A watched user came or went."""
+
+    def interrupted(self) -> None:
+        """For a while nothing came in."""

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+from uuid import UUID
+
 from msgspec import Struct
 
-__all__ = ["Bookmarks", "Head", "Message", "User", "conversation_of"]
+__all__ = ["Bookmarks", "Head", "Marks", "Message", "Summary", "User", "conversation_of", "key_of"]
 
 
 def conversation_of(one: int, other: int) -> str:
     """The name of the conversation of two users: both ids, the smaller first, whoever asks."""
     return f"{one}-{other}" if one < other else f"{other}-{one}"
+
+
+def key_of(sender: int, message_id: str) -> bytes:
+    """The key of a message to which its sender gave an id: the same for every attempt to send it.
+
+    Keys that rise keep the index over them cheap, so the time in a UUIDv7 (RFC 9562, section 5.7) leads.
+    """
+    digest = hashlib.blake2b(f"{sender} {message_id}".encode(), digest_size=16).digest()
+    try:
+        uuid = UUID(message_id)
+    except ValueError:
+        return digest
+    return uuid.bytes[:6] + digest[:10] if uuid.version == 7 else digest
 
 
 class User(Struct, frozen=True):
@@ -29,7 +45,7 @@ class Message(Struct, frozen=True):
 
     `seq` counts 1, 2, 3 … within the conversation, `time` is in milliseconds since the epoch and never
     before the previous message's. `key` (16 bytes) tells this message from every other of the
-    conversation, so that a repeated insert is recognised.
+    conversation, so that a repeated insert is recognised. `id` is what its sender called it, "" if nothing.
     """
 
     sender: int
@@ -38,6 +54,7 @@ class Message(Struct, frozen=True):
     time: int
     content: str
     key: bytes
+    id: str = ""
 
     @property
     def conversation(self) -> str:
@@ -48,13 +65,15 @@ class Message(Struct, frozen=True):
 class Head(Struct, frozen=True):
     """Where a conversation stands: the last `seq` and `time` that exist, and up to which `seq` places are reserved.
 
-    `senders` are the senders and times of the newest messages, at most three, newest first.
+    `senders` are the senders and times of the newest messages, at most three, newest first; `mutual` says that
+    both have written.
     """
 
     seq: int
     time: int
     reserved: int
     senders: tuple[tuple[int, int], ...]
+    mutual: bool = False
 
 
 class Bookmarks(Struct, frozen=True):
@@ -62,3 +81,18 @@ class Bookmarks(Struct, frozen=True):
 
     read: int
     first_unread: int | None
+
+
+class Marks(Struct, frozen=True):
+    """Up to which `seq` one user has received a conversation, and read it; what is read was received."""
+
+    received: int = 0
+    read: int = 0
+
+
+class Summary(Struct, frozen=True):
+    """A conversation as one of its users sees it in a list; `mutual` says that both have written."""
+
+    peer: int
+    last: Message
+    mutual: bool

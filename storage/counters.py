@@ -10,22 +10,19 @@ later was counted. A count that has expired stays expired.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
 
 from models.errors import EngineUnavailable, LimitReached
 from models.limits import ACCEPTED_DAYS, LIMIT, REFUSED_DAYS
 from models.ports import Admission, Recount
+from models.tasks import end
+from storage.clients import translated
 
-__all__ = ["RedisCounters", "UnsuitableRedisError", "redis_client"]
+__all__ = ["RedisCounters", "UnsuitableRedisError"]
 
 BUCKETS = 64
 DAY = 86_400
@@ -38,30 +35,6 @@ _source = Path(__file__).parent
 
 class UnsuitableRedisError(Exception):
     """This Redis may drop counters when its memory fills up."""
-
-
-def redis_client(url: str, timeout: float, connections: int) -> Redis:
-    """A client for `url`: at most `connections`, `timeout` seconds for a call or for a free connection."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=timeout,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        # A repeated count would be one too many. The pool itself replaces connections that have died.
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-        decode_responses=True,
-    )
-    return Redis.from_pool(pool)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise EngineUnavailable("redis", f"{type(error).__name__}: {error}") from error
 
 
 class RedisCounters:
@@ -78,7 +51,7 @@ class RedisCounters:
 
     async def prepare(self) -> None:
         """Checks that this Redis keeps what it is given; raises UnsuitableRedisError otherwise."""
-        with _translated():
+        with translated():
             memory = await self._client.info("memory")
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
@@ -86,14 +59,13 @@ class RedisCounters:
 
     async def ping(self) -> None:
         """Raises EngineUnavailable unless Redis answers."""
-        with _translated():
+        with translated():
             await self._client.ping()
 
     async def close(self) -> None:
         """Writes the gathered counts, once."""
-        if (task := self._task) is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if self._task is not None:
+            await end(self._task)
         await self._flush()
 
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
@@ -108,7 +80,7 @@ class RedisCounters:
         run, since = admission.epoch.split()
         keys = self._keys(run, admission.sender, admission.recipient)
         # When the answer is lost it is not tried again: the count may stay too high, never fall too low.
-        with _translated():
+        with translated():
             await self._give_back(keys=keys[:2], args=[run, since])
 
     def gather(self, sender: int, recipient: int, recount: Recount) -> None:
@@ -133,7 +105,7 @@ class RedisCounters:
         held: tuple[int, int] | tuple[str, str] = ("", "")
         while True:
             asked = self._run
-            with _translated():
+            with translated():
                 answer = await self._count(
                     keys=self._keys(asked, sender, recipient),
                     args=[

@@ -40,6 +40,15 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def __call__(self, item: Item) -> Outcome:
         """Commits `item` with whatever else there is, and returns its outcome."""
+        return await self.submit(item)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for a batch."""
+        return len(self._waiting)
+
+    def submit(self, item: Item) -> asyncio.Future[Outcome]:
+        """The same, for callers that do not wait; items are committed in the order of these calls."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._flying < self._max_flights:
@@ -47,7 +56,7 @@ class GroupCommit(Generic[Item, Outcome]):
             task = asyncio.get_running_loop().create_task(self._fly())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await future
+        return future
 
     async def _fly(self) -> None:
         try:

@@ -7,55 +7,46 @@ key. The unique index over (conversation, key) makes inserting a message again r
 
 `conversations` holds one document for each pair:
 
+    users       the two, with an index: whose conversations these are
     reserved    no message stands, or will ever arrive, above this seq
     base        when all messages had expired, the conversation went on above this seq (0 at first) …
     based       … which was decided at this time (milliseconds)
-    read        the read positions, by user id
+    received, read   the positions, by user id
+    mutual      true once both have written
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from bson import Binary, CodecOptions, Int64
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, WriteConcern
-from pymongo.errors import (
-    BulkWriteError,
-    CollectionInvalid,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
-)
+from pymongo.errors import BulkWriteError, CollectionInvalid
 from pymongo.read_concern import ReadConcern
 
-from models.errors import EngineUnavailable, NotSent
+from models.errors import EngineUnavailable
 from models.ports import Occupied
-from models.records import Bookmarks, Head, Message
+from models.records import Bookmarks, Head, Marks, Message
+from storage.directory import MongoDirectory
+from storage.documents import DAY, RETENTION, Document, alive, document_of, message_of, place, places, translated
 from storage.group_commit import GroupCommit
 from storage.positions import Positions
 
 __all__ = ["MongoMessages", "UnsuitableMongoError", "mongo_client"]
 
-DAY = 86_400_000  # milliseconds, as all times here
-RETENTION = 90 * DAY  # three months of thirty days, as the article counts them (section 2.5.1)
 # The sweeper removes a message this long after it left every answer. Until then a process whose clock
 # differs can still tell that a conversation had messages, and where it stood.
 SWEEP_AFTER = 2 * DAY
 # All messages of a conversation count as gone when the newest has been out of every answer for this long:
 # later than clocks differ, earlier than the sweeper.
 GONE_AFTER = DAY
-HOUR = 3_600_000  # expiry dates are rounded up to it: equal dates keep the TTL index small
 RESERVE = 1000  # places reserved at once; one write of `conversations` for so many messages
 PLACE_TAKEN = 11_000  # MongoDB's code for a duplicate key
 
 OLDEST = [6, 0]  # the first version with clustered collections in general use
-
-Document = dict[str, Any]
 
 
 class UnsuitableMongoError(Exception):
@@ -78,17 +69,6 @@ def mongo_client(url: str, timeout: float) -> AsyncIOMotorClient[Document]:
         retryWrites=False,
         appname="tandem",
     )
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """The driver's errors as ours; what never left this process is NotSent."""
-    try:
-        yield
-    except (ServerSelectionTimeoutError, WaitQueueTimeoutError) as error:
-        raise NotSent("mongodb", type(error).__name__) from error
-    except PyMongoError as error:
-        raise EngineUnavailable("mongodb", f"{type(error).__name__}: {error}") from error
 
 
 class MongoMessages:
@@ -115,10 +95,11 @@ class MongoMessages:
         self._clock = clock
         self._insert = GroupCommit(self._insert_batch, max_batch=max_batch, max_flights=max_flights)
         self._positions = Positions(self._conversations)
+        self.directory = MongoDirectory(self._conversations, self._messages, clock)
 
     async def prepare(self) -> None:
         """Creates the collections and indexes that are missing. Raises UnsuitableMongoError."""
-        with _translated():
+        with translated():
             version = (await self._database.command("buildInfo"))["versionArray"]
             hello = await self._database.command("hello")
             if version[:2] < OLDEST:
@@ -130,11 +111,12 @@ class MongoMessages:
             await self._messages.create_index(
                 [("conversation", ASCENDING), ("key", ASCENDING)], unique=True, name="key"
             )
+            await self._conversations.create_index("users", name="users")
             await self._messages.create_index("endTime", expireAfterSeconds=SWEEP_AFTER // 1000, name="expiry")
 
     async def ping(self) -> None:
         """Raises EngineUnavailable unless a primary answers."""
-        with _translated():
+        with translated():
             hello = await self._database.command("hello")
         if not hello.get("isWritablePrimary"):
             raise EngineUnavailable("mongodb", "no primary")
@@ -146,10 +128,10 @@ class MongoMessages:
     async def head(self, conversation: str) -> Head:
         """Where the conversation stands; goes on above everything ever reserved when all its messages are gone."""
         now = int(self._clock() * 1000)
-        with _translated():
+        with translated():
             while True:
                 newest = (
-                    await self._messages.find(_range(conversation), {"sender": 1, "startTime": 1})
+                    await self._messages.find(places(conversation), {"sender": 1, "startTime": 1})
                     .sort("_id", DESCENDING)
                     .limit(3)
                     .to_list(3)
@@ -163,21 +145,26 @@ class MongoMessages:
                 # others, and this process at its next try, find `base` and meet at the same place. A base is
                 # good for as long as a message that was stored above it would still be there.
                 if seq <= record["base"] and record["based"] + RETENTION + GONE_AFTER > now:
-                    return Head(record["base"], now, reserved, ())
+                    return Head(record["base"], now, reserved, (), record.get("mutual", False))
                 await self._conversations.update_one(
                     {"_id": conversation, "reserved": reserved},
                     {"$set": {"base": reserved, "based": now}, "$inc": {"reserved": RESERVE}},
                 )
-        return Head(seq, time, reserved, tuple((m["sender"], m["startTime"]) for m in newest))
+        senders = tuple((m["sender"], m["startTime"]) for m in newest)
+        return Head(seq, time, reserved, senders, record.get("mutual", False))
 
     async def reserve(self, conversation: str, seq: int) -> int:
         """Reserves places from `seq` on before one of them is tried; see the module's text."""
-        with _translated():
+        with translated():
             record = await self._conversations.find_one_and_update(
                 {"_id": conversation},
                 {
                     "$max": {"reserved": Int64(seq + RESERVE - 1)},
-                    "$setOnInsert": {"base": Int64(0), "based": Int64(self._clock() * 1000)},
+                    "$setOnInsert": {
+                        "base": Int64(0),
+                        "based": Int64(self._clock() * 1000),
+                        "users": [Int64(user) for user in conversation.split("-")],
+                    },
                 },
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
@@ -188,21 +175,33 @@ class MongoMessages:
         """Stores the message; see `models.ports.Messages.insert`."""
         return await self._insert(message)
 
+    async def find(self, conversation: str, key: bytes) -> Message | None:
+        """The message with this key, if it is stored."""
+        with translated():
+            found = await self._messages.find_one({"conversation": conversation, "key": Binary(key)})
+        return None if found is None else message_of(found)
+
     async def page(self, conversation: str, first: int, last: int) -> list[Message]:
         """The unexpired messages with `first` <= seq <= `last`, ascending."""
         if last < 1:
             return []
-        with _translated():
-            first = max(1, first)
-            cursor = self._messages.find(self._alive(conversation, first, last)).sort("_id", ASCENDING)
-            cursor = cursor.limit(last - first + 1)  # so that the scan does not look beyond `last`
-            return [_message(document) for document in await cursor.to_list(None)]
+        # With a limit, so that the scan does not look beyond `last`.
+        return await self._find(places(conversation, max(1, first), last), ASCENDING, last - max(1, first) + 1)
+
+    async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
+        """The unexpired messages behind `seq`, ascending, at most so many."""
+        return await self._find(places(conversation, seq + 1), ASCENDING, most)
+
+    async def before(self, conversation: str, seq: int | None, most: int) -> list[Message]:
+        """The last unexpired messages before `seq`, or of all, ascending, at most so many."""
+        found = await self._find(places(conversation, 0, None if seq is None else seq - 1), DESCENDING, most)
+        return found[::-1]
 
     async def newest(self, conversation: str) -> int:
         """The last `seq` that exists, 0 if none does."""
-        with _translated():
+        with translated():
             found = (
-                await self._messages.find(_range(conversation), {"_id": 1}).sort("_id", DESCENDING).limit(1).to_list(1)
+                await self._messages.find(places(conversation), {"_id": 1}).sort("_id", DESCENDING).limit(1).to_list(1)
             )
         return found[0]["_id"]["s"] if found else 0
 
@@ -221,43 +220,59 @@ class MongoMessages:
 
     async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
         """How many unexpired messages of `sender` there are from up to `until` (milliseconds), at most `most`."""
-        with _translated():
-            query = _range(conversation) | {"sender": sender, "startTime": {"$gt": self._cutoff(), "$lte": until}}
+        with translated():
+            query = places(conversation) | {"sender": sender} | alive(self._clock())
+            query["startTime"]["$lte"] = until
             return len(await self._messages.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(most).to_list(most))
 
     async def bookmarks(self, conversation: str, reader: int, peer: int) -> Bookmarks:
         """What `reader` has read, and the peer's first message after that."""
-        with _translated():
-            record = await self._conversations.find_one({"_id": conversation}, {f"read.{reader}": 1}) or {}
-            stored = record.get("read", {}).get(str(reader), 0)
-            read = max(stored, self._positions.pending(conversation, reader))
-            query = self._alive(conversation, read + 1) | {"sender": peer}
-            found = await self._messages.find(query, {"_id": 1}).sort("_id", ASCENDING).limit(1).to_list(1)
-        return Bookmarks(read, found[0]["_id"]["s"] if found else None)
+        read = (await self._positions.marks(conversation, reader)).read
+        first = await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, 1)
+        return Bookmarks(read, first[0].seq if first else None)
+
+    async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
+        """The first messages of the peer that `reader` has not read, ascending, at most so many."""
+        read = (await self._positions.marks(conversation, reader)).read
+        return await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, most)
+
+    async def unread_count(self, conversation: str, reader: int, peer: int, most: int) -> int:
+        """How many messages of the peer `reader` has not read, counted up to `most`."""
+        read = (await self._positions.marks(conversation, reader)).read
+        query = places(conversation, read + 1) | {"sender": peer} | alive(self._clock())
+        with translated():
+            return len(await self._messages.find(query, {"_id": 1}).sort("_id", ASCENDING).limit(most).to_list(most))
+
+    async def marks(self, conversation: str, user: int) -> Marks:
+        """Where the positions of `user` are."""
+        return await self._positions.marks(conversation, user)
+
+    async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
+        """Moves positions forward, durably; where they are then, and whether they moved."""
+        return await self._positions.mark(conversation, user, marks)
 
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
-        """Moves the read position forward, with what else gathers in a moment."""
+        """Moves both positions forward, with what else gathers in a moment."""
         self._positions.move(conversation, reader, seq)
 
-    def _cutoff(self) -> int:
-        return int(self._clock() * 1000) - RETENTION
-
-    def _alive(self, conversation: str, first: int = 0, last: int | None = None) -> Document:
-        """The query for unexpired messages in a range of `seq`."""
-        return _range(conversation, first, last) | {"startTime": {"$gt": self._cutoff()}}
+    async def _find(self, query: Document, direction: int, most: int) -> list[Message]:
+        """The first unexpired messages that the query matches, in one direction of `_id`."""
+        with translated():
+            cursor = self._messages.find(query | alive(self._clock())).sort("_id", direction).limit(most)
+            return [message_of(document) for document in await cursor.to_list(most)]
 
     async def _is_before(self, conversation: str, seq: int, time: int) -> bool:
         """Whether the message at `seq` is older than `time`; a place that expiry has emptied is."""
-        with _translated():
-            found = await self._messages.find_one({"_id": _id(conversation, seq)}, {"startTime": 1})
+        with translated():
+            found = await self._messages.find_one({"_id": place(conversation, seq)}, {"startTime": 1})
         return found is None or found["startTime"] < time
 
     async def _insert_batch(self, messages: Sequence[Message]) -> list[Occupied | Exception | None]:
         """One insert_many; the outcome of each message."""
         outcomes: list[Occupied | Exception | None] = [None] * len(messages)
         try:
-            with _translated():
-                await self._messages.insert_many([_document(message) for message in messages], ordered=False)
+            with translated():
+                await self._messages.insert_many([document_of(message) for message in messages], ordered=False)
         except EngineUnavailable as error:
             if not isinstance(error.__cause__, BulkWriteError):
                 raise
@@ -276,44 +291,10 @@ class MongoMessages:
 
     async def _standing(self, message: Message) -> Occupied:
         """What stands in the message's way: its first copy, or another message at its place."""
-        with _translated():
+        with translated():
             found = await self._messages.find_one({"conversation": message.conversation, "key": Binary(message.key)})
             if found is None:
-                found = await self._messages.find_one({"_id": _id(message.conversation, message.seq)})
+                found = await self._messages.find_one({"_id": place(message.conversation, message.seq)})
         if found is None:  # written, but not on a majority yet
             raise EngineUnavailable("mongodb", "the place is taken by a write that is not decided yet")
-        return Occupied(_message(found))
-
-
-def _id(conversation: str, seq: int) -> Document:
-    return {"c": conversation, "s": Int64(seq)}
-
-
-def _range(conversation: str, first: int = 0, last: int | None = None) -> Document:
-    """The query for all places from `first` to `last`."""
-    return {"_id": {"$gte": _id(conversation, first), "$lte": _id(conversation, 2**63 - 1 if last is None else last)}}
-
-
-def _document(message: Message) -> Document:
-    return {
-        "_id": _id(message.conversation, message.seq),
-        "conversation": message.conversation,
-        "sender": Int64(message.sender),
-        "content": message.content,
-        "key": Binary(message.key),
-        "startTime": Int64(message.time),
-        "endTime": datetime.fromtimestamp(-(-(message.time + RETENTION) // HOUR) * HOUR // 1000, UTC),
-    }
-
-
-def _message(document: Mapping[str, Any]) -> Message:
-    one, other = (int(user) for user in document["conversation"].split("-"))
-    sender = int(document["sender"])
-    return Message(
-        sender=sender,
-        recipient=other if sender == one else one,
-        seq=int(document["_id"]["s"]),
-        time=int(document["startTime"]),
-        content=document["content"],
-        key=bytes(document["key"]),
-    )
+        return Occupied(message_of(found))

@@ -1,42 +1,62 @@
-"""Read positions, gathered for a moment and written together.
+"""How far each user has received and read each conversation: fields of the pair's document in `conversations`.
 
-A position moves with nearly every message, and an update costs MongoDB more than twice an insert. What a crash
-can take is one moment's movement forward: the messages concerned count as unread once more.
+A client's own marks are written at once, those of one moment together, and answered when they are durable. What
+counts as read because it was delivered (dialect 1) moves with nearly every message, and an update costs MongoDB
+more than twice an insert; so that is gathered for a moment. What a crash can take is this moment's movement: the
+messages concerned count as unread once more.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from pymongo import UpdateOne, WriteConcern
-from pymongo.errors import PyMongoError
+
+from models.errors import EngineUnavailable
+from models.records import Marks
+from models.tasks import end
+from storage.documents import Document, translated
+from storage.group_commit import GroupCommit
 
 __all__ = ["Positions"]
 
-GATHER = 0.5  # seconds between two writes
+GATHER = 0.5  # seconds between two writes of what is gathered
 MAX_BATCH = 1000  # positions in one write
 MAX_PENDING = 100_000  # positions that wait; what finds no room counts as unread once more
 
 _log = structlog.get_logger(__name__)
 
+Mark = tuple[str, int, Marks]  # conversation, user, where to
+
 
 class Positions:
-    """Read positions on their way to `conversations`, a collection that motor provides."""
+    """The positions in `conversations`, a collection that motor provides."""
 
     def __init__(self, conversations: Any) -> None:
         # A majority, since reads ask one: what is no longer pending must be visible.
         self._conversations = conversations.with_options(write_concern=WriteConcern(w="majority"))
         self._pending: dict[tuple[str, int], int] = {}
         self._task: asyncio.Task[None] | None = None
+        self._commit: GroupCommit[Mark, tuple[Marks, bool]] = GroupCommit(
+            self._mark_batch, max_batch=MAX_BATCH, max_flights=1
+        )
 
-    def pending(self, conversation: str, user: int) -> int:
-        """The position that waits to be written, 0 if none does."""
-        return self._pending.get((conversation, user), 0)
+    async def marks(self, conversation: str, user: int) -> Marks:
+        """Where the positions of `user` are."""
+        fields = {f"received.{user}": 1, f"read.{user}": 1}
+        with translated():
+            record = await self._conversations.find_one({"_id": conversation}, fields)
+        return self._merged(record or {}, conversation, user)
+
+    async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
+        """Moves positions forward, durably; where they are then, and whether they moved. Backwards is nowhere."""
+        return await self._commit((conversation, user, marks))
 
     def move(self, conversation: str, user: int, seq: int) -> None:
-        """Moves a position forward; backwards is nowhere."""
+        """Moves both positions forward, soon."""
         key = (conversation, user)
         if len(self._pending) >= MAX_PENDING and key not in self._pending:
             return
@@ -46,10 +66,35 @@ class Positions:
 
     async def close(self) -> None:
         """Writes what is pending, once."""
-        if (task := self._task) is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if self._task is not None:
+            await end(self._task)
         await self._write()
+
+    def _merged(self, record: Document, conversation: str, user: int) -> Marks:
+        """The positions that a document holds, and what waits to be written."""
+        pending = self._pending.get((conversation, user), 0)
+        read = max(record.get("read", {}).get(str(user), 0), pending)
+        return Marks(max(record.get("received", {}).get(str(user), 0), read), read)
+
+    async def _mark_batch(self, batch: Sequence[Mark]) -> list[tuple[Marks, bool] | Exception]:
+        outcomes: list[tuple[Marks, bool] | Exception] = []
+        updates = []
+        with translated():
+            names = list({conversation for conversation, _, _ in batch})
+            found = await self._conversations.find({"_id": {"$in": names}}).to_list(None)
+            records = {record["_id"]: record for record in found}
+            reached: dict[tuple[str, int], Marks] = {}
+            for conversation, user, wanted in batch:
+                key = (conversation, user)
+                now = reached.get(key) or self._merged(records.get(conversation, {}), conversation, user)
+                then = Marks(max(now.received, wanted.received, wanted.read), max(now.read, wanted.read))
+                if then != now:
+                    updates.append(_update(conversation, user, then))
+                reached[key] = then
+                outcomes.append((then, then != now))
+            if updates:
+                await self._conversations.bulk_write(updates, ordered=False)
+        return outcomes
 
     async def _run(self) -> None:
         try:
@@ -63,15 +108,19 @@ class Positions:
         batch = dict(list(self._pending.items())[:MAX_BATCH])
         if not batch:
             return
-        updates = [
-            UpdateOne({"_id": conversation}, {"$max": {f"read.{user}": seq}})
-            for (conversation, user), seq in batch.items()
-        ]
         try:
-            await self._conversations.bulk_write(updates, ordered=False)
-        except PyMongoError as error:
+            with translated():
+                await self._conversations.bulk_write(
+                    [_update(conversation, user, Marks(seq, seq)) for (conversation, user), seq in batch.items()],
+                    ordered=False,
+                )
+        except EngineUnavailable as error:
             _log.warning("positions_not_written", count=len(batch), reason=str(error))
             return
         for key, seq in batch.items():
             if self._pending.get(key) == seq:
                 del self._pending[key]
+
+
+def _update(conversation: str, user: int, marks: Marks) -> UpdateOne:
+    return UpdateOne({"_id": conversation}, {"$max": {f"received.{user}": marks.received, f"read.{user}": marks.read}})

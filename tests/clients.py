@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -77,6 +79,78 @@ class Client:
         while await self.read() is not None:
             pass
         return self.connection.close_code
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+_asked = itertools.count()
+
+
+class Client2:
+    """A chat client of dialect 2: on a pair socket, or on an inbox socket when it opens without `to`."""
+
+    def __init__(self, connection: WebSocketClientConnection) -> None:
+        self.connection = connection
+        self.unread: deque[dict[str, Any]] = deque()  # frames that came while another was awaited
+
+    @classmethod
+    async def open(cls, port: int, uid: int, to: int | None = None, **query: str) -> Client2:
+        path = socket_path(uid, to, v="2", **query) if to else "/ws?" + urlencode({"uid": uid, "v": "2", **query})
+        client = cls(await websocket_connect(f"ws://127.0.0.1:{port}{path}"))
+        assert (await client.read())["code"] == 50002
+        return client
+
+    async def write(self, kind: int, **fields: Any) -> str:
+        """Sends a frame with an id of its own, unless it is given one, and returns the id."""
+        frame = {"type": kind, "id": f"r{next(_asked)}", **fields}
+        await self.connection.write_message(json.dumps({key: value for key, value in frame.items() if value != ""}))
+        return frame["id"]
+
+    async def read(self) -> dict[str, Any]:
+        """The next frame."""
+        if self.unread:
+            return self.unread.popleft()
+        return await self._next()
+
+    async def _next(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            text = await self.connection.read_message()
+        assert isinstance(text, str), f"closed with {self.connection.close_code}"
+        frame: dict[str, Any] = json.loads(text)
+        assert list(frame)[:3] == ["from", "code", "content"]
+        return frame
+
+    async def answer(self, request: str) -> dict[str, Any]:
+        """The answer to a request; other frames wait."""
+        while True:
+            frame = await self._next()
+            if frame.get("id") == request and frame["from"] == "":
+                return frame
+            self.unread.append(frame)
+
+    async def ask(self, kind: int, **fields: Any) -> dict[str, Any]:
+        """Sends a frame and returns its answer."""
+        return await self.answer(await self.write(kind, **fields))
+
+    async def say(self, content: str, code: int | None = None, **fields: Any) -> dict[str, Any]:
+        """Sends a message and returns its answer."""
+        answer = await self.ask(1, content=content, **fields)
+        assert code is None or answer["code"] == code, answer
+        return answer
+
+    async def receive(self, code: int, **fields: Any) -> dict[str, Any]:
+        """The next frame, which must be as given."""
+        frame = await self.read()
+        assert {"code": code, **fields} == {key: frame.get(key) for key in ("code", *fields)}, frame
+        return frame
+
+    async def silent(self) -> bool:
+        """Whether nothing came before the answer to a request that is made now."""
+        await self.ask(4, received=0, **({"to": "999999999"} if self.inbox else {}))
+        return not self.unread
+
+    inbox = False
 
     def close(self) -> None:
         self.connection.close()

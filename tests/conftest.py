@@ -23,12 +23,14 @@ from tornado.ioloop import IOLoop
 from config import Settings, load
 from handlers.socket import ChatSocket
 from server import Server, serving
-from storage.counters import RedisCounters, redis_client
+from storage.clients import redis_client
+from storage.counters import RedisCounters
 from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
-from tests.clients import Client, until
+from tests.clients import Client, Client2, until
 from tests.database import mysql_connection
+from tests.processes import ServerProcess
 
 
 class Clock:
@@ -185,13 +187,44 @@ def counters(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisCounters]:
     io_loop.run_sync(client.aclose)
 
 
-Connect = Callable[..., Awaitable[Client]]
+StartServer = Callable[..., ServerProcess]
 
 
 @pytest.fixture
-def connect(io_loop: IOLoop, http_server: Server) -> Iterator[Connect]:
-    """Opens sockets, greeted; closes them after the test and waits until the registry is empty."""
-    opened: list[Client] = []
+def start_server() -> Iterator[StartServer]:
+    """Starts servers of their own, with flags; none outlives the test."""
+    servers: list[ServerProcess] = []
+
+    def start(*flags: str) -> ServerProcess:
+        servers.append(ServerProcess(*flags))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+Connect = Callable[..., Awaitable[Client]]
+Connect2 = Callable[..., Awaitable[Client2]]
+
+
+@pytest.fixture
+def opened(io_loop: IOLoop, http_server: Server) -> Iterator[list[Client | Client2]]:
+    """The sockets of the test; closed after it, and waited for until the registry is empty."""
+    clients: list[Client | Client2] = []
+    yield clients
+
+    async def close_all() -> None:
+        for client in clients:
+            client.close()
+        await until(lambda: ChatSocket.count() == 0)
+
+    io_loop.run_sync(close_all)
+
+
+@pytest.fixture
+def connect(http_server: Server, opened: list[Client | Client2]) -> Connect:
+    """Opens sockets of dialect 1, greeted."""
 
     async def open_socket(uid: int, to: int, **query: str) -> Client:
         client = await Client.open(http_server.port, uid, to, **query)
@@ -199,13 +232,19 @@ def connect(io_loop: IOLoop, http_server: Server) -> Iterator[Connect]:
         await client.receive(50002)
         return client
 
-    async def close_all() -> None:
-        for client in opened:
-            client.close()
-        await until(lambda: ChatSocket.count() == 0)
+    return open_socket
 
-    yield open_socket
-    io_loop.run_sync(close_all)
+
+@pytest.fixture
+def connect2(http_server: Server, opened: list[Client | Client2]) -> Connect2:
+    """Opens sockets of dialect 2, greeted."""
+
+    async def open_socket(uid: int, to: int | None = None, **query: str) -> Client2:
+        client = await Client2.open(http_server.port, uid, to, **query)
+        opened.append(client)
+        return client
+
+    return open_socket
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

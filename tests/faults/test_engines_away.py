@@ -151,7 +151,7 @@ async def test_redis_away(
     await healed(http_server.port)
     await stranger.say("and now?", 50006)
     await one.say("after", 50004)
-    assert len(await http_server.messages.page(conversation_of(*strangers), 1, 100)) == 3
+    assert len(await http_server.stores.messages.page(conversation_of(*strangers), 1, 100)) == 3
 
 
 @pytest.mark.gen_test(timeout=55)
@@ -163,7 +163,7 @@ async def test_redis_emptied(http_server: Server, connect: Connect, people: Call
     await two.receive(50001)
     for _ in range(3):
         await stranger.say("hello?", 50005)
-    await http_server.counters._client.flushall()
+    await http_server.stores.counters._client.flushall()
     await stranger.say("and now?", 50006)
     await two.say("hello", 50004)
     await one.receive(50001)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers.answers import Answers
-from models.conversation import Sent
+from handlers.answers import Answers, Window
+from models.conversation import Draft, Sent
 from models.errors import ChatError
 from models.frames import Request
 from tests.clients import until
@@ -20,14 +21,14 @@ class Socket:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.answered: list[str] = []
-        self.sent: dict[str, asyncio.Future[Sent | ChatError]] = {}
+        self.sent: dict[str, Draft] = {}
         self.shown: dict[str, asyncio.Future[bool]] = {}
         self.deadlines: dict[str, float] = {}
 
-    def send(self, request: Request, deadline: float) -> asyncio.Future[Sent | ChatError]:
+    def send(self, request: Request, deadline: float, settled: Callable[[Draft], None]) -> Draft:
         self.begun.append(request.content)
         self.deadlines[request.content] = deadline
-        self.sent[request.content] = asyncio.get_running_loop().create_future()
+        self.sent[request.content] = Draft(1, 2, request.content, b"", settled)
         return self.sent[request.content]
 
     async def show(self, request: Request, deadline: float) -> bool:
@@ -38,7 +39,7 @@ class Socket:
         self.answered.append(request.content)
         return healthy
 
-    def tell(self, outcome: Sent | ChatError) -> None:
+    def tell_outcome(self, outcome: Sent | ChatError) -> None:
         assert isinstance(outcome, Sent)
         self.answered.append(str(outcome.seq))
 
@@ -50,7 +51,7 @@ def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -
 
     async def run() -> None:
         socket = Socket()
-        answers = Answers(socket, window=100, timeout=60)
+        answers = Answers(socket, Window(100), 60)
         for number, kind in enumerate(kinds):
             name = str(number)
             if kind == 0:
@@ -59,7 +60,7 @@ def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -
                 answers.take(Request(kind, name))
         while len(socket.answered) < len(kinds):
             await asyncio.sleep(0)
-            sending = [name for name, future in socket.sent.items() if not future.done()]
+            sending = [name for name, draft in socket.sent.items() if draft.outcome is None]
             showing = [name for name, future in socket.shown.items() if not future.done()]
             if not sending + showing:
                 continue
@@ -67,7 +68,7 @@ def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -
             barriers = [n for n, kind in enumerate(kinds) if kind in (2, 3) and str(n) not in socket.answered]
             assert all(int(begun) <= min(barriers, default=99) for begun in socket.begun)
             if name in sending:
-                socket.sent[name].set_result(Sent(int(name), 0, online=True))
+                socket.sent[name].settle(Sent(int(name), 0, online=True))
             else:
                 socket.shown[name].set_result(True)
         assert [str(number) for number in range(len(kinds))] == socket.answered
@@ -78,25 +79,25 @@ def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -
 async def test_the_window_opens_again_at_half() -> None:
     """Full at the window, room again when half is paid."""
     socket = Socket()
-    answers = Answers(socket, window=4, timeout=60)
+    answers = Answers(socket, window := Window(4), 60)
     for number in range(4):
         assert answers.room() is None
         answers.take(Request(1, str(number)))
     room = answers.room()
     assert room is not None
-    assert answers.full
-    socket.sent["0"].set_result(Sent(0, 0, online=True))
+    assert window.full
+    socket.sent["0"].settle(Sent(0, 0, online=True))
     await until(lambda: len(socket.answered) == 1)
     assert not room.done()
-    socket.sent["1"].set_result(Sent(1, 0, online=True))
+    socket.sent["1"].settle(Sent(1, 0, online=True))
     await until(room.done)
-    assert not answers.full
+    assert not window.full
 
 
 async def test_deadlines_count_from_arrival_unless_the_wait_was_the_clients() -> None:
     """Behind a request that was answered, the clock starts anew; behind one that was not, it does not."""
     socket = Socket()
-    answers = Answers(socket, window=100, timeout=60)
+    answers = Answers(socket, Window(100), 60)
     for name in ("a", "b", "c"):
         answers.take(Request(2, name))
     await until(lambda: "a" in socket.shown)
@@ -112,7 +113,7 @@ async def test_deadlines_count_from_arrival_unless_the_wait_was_the_clients() ->
 async def test_dropping_lets_go_of_everything() -> None:
     """Nothing is answered any more, what is being shown is cancelled, and nobody waits for room."""
     socket = Socket()
-    answers = Answers(socket, window=2, timeout=60)
+    answers = Answers(socket, Window(2), 60)
     for name in ("a", "b", "c"):
         answers.take(Request(2, name))
     room = answers.room()

@@ -11,7 +11,7 @@ from handlers.socket import SocketLimits
 def test_what_is_always_on() -> None:
     """Cross-origin protection, and the envelope for unknown paths."""
     nobody: Any = None
-    app = make_app(nobody, nobody, SocketLimits(*[1] * 9), {}, 1)
+    app = make_app(nobody, nobody, nobody, SocketLimits(*[1] * 9), {})
     assert app.settings["cross_origin_protection"]
     assert app.settings["default_handler_class"]
     assert not app.settings.get("debug")

@@ -11,9 +11,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from models.chat import Chat
-from models.conversation import Sent
-from models.errors import EngineUnavailable, LimitReached, NotSent
-from models.ports import Occupied
+from models.conversation import Draft, Sent
+from models.errors import ChatError, EngineUnavailable, LimitReached, NotSent
+from models.ports import Occupied, Reached
 from models.records import Message, conversation_of
 from storage.counters import RedisCounters
 from storage.messages import MongoMessages
@@ -28,9 +28,30 @@ class Recorder:
         self.present = set(present)
         self.delivered: list[Message] = []
 
-    def deliver(self, message: Message) -> bool:
+    def deliver(self, message: Message, origin: object) -> Reached:
         self.delivered.append(message)
-        return message.recipient in self.present
+        here = message.recipient in self.present
+        return Reached(here, here)
+
+    def reaches(self, user: int, peer: int) -> bool:
+        return user in self.present
+
+    def tell(self, event: object) -> None:
+        pass
+
+
+class Nobody:
+    """No other process."""
+
+    alone = True
+
+    def follow(self, user: int, peer: int) -> None: ...
+    def unfollow(self, user: int, peer: int) -> None: ...
+    def watch(self, user: int) -> None: ...
+    def unwatch(self, user: int) -> None: ...
+
+    async def online(self, users: list[int]) -> set[int]:
+        return set()
 
 
 class Faulty:
@@ -61,16 +82,20 @@ class Faulty:
 
 
 class PatientChat(Chat):
-    """A chat whose requests come with the same time to answer."""
+    """A chat whose messages come with the same time to answer, and are awaited."""
 
-    def send(self, *args: Any) -> Any:
-        return super().send(*args, self.deadline())
+    answer_timeout = 5.0
 
-    async def history(self, *args: Any) -> Any:
-        return await super().history(*args[:3], self.deadline())
+    def send(self, sender: int, recipient: int, content: str, **options: Any) -> asyncio.Future[Sent | ChatError]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Sent | ChatError] = loop.create_future()
 
-    def deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._answer_timeout
+        def settled(draft: Draft) -> None:
+            if not answer.done():
+                answer.set_result(draft.outcome)
+
+        super().send(sender, recipient, content, loop.time() + self.answer_timeout, settled, **options)
+        return answer
 
 
 Make = Callable[..., tuple[Chat, Faulty, Recorder]]
@@ -85,12 +110,14 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
         store, sockets = Faulty(messages), Recorder(*present)
         chat = PatientChat(
             store,
+            messages.directory,
             counters,
             sockets,
+            Nobody(),
             clock=now,
             new_key=lambda: secrets.token_bytes(16),
-            answer_timeout=answer_timeout,
         )
+        chat.answer_timeout = answer_timeout
         chats.append(chat)
         return chat, store, sockets
 
@@ -259,25 +286,6 @@ async def test_mongodb_knows_better_than_counters_that_were_lost(
     assert len(await stored(messages, pair)) == 3
 
 
-async def test_history_pages(make: Make, pair: tuple[int, int], clock: Clock) -> None:
-    """The ten newest before a time, oldest first, also when many share a millisecond."""
-    start = 2_000_000_000.0
-    moments = [start] * 25 + [start + 1] * 5
-    chat, _, _ = make(now=lambda: moments[0] if len(moments) > 1 else start + 2)
-    await make_friends(chat, pair)
-    for number in range(len(moments) - 1):
-        await chat.send(*pair, str(number))
-        moments.pop(0)
-
-    async def texts(before: int | None) -> list[str]:
-        return [m.content for m in await chat.history(*pair, before)]
-
-    assert [str(n) for n in range(19, 29)] == await texts(None)
-    assert [str(n) for n in range(15, 25)] == await texts(int(start * 1000) + 1)
-    assert await texts(int(start * 1000)) == []
-    assert [str(n) for n in range(19, 29)] == await texts(10**15)
-
-
 async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, pair: tuple[int, int]) -> None:
     """The message concerned gets 500, the next one is served."""
     chat, store, _ = make()
@@ -290,9 +298,9 @@ async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, pair: tuple
 async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pair: tuple[int, int]) -> None:
     """State lives as long as sockets and messages on their way."""
     chat, _, _ = make()
-    chat.join(*pair)
+    chat.join(*pair, watching=False)
     await chat.send(*pair, "hi")
-    await until(lambda: next(iter(chat._conversations.values())).writer is None)
-    assert len(chat._conversations) == 1
-    chat.leave(*pair)
-    assert not chat._conversations
+    await until(lambda: next(iter(chat.delivery)).writer is None)
+    assert len(list(chat.delivery)) == 1
+    chat.leave(*pair, watching=False)
+    assert not list(chat.delivery)

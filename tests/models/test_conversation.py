@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from models.conversation import Conversation, Draft, Reading, Sent
-from models.errors import EngineUnavailable
+from models.errors import EngineUnavailable, LimitReached
 from models.records import Head, Message
 
 
@@ -69,22 +66,36 @@ def test_an_interrupted_showing_keeps_the_rest_unread() -> None:
     assert (reading.read, reading.first_unread) == (2, 3)
 
 
-async def test_a_draft_is_answered_once() -> None:
-    """The first answer stands: 40001 is not taken back."""
-    draft = Draft(1, 2, "hi", b"k", asyncio.get_running_loop())
-    late = EngineUnavailable("mongodb", "slow")
-    draft.settle(late)
-    draft.settle(Sent(1, 0, online=True))
-    assert draft.answer.result() is late
+def test_what_stands_is_answered_once() -> None:
+    """A refusal, and a place, are not taken back."""
+    for final in (LimitReached(), Sent(1, 0, online=True)):
+        answers: list[object] = []
+        draft = Draft(1, 2, "hi", b"k", lambda draft, answers=answers: answers.append(draft.outcome))
+        draft.settle(final)
+        draft.settle(Sent(2, 0, online=True))
+        draft.settle(EngineUnavailable("mongodb", "slow"))
+        assert answers == [final]
+
+
+def test_not_known_is_not_final() -> None:
+    """After 40001 the message may turn out to be stored; its sender is told once."""
+    answers: list[object] = []
+    draft = Draft(1, 2, "hi", b"k", lambda draft: answers.append(draft.outcome))
+    late, sent = EngineUnavailable("mongodb", "slow"), Sent(1, 0, online=True)
+    for outcome in (late, late, sent, sent, late):
+        draft.settle(outcome)
+    assert answers == [late, sent]
 
 
 def test_a_conversation_advances_from_what_it_knows() -> None:
-    """It keeps the newest three senders, and refuses to guess."""
+    """It keeps the newest three senders, and does not guess."""
     conversation = Conversation(2, 1)
     assert (conversation.name, conversation.other(2)) == ("1-2", 1)
-    with pytest.raises(RuntimeError):
-        conversation.advance(Message(1, 2, 1, 5, "", b""))
+    conversation.advance(Message(1, 2, 1, 5, "", b""))
+    assert conversation.head is None
     conversation.head = Head(0, 0, 1000, ())
     for seq in range(1, 6):
         conversation.advance(Message(1, 2, seq, 10 * seq, "", b""))
     assert Head(5, 50, 1000, ((1, 50), (1, 40), (1, 30))) == conversation.head
+    conversation.advance(Message(1, 2, 4, 1, "seen before", b""))
+    assert conversation.head.seq == 5

@@ -1,11 +1,13 @@
-"""Names of conversations."""
+"""Names of conversations, and keys of messages."""
 
 from __future__ import annotations
+
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.records import Message, conversation_of
+from models.records import Message, conversation_of, key_of
 
 ids = st.integers(1, 2**63 - 1)
 
@@ -21,3 +23,23 @@ def test_numbers_are_compared_as_numbers() -> None:
     """9 comes before 10."""
     assert conversation_of(10, 9) == "9-10"
     assert Message(10, 9, 1, 0, "", b"").conversation == "9-10"
+
+
+@given(sender=ids, other=ids, name=st.text(min_size=1), another=st.text(min_size=1))
+def test_a_key_is_of_one_sender_and_one_id(sender: int, other: int, name: str, another: str) -> None:
+    """Every attempt has the same key, and nothing else has it."""
+    assert len(key_of(sender, name)) == 16
+    assert (key_of(sender, name) == key_of(other, another)) == ((sender, name) == (other, another))
+
+
+@given(first=st.integers(0, 2**48 - 2), later=st.data(), rest=st.integers(0, 2**74 - 1), sender=ids)
+def test_keys_rise_with_the_time_in_the_id(first: int, later: st.DataObject, rest: int, sender: int) -> None:
+    """Where the id is a UUIDv7, however it is written."""
+    second = later.draw(st.integers(first + 1, 2**48 - 1))
+
+    def uuid7(milliseconds: int) -> UUID:
+        low = rest & (2**62 - 1)
+        return UUID(int=milliseconds << 80 | 7 << 76 | (rest >> 62) << 64 | 0b10 << 62 | low)
+
+    assert key_of(sender, str(uuid7(first))) < key_of(sender, str(uuid7(second)))
+    assert key_of(sender, uuid7(first).hex) < key_of(sender, uuid7(second).hex)

@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 from models.errors import EngineUnavailable, LimitReached
 from models.limits import ACCEPTED_DAYS, REFUSED_DAYS, decide
 from models.ports import Admission
-from storage.counters import RedisCounters, UnsuitableRedisError, redis_client
+from storage.clients import redis_client
+from storage.counters import RedisCounters, UnsuitableRedisError
 from storage.engines import Addresses
 
 DAY = 86_400

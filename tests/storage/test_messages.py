@@ -11,6 +11,7 @@ import pytest
 from models.errors import NotSent
 from models.records import Message, conversation_of
 from server import Server
+from storage.documents import alive, places
 from storage.messages import DAY, RESERVE, RETENTION, SWEEP_AFTER, MongoMessages, UnsuitableMongoError, mongo_client
 from tests.conftest import Clock, Connect
 
@@ -166,7 +167,7 @@ async def test_a_page_is_a_range_of_ids(messages: MongoMessages, pair: Pair) -> 
     name = await fill(messages, pair, 50)
     plan = await messages._database.command(
         "explain",
-        {"find": "messages", "filter": messages._alive(name, 31, 40), "sort": {"_id": 1}, "limit": 10},
+        {"find": "messages", "filter": places(name, 31, 40) | alive(0), "sort": {"_id": 1}, "limit": 10},
         verbosity="executionStats",
     )
     stats = plan["executionStats"]
@@ -216,7 +217,7 @@ async def test_the_stored_form(http_server: Server, connect: Connect, pair: Pair
     """The stored form, as docs/design.md describes it."""
     one = await connect(*pair)
     await one.say("hi", 50005)
-    document = await http_server.messages._messages.find_one({"conversation": conversation_of(*pair)})
+    document = await http_server.stores.messages._messages.find_one({"conversation": conversation_of(*pair)})
     assert {"_id", "conversation", "sender", "content", "key", "startTime", "endTime"} == set(document)
     assert {"c": conversation_of(*pair), "s": 1} == document["_id"]
     assert len(document["key"]) == 16

@@ -1,0 +1,82 @@
+"""What a client can ask for without a socket: its conversations, and their history."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tornado.web import HTTPError
+
+from handlers.base import BaseHandler
+from models.frames2 import MOST, shown
+from models.ports import Users
+from models.reader import COUNTED, Reader
+
+__all__ = ["ConversationsHandler", "HistoryHandler"]
+
+LIMIT = 50  # conversations, or messages, when the request does not say how many
+LATEST = 2**53  # the largest seq and time that every client can hold
+
+
+class _ReadingHandler(BaseHandler):
+    """What both have in common: who asks, and how long the answer may take."""
+
+    def initialize(self, reader: Reader, users: Users, timeout: float) -> None:
+        """Takes the collaborators; `timeout` in seconds."""
+        self._reader = reader
+        self._users = users
+        self._deadline = asyncio.get_running_loop().time() + timeout
+
+    def _most(self) -> int:
+        return self.int_argument("limit", LIMIT, 1, MOST) or LIMIT
+
+
+class ConversationsHandler(_ReadingHandler):
+    """GET /conversations?uid=1[&before=…][&limit=…]"""
+
+    async def get(self) -> None:
+        """The caller's conversations, those with the newest message first; `before` is the time of a message."""
+        user = self.id_argument("uid")
+        before, most = self.int_argument("before", None, 0, LATEST), self._most()
+        await self.require_active(self._users, user)
+        listed = await self._reader.conversations(user, before, most, self._deadline)
+        peers = await self._users.active(*(entry.summary.peer for entry in listed)) if listed else {}
+        data = []
+        for entry in listed:
+            peer = peers.get(entry.summary.peer)
+            data.append(
+                {
+                    "peer": {
+                        "id": entry.summary.peer,
+                        "user_name": peer.user_name if peer else "",
+                        "nick_name": peer.nick_name if peer else "",
+                        "avatar": peer.avatar if peer else "",
+                    },
+                    "last": shown(entry.summary.last),
+                    "unread": entry.unread if entry.unread <= COUNTED else f"{COUNTED}+",
+                    "received": entry.marks.received,
+                    "read": entry.marks.read,
+                    "online": entry.online,
+                }
+            )
+        self.answer(data)
+
+
+class HistoryHandler(_ReadingHandler):
+    """GET /messages?uid=1&toUid=2[&before=…|&after=…][&limit=…]"""
+
+    async def get(self) -> None:
+        """A page of a conversation, ascending; before a seq, after one, or the newest."""
+        user, peer = self.id_argument("uid"), self.id_argument("toUid")
+        before = self.int_argument("before", None, 0, LATEST)
+        after = self.int_argument("after", None, 0, LATEST)
+        if before is not None and after is not None:
+            raise HTTPError(400, "before and after exclude each other")
+        if user == peer:
+            raise HTTPError(400, "uid and toUid are the same")
+        most = self._most()
+        await self.require_active(self._users, user, peer)
+        if after is not None:
+            page = await self._reader.after(user, peer, after, most, self._deadline)
+        else:
+            page = await self._reader.before(user, peer, before, most, self._deadline)
+        self.answer({"messages": [shown(message) for message in page.messages], "complete": page.complete})

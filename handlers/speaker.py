@@ -1,0 +1,100 @@
+"""What a socket and its dialect know of each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cached_property
+from typing import Protocol
+
+from models import frames, frames2
+from models.errors import InvalidFrame
+from models.events import Event
+from models.frames import Code, Language
+from models.records import Message
+
+__all__ = ["Dialect", "Live", "Speaker"]
+
+
+class Live:
+    """A message on its way to sockets, encoded once for each dialect however many there are."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+
+    @cached_property
+    def dialect1(self) -> bytes:
+        """The frame in dialect 1."""
+        return frames.encode(Code.MESSAGE, self.message.content)
+
+    @cached_property
+    def dialect2(self) -> bytes:
+        """The frame in dialect 2."""
+        return frames2.live(self.message)
+
+
+class Speaker(Protocol):
+    """A socket, as its dialect sees it."""
+
+    @property
+    def user(self) -> int:
+        """Whose socket it is."""
+
+    @property
+    def peer(self) -> int | None:
+        """With whom it talks; None: with everybody."""
+
+    @property
+    def language(self) -> Language:
+        """The language of texts."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be written to."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether so much waits to be sent that what can be done without should be."""
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Writes a frame; False when the socket is closing, or is closed now because it takes too little."""
+
+    async def drained(self) -> None:
+        """Waits while too much waits to be sent for a long answer to go on."""
+
+    def too_slow(self) -> None:
+        """Closes the socket because more waits for it than may."""
+
+
+class Dialect(Protocol):
+    """A dialect, as its socket sees it."""
+
+    reads: bool  # delivery to it counts as read
+    watching: bool  # it tells of presence
+
+    def take(self, text: str, max_content: int) -> None:
+        """Takes a frame. Raises InvalidFrame."""
+
+    def refuse(self, text: str, error: InvalidFrame) -> None:
+        """Answers a frame that is not valid."""
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Does something when what is owed so far is paid, as far as this dialect keeps an order."""
+
+    def room(self) -> asyncio.Future[None] | None:
+        """None while there is room; else a future to be awaited before the next frame is read."""
+
+    def drop(self) -> None:
+        """Forgets what is owed."""
+
+    def deliver(self, live: Live) -> bool:
+        """Writes a message of the peer; whether the socket took it."""
+
+    def copy(self, live: Live) -> None:
+        """Writes a message that the user sent from another socket."""
+
+    def tell(self, event: Event) -> None:
+        """Tells what else the peer does."""
+
+    def present(self, peer: int, *, online: bool) -> None:
+        """Tells that the peer came online or went offline."""

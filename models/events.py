@@ -1,0 +1,34 @@
+"""What processes tell each other about a conversation. Each event is from one user, about what both talk."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from models.records import Message
+
+__all__ = ["Event", "Moved", "Stored", "Typing"]
+
+
+class Stored(Struct, frozen=True, tag="stored"):
+    """A message was stored."""
+
+    message: Message
+
+
+class Moved(Struct, frozen=True, tag="moved"):
+    """The positions of `user` in the conversation with `peer` moved forward."""
+
+    user: int
+    peer: int
+    received: int
+    read: int
+
+
+class Typing(Struct, frozen=True, tag="typing"):
+    """`user` is writing to `peer`."""
+
+    user: int
+    peer: int
+
+
+Event = Stored | Moved | Typing

@@ -1,0 +1,48 @@
+"""What an active conversation is read from the store for: where it stands, and what its users have read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from models.conversation import Conversation, Reading
+from models.limits import ACCEPTED_DAYS
+from models.ports import Messages
+from models.records import Head
+
+__all__ = ["Loader"]
+
+DAY = 86_400
+
+
+class Loader:
+    """Reads a conversation's state when it is needed and not known; `clock` returns seconds since the epoch."""
+
+    def __init__(self, messages: Messages, clock: Callable[[], float]) -> None:
+        self._messages = messages
+        self._clock = clock
+
+    async def head(self, conversation: Conversation) -> Head:
+        """Where the conversation stands; read again when it is known for too long."""
+        known = conversation.head
+        # A head whose message may have expired says nothing: `seq` goes on elsewhere then (storage/messages.py).
+        if known is None or (known.seq and known.time < (self._clock() - ACCEPTED_DAYS * DAY) * 1000):
+            head = await self._messages.head(conversation.name)
+            if conversation.head is known:  # else somebody was faster, and may know more
+                conversation.head = head
+                conversation.readings.clear()
+                if conversation.seen is None:
+                    conversation.seen = head.seq
+        if conversation.head is None:
+            raise RuntimeError("a head that was read is gone")
+        return conversation.head
+
+    async def reading(self, conversation: Conversation, reader: int) -> Reading:
+        """What one of the two has read, in dialect 1's sense."""
+        reading = conversation.readings.get(reader)
+        if reading is None:
+            bookmarks = await self._messages.bookmarks(conversation.name, reader, conversation.other(reader))
+            last = max(conversation.head.seq if conversation.head else 0, conversation.seen or 0)
+            reading = Reading(bookmarks.read, bookmarks.first_unread, last if bookmarks.first_unread else 0)
+            # Whoever asked first is right: messages may have arrived since.
+            reading = conversation.readings.setdefault(reader, reading)
+        return reading

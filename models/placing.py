@@ -1,0 +1,107 @@
+"""Step 3 of a message's way: storing it at its conversation's next place, whatever it takes to know the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from msgspec import structs
+
+from models.conversation import Conversation, Draft
+from models.errors import EngineUnavailable, LimitReached, NotSent
+from models.limits import LIMIT, REFUSED_DAYS
+from models.loading import Loader
+from models.ports import Admission, Messages
+from models.records import Head, Message
+
+__all__ = ["BACKOFF", "Placed", "Placer"]
+
+DAY = 86_400
+BACKOFF = (0.05, 1.0)  # seconds between attempts whose outcome is not known: first, and at most
+
+
+class Placed(NamedTuple):
+    """Where a message stands; `dup` says that an earlier attempt to send it had put it there."""
+
+    message: Message
+    dup: bool
+
+
+class Placer:
+    """Puts messages in their places.
+
+    `clock` returns seconds since the epoch. `found` is told of another process's message that was in the way,
+    `catch_up` fetches what the sockets have not been given yet.
+    """
+
+    def __init__(
+        self,
+        messages: Messages,
+        loader: Loader,
+        clock: Callable[[], float],
+        found: Callable[[Conversation, Message], None],
+        catch_up: Callable[[Conversation], Awaitable[None]],
+    ) -> None:
+        self._messages = messages
+        self._loader = loader
+        self._clock = clock
+        self._found = found
+        self._catch_up = catch_up
+
+    async def place(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Placed:
+        """Stores a message. Raises a ChatError only when the message is known not to be stored.
+
+        The conversation's `placing` stands until the caller has delivered the message and clears it.
+        """
+        uncertain = False
+        pause = BACKOFF[0]
+        while True:
+            if conversation.placing is None:
+                conversation.placing = await self._next(conversation, draft, admission)
+                uncertain = False
+            message = conversation.placing
+            try:
+                occupied = await self._messages.insert(message)
+            except EngineUnavailable as error:
+                if not uncertain and isinstance(error, NotSent):
+                    if draft.outcome is not None:
+                        raise
+                else:
+                    uncertain = True
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, BACKOFF[1])
+                continue
+            if occupied is None:
+                return Placed(message, dup=False)
+            standing = occupied.standing
+            if standing.key == message.key:
+                return Placed(standing, dup=not uncertain or standing.seq != message.seq)
+            conversation.placing = None
+            self._found(conversation, standing)
+
+    async def _next(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Message:
+        """The message at the place behind the last one that exists."""
+        head = await self._loader.head(conversation)
+        if conversation.seen is not None and conversation.seen < head.seq:
+            await self._catch_up(conversation)
+        if admission is not None and admission.theirs == 0 and self._exhausted(head, draft.sender):
+            raise LimitReached
+        for user in conversation.users:
+            await self._loader.reading(conversation, user)
+        head = await self._loader.head(conversation)
+        while head.seq >= head.reserved:
+            reserved = await self._messages.reserve(conversation.name, head.seq + 1)
+            head = await self._loader.head(conversation)  # others may have gone on meanwhile
+            head = conversation.head = structs.replace(head, reserved=max(reserved, head.reserved))
+        return draft.at(head.seq + 1, max(int(self._clock() * 1000), head.time))
+
+    def _exhausted(self, head: Head, sender: int) -> bool:
+        """Whether MongoDB shows that the sender's count was used up, whatever Redis remembers.
+
+        A count lives for at least 30 days after each message that it counted. Three messages of the sender
+        in that time and none of the peer's are a full count, also when Redis lost it a moment ago and another
+        process's messages were still on their way to MongoDB when it was rebuilt.
+        """
+        since = (self._clock() - REFUSED_DAYS * DAY) * 1000
+        return len(head.senders) == LIMIT and all(who == sender and when > since for who, when in head.senders)

@@ -1,0 +1,128 @@
+"""Presence: telling users that somebody with whom they have talked came online or went offline.
+
+A user is online while a socket of theirs is open in any process. Whoever sees a change tells those who watch the
+user to look again; and they look again by themselves now and then, for a process that was killed tells nobody.
+Only to somebody who has talked with a user, both having written, is anything told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import structlog
+
+from models.errors import EngineUnavailable
+from models.ports import Directory, Router, Sockets
+from models.records import conversation_of
+
+__all__ = ["Presence"]
+
+LOOKED_UP = 500  # users whose presence is asked for at once
+
+_log = structlog.get_logger(__name__)
+
+
+class Presence:
+    """Who is here, and who wants to know."""
+
+    def __init__(self, sockets: Sockets, router: Router, directory: Directory) -> None:
+        self._sockets = sockets
+        self._router = router
+        self._directory = directory
+        self._here: Counter[int] = Counter()  # sockets by user
+        self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
+        self._watching: Counter[tuple[int, int]] = Counter()
+        self._mutual: set[tuple[int, int]] = set()  # watchers and users who have both written
+        self._looking: dict[int, asyncio.Task[None]] = {}
+        self._again: set[int] = set()
+
+    def opened(self, user: int) -> None:
+        """A socket of `user` has opened."""
+        self._here[user] += 1
+        if self._here[user] == 1:
+            self._changed(user)
+
+    def closed(self, user: int) -> None:
+        """The counterpart of `opened`."""
+        self._here[user] -= 1
+        if not self._here[user]:
+            del self._here[user]
+            self._changed(user)
+
+    def watch(self, watcher: int, user: int) -> None:
+        """A socket of `watcher` wants to know when `user` comes and goes."""
+        self._watching[watcher, user] += 1
+        if self._watching[watcher, user] > 1:
+            return
+        if user not in self._watchers:
+            self._watchers[user] = {}
+            self._router.watch(user)
+        # How it is now is not news; None when that is not known yet.
+        self._watchers[user][watcher] = True if user in self._here else False if self._router.alone else None
+        self.look(user)
+
+    def unwatch(self, watcher: int, user: int) -> None:
+        """The counterpart of `watch`."""
+        self._watching[watcher, user] -= 1
+        if self._watching[watcher, user]:
+            return
+        del self._watching[watcher, user]
+        self._mutual.discard((watcher, user))
+        del self._watchers[user][watcher]
+        if not self._watchers[user]:
+            del self._watchers[user]
+            self._router.unwatch(user)
+
+    async def online(self, users: list[int]) -> set[int]:
+        """Which of these users are online, in any process."""
+        here = {user for user in users if user in self._here}
+        elsewhere = [user for user in users if user not in here]
+        return here | await self._router.online(elsewhere) if elsewhere else here
+
+    def look(self, user: int) -> None:
+        """Tells those who watch `user` how it is now, soon."""
+        if user not in self._watchers:
+            return
+        if user in self._looking:
+            self._again.add(user)
+        else:
+            self._looking[user] = asyncio.get_running_loop().create_task(self._look(user))
+
+    def look_at_all(self) -> None:
+        """Looks whether somebody came or went unnoticed."""
+        for user in tuple(self._watchers):
+            self.look(user)
+
+    def _changed(self, user: int) -> None:
+        self.look(user)
+        if not self._router.alone:
+            self._router.changed(user)
+
+    async def _look(self, user: int) -> None:
+        try:
+            while True:
+                self._again.discard(user)
+                try:
+                    await self._tell(user, user in await self.online([user]))
+                except EngineUnavailable as error:
+                    _log.debug("presence_unknown", user=user, reason=str(error))  # the next look will tell
+                if user not in self._again:
+                    break
+        finally:
+            del self._looking[user]
+
+    async def _tell(self, user: int, online: bool) -> None:
+        for watcher, told in tuple(self._watchers.get(user, {}).items()):
+            news = told is not None and told != online and await self._have_talked(watcher, user)
+            if watcher in self._watchers.get(user, {}):  # still
+                self._watchers[user][watcher] = online
+                if news:
+                    self._sockets.present(watcher, user, online=online)
+
+    async def _have_talked(self, watcher: int, user: int) -> bool:
+        if (watcher, user) not in self._mutual:
+            if not await self._directory.mutual(conversation_of(watcher, user)):
+                return False
+            self._mutual.add((watcher, user))
+        return True

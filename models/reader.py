@@ -1,0 +1,188 @@
+"""Reading: history, what is unread, positions, resuming, the list of conversations.
+
+Whatever may take long has a deadline, in the event loop's time, and raises EngineUnavailable when it has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from models.chat import Chat
+from models.errors import EngineUnavailable, InvalidFrame
+from models.events import Moved
+from models.frames2 import MOST
+from models.ports import Directory, Messages
+from models.records import Marks, Message, Summary, conversation_of
+
+__all__ = ["COUNTED", "PAGE", "PAGE_BYTES", "Listed", "Page", "Reader", "Shown"]
+
+PAGE = 10  # messages in an answer to a history request of dialect 1; the article, section 2.3.3
+PAGE_BYTES = 262_144  # of content in one answer of dialect 2; a single message may be longer
+CHUNK = 100  # messages read at once for an unread request of dialect 1
+COUNTED = 100  # unread messages are counted up to here
+COUNTS = 16  # conversations of a list that are counted at once
+
+
+class Shown(NamedTuple):
+    """A part of an answer to an unread request of dialect 1; once written, all up to `upto` counts as read."""
+
+    messages: list[Message]
+    upto: int
+
+
+class Page(NamedTuple):
+    """Messages in ascending order; `complete` says that there are no more of those that were asked for."""
+
+    messages: list[Message]
+    complete: bool
+
+
+class Listed(NamedTuple):
+    """A conversation in a user's list; `unread` is counted up to one more than COUNTED, `marks` are the peer's."""
+
+    summary: Summary
+    unread: int
+    marks: Marks
+    online: bool
+
+
+class Reader:
+    """What is asked of a chat; `answer_timeout` (seconds) bounds each further part of a long answer."""
+
+    def __init__(self, chat: Chat, messages: Messages, directory: Directory, answer_timeout: float) -> None:
+        self._chat = chat
+        self._messages = messages
+        self._directory = directory
+        self._answer_timeout = answer_timeout
+
+    # Dialect 1
+
+    async def history(self, reader: int, peer: int, before: int | None, deadline: float) -> list[Message]:
+        """The ten newest messages before a time (milliseconds; None: the newest of all), oldest first."""
+        name = conversation_of(reader, peer)
+        async with _until(deadline):
+            if before is None:
+                last = await self._messages.newest(name)
+            else:
+                last = await self._messages.last_before(name, before)
+            return await self._messages.page(name, last - PAGE + 1, last)
+
+    async def unread(self, reader: int, peer: int, deadline: float) -> AsyncGenerator[Shown, None]:
+        """Everything since the peer's first message that `reader` has not read; the newest ten if there is none.
+
+        In parts, both directions, oldest first; call `shown` with each part once it is written. The deadline is
+        for the first part.
+        """
+        conversation = self._chat.delivery.enter(reader, peer)
+        try:
+            async with _until(deadline):
+                # What this process has not delivered yet is not shown either: it is about to come by itself.
+                last = (await self._chat.loader.head(conversation)).seq
+                reading = await self._chat.loader.reading(conversation, reader)
+            if reading.first_unread is None:
+                yield Shown(await self.history(reader, peer, None, deadline), reading.read)
+                return
+            for first in range(reading.first_unread, last + 1, CHUNK):
+                upto = min(first + CHUNK - 1, last)
+                async with _until(deadline):
+                    messages = await self._messages.page(conversation.name, first, upto)
+                yield Shown(messages, upto)
+                deadline = asyncio.get_running_loop().time() + self._answer_timeout
+        finally:
+            self._chat.delivery.forget(conversation)
+
+    def shown(self, reader: int, peer: int, upto: int) -> None:
+        """Marks everything up to `upto` as read by `reader`, who was shown it."""
+        conversation = self._chat.delivery.enter(reader, peer)
+        reading = conversation.readings.get(reader)
+        if reading is not None and reading.read < upto:
+            reading.shown(upto, conversation.head.seq if conversation.head else upto)
+            self._messages.mark_read(conversation.name, reader, reading.read)
+            self._chat.delivery.tell(Moved(reader, peer, reading.read, reading.read))
+        self._chat.delivery.forget(conversation)
+
+    # Dialect 2
+
+    async def before(self, reader: int, peer: int, seq: int | None, most: int, deadline: float) -> Page:
+        """The last messages before `seq`, or of all."""
+        async with _until(deadline):
+            messages = await self._messages.before(conversation_of(reader, peer), seq, most + 1)
+        newest_first = _cut(messages[::-1], most)
+        return Page(newest_first.messages[::-1], newest_first.complete)
+
+    async def after(self, reader: int, peer: int, seq: int, most: int, deadline: float) -> Page:
+        """The first messages after `seq`."""
+        async with _until(deadline):
+            return _cut(await self._messages.after(conversation_of(reader, peer), seq, most + 1), most)
+
+    async def first_unread(self, reader: int, peer: int, deadline: float) -> Page:
+        """The first messages of the peer that `reader` has not read."""
+        async with _until(deadline):
+            found = await self._messages.unread(conversation_of(reader, peer), reader, peer, MOST + 1)
+        return _cut(found, MOST)
+
+    async def resume(self, reader: int, peer: int, seq: int, most: int, deadline: float) -> Page:
+        """What came after `seq`. Raises InvalidFrame for a `seq` that does not exist yet."""
+        async with _until(deadline):
+            await self._exists(reader, peer, seq)
+        return await self.after(reader, peer, seq, most, deadline)
+
+    async def mark(self, reader: int, peer: int, wanted: Marks, deadline: float) -> Marks:
+        """Moves the positions of `reader` forward; where they are then. Raises InvalidFrame as `resume` does."""
+        async with _until(deadline):
+            await self._exists(reader, peer, max(wanted.received, wanted.read))
+            marks, moved = await self._messages.mark(conversation_of(reader, peer), reader, wanted)
+        if moved:
+            self._chat.delivery.moved(Moved(reader, peer, marks.received, marks.read))
+        return marks
+
+    async def conversations(self, user: int, before: int | None, most: int, deadline: float) -> list[Listed]:
+        """The user's conversations, newest first; `before` (milliseconds) as the time of the last message."""
+        counts = asyncio.Semaphore(COUNTS)
+
+        async def listed(summary: Summary) -> Listed:
+            name = summary.last.conversation
+            async with counts:
+                unread = await self._messages.unread_count(name, user, summary.peer, COUNTED + 1)
+                marks = await self._messages.marks(name, summary.peer)
+            return Listed(summary, unread, marks, summary.mutual and summary.peer in online)
+
+        async with _until(deadline):
+            summaries = await self._directory.conversations(user, before, most)
+            try:
+                online = await self._chat.presence.online([s.peer for s in summaries if s.mutual])
+            except EngineUnavailable:  # then nobody is known to be
+                online = set()
+            return list(await asyncio.gather(*map(listed, summaries)))
+
+    async def _exists(self, reader: int, peer: int, seq: int) -> None:
+        """Raises InvalidFrame unless `seq` is 0 or was given to a message once."""
+        conversation = self._chat.delivery.enter(reader, peer)
+        try:
+            if seq > (conversation.seen or 0) and seq > (await self._messages.head(conversation.name)).seq:
+                raise InvalidFrame(f"seq {seq} is from the future")
+        finally:
+            self._chat.delivery.forget(conversation)
+
+
+def _cut(messages: list[Message], most: int) -> Page:
+    """The first messages, as many as fit into one answer."""
+    size = 0
+    for index, message in enumerate(messages[:most]):
+        size += len(message.content.encode())
+        if size > PAGE_BYTES and index:
+            return Page(messages[:index], complete=False)
+    return Page(messages[:most], complete=len(messages) <= most)
+
+
+@asynccontextmanager
+async def _until(deadline: float) -> AsyncIterator[None]:
+    """Raises EngineUnavailable when the work inside is not done at the deadline."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise EngineUnavailable("storage", "no answer in time") from None

@@ -1,0 +1,25 @@
+"""Ending tasks."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["end"]
+
+AGAIN_AFTER = 0.1  # seconds until a task that did not end is cancelled again
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancels tasks and waits for their end; what they raise is dropped.
+
+    Again and again, since on Python 3.11 asyncio.wait_for, which redis-py writes with, may lose a cancellation
+    (https://github.com/python/cpython/issues/86296).
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=AGAIN_AFTER)
+        for task in done:
+            if not task.cancelled():
+                task.exception()

@@ -1,0 +1,83 @@
+"""How messages lie in MongoDB: documents, places, ranges of places, and how long they live.
+
+A message's place is its `_id` = {c: conversation, s: seq}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import Binary, Int64
+from pymongo.errors import PyMongoError, ServerSelectionTimeoutError, WaitQueueTimeoutError
+
+from models.errors import EngineUnavailable, NotSent
+from models.records import Message
+
+__all__ = ["DAY", "RETENTION", "Document", "alive", "document_of", "message_of", "place", "places", "translated"]
+
+DAY = 86_400_000  # milliseconds, as all times here
+RETENTION = 90 * DAY  # three months of thirty days, as the article counts them (section 2.5.1)
+HOUR = 3_600_000  # expiry dates are rounded up to it: equal dates keep the TTL index small
+
+Document = dict[str, Any]
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The driver's errors as ours; what never left this process is NotSent."""
+    try:
+        yield
+    except (ServerSelectionTimeoutError, WaitQueueTimeoutError) as error:
+        raise NotSent("mongodb", type(error).__name__) from error
+    except PyMongoError as error:
+        raise EngineUnavailable("mongodb", f"{type(error).__name__}: {error}") from error
+
+
+def place(conversation: str, seq: int) -> Document:
+    """The `_id` of a message."""
+    return {"c": conversation, "s": Int64(seq)}
+
+
+def places(conversation: str, first: int = 0, last: int | None = None) -> Document:
+    """The query for all places from `first` to `last`."""
+    end = 2**63 - 1 if last is None else last
+    return {"_id": {"$gte": place(conversation, first), "$lte": place(conversation, end)}}
+
+
+def alive(now: float) -> Document:
+    """The query for messages that have not expired; `now` in seconds since the epoch."""
+    return {"startTime": {"$gt": int(now * 1000) - RETENTION}}
+
+
+def document_of(message: Message) -> Document:
+    """The document that keeps a message."""
+    document = {
+        "_id": place(message.conversation, message.seq),
+        "conversation": message.conversation,
+        "sender": Int64(message.sender),
+        "content": message.content,
+        "key": Binary(message.key),
+        "startTime": Int64(message.time),
+        "endTime": datetime.fromtimestamp(-(-(message.time + RETENTION) // HOUR) * HOUR // 1000, UTC),
+    }
+    if message.id:
+        document["id"] = message.id
+    return document
+
+
+def message_of(document: Mapping[str, Any]) -> Message:
+    """The message that a document keeps."""
+    one, other = (int(user) for user in document["conversation"].split("-"))
+    sender = int(document["sender"])
+    return Message(
+        sender=sender,
+        recipient=other if sender == one else one,
+        seq=int(document["_id"]["s"]),
+        time=int(document["startTime"]),
+        content=document["content"],
+        key=bytes(document["key"]),
+        id=document.get("id", ""),
+    )

@@ -1,0 +1,124 @@
+"""GET /conversations and GET /messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from server import Server
+from tests.clients import RawSocket
+from tests.conftest import Connect, Connect2
+
+
+async def get(server: Server, path: str) -> tuple[int, Any]:
+    raw = await RawSocket.open(server.port)
+    try:
+        status, body = await raw.request(path)
+    finally:
+        raw.abort()
+    envelope = json.loads(body)
+    assert (list(envelope), envelope["status"]) == (["status", "data", "msg", "error"], status)
+    return status, envelope["data"] if status == 200 else envelope["error"]
+
+
+async def test_the_list(connect2: Connect2, http_server: Server, people: Callable[[int], list[int]]) -> None:
+    """Peer, last message, unread count, the peer's positions, online; newest first, in pages."""
+    me, a, b, c = people(4)
+    for peer, texts in ((a, ["1", "2"]), (b, ["3"]), (c, ["4"])):
+        socket = await connect2(peer, me)
+        for text in texts:
+            await socket.say(text, 50005)
+        if peer == b:
+            mine = await connect2(me, b)
+            await mine.say("answer", 50004)
+            await socket.ask(4, read=2)
+    status, listed = await get(http_server, f"/conversations?uid={me}")
+    assert status == 200
+    assert [entry["peer"]["id"] for entry in listed] == [c, b, a]
+    assert [entry["unread"] for entry in listed] == [1, 1, 2]
+    assert [entry["online"] for entry in listed] == [False, True, False]  # only who has been answered is shown
+    assert [entry["last"]["content"] for entry in listed] == ["4", "answer", "2"]
+    assert (listed[1]["received"], listed[1]["read"]) == (2, 2)
+    assert listed[0]["peer"]["user_name"]
+    _, first = await get(http_server, f"/conversations?uid={me}&limit=1")
+    _, rest = await get(http_server, f"/conversations?uid={me}&before={first[0]['last']['time']}")
+    assert [entry["peer"]["id"] for entry in first + rest] == [c, b, a]
+    assert await get(http_server, f"/conversations?uid={a}&limit=1") == (200, [dict(listed[2], **own(me, listed[2]))])
+
+
+def own(me: int, entry: dict[str, Any]) -> dict[str, Any]:
+    """The same conversation, seen from its other side."""
+    return {"peer": dict(entry["peer"], id=me, user_name=ANYTHING), "unread": 0}
+
+
+class _Anything:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+ANYTHING = _Anything()
+
+
+async def test_unread_counts_stop_at_a_hundred(
+    connect2: Connect2, connect: Connect, http_server: Server, people: Callable[[int], list[int]]
+) -> None:
+    """Exact to 100, then "100+"."""
+    me, a = people(2)
+    old = await connect(me, a)
+    sender = await connect2(a, me)
+    await old.say("hello", 50004)
+    old.close()
+    for name in [await sender.write(1, content=str(number)) for number in range(100)]:
+        await sender.answer(name)
+    _, listed = await get(http_server, f"/conversations?uid={me}")
+    assert listed[0]["unread"] in (99, 100)  # the first may still have met the old socket
+    for number in range(2):
+        await sender.say(str(number))
+    _, listed = await get(http_server, f"/conversations?uid={me}")
+    assert listed[0]["unread"] == "100+"
+
+
+async def test_history(connect2: Connect2, http_server: Server, pair: tuple[int, int]) -> None:
+    """As type 2 shows it."""
+    one, two = await connect2(*pair), await connect2(*pair[::-1])
+    await one.say("a", 50004)
+    await two.say("b", 50004)
+    for number in range(5):
+        await one.say(str(number), 50004)
+    for query, seqs, complete in (
+        ("", [1, 2, 3, 4, 5, 6, 7], True),
+        ("&limit=2", [6, 7], False),
+        ("&before=3", [1, 2], True),
+        ("&after=5", [6, 7], True),
+        ("&after=1&limit=2", [2, 3], False),
+    ):
+        status, data = await get(http_server, f"/messages?uid={pair[1]}&toUid={pair[0]}{query}")
+        assert (status, [m["seq"] for m in data["messages"]], data["complete"]) == (200, seqs, complete)
+    shown = data["messages"][0]
+    assert (shown["from"], shown["to"], shown["content"]) == (str(pair[1]), str(pair[0]), "b")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/conversations", 400),
+        ("/conversations?uid=x", 400),
+        ("/conversations?uid=4000000000", 404),
+        ("/conversations?uid=1&limit=0", 400),
+        ("/conversations?uid=1&limit=101", 400),
+        ("/conversations?uid=1&before=-1", 400),
+        ("/messages?uid=1", 400),
+        ("/messages?uid=1&toUid=1", 400),
+        ("/messages?uid=1&toUid=4000000000", 404),
+        ("/messages?uid=1&toUid=2&before=1&after=1", 400),
+        ("/messages?uid=1&toUid=2&after=99999999999999999999", 400),
+    ],
+)
+async def test_bad_requests(http_server: Server, path: str, status: int) -> None:
+    """Answered in the envelope, with the field named."""
+    assert (await get(http_server, path))[0] == status

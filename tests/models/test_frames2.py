@@ -1,0 +1,81 @@
+"""Dialect 2's frames: what is read, what is refused, what is written."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import frames2
+from models.errors import InvalidFrame
+from models.events import Moved
+from models.frames import Code
+from models.records import Marks, Message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        '{"type":"1"}',
+        '{"type":0}',
+        '{"type":1,"id":""}',
+        '{"type":1,"id":"a","id":"b"}',
+        '{"type":1,"i\\u0064":"a","id":"b"}',
+        '{"type":1,"content":"\\ud800"}',
+        '{"type":1,"content":"123456"}',
+        '{"type":2,"before":1.5}',
+        '{"type":2,"before":9007199254740993}',
+        '{"type":2,"limit":0}',
+        '{"type":6,"after":{"2":-1}}',
+        '{"type":6,"after":{"2":1,"2":2}}',
+    ],
+)
+def test_what_is_no_frame(text: str) -> None:
+    """Everything that is not exactly a request is refused."""
+    with pytest.raises(InvalidFrame):
+        frames2.decode2(text, 5)
+
+
+@given(st.text())
+def test_any_text_is_a_frame_or_refused(text: str) -> None:
+    """Nothing else is raised, and the id of garbage is looked for safely."""
+    try:
+        frames2.decode2(text, 5)
+    except InvalidFrame:
+        frames2.id_in(text)
+
+
+@given(st.text(min_size=1, max_size=64), st.text(max_size=50))
+def test_what_a_client_says_is_read(name: str, content: str) -> None:
+    """Ids and contents are any text."""
+    request = frames2.decode2(json.dumps({"type": 1, "id": name, "content": content}), 50)
+    assert (request.id, request.content) == (name, content)
+
+
+def test_what_is_not_set_does_not_appear() -> None:
+    """The fields of each frame, in their order."""
+    message = Message(1, 2, 42, 1000, "hi", b"", "k1")
+    shown = '{"from":"1","to":"2","seq":42,"time":1000,"content":"hi","id":"k1"}'
+    expected = {
+        frames2.answer(Code.ONLINE, "en", None): '{"from":"","code":50004,"content":"stored, the other is online"}',
+        frames2.answer(Code.MOVED, "zh", "r", marks=Marks(2, 0)): (
+            '{"from":"","code":50007,"content":"","id":"r","received":2,"read":0}'
+        ),
+        frames2.live(message): '{"from":"1","code":50001,"content":"hi","to":"2","id":"k1","seq":42,"time":1000}',
+        frames2.live(msgspec.structs.replace(message, id="")): (
+            '{"from":"1","code":50001,"content":"hi","to":"2","seq":42,"time":1000}'
+        ),
+        frames2.page(None, [], complete=True): '{"from":"","code":50002,"content":"","messages":[],"complete":true}',
+        frames2.page("q", [message], complete=False, more=["2"]): (
+            '{"from":"","code":50002,"content":"","id":"q","messages":[' + shown + '],"complete":false,"more":["2"]}'
+        ),
+        frames2.moved(Moved(2, 1, 42, 40)): '{"from":"2","code":50007,"content":"","to":"1","received":42,"read":40}',
+        frames2.typing(2, 1): '{"from":"2","code":50008,"content":"","to":"1"}',
+        frames2.presence(2, 1, online=False): '{"from":"2","code":50009,"content":"","to":"1","online":false}',
+    }
+    assert list(expected.values()) == [frame.decode() for frame in expected]
+    assert json.loads(shown) == frames2.shown(message)

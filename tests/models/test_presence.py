@@ -1,0 +1,116 @@
+"""Presence: told when it changes, to those who have talked, whoever sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from handlers.socket import ChatSocket
+from models.errors import EngineUnavailable
+from server import Server
+from tests.clients import until
+from tests.conftest import Connect, Connect2
+
+Pair = tuple[int, int]
+
+
+async def meet(connect2: Connect2, one: int, other: int) -> None:
+    """Lets both write to each other, and go."""
+    a, b = await connect2(one, other), await connect2(other, one)
+    await a.say("hello", 50004)
+    await b.say("hello", 50004)
+    before = ChatSocket.count() - 2
+    a.close()
+    b.close()
+    await until(lambda: ChatSocket.count() == before)
+
+
+async def test_coming_and_going(connect2: Connect2, connect: Connect, pair: Pair) -> None:
+    """Told with the first socket and the last one; devices in between are no news."""
+    await meet(connect2, *pair)
+    one = await connect2(*pair)
+    phone = await connect(*pair[::-1])  # in whatever dialect
+    frame = await one.receive(50009, online=True)
+    assert frame["from"] == str(pair[1])
+    laptop = await connect2(*pair[::-1])
+    phone.close()
+    await until(lambda: ChatSocket.count() == 2)
+    assert await one.silent()
+    await one.say("still there?", 50004)
+    await laptop.receive(50001)
+    laptop.close()
+    await one.receive(50009, online=False)
+
+
+async def test_a_new_socket_before_the_old_one_closes(connect2: Connect2, pair: Pair) -> None:
+    """Reconnecting is no news, and leaves the user reachable."""
+    await meet(connect2, *pair)
+    one = await connect2(*pair)
+    old = await connect2(*pair[::-1])
+    await one.receive(50009, online=True)
+    new = await connect2(*pair[::-1])
+    old.close()
+    await until(lambda: ChatSocket.count() == 2)
+    await one.say("hi", 50004)
+    await new.receive(50001)
+    assert await one.silent()
+
+
+async def test_only_to_those_who_have_talked(connect2: Connect2, pair: Pair) -> None:
+    """A stranger who wrote, and got no answer, learns nothing; after the answer everything."""
+    one = await connect2(*pair)
+    await one.say("hello?", 50005)
+    two = await connect2(*pair[::-1])
+    two.close()
+    await until(lambda: ChatSocket.count() == 1)
+    assert await one.silent()
+    two = await connect2(*pair[::-1])
+    await two.say("hello", 50004)
+    await one.receive(50001)
+    two.close()
+    await one.receive(50009, online=False)
+
+
+async def test_an_inbox_is_told_of_all(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
+    """Of everybody with whom its user has talked."""
+    me, a, b, stranger = people(4)
+    for peer in (a, b):
+        await meet(connect2, me, peer)
+    inbox = await connect2(me)
+    await inbox.ask(2, to=str(a))
+    there = await connect2(a, stranger)
+    await inbox.receive(50009, online=True, **{"from": str(a)})
+    await connect2(stranger, a)
+    await connect2(b)
+    await inbox.receive(50009, online=True, **{"from": str(b)})
+    there.close()
+    await inbox.receive(50009, online=False, **{"from": str(a)})
+
+
+async def test_what_could_not_be_told_is_told_later(
+    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the two have talked was not known for a moment."""
+    await meet(connect2, *pair)
+    one = await connect2(*pair)
+    asked = []
+
+    async def away(name: str) -> bool:
+        asked.append(name)
+        raise EngineUnavailable("mongodb", "away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http_server.stores.messages.directory, "mutual", away)
+        await connect2(*pair[::-1])
+        await until(lambda: asked)
+    http_server.chat.presence.look_at_all()
+    await one.receive(50009, online=True)
+
+
+async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pair) -> None:
+    """When everybody has gone."""
+    await meet(connect2, *pair)
+    presence = http_server.chat.presence
+    await until(lambda: not presence._looking)
+    assert not (presence._here or presence._watchers or presence._watching or presence._mutual)

@@ -1,0 +1,223 @@
+"""The other processes: several routers on one real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from models.errors import EngineUnavailable
+from models.events import Event, Moved, Stored, Typing
+from models.records import Message, key_of
+from storage.clients import redis_client, subscriber_client
+from storage.engines import Addresses, PrivateEngines
+from storage.router import RedisRouter
+from tests.clients import until
+
+ANN, BOB = 7, 9
+
+
+class Ear:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.channels: list[tuple[int, int]] = []
+        self.changes: list[int] = []
+        self.interruptions = 0
+
+    def arrived(self, event: Event) -> None:
+        self.events.append(event)
+
+    def followed(self, user: int, peer: int) -> None:
+        self.channels.append((user, peer))
+
+    def changed(self, user: int) -> None:
+        self.changes.append(user)
+
+    def interrupted(self) -> None:
+        self.interruptions += 1
+
+
+class Process(NamedTuple):
+    """What one process has of it."""
+
+    router: RedisRouter
+    ear: Ear
+
+
+Start = Callable[[], Awaitable[Process]]
+
+
+@pytest.fixture
+def prefix() -> str:
+    """The test's own channels."""
+    return "test-" + secrets.token_hex(4)
+
+
+@pytest.fixture
+def start(io_loop: IOLoop, addresses: Addresses, prefix: str) -> Iterator[Start]:
+    """Starts processes."""
+    started: list[tuple[RedisRouter, object, object]] = []
+
+    async def start_one() -> Process:
+        client = redis_client(addresses.redis, timeout=5, connections=4)
+        subscriber = subscriber_client(addresses.redis, timeout=5)
+        router, ear = RedisRouter(client, subscriber, prefix), Ear()
+        started.append((router, client, subscriber))
+        await router.start(ear)
+        return Process(router, ear)
+
+    async def stop() -> None:
+        for router, client, subscriber in started:
+            await router.close()
+            await client.aclose()
+            await subscriber.aclose()
+
+    yield start_one
+    io_loop.run_sync(stop)
+
+
+def message(seq: int, content: str = "hi") -> Message:
+    """What Ann writes to Bob."""
+    return Message(ANN, BOB, seq, 1000 + seq, content, key_of(ANN, str(seq)), str(seq))
+
+
+async def follow(process: Process, user: int, peer: int) -> None:
+    """Follows, and waits until it is so."""
+    process.router.follow(user, peer)
+    await until(lambda: (user, peer) in process.ear.channels)
+
+
+async def test_one_process_is_alone_until_there_is_another(start: Start) -> None:
+    """Known at once to both, and again when one has gone."""
+    first = await start()
+    assert first.router.alone
+    second = await start()
+    assert not second.router.alone
+    await until(lambda: not first.router.alone)
+    await second.router.close()
+    await until(lambda: first.router.alone)
+
+
+async def test_what_happens_reaches_those_who_follow(start: Start) -> None:
+    """In order, once each, also where several channels lead to a process; not those who do not, nor oneself."""
+    here, pair, inbox, both, stranger = [await start() for _ in range(5)]
+    await follow(here, ANN, BOB)
+    await follow(pair, BOB, ANN)
+    await follow(inbox, BOB, 0)
+    await follow(both, BOB, ANN)
+    await follow(both, BOB, 0)
+    await follow(stranger, ANN, 11)
+    events = [Stored(message(seq)) for seq in range(1, 4)] + [Typing(ANN, BOB), Moved(ANN, BOB, 3, 2)]
+    for event in events:
+        here.router.tell(event)
+    for process in (pair, inbox, both):
+        await until(lambda ear=process.ear: len(ear.events) >= len(events))
+        assert process.ear.events == events
+    assert here.ear.events == stranger.ear.events == []
+
+
+async def test_whether_the_peer_is_there(start: Start) -> None:
+    """A socket of the sender elsewhere is none of the recipient's; one's own does not count."""
+    here, there = await start(), await start()
+    await follow(there, ANN, BOB)
+    await follow(here, BOB, ANN)
+    assert not await here.router.reach(message(1))
+    assert not await here.router.reaches(BOB, ANN)
+    await follow(there, BOB, 0)
+    assert await here.router.reach(message(2))
+    assert await here.router.reaches(BOB, ANN)
+    there.router.unfollow(BOB, 0)
+    await until(lambda: not there.router._unsettled(f"inbox:{BOB}"))
+    assert not await here.router.reach(message(3))
+
+
+async def test_many_at_once_keep_their_order(start: Start) -> None:
+    """However they are gathered into calls."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    for seq in range(1, 1001):
+        here.router.tell(Stored(message(seq)))
+    await until(lambda: len(there.ear.events) == 1000)
+    assert [event.message.seq for event in there.ear.events] == list(range(1, 1001))
+
+
+async def test_who_is_online_elsewhere(start: Start) -> None:
+    """Told to those who watch; two sockets are one user, and one's own process is not elsewhere."""
+    here, there = await start(), await start()
+    here.router.watch(BOB)
+    await until(lambda: not here.router._unsettled(f"watch:{BOB}"))
+    here.router.follow(ANN, BOB)
+    there.router.follow(BOB, ANN)
+    there.router.follow(BOB, 0)
+    assert await here.router.online([ANN, BOB]) in (set(), {BOB})
+    await until(lambda: not there.router._unsettled(f"here:{BOB}"))
+    assert await here.router.online([ANN, BOB]) == {BOB}
+    there.router.changed(BOB)
+    there.router.changed(ANN)  # nobody watches
+    there.router.changed(BOB)
+    await until(lambda: here.ear.changes == [BOB, BOB])
+    there.router.unfollow(BOB, ANN)
+    there.router.unfollow(BOB, 0)
+    await until(lambda: not there.router._unsettled(f"here:{BOB}"))
+    assert await here.router.online([ANN, BOB]) == set()
+
+
+async def test_a_subscription_that_breaks(start: Start) -> None:
+    """It is made anew with all its channels, and whoever listens is told that something may be missing."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    assert there.ear.interruptions == 1
+    there.ear.channels.clear()
+    await here.router._client.client_kill_filter(_type="pubsub")
+    await until(lambda: there.ear.interruptions == here.ear.interruptions == 2)
+    await until(lambda: (BOB, ANN) in there.ear.channels)
+    assert await here.router.reach(message(1))
+    await until(lambda: there.ear.events == [Stored(message(1))])
+
+
+async def test_what_is_not_ours_on_a_channel(start: Start, prefix: str) -> None:
+    """Left lying; what comes after it is heard."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    for data in (b"", b"hello", b"\xc1", b"\x93\xa1x\x01\x80"):
+        await here.router._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
+    here.router.tell(Typing(ANN, BOB))
+    await until(lambda: there.ear.events == [Typing(ANN, BOB)])
+
+
+async def test_a_redis_that_hangs(start: Start, engines: PrivateEngines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message waits for it, the next ones do not; that it is back is noticed, and that something may be missing."""
+    monkeypatch.setattr("storage.router.HEARTBEAT", 0.5)
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    os.kill(engines.pids["redis"], signal.SIGSTOP)
+    try:
+        assert not await here.router.reach(message(1))
+        assert not any(await asyncio.gather(*(here.router.reach(message(seq)) for seq in range(2, 10))))
+        await until(lambda: not here.router._connected)
+        assert not here.router.alone
+        assert not await here.router.reaches(BOB, ANN)
+        with pytest.raises(EngineUnavailable):
+            await here.router.online([BOB])
+    finally:
+        os.kill(engines.pids["redis"], signal.SIGCONT)
+    await until(lambda: here.router._connected and there.router._connected)
+    await until(lambda: there.ear.interruptions == 2)
+    await until(lambda: (BOB, ANN) in there.ear.channels[1:])
+    assert await here.router.reach(message(10))
+    await until(lambda: there.ear.events and there.ear.events[-1] == Stored(message(10)))
+
+
+async def test_nobody_there(tmp_path: object) -> None:
+    """A server does not start without Redis."""
+    url = f"unix://{tmp_path}/nobody.sock"
+    with pytest.raises(EngineUnavailable, match="redis"):
+        await RedisRouter(redis_client(url, 1, 2), subscriber_client(url, 1), "x").start(Ear())
