@@ -40,6 +40,11 @@ class ServerProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def kill(self) -> None:
+        """Makes sure that it does not run any more."""
+        self.process.kill()
+        self.process.communicate()
+
     def end(self) -> int:
         """Ends it as an operator does; the exit status."""
         if self.process.poll() is None:

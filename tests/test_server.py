@@ -21,8 +21,9 @@ from config import SettingsError, load
 from server import _allow_open_files, _masked
 from storage.engines import Addresses
 from tests.clients import Client, RawSocket
+from tests.conftest import StartServer
 from tests.database import mysql_connection
-from tests.processes import ROOT, ServerProcess
+from tests.processes import ROOT
 
 
 @pytest.fixture
@@ -61,11 +62,11 @@ async def history(client: Client, count: int) -> list[str]:
 
 
 @pytest.mark.gen_test(timeout=55)
-async def test_the_embedded_default(data_dir: Path, greeted: Greet) -> None:
+async def test_the_embedded_default(start_server: StartServer, data_dir: Path, greeted: Greet) -> None:
     """From an empty directory: users 1 and 2 are there; a second server is refused; kill -9 loses nothing."""
-    first = ServerProcess(f"--data-dir={data_dir}")
+    first = start_server(f"--data-dir={data_dir}")
     port = first.ready()
-    second = ServerProcess(f"--data-dir={data_dir}")
+    second = start_server(f"--data-dir={data_dir}")
     status, errors = second.failed()
     assert (status, f"{data_dir} is in use by another server" in errors) == (1, True)
 
@@ -81,7 +82,7 @@ async def test_the_embedded_default(data_dir: Path, greeted: Greet) -> None:
     first.signal(signal.SIGKILL)
     first.failed()
 
-    third = ServerProcess(f"--data-dir={data_dir}")
+    third = start_server(f"--data-dir={data_dir}")
     port = third.ready()
     two = await greeted(port, 2, 1)
     await two.send(2)
@@ -93,9 +94,11 @@ async def test_the_embedded_default(data_dir: Path, greeted: Greet) -> None:
 
 
 @pytest.mark.gen_test(timeout=55)
-async def test_drain_under_load(addresses: Addresses, pair: tuple[int, int], greeted: Greet) -> None:
+async def test_drain_under_load(
+    start_server: StartServer, addresses: Addresses, pair: tuple[int, int], greeted: Greet
+) -> None:
     """SIGTERM: 50003, then 1001, exit 0 in time, and every acknowledged message is stored."""
-    server = ServerProcess(*external(addresses))
+    server = start_server(*external(addresses))
     port = server.ready()
     one, two = await greeted(port, *pair), await greeted(port, *reversed(pair))
     await two.say("hello", 50004)
@@ -119,7 +122,7 @@ async def test_drain_under_load(addresses: Addresses, pair: tuple[int, int], gre
     assert (one.connection.close_code, told[-1]) == (1001, 50003)
     assert server.failed()[0] == 0
 
-    again = ServerProcess(*external(addresses))
+    again = start_server(*external(addresses))
     two = await greeted(again.ready(), *reversed(pair))
     await two.send(3)
     newest = -1
@@ -134,9 +137,11 @@ def external(addresses: Addresses) -> list[str]:
 
 
 @pytest.mark.gen_test(timeout=55)
-async def test_a_second_sigterm_ends_at_once(addresses: Addresses, pair: tuple[int, int]) -> None:
+async def test_a_second_sigterm_ends_at_once(
+    start_server: StartServer, addresses: Addresses, pair: tuple[int, int]
+) -> None:
     """For whoever cannot wait for the drain."""
-    server = ServerProcess(*external(addresses))
+    server = start_server(*external(addresses))
     port = server.ready()
     raw = await RawSocket.upgraded(port, *pair)  # never answers the closing
     server.signal(signal.SIGTERM)
@@ -147,12 +152,14 @@ async def test_a_second_sigterm_ends_at_once(addresses: Addresses, pair: tuple[i
     raw.abort()
 
 
-def test_an_external_database_gets_no_users(addresses: Addresses, database: pymysql.Connection) -> None:
+def test_an_external_database_gets_no_users(
+    start_server: StartServer, addresses: Addresses, database: pymysql.Connection
+) -> None:
     """The article's two users are for the embedded default alone."""
     with database.cursor() as cursor:
         cursor.execute("CREATE DATABASE empty CHARACTER SET utf8mb4")
     mysql = addresses.mysql.replace("/tandem?", "/empty?")
-    server = ServerProcess(f"--mongo={addresses.mongo}", f"--redis={addresses.redis}", f"--mysql={mysql}")
+    server = start_server(f"--mongo={addresses.mongo}", f"--redis={addresses.redis}", f"--mysql={mysql}")
     server.ready()
     assert server.end() == 0
     with mysql_connection(addresses.mysql, "empty") as connection, connection.cursor() as cursor:
@@ -161,7 +168,7 @@ def test_an_external_database_gets_no_users(addresses: Addresses, database: pymy
 
 
 @pytest.mark.parametrize("name", ["mongo", "redis", "mysql"])
-def test_an_engine_away_at_start(name: str, addresses: Addresses) -> None:
+def test_an_engine_away_at_start(start_server: StartServer, name: str, addresses: Addresses) -> None:
     """Which one, where it was looked for, without the password; non-zero, soon."""
     urls = addresses._asdict() | {
         name: {
@@ -170,7 +177,7 @@ def test_an_engine_away_at_start(name: str, addresses: Addresses) -> None:
             "mysql": "mysql://user:secret@127.0.0.1:9/tandem",
         }[name]
     }
-    server = ServerProcess(*external(Addresses(**urls)), "--engine-timeout=1")
+    server = start_server(*external(Addresses(**urls)), "--engine-timeout=1")
     status, errors = server.failed()
     assert status == 1
     assert "cannot start" in errors
@@ -180,12 +187,12 @@ def test_an_engine_away_at_start(name: str, addresses: Addresses) -> None:
     assert "Traceback" not in errors
 
 
-def test_a_port_in_use(addresses: Addresses) -> None:
+def test_a_port_in_use(start_server: StartServer, addresses: Addresses) -> None:
     """Says which, and which flag to change."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = ServerProcess(*external(addresses), f"--port={taken.getsockname()[1]}")
+        server = start_server(*external(addresses), f"--port={taken.getsockname()[1]}")
         status, errors = server.failed()
     assert (status, f"port {taken}" in errors or "--port" in errors) == (1, True)
 
@@ -200,10 +207,10 @@ def test_flags_that_cannot_be_used(flag: str) -> None:
 @pytest.mark.parametrize(
     ("name", "url"), [("--mongo", "mongodb://"), ("--redis", "http://x"), ("--mysql", "mysql://x")]
 )
-def test_urls_that_are_none(name: str, url: str, addresses: Addresses) -> None:
+def test_urls_that_are_none(start_server: StartServer, name: str, url: str, addresses: Addresses) -> None:
     """Status 2, naming the flag."""
     urls = addresses._asdict() | {name.removeprefix("--"): url}
-    status, errors = ServerProcess(*external(Addresses(**urls))).failed()
+    status, errors = start_server(*external(Addresses(**urls))).failed()
     assert (status, f"server.py: {name}: " in errors) == (2, True)
 
 
