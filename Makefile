@@ -5,12 +5,14 @@ PORT ?= 3000
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check clean
+.PHONY: help setup tools run test check clean
 
 help:  ## show this list
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
 
 setup: .venv/runtime .engines/ready  ## virtual environment and engines, below the checkout, without root
+
+tools: .venv/dev  ## what tests, checks and the README's walk-through need besides
 
 run: setup  ## set up what is missing, then start the server on port 3000 (PORT=… for another)
 	@exec .venv/bin/python server.py --port=$(PORT)
@@ -28,14 +30,15 @@ clean:  ## remove what setup brought; data/ stays
 	@rm -rf .venv .engines
 
 # Each marker is written last, so an interrupted set-up is repeated.
-.venv/bin/python:
+.venv/made:
 	@echo "setup: making the virtual environment in .venv"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "setup: failed: Tandem needs Python 3.11 or later; name one with make PYTHON=python3.x" >&2; exit 1; }
-	@$(PYTHON) -m venv .venv || \
+	@$(PYTHON) -m venv --clear .venv || \
 	  { rm -rf .venv; echo "setup: failed: install the venv module (Debian: apt-get install python3-venv) and try again" >&2; exit 1; }
+	@touch $@
 
-.venv/runtime: requirements.txt | .venv/bin/python
+.venv/runtime: requirements.txt .venv/made
 	@echo "setup: installing what the server needs (requirements.txt, from PyPI)"
 	@$(PIP) install -q -r requirements.txt || \
 	  { echo "setup: failed: pip could not install requirements.txt; check the network and try again" >&2; exit 1; }
@@ -47,5 +50,5 @@ clean:  ## remove what setup brought; data/ stays
 	  { echo "setup: failed: pip could not install requirements-dev.txt; check the network and try again" >&2; exit 1; }
 	@touch $@
 
-.engines/ready: scripts/setup_engines.py | .venv/bin/python
+.engines/ready: scripts/setup_engines.py | .venv/made
 	@.venv/bin/python scripts/setup_engines.py

@@ -80,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
         settings = load(argv)
         configure_logging(settings.log)
         _allow_open_files(settings.limits.max_connections)
+        for listening in _bind(settings):  # a port that is taken is said before any engine is started
+            listening.close()
         with ExitStack() as stack:
             addresses, private = _engines(settings, stack)
             uvloop.run(_run(settings, addresses, private))

@@ -34,7 +34,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Engines(Struct, frozen=True, forbid_unknown_fields=True):
-    """Addresses of the engines; an empty one means a private engine below the data directory."""
+    """The engines: the addresses of all three, or none of them for private engines below the data directory."""
 
     mongo: Annotated[str, Meta(description="mongodb:// URL of a replica set, 6.0 or later")] = ""
     redis: Annotated[str, Meta(description="redis://, rediss:// or unix:// URL, 7.0 or later")] = ""
@@ -141,6 +141,22 @@ class _Setting:
         return "TANDEM_" + self.name.upper()
 
     @property
+    def expected(self) -> str:
+        """What a value has to be, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        kind = {int: "a whole number", float: "a number"}.get(type(self.default), "text")
+        bounds = [meta for meta in get_args(self.type)[1:] if isinstance(meta, Meta)]
+        words = []
+        for meta in bounds:
+            words += [f"at least {meta.ge}"] if meta.ge is not None else []
+            words += [f"more than {meta.gt}"] if meta.gt is not None else []
+            words += [f"at most {meta.le}"] if meta.le is not None else []
+            words += ["not empty"] if meta.min_length else []
+            words += [f"matching {meta.pattern}"] if meta.pattern else []
+        return ", ".join([kind, *words])
+
+    @property
     def choices(self) -> tuple[str, ...]:
         inner = get_args(self.type)[0]
         return get_args(inner) if not isinstance(inner, type) and get_args(inner) else ()
@@ -163,8 +179,8 @@ def _check(setting: _Setting, value: Any, source: str, *, strict: bool) -> Any:
     """Returns `value` as the setting's type; text from flags and environment is parsed (not `strict`)."""
     try:
         return msgspec.convert(value, setting.type, strict=strict)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {error}") from None
+    except msgspec.ValidationError:
+        raise SettingsError(f"{source}: {value!r}: expected {setting.expected}") from None
 
 
 def _from_file(path: str) -> dict[str, Any]:
@@ -253,5 +269,9 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
     given = [bool(url) for url in (settings.engines.mongo, settings.engines.redis, settings.engines.mysql)]
     if any(given) and not all(given):
         absent = [n for n in ("mongo", "redis", "mysql") if not getattr(settings.engines, n)]
-        raise SettingsError(f"--{absent[0]}: give all three of --mongo, --redis and --mysql, or none of them")
+        present = [f"--{name}" for name in ("mongo", "redis", "mysql") if name not in absent]
+        raise SettingsError(
+            f"{' and '.join(present)} without {' and '.join(f'--{name}' for name in absent)}: "
+            "give the addresses of all three engines, or none of them for private ones"
+        )
     return settings

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -12,12 +13,12 @@ from tornado.web import HTTPError, RequestHandler
 
 from models.errors import ChatError, EngineUnavailable, Refused, UnknownUser
 from models.ports import Users
+from models.records import user_id
 
 __all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
 
-MAX_ID = 2**63 - 1  # what MongoDB can hold; MySQL's ids are smaller by far
-
 _log = structlog.get_logger(__name__)
+T = TypeVar("T", bound=str)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -40,10 +41,18 @@ class BaseHandler(RequestHandler):
         values = self.get_query_arguments(name, strip=False)
         if len(values) != 1 or not values[0]:
             raise HTTPError(400, f"{name} is missing" if not any(values) else f"{name} is given twice")
-        text = values[0]
-        if not (text.isascii() and text.isdigit() and len(text) <= 19 and 1 <= int(text) <= MAX_ID):
+        user = user_id(values[0])
+        if user is None:
             raise HTTPError(400, f"{name} is not the id of a user")
-        return int(text)
+        return user
+
+    def choice_argument(self, name: str, choices: Sequence[T]) -> T:
+        """One of `choices` in the query, the first if it is left out. Raises HTTPError."""
+        values = self.get_query_arguments(name)
+        for choice in choices:
+            if values == [choice] or not values:
+                return choice
+        raise HTTPError(400, f"{name} is not one of " + ", ".join(choices))
 
     def int_argument(self, name: str, default: int | None, least: int, most: int) -> int | None:
         """A number in the query. Raises HTTPError when it is none, or out of bounds."""
@@ -89,9 +98,8 @@ class BaseHandler(RequestHandler):
         tb: TracebackType | None,
     ) -> None:
         """Logs a bug with its traceback, anything else by its name."""
-        status = status_of(value)
-        if status < 500 or isinstance(value, EngineUnavailable):
-            _log.debug("refused", path=self.request.path, status=status, reason=str(value))
+        if isinstance(value, (HTTPError, ChatError)) and status_of(value) != 500:
+            _log.debug("refused", path=self.request.path, status=status_of(value), reason=str(value))
         else:
             _log.error("request_failed", path=self.request.path, exc_info=(typ, value, tb))
 

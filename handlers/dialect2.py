@@ -23,7 +23,7 @@ from models.frames import Code, RequestType
 from models.frames2 import MOST, Request2
 from models.ports import Users
 from models.reader import PAGE_BYTES, Page, Reader
-from models.records import Marks, Message
+from models.records import Marks, Message, user_id
 
 __all__ = ["Dialect2"]
 
@@ -139,9 +139,10 @@ class Dialect2:
         return self._peer_named(request.to)
 
     def _peer_named(self, name: str) -> int:
-        if not (name.isascii() and name.isdigit() and len(name) <= 18 and name[0] != "0") or int(name) == self._user:
+        peer = user_id(name)
+        if peer is None or peer == self._user:
             raise InvalidFrame("to is not the id of another user")
-        return int(name)
+        return peer
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -167,18 +167,14 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             raise HTTPError(400, "a WebSocket upgrade is expected")
         if not self.request.headers.get("Sec-WebSocket-Key"):
             raise HTTPError(400, "Sec-WebSocket-Key is missing")
-        self._version = self.get_query_argument("v", "1")
-        if self._version not in ("1", "2"):
-            raise HTTPError(400, "v is not one of 1, 2")
+        self._version = self.choice_argument("v", ("1", "2"))
         self.user = self.id_argument("uid")
         self.peer: int | None = None
         if self._version == "1" or self.get_query_arguments("toUid"):
             self.peer = self.id_argument("toUid")
         if self.user == self.peer:
             raise HTTPError(400, "uid and toUid are the same")
-        self.language = self.get_query_argument("lang", "zh")
-        if self.language not in frames.TEXTS:
-            raise HTTPError(400, "lang is not one of " + ", ".join(frames.TEXTS))
+        self.language = self.choice_argument("lang", tuple(frames.TEXTS))
         self._texts = frames.TEXTS[self.language]
         self._take_place()
         try:

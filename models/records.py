@@ -7,7 +7,16 @@ from uuid import UUID
 
 from msgspec import Struct
 
-__all__ = ["Bookmarks", "Head", "Marks", "Message", "Summary", "User", "conversation_of", "key_of"]
+__all__ = ["Bookmarks", "Head", "Marks", "Message", "Summary", "User", "conversation_of", "key_of", "user_id"]
+
+MAX_ID = 2**63 - 1  # what MongoDB can hold; MySQL's ids are smaller by far
+
+
+def user_id(text: str) -> int | None:
+    """The id of a user that a text is, None if it is none."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and text[0] != "0"):
+        return None
+    return int(text) if int(text) <= MAX_ID else None
 
 
 def conversation_of(one: int, other: int) -> str:

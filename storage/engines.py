@@ -75,14 +75,15 @@ class _Engine:
 
 
 class PrivateEngines:
-    """The three engines below `data_dir`; `start_timeout` in seconds.
+    """The three engines below `data_dir`; `start_timeout` in seconds, `death_signal` is sent when their server dies.
 
     `start` and `stop` block and belong outside the event loop's life, `supervise` inside it. All three must
     run in the main thread: the kernel ties an engine's life to the thread that started it.
     """
 
-    def __init__(self, data_dir: Path, start_timeout: float) -> None:
+    def __init__(self, data_dir: Path, start_timeout: float, death_signal: int = signal.SIGTERM) -> None:
         self._dir = data_dir.resolve()
+        self._death_signal = death_signal
         self._start_timeout = start_timeout
         self._locks: list[IO[str]] = []
         self._engines: list[_Engine] = []
@@ -138,6 +139,8 @@ class PrivateEngines:
                     except OSError as error:  # no memory, no file descriptor: perhaps the next time
                         _log.error("engine_not_started", engine=engine.name, reason=str(error))
                         engine.started = time.monotonic()
+                    else:
+                        _log.info("engine_restarted", engine=engine.name)
 
     def stop(self) -> None:
         """Ends the engines, with SIGTERM and after a while with SIGKILL, and gives the directory free."""
@@ -157,22 +160,28 @@ class PrivateEngines:
         longest = os.fsencode(self._socket("mongod"))
         if len(longest) > SOCKET_PATH_LIMIT:
             raise EngineStartError(
-                f"data_dir: {self._dir} is too long a path: the sockets in it would have {len(longest)} bytes "
-                f"of at most {SOCKET_PATH_LIMIT}; choose another --data-dir"
+                f"--data-dir: {self._dir} is too long a path: the sockets in it would have {len(longest)} bytes "
+                f"of at most {SOCKET_PATH_LIMIT}; choose another"
             )
-        self._dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True)
+            strangers = any(self._dir.iterdir()) and not (self._dir / "server.lock").exists()
+        except OSError as error:
+            raise EngineStartError(f"--data-dir: {self._dir} cannot be used: {error.strerror}") from None
         if self._dir.stat().st_uid != os.geteuid():
-            raise EngineStartError(f"data_dir: {self._dir} belongs to another user")
+            raise EngineStartError(f"--data-dir: {self._dir} belongs to another user")
+        if strangers:
+            raise EngineStartError(f"--data-dir: {self._dir} holds other files; choose a new or an empty directory")
         self._dir.chmod(0o700)
         if not self._lock("server.lock"):
-            raise EngineStartError(f"data_dir: {self._dir} is in use by another server")
+            raise EngineStartError(f"--data-dir: {self._dir} is in use by another server")
         deadline = time.monotonic() + 2 * STOP_AFTER
         while not self._lock("engines.lock"):
             left = _holders(self._dir / "engines.lock")
             _log.warning("engines_left_behind", pids=[process.pid for process in left])
             _end(left)
             if time.monotonic() > deadline:
-                raise EngineStartError(f"data_dir: {self._dir} is locked by a process that cannot be found or ended")
+                raise EngineStartError(f"--data-dir: {self._dir} is locked by a process that cannot be found or ended")
             time.sleep(LOOK_EVERY)
 
     def _lock(self, name: str) -> bool:
@@ -189,7 +198,7 @@ class PrivateEngines:
         parent = os.getpid()
 
         def before_exec() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            _libc.prctl(_PR_SET_PDEATHSIG, self._death_signal)
             if os.getppid() != parent:  # it died before the line above
                 os._exit(1)
 

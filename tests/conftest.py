@@ -43,24 +43,32 @@ class Clock:
         return time.time() + self.offset
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Ends a run that is told to end after the test that runs; told again, at once; with all that it started."""
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        if session.shouldstop:
+            for each in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(each, signal.SIG_IGN)
+            raise KeyboardInterrupt
+        session.shouldstop = "told to end"
 
-def pytest_configure() -> None:
-    """Ends a run that is told to end as Ctrl-C does: with what it started."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, stop)
 
 
 @pytest.fixture(scope="session")
 def engines() -> Iterator[PrivateEngines]:
     """The three engines, started."""
     directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
-    private = PrivateEngines(directory, start_timeout=30)
+    # SIGKILL ends also an engine that a test has stopped; the data is thrown away anyhow.
+    private = PrivateEngines(directory, start_timeout=30, death_signal=signal.SIGKILL)
     try:
         private.start()
         yield private
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # whoever is impatient now would leave something behind
+            signal.signal(number, signal.SIG_IGN)
         private.stop()
         shutil.rmtree(directory)
 

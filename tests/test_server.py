@@ -187,14 +187,17 @@ def test_an_engine_away_at_start(start_server: StartServer, name: str, addresses
     assert "Traceback" not in errors
 
 
-def test_a_port_in_use(start_server: StartServer, addresses: Addresses) -> None:
-    """Says which, and which flag to change."""
+def test_a_port_in_use(start_server: StartServer, data_dir: Path) -> None:
+    """Says which, and which flag to change, before it starts any engine."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = start_server(*external(addresses), f"--port={taken.getsockname()[1]}")
-        status, errors = server.failed()
-    assert (status, f"port {taken}" in errors or "--port" in errors) == (1, True)
+        port = taken.getsockname()[1]
+        status, errors = start_server(f"--data-dir={data_dir}/data", f"--port={port}").failed()
+    assert status == 1
+    assert f"port {port}" in errors
+    assert "--port" in errors
+    assert not (data_dir / "data").exists()
 
 
 @pytest.mark.parametrize("flag", ["--port=x", "--nonsense", "--mongo=mongodb://x"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from structlog.testing import capture_logs
 from tornado.web import HTTPError
 
 from handlers.base import status_of
 from models.errors import ChatError, EngineUnavailable, InvalidRequest, NameTaken, UnknownUser
 from server import Server
-from tests.clients import RawSocket
+from tests.clients import RawSocket, until
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,33 @@ async def test_errors_come_in_the_envelope(method: str, path: str, status: int, 
     got, body = await raw.request(path, method=method)
     envelope = json.loads(body)
     assert (status, status, None, "fail") == (got, envelope["status"], envelope["data"], envelope["msg"])
+    raw.abort()
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (HTTPError(503, "too many connections"), "debug"),
+        (EngineUnavailable("mysql", "x"), "debug"),
+        (HTTPError(400), "debug"),
+        (KeyError("x"), "error"),
+        (HTTPError(500), "error"),
+    ],
+)
+async def test_only_bugs_are_errors(
+    error: Exception, level: str, http_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can cause the rest; a server that is full does not fill its log as well."""
+
+    async def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(http_server.stores.users, "active", fail)
+    raw = await RawSocket.open(http_server.port)
+    with capture_logs() as logs:
+        await raw.request("/messages?uid=1&toUid=2")
+        await until(lambda: any(entry["event"] == "request" for entry in logs))
+    assert [entry["log_level"] for entry in logs if entry["event"] != "request"] == [level]
     raw.abort()
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.records import Message, conversation_of, key_of
+from models.records import Message, conversation_of, key_of, user_id
 
 ids = st.integers(1, 2**63 - 1)
 
@@ -23,6 +23,18 @@ def test_numbers_are_compared_as_numbers() -> None:
     """9 comes before 10."""
     assert conversation_of(10, 9) == "9-10"
     assert Message(10, 9, 1, 0, "", b"").conversation == "9-10"
+
+
+def test_texts_that_are_no_ids() -> None:
+    """An id has one spelling."""
+    for text in ("", "0", "01", "-1", "+1", " 1", "1 ", "1_0", "x", "٣", "²", "1.0", str(2**63), "9" * 20):
+        assert user_id(text) is None
+
+
+@given(user=ids)
+def test_texts_that_are_ids(user: int) -> None:
+    """Up to what MongoDB can hold."""
+    assert user_id(str(user)) == user
 
 
 @given(sender=ids, other=ids, name=st.text(min_size=1), another=st.text(min_size=1))

@@ -52,6 +52,16 @@ def start_and_tell(directory: Path) -> tuple[subprocess.Popen[str], list[int]]:
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
 
+def test_a_directory_with_other_files(directory: Path) -> None:
+    """It is left as it is."""
+    (directory / "thesis.txt").touch()
+    directory.chmod(0o755)
+    with pytest.raises(EngineStartError, match=r"--data-dir: .* holds other files"):
+        PrivateEngines(directory, 30).start()
+    assert [path.name for path in directory.iterdir()] == ["thesis.txt"]
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+
+
 def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
     """One start after the other on the same directory, also after it was moved."""
     data = directory / "data"
@@ -115,6 +125,7 @@ def test_what_was_left_behind_is_ended_first(directory: Path) -> None:
 
 def test_an_interrupted_bootstrap_is_repeated(directory: Path) -> None:
     """Half a data directory is no data directory."""
+    (directory / "server.lock").touch()
     (directory / "mysql.making").mkdir()
     (directory / "mysql.making/ibdata1").write_bytes(b"half")
     engines = PrivateEngines(directory, 30)
@@ -139,7 +150,7 @@ async def test_an_engine_that_dies_is_started_again(directory: Path) -> None:
 
 def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
     """Said before anything is started."""
-    with pytest.raises(EngineStartError, match=r"too long a path.*--data-dir"):
+    with pytest.raises(EngineStartError, match=r"--data-dir.*too long a path"):
         PrivateEngines(tmp_path / ("x" * 100), 30).start()
 
 
@@ -158,6 +169,7 @@ def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_engine_that_cannot_start(directory: Path) -> None:
     """The error shows the end of its log, and the others are ended."""
+    (directory / "server.lock").touch()
     (directory / "redis").write_text("not a directory")
     engines = PrivateEngines(directory, 30)
     with pytest.raises(EngineStartError):
