@@ -96,6 +96,20 @@ class Chat:
         self.presence.closed(user)
         self._router.unfollow(user, peer or 0)
 
+    async def follow(self, user: int, peer: int) -> None:
+        """Sees to it that sockets of `user` get every message with `peer` that is stored from now on.
+
+        What is read from the store afterwards, and what they get, have no gap between them.
+        """
+        await self._inboxes.looked(user)
+        name = conversation_of(user, peer)
+        newest = await self._messages.newest(name)
+        if newest:  # else its first message is the first to be delivered anyhow
+            self._inboxes.follow(user, peer, newest)
+        conversation = self.delivery.get(name)
+        if conversation is not None and conversation.seen is None:
+            conversation.seen = newest
+
     # A message's way
 
     def send(
@@ -198,7 +212,11 @@ class Chat:
         """The answer to a message that was stored before."""
         if first.content != draft.content:
             return InvalidFrame("the id was used for another content")
-        if conversation.seen is not None and first.seq == conversation.seen + 1:  # nobody knew of it
+        if conversation.seen is not None and first.seq > conversation.seen:  # nobody here knew of it
+            try:
+                await self.delivery.lead_up_to(conversation, first.seq)
+            except EngineUnavailable as error:
+                return error
             online = await self.delivery.publish(conversation, first, draft.origin)
         else:
             online = self._sockets.reaches(draft.recipient, draft.sender)

@@ -159,6 +159,14 @@ class Delivery:
         self.serve(conversation)
         self.forget(conversation)
 
+    async def lead_up_to(self, conversation: Conversation, seq: int) -> None:
+        """Delivers what stands before `seq` and the sockets have not been given. Raises EngineUnavailable."""
+        while conversation.seen is not None and conversation.seen < seq - 1:
+            last = min(conversation.seen + CHUNK, seq - 1)
+            for message in await self._messages.page(conversation.name, conversation.seen + 1, last):
+                self.deliver(conversation, message)
+            conversation.seen = max(conversation.seen, last)  # also over what has expired
+
     async def catch_up(self, conversation: Conversation) -> None:
         """Delivers what the store has and the sockets have not. Raises EngineUnavailable."""
         if conversation.seen is None:

@@ -25,11 +25,12 @@ FOLLOWED = 1000  # conversations of a user that are followed from the start; oth
 class _Inbox:
     """The inbox of one user, in this process."""
 
-    __slots__ = ("complete", "looking", "peers", "sockets")
+    __slots__ = ("complete", "known", "looking", "peers", "sockets")
 
     def __init__(self) -> None:
         self.sockets = 0
         self.peers: set[int] = set()
+        self.known = False  # it has been looked once
         self.complete = False  # `peers` are all there were
         self.looking: asyncio.Task[None] | None = None
 
@@ -64,6 +65,18 @@ class Inboxes:
             conversation.sockets -= 1
             self._delivery.forget(conversation)
             self._presence.unwatch(user, peer)
+
+    async def looked(self, user: int) -> None:
+        """Waits until the conversations of an inbox of `user` are known."""
+        inbox = self._inboxes.get(user)
+        if inbox is not None and inbox.looking is not None and not inbox.known:
+            await asyncio.wait((inbox.looking,))
+
+    def follow(self, user: int, peer: int, seen: int) -> None:
+        """Follows a conversation for an inbox of `user`, from behind `seen` on unless it was followed before."""
+        inbox = self._inboxes.get(user)
+        if inbox is not None:
+            self._follow(user, inbox, peer, seen)
 
     def entered(self, message: Message) -> Conversation | None:
         """The conversation of a message from elsewhere, if that is for an inbox of this process."""
@@ -102,10 +115,10 @@ class Inboxes:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, BACKOFF[1])
             for summary in found:
-                if summary.peer not in inbox.peers:
-                    conversation = self._follow(user, inbox, summary.peer, 0 if inbox.complete else summary.last.seq)
-                    if conversation.seen is not None and conversation.seen < summary.last.seq:
-                        self._delivery.chase(conversation)
+                conversation = self._follow(user, inbox, summary.peer, 0 if inbox.complete else summary.last.seq)
+                if conversation.seen is not None and conversation.seen < summary.last.seq:
+                    self._delivery.chase(conversation)
+            inbox.known = True
             inbox.complete = inbox.complete or len(found) < FOLLOWED
         finally:
             inbox.looking = None

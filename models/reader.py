@@ -127,6 +127,7 @@ class Reader:
     async def resume(self, reader: int, peer: int, seq: int, most: int, deadline: float) -> Page:
         """What came after `seq`. Raises InvalidFrame for a `seq` that does not exist yet."""
         async with _until(deadline):
+            await self._chat.follow(reader, peer)
             await self._exists(reader, peer, seq)
         return await self.after(reader, peer, seq, most, deadline)
 

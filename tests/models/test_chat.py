@@ -59,8 +59,8 @@ class Faulty:
 
     def __init__(self, store: MongoMessages) -> None:
         self.store = store
-        self.before: list[Exception | None] = []
-        self.after: list[Exception | None] = []
+        self.faults_before: list[Exception | None] = []
+        self.faults_after: list[Exception | None] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.tried: list[Message] = []
@@ -70,12 +70,12 @@ class Faulty:
 
     async def insert(self, message: Message) -> Occupied | None:
         self.tried.append(message)
-        fault = self.before.pop(0) if self.before else None
+        fault = self.faults_before.pop(0) if self.faults_before else None
         if fault:
             raise fault
         await self.gate.wait()
         outcome = await self.store.insert(message)
-        fault = self.after.pop(0) if self.after else None
+        fault = self.faults_after.pop(0) if self.faults_after else None
         if fault:
             raise fault
         return outcome
@@ -158,7 +158,7 @@ async def test_an_unknown_outcome_is_seen_through_when_it_was_stored(
 ) -> None:
     """The answer to the insert is lost; the second attempt finds the message at its place: stored once."""
     chat, store, sockets = make()
-    store.after = [EngineUnavailable("mongodb", "lost"), EngineUnavailable("mongodb", "lost again")]
+    store.faults_after = [EngineUnavailable("mongodb", "lost"), EngineUnavailable("mongodb", "lost again")]
     sent = await chat.send(*pair, "hi")
     assert isinstance(sent, Sent)
     assert sent.seq == 1
@@ -171,7 +171,7 @@ async def test_an_unknown_outcome_is_seen_through_when_it_was_not_stored(
 ) -> None:
     """The insert is lost on the way; the second attempt takes the same place."""
     chat, store, _ = make()
-    store.before = [EngineUnavailable("mongodb", "lost")]
+    store.faults_before = [EngineUnavailable("mongodb", "lost")]
     sent = await chat.send(*pair, "hi")
     assert isinstance(sent, Sent)
     assert [m.seq for m in await stored(messages, pair)] == [1]
@@ -184,7 +184,7 @@ async def test_an_unknown_outcome_whose_place_another_took(
     chat, store, sockets = make()
     await make_friends(chat, pair)
     other, _, _ = make()
-    store.before = [EngineUnavailable("mongodb", "lost")]
+    store.faults_before = [EngineUnavailable("mongodb", "lost")]
     store.gate.clear()
     mine = chat.send(*pair, "mine")
     await until(lambda: len(store.tried) == 5)  # the first attempt failed, the second waits at the gate
@@ -259,10 +259,10 @@ async def test_what_was_never_sent_is_given_back(
 ) -> None:
     """A stranger whose messages could not be stored has not used up the limit."""
     chat, store, _ = make(answer_timeout=0.2)
-    store.before = [NotSent("mongodb", "away")] * 1000
+    store.faults_before = [NotSent("mongodb", "away")] * 1000
     assert isinstance(await chat.send(*pair, "nobody there"), EngineUnavailable)
     await chat.drain(5)
-    store.before = []
+    store.faults_before = []
     for _ in range(3):
         assert isinstance(await chat.send(*pair, "now"), Sent)
     assert isinstance(await chat.send(*pair, "too many"), LimitReached)
@@ -290,7 +290,7 @@ async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, pair: tuple
     """The message concerned gets 500, the next one is served."""
     chat, store, _ = make()
     await make_friends(chat, pair)
-    store.before = [RuntimeError("a bug")]
+    store.faults_before = [RuntimeError("a bug")]
     first, second = await asyncio.gather(chat.send(*pair, "one"), chat.send(*pair, "two"))
     assert (first.code, isinstance(second, Sent)) == (500, True)
 
@@ -304,3 +304,37 @@ async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pa
     assert len(list(chat.delivery)) == 1
     chat.leave(*pair, watching=False)
     assert not list(chat.delivery)
+
+
+async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair: tuple[int, int]) -> None:
+    """What another process stores after the replay was read is delivered, although nobody told of it."""
+    here, _, sockets = make(pair[1])
+    elsewhere, _, _ = make()
+    await make_friends(elsewhere, pair)
+    here.join(pair[1], pair[0], watching=False)
+    await here.follow(pair[1], pair[0])
+    assert isinstance(await elsewhere.send(*pair, "unheard"), Sent)
+    conversation = here.delivery.get(conversation_of(*pair))
+    here.delivery.chase(conversation)
+    await until(lambda: [m.content for m in sockets.delivered] == ["unheard"])
+    here.leave(pair[1], pair[0], watching=False)
+
+
+async def test_a_repeated_message_overtakes_nothing(make: Make, pair: tuple[int, int]) -> None:
+    """Its answer tells a `seq`; by then the sockets have been given all that stands before it."""
+    here, _, sockets = make(pair[1])
+    elsewhere, _, _ = make()
+    await make_friends(elsewhere, pair)
+    here.join(*pair, watching=False)
+    await here.follow(*pair)
+    for name in ("a", "b", "c"):
+        assert isinstance(await elsewhere.send(*pair, name, message_id=name), Sent)
+    sent = await here.send(*pair, "c", message_id="c")
+    assert isinstance(sent, Sent)
+    assert (sent.seq, sent.dup) == (6, True)
+    assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
+    sent = await here.send(*pair, "a", message_id="a")
+    assert isinstance(sent, Sent)
+    assert (sent.seq, sent.dup) == (4, True)
+    assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
+    here.leave(*pair, watching=False)

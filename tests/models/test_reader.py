@@ -34,6 +34,9 @@ class OneChat:
     def __init__(self, messages: MongoMessages) -> None:
         self.delivery = Delivery(messages, NoSockets(), NoSockets(), None, lambda *_: None)
 
+    async def follow(self, user: int, peer: int) -> None:
+        pass
+
 
 @pytest.fixture
 def reader(messages: MongoMessages) -> Reader:
