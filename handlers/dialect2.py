@@ -76,7 +76,7 @@ class Dialect2:
         self._known = {socket.peer}
         self._meeting: dict[int, list[tuple[Request2, float]]] = {}  # messages to peers who are being looked up
         self._held: dict[int, _Held] = {}
-        self._replayed: dict[int, int] = {}  # by peer: up to where messages were replayed
+        self._holds: dict[int, int] = {}  # by peer: what the client has said to hold, or was replayed
         self._typed: dict[int, float] = {}  # by peer: when typing was last passed on (loop time)
 
     # Frames in
@@ -263,8 +263,8 @@ class Dialect2:
                 size += sum(len(message.content.encode()) for message in page.messages)
                 if not page.complete:
                     more.append(str(peer))
-                if page.messages:
-                    self._replayed[peer] = max(page.messages[-1].seq, self._replayed.get(peer, 0))
+                if holds := page.messages[-1].seq if page.messages else seq:
+                    self._holds[peer] = max(holds, self._holds.get(peer, 0))
             inbox = more if self._socket.peer is None else ()
             self._socket.write_frame(
                 frames2.page(request.id, messages, complete=not more, to=self._named(self._socket.peer), more=inbox)
@@ -327,7 +327,7 @@ class Dialect2:
         return True
 
     def _write_live(self, peer: int, live: Live) -> bool:
-        if live.message.seq <= self._replayed.get(peer, 0):
+        if live.message.seq <= self._holds.get(peer, 0):
             return True
         return self._socket.write_frame(live.dialect2)
 

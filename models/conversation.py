@@ -162,8 +162,11 @@ class Conversation:
         return self.users[1] if user == self.users[0] else self.users[0]
 
     def advance(self, message: Message) -> None:
-        """Notes that `message` exists."""
+        """Notes that `message` exists; what lies between it and what is known has to be read then."""
         if self.head is None or message.seq <= self.head.seq:
+            return
+        if message.seq > self.head.seq + 1:
+            self.head = None
             return
         senders = ((message.sender, message.time), *self.head.senders)[:3]
         self.head = Head(message.seq, message.time, self.head.reserved, senders, self.head.mutual)

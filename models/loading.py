@@ -27,7 +27,7 @@ class Loader:
         # A head whose message may have expired says nothing: `seq` goes on elsewhere then (storage/messages.py).
         if known is None or (known.seq and known.time < (self._clock() - ACCEPTED_DAYS * DAY) * 1000):
             head = await self._messages.head(conversation.name)
-            if conversation.head is known:  # else somebody was faster, and may know more
+            if conversation.head is known or conversation.head is None:  # else somebody was faster, and may know more
                 conversation.head = head
                 conversation.readings.clear()
                 if conversation.seen is None:

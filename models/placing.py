@@ -79,6 +79,7 @@ class Placer:
                 return Placed(standing, dup=not uncertain or standing.seq != message.seq)
             conversation.placing = None
             self._found(conversation, standing)
+            conversation.advance(standing)  # also when the sockets had been given it before the head was read
 
     async def _next(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Message:
         """The message at the place behind the last one that exists."""

@@ -314,6 +314,23 @@ async def test_a_message_in_the_middle_of_a_replay(
     assert await two.silent()
 
 
+async def test_a_process_that_is_behind_its_client(connect2: Connect2, http_server: Server, pair: Pair) -> None:
+    """What it still has to fetch and a client has said to hold is not given to that client again."""
+    one, two = await connect2(*pair), await connect2(*pair[::-1])
+    await introduce(one, two)
+    back = await connect2(*pair[::-1])
+    assert (await back.ask(6, after=2))["messages"] == []
+    conversation = http_server.chat.delivery.get(conversation_of(*pair))
+    assert conversation is not None
+    conversation.seen = 0
+    http_server.chat.delivery.chase(conversation)
+    for seq in (1, 2):
+        await two.receive(50001, seq=seq)
+    await one.say("c", 50004)
+    for client in (two, back):
+        await client.receive(50001, seq=3)
+
+
 async def test_a_failed_resume_loses_nothing(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,3 +99,5 @@ def test_a_conversation_advances_from_what_it_knows() -> None:
     assert Head(5, 50, 1000, ((1, 50), (1, 40), (1, 30))) == conversation.head
     conversation.advance(Message(1, 2, 4, 1, "seen before", b""))
     assert conversation.head.seq == 5
+    conversation.advance(Message(1, 2, 7, 70, "6 was not heard of", b""))
+    assert conversation.head is None

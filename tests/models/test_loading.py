@@ -59,6 +59,18 @@ async def test_a_head_that_may_have_expired_is_read_again() -> None:
     assert conversation.seen == 5  # which the sockets have been given
 
 
+async def test_a_head_that_fell_behind_while_it_was_read_again() -> None:
+    """What is read is taken, although what was known before is gone meanwhile."""
+    store, conversation = Store(), Conversation(1, 2)
+    conversation.head = Head(1, 0, 1000, ())
+    loader = Loader(store, lambda: 91 * 86_400.0)
+    loading = asyncio.ensure_future(loader.head(conversation))
+    await asyncio.sleep(0)
+    conversation.advance(Message(1, 2, 5, 50, "", b""))
+    store.gate.set()
+    assert (await loading).seq == 5
+
+
 async def test_whoever_asked_first_is_right() -> None:
     """A reading that was loaded meanwhile, and has moved, stays."""
     store, conversation = Store(), Conversation(1, 2)

@@ -47,7 +47,7 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
         async def catch_up(conversation: Conversation) -> None:
             conversation.seen = (await loader.head(conversation)).seq
 
-        placer = Placer(store, loader, clock, Conversation.advance, catch_up)
+        placer = Placer(store, loader, clock, lambda *_: None, catch_up)
 
         async def place(name: str) -> Placed:
             draft = Draft(*pair, name, key_of(pair[0], name), lambda _: None, name)
