@@ -5,7 +5,7 @@ PORT ?= 3000
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools run test check clean
+.PHONY: help setup tools run test check faults clean
 
 help:  ## show this list
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ check: .venv/dev  ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+
+faults: setup .venv/dev  ## clients chat for ten minutes while engines and servers are killed; then who lost what
+	@exec .venv/bin/python -m tests.faults.storm $(ARGS)
 
 clean:  ## remove what setup brought; data/ stays
 	@rm -rf .venv .engines

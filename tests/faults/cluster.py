@@ -1,0 +1,240 @@
+"""Three private engines and two servers on them, and what can happen to these."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pymongo
+import redis.asyncio
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+
+from models.tasks import end
+from storage.engines import PrivateEngines
+from storage.schema import migrate
+from tests.database import mysql_connection
+from tests.processes import ROOT
+
+__all__ = ["Cluster"]
+
+ENGINES = ("mongod", "redis", "mariadbd")
+START_WITHIN = 60.0  # seconds until a server that cannot start is a failure of the run
+LONGEST_STOPS = (0.3, 1.0, 3.0, 8.0, 30.0)  # seconds that something is stopped
+STOP_WEIGHTS = (4, 4, 4, 3, 1)
+
+Fault = Callable[[], Awaitable[None]]
+
+
+class _Server:
+    """A server that is started again whenever it has ended."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self._command = command
+        self._log = log
+        self.port = 0
+        self.process: asyncio.subprocess.Process | None = None
+        self.up = asyncio.Event()
+        self.keeper = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            with self._log.open("ab") as log:
+                self.process = await asyncio.create_subprocess_exec(
+                    *self._command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=log
+                )
+            assert self.process.stdout
+            line = await self.process.stdout.readline()
+            if line:
+                self.port = int(line.decode().strip().rstrip("/").rsplit(":", 1)[1])
+                self.up.set()
+            await self.process.wait()
+            self.up.clear()
+            await asyncio.sleep(0.1)
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal, if there is a process."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def close(self) -> None:
+        """Ends it for good."""
+        await end(self.keeper)
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+class Cluster:
+    """To be used as an asynchronous context; stops nothing for longer than `longest_stop` seconds.
+
+    `sabotage` is a kind from `tests.faults.sabotaged`.
+    """
+
+    def __init__(
+        self, directory: Path, chance: random.Random, *, longest_stop: float, flags: list[str], sabotage: str = ""
+    ) -> None:
+        self._dir = directory
+        self._random = chance
+        self._stops = [(s, w) for s, w in zip(LONGEST_STOPS, STOP_WEIGHTS, strict=True) if s <= longest_stop]
+        self._flags = flags
+        self._sabotage = sabotage
+        self._engines = PrivateEngines(directory / "engines", start_timeout=30, death_signal=signal.SIGKILL)
+        self._supervisor: asyncio.Task[None] | None = None
+        self._servers: list[_Server] = []
+
+    async def __aenter__(self) -> Cluster:
+        """Starts everything."""
+        addresses = self._engines.start()
+        try:
+            with mysql_connection(addresses.mysql) as connection, connection.cursor() as cursor:
+                migrate(cursor)
+            self._supervise()
+            program = ["-m", "tests.faults.sabotaged", self._sabotage] if self._sabotage else ["server.py"]
+            command = ["setpriv", "--pdeathsig", "KILL", sys.executable, *program, "--port=0", *self._flags]
+            command += [f"--{engine}={url}" for engine, url in addresses._asdict().items()]
+            self._servers = [_Server(command, self._dir / f"server{number}.log") for number in (1, 2)]
+            await self.healed()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        shutil.copytree(self._dir / "engines/redis", self._dir / "old", dirs_exist_ok=True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ends everything."""
+        for server in self._servers:
+            await server.close()
+        if self._supervisor is not None:
+            await end(self._supervisor)
+        self._engines.stop()
+
+    def _supervise(self) -> None:
+        self._supervisor = asyncio.create_task(self._engines.supervise())
+
+    # What is there
+
+    def people(self, count: int) -> list[int]:
+        """Makes users; their ids."""
+        ids = []
+        with mysql_connection(self._engines.addresses.mysql) as connection, connection.cursor() as cursor:
+            for _ in range(count):
+                cursor.execute(
+                    "INSERT INTO `user` (created_at, updated_at, user_name, status) "
+                    "VALUES (NOW(), NOW(), UUID(), 'active')"
+                )
+                ids.append(int(cursor.lastrowid))
+        return ids
+
+    def port(self) -> int:
+        """The port of one of the servers."""
+        return self._random.choice(self._servers).port
+
+    def stored(self, conversation: str) -> list[dict[str, object]]:
+        """What a majority of MongoDB has of a conversation, in its order."""
+        with pymongo.MongoClient(self._engines.addresses.mongo) as client:
+            return list(client.tandem.messages.find({"conversation": conversation}).sort("_id"))
+
+    def logged(self) -> Iterator[str]:
+        """Bugs that the servers have logged."""
+        for log in sorted(self._dir.glob("server*.log")):
+            for line in log.read_text("utf-8", "replace").splitlines():
+                if "Traceback" in line or "[error " in line:
+                    yield f"{log.name}: {line}"
+
+    async def healed(self) -> None:
+        """Waits until both servers say that they are ready, engines and all."""
+        http = AsyncHTTPClient()
+        async with asyncio.timeout(START_WITHIN):
+            for server in self._servers:
+                while True:
+                    with contextlib.suppress(OSError, HTTPClientError):
+                        answer = await http.fetch(
+                            f"http://127.0.0.1:{server.port}/readyz", raise_error=False, request_timeout=5
+                        )
+                        if answer.code == 200:
+                            break
+                    await asyncio.sleep(0.1)
+
+    # What can happen
+
+    @property
+    def faults(self) -> dict[str, Fault]:
+        """By name; each returns once it is over, though what it hit may still be recovering."""
+        faults: dict[str, Fault] = {
+            "server killed": self._kill_server,
+            "server stopped": self._stop_server,
+            "server ended": self._end_server,
+            "redis flushed": self._flush,
+            "redis from an old dump": self._old_redis,
+            "mongod stopped, server killed": self._late_commit,
+        }
+        for engine in ENGINES:
+            faults[f"{engine} killed"] = lambda engine=engine: self._kill(engine)
+            faults[f"{engine} stopped"] = lambda engine=engine: self._stop(engine)
+        return faults
+
+    def _seconds(self) -> float:
+        return self._random.choices([s for s, _ in self._stops], [w for _, w in self._stops])[0]
+
+    async def _kill_server(self) -> None:
+        self._random.choice(self._servers).send(signal.SIGKILL)
+
+    async def _end_server(self) -> None:
+        self._random.choice(self._servers).send(signal.SIGTERM)
+
+    async def _stop_server(self) -> None:
+        server = self._random.choice(self._servers)
+        server.send(signal.SIGSTOP)
+        await asyncio.sleep(self._seconds())
+        server.send(signal.SIGCONT)
+
+    def _process(self, engine: str) -> psutil.Process:
+        return psutil.Process(self._engines.pids[engine])
+
+    async def _kill(self, engine: str) -> None:
+        self._process(engine).kill()
+
+    async def _stop(self, engine: str) -> None:
+        process = self._process(engine)
+        process.suspend()
+        await asyncio.sleep(self._seconds())
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+
+    async def _late_commit(self) -> None:
+        """Inserts wait in mongod's sockets while the servers that sent them die."""
+        process = self._process("mongod")
+        process.suspend()
+        await asyncio.sleep(self._seconds())
+        for server in self._servers:
+            server.send(signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+
+    async def _flush(self) -> None:
+        async with redis.asyncio.Redis.from_url(self._engines.addresses.redis) as client:
+            await client.flushall()
+
+    async def _old_redis(self) -> None:
+        """Redis dies, and comes back with the data that it once had."""
+        if self._supervisor is not None:
+            await end(self._supervisor)
+        try:
+            process = self._process("redis")
+            process.kill()
+            await asyncio.to_thread(process.wait)
+            data, old = self._dir / "engines/redis", self._dir / "old"
+            kept = self._dir / "kept"
+            shutil.copytree(data, kept)
+            shutil.rmtree(data)
+            old.rename(data)
+            kept.rename(old)
+        finally:
+            self._supervise()

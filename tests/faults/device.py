@@ -1,0 +1,226 @@
+"""A client that loses nothing, as docs/protocol.md tells clients to be; on the `websockets` package."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+__all__ = ["Acknowledged", "Device", "Received"]
+
+WINDOW = 8  # messages that may be unacknowledged
+ACKNOWLEDGED, REFUSED, MESSAGE = (50004, 50005), 50006, 50001
+
+
+class Acknowledged(NamedTuple):
+    """What the server said about a message."""
+
+    peer: int
+    content: str
+    seq: int
+    time: int
+
+
+class Received(NamedTuple):
+    """A message as the device was given it, live or in a replay."""
+
+    seq: int
+    sender: int
+    content: str
+    id: str
+    connection: int  # the device's first, second …
+    replayed: bool
+
+
+class Device:
+    """One device of a user: on a pair socket with its one peer, or on an inbox socket with all of them.
+
+    It sends about `rate` messages a second until it is told to fall silent, and `port` says where. `gives_up` says
+    that it does not repeat what the limit rule refused.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        user: int,
+        peers: list[int],
+        *,
+        port: Callable[[], int],
+        seed: str,
+        rate: float,
+        inbox: bool = False,
+        gives_up: bool = False,
+    ) -> None:
+        self.name = name
+        self.user = user
+        self.peers = peers
+        self.inbox = inbox
+        self.acknowledged: dict[str, Acknowledged] = {}
+        self.given: dict[int, list[Received]] = {peer: [] for peer in peers}
+        self.sent: dict[str, tuple[int, str]] = {}  # by id: to whom, and what
+        self.complaints: list[str] = []
+        self.last_acknowledgement = 0.0
+        self.connections = 0
+        self.trouble = ""  # what ended the last attempt to connect, or the last connection
+        self.rate = rate
+        self.gives_up = gives_up
+        self._port = port
+        self._random = random.Random(seed)
+        self._held = dict.fromkeys(peers, 0)
+        self._unacknowledged: dict[str, None] = {}  # in the order they were first sent
+        self._again: asyncio.Event = asyncio.Event()  # something has to be resent
+        self._silent = False
+        self._socket: ClientConnection | None = None
+        self._written: dict[str, int] = {}  # on this connection: the place of a message among all
+        self._confirmed: dict[int, tuple[int, int]] = {}  # on this connection, by peer: last place and its seq
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was sent is acknowledged."""
+        return not self._unacknowledged
+
+    @property
+    def unacknowledged(self) -> list[str]:
+        """The ids of what was sent and is not acknowledged."""
+        return list(self._unacknowledged)
+
+    def holds(self, peer: int) -> int:
+        """The last `seq` that it holds."""
+        return self._held[peer]
+
+    def fall_silent(self) -> None:
+        """Sends nothing new from now on."""
+        self._silent = True
+
+    def cut(self) -> None:
+        """Tears the connection down."""
+        if self._socket is not None:
+            self._socket.transport.abort()
+
+    async def run(self) -> None:
+        """Connects, again and again, until cancelled."""
+        while True:
+            try:
+                await self._connected()
+            except (OSError, TimeoutError, WebSocketException) as error:
+                self.trouble = repr(error)
+            await asyncio.sleep(self._random.uniform(0.02, 0.3))
+
+    async def _connected(self) -> None:
+        whom = "" if self.inbox else f"&toUid={self.peers[0]}"
+        async with connect(
+            f"ws://127.0.0.1:{self._port()}/ws?uid={self.user}{whom}&v=2",
+            compression=None,
+            open_timeout=5,
+            close_timeout=1,
+            ping_interval=2,
+            ping_timeout=5,
+            max_queue=None,
+        ) as self._socket:
+            self.connections += 1
+            self._written, self._confirmed = {}, {}
+            await self._socket.recv()
+            await self._resume(self._socket)
+            sending = asyncio.create_task(self._send(self._socket))
+            try:
+                async for text in self._socket:
+                    self._take(json.loads(text))
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+    async def _resume(self, socket: ClientConnection) -> None:
+        """Asks for what was missed until there is no more of it."""
+        while True:
+            after: Any = {str(p): seq for p, seq in self._held.items()} if self.inbox else self._held[self.peers[0]]
+            await socket.send(json.dumps({"type": 6, "id": "resume", "after": after}))
+            while (frame := json.loads(await socket.recv())).get("id") != "resume":
+                pass  # what came before the answer is in it too
+            for message in frame.get("messages", ()):
+                self._hold(message, replayed=True)
+            if frame["code"] == 50002 and frame["complete"]:
+                return
+            if frame["code"] != 50002:
+                if frame["code"] != 40001:
+                    self._complain(f"resume was answered {frame}")
+                await asyncio.sleep(0.2)
+
+    def _complain(self, complaint: str) -> None:
+        if complaint not in self.complaints:
+            self.complaints.append(complaint)
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        code, name = frame["code"], frame.get("id", "")
+        if code == MESSAGE:
+            self._hold(frame)
+        elif code in ACKNOWLEDGED:
+            self._acknowledge(name, frame)
+        elif code == REFUSED and self.gives_up:
+            self._unacknowledged.pop(name, None)
+        elif code in (40001, REFUSED):
+            self._written.pop(name, None)  # its place among the others is not promised
+            asyncio.get_running_loop().call_later(0.3, self._again.set)
+        elif code not in (50003, 50009):
+            self._complain(f"{frame} came")
+
+    def _hold(self, message: dict[str, Any], *, replayed: bool = False) -> None:
+        sender = int(message["from"])
+        peer = int(message["to"]) if sender == self.user else sender
+        seq = message["seq"]
+        got = Received(seq, sender, message["content"], message.get("id", ""), self.connections, replayed)
+        if seq <= self._held[peer] and (before := [given for given in self.given[peer] if given.seq == seq]):
+            self._complain(f"{got} came twice: {before}")
+        elif self.given[peer] and seq < self.given[peer][-1].seq:
+            self._complain(f"{got} came after {self.given[peer][-1]}: another order")
+        self.given[peer].append(got)
+        self._held[peer] = max(self._held[peer], seq)
+
+    def _acknowledge(self, name: str, frame: dict[str, Any]) -> None:
+        peer, content = self.sent[name]
+        told = Acknowledged(peer, content, frame["seq"], frame["time"])
+        if self.acknowledged.setdefault(name, told) != told:
+            self._complain(f"{name} was acknowledged as {self.acknowledged[name]} and as {told}")
+        self._unacknowledged.pop(name, None)
+        self._held[peer] = max(self._held[peer], told.seq)
+        self.last_acknowledgement = time.monotonic()
+        place = self._written.pop(name, None)
+        if place is not None and not frame.get("dup"):
+            before = self._confirmed.get(peer, (-1, 0))
+            if (place > before[0]) != (told.seq > before[1]):
+                self._complain(f"{name} was stored at {told.seq}, in another order than it was sent")
+            self._confirmed[peer] = max(before, (place, told.seq))
+
+    async def _send(self, socket: ClientConnection) -> None:
+        place = 0
+        for name in list(self._unacknowledged):
+            place = await self._write(socket, name, place)
+        while True:
+            pause = self._random.expovariate(self.rate) if self.rate else 3600.0
+            try:
+                async with asyncio.timeout(pause):
+                    await self._again.wait()
+                self._again.clear()
+                for name in list(self._unacknowledged):
+                    if name not in self._written:
+                        await self._write(socket, name, place)
+                        self._written.pop(name, None)
+            except TimeoutError:
+                if not self._silent and len(self._unacknowledged) < WINDOW:
+                    name = f"{self.name}.{len(self.sent)}"
+                    content = f"{name} {'x' * self._random.randrange(200)}"
+                    self.sent[name] = (self._random.choice(self.peers), content)
+                    self._unacknowledged[name] = None
+                    place = await self._write(socket, name, place)
+
+    async def _write(self, socket: ClientConnection, name: str, place: int) -> int:
+        peer, content = self.sent[name]
+        self._written[name] = place
+        whom = {"to": str(peer)} if self.inbox else {}
+        await socket.send(json.dumps({"type": 1, "id": name, "content": content, **whom}))
+        return place + 1

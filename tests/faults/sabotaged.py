@@ -1,0 +1,57 @@
+"""A server without one of its guarantees, to see that the checker notices.
+
+python -m tests.faults.sabotaged KIND [the server's own flags]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+
+from pymongo.errors import OperationFailure
+
+import server
+from models.errors import EngineUnavailable
+from models.ports import Occupied
+from models.records import Message
+from storage.messages import MongoMessages
+
+__all__ = ["KINDS"]
+
+_stored: set[asyncio.Task[Occupied | None]] = set()
+_insert, _prepare = MongoMessages.insert, MongoMessages.prepare
+
+
+async def _insert_later(self: MongoMessages, message: Message) -> None:
+    task = asyncio.create_task(_insert(self, message))
+    _stored.add(task)
+    task.add_done_callback(_inserted)
+
+
+def _inserted(task: asyncio.Task[Occupied | None]) -> None:
+    _stored.discard(task)
+    if not task.cancelled():
+        task.exception()  # nobody is told: that is the sabotage
+
+
+async def _prepare_without_index(self: MongoMessages) -> None:
+    with contextlib.suppress(EngineUnavailable):  # it cannot be made any more once there are doubles
+        await _prepare(self)
+    with contextlib.suppress(OperationFailure):  # the other server has dropped it
+        await self._messages.drop_index("key")
+
+
+def _acknowledge_before_storing() -> None:
+    MongoMessages.insert = _insert_later
+
+
+def _allow_keys_twice() -> None:
+    MongoMessages.prepare = _prepare_without_index
+
+
+KINDS = {"acknowledge-early": _acknowledge_before_storing, "without-index": _allow_keys_twice}
+
+if __name__ == "__main__":
+    KINDS[sys.argv[1]]()
+    sys.exit(server.main(sys.argv[2:]))

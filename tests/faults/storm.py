@@ -1,0 +1,235 @@
+"""Clients that keep talking while engines and servers are killed, stopped and emptied at random; then the verdict.
+
+python -m tests.faults.storm --seconds=600 [--seed=…]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.records import conversation_of
+from models.tasks import end
+from tests.faults.cluster import Cluster
+from tests.faults.device import Device
+from tests.faults.sabotaged import KINDS
+from tests.faults.verdict import Verdict, history, judge
+
+__all__ = ["Outcome", "storm"]
+
+PAIRS = 5  # conversations, each between two users with two devices
+RATE = 8.0  # messages that a device sends in a second
+PAUSES = (0.3, 2.5)  # seconds between two faults, at least and at most
+TELL_EVERY = 5.0  # seconds between two lines of progress
+PATIENCE = 60.0  # seconds in which all talk again after a fault, and all is received after the last
+
+
+@dataclass
+class Outcome:
+    """What a run did, and what it showed."""
+
+    seed: int
+    seconds: float
+    verdict: Verdict
+    faults: Counter[str] = field(default_factory=Counter)
+    recovery: dict[str, float] = field(default_factory=dict)  # by fault: the slowest, seconds
+
+    def table(self) -> str:
+        """One table, for people."""
+        lines = [f"seed {self.seed}, {self.seconds:.0f} s, {self.faults.total()} faults", *self.verdict.lines()]
+        lines.append(f"  {'fault':34}{'count':>8}  slowest recovery")
+        for name, count in sorted(self.faults.items()):
+            lines.append(f"  {name:34}{count:8}{self.recovery.get(name, 0):10.1f} s")
+        return "\n".join(lines)
+
+
+class _Storm:
+    """One run: who talks, what happens, and how long it takes until all talk again."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        chance: random.Random,
+        *,
+        faults: Sequence[str],
+        patience: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._cluster = cluster
+        self._random = chance
+        self._patience = patience
+        self._tell = tell
+        self._faults = {name: fault for name, fault in cluster.faults.items() if not faults or name in faults}
+        if not faults or "connection cut" in faults:
+            self._faults["connection cut"] = self._cut
+        self._going: dict[str, asyncio.Task[None]] = {}
+        self._under_way: set[str] = set()  # what has not been let go on yet
+        self._calm_since = 0.0
+        self.counted: Counter[str] = Counter()
+        self.recovery: dict[str, float] = {}
+        self.unwell: list[str] = []
+        self.limited: dict[str, int] = {}
+        self.devices: list[Device] = []
+
+    def populate(self) -> None:
+        """Pairs that talk, one inbox with two peers, and a stranger whom nobody answers."""
+        people = self._cluster.people(2 * PAIRS + 3)
+        for number in range(PAIRS):
+            one, other = people[2 * number : 2 * number + 2]
+            for user, peer in ((one, other), (other, one)):
+                self._add(user, [peer], rate=RATE)
+                self._add(user, [peer], rate=RATE / 4, inbox=number % 2 == 0)
+        middle, stranger, silent = people[2 * PAIRS :]
+        friends = [people[2], people[6]]  # who have no inbox themselves
+        self._add(middle, friends, rate=RATE, inbox=True)
+        for friend in friends:
+            self._add(friend, [middle], rate=RATE / 2)
+        self._add(stranger, [silent], rate=RATE / 4, gives_up=True)
+        self._add(silent, [stranger], rate=0)
+        self.limited[conversation_of(stranger, silent)] = 3
+
+    def _add(self, user: int, peers: list[int], *, rate: float, inbox: bool = False, gives_up: bool = False) -> None:
+        name = f"d{len(self.devices)}"
+        seed = f"{self._random.random()}"
+        device = Device(
+            name, user, peers, port=self._cluster.port, seed=seed, rate=rate, inbox=inbox, gives_up=gives_up
+        )
+        self.devices.append(device)
+
+    @property
+    def conversations(self) -> dict[str, tuple[int, int]]:
+        """All of them, by name: the two users."""
+        return {conversation_of(d.user, peer): (d.user, peer) for d in self.devices for peer in d.peers}
+
+    async def rage(self, seconds: float) -> None:
+        """Lets faults happen for a while; several may overlap, two of one kind do not."""
+        loop = asyncio.get_running_loop()
+        end_at, tell_at = loop.time() + seconds, loop.time() + TELL_EVERY
+        while loop.time() < end_at:
+            await asyncio.sleep(self._random.uniform(*PAUSES))
+            name = self._random.choice(list(self._faults))
+            if name not in self._going:
+                self._going[name] = loop.create_task(self._happen(name, self._faults[name]))
+            if loop.time() >= tell_at:
+                tell_at = loop.time() + TELL_EVERY
+                self._tell(
+                    f"{seconds - max(0.0, end_at - loop.time()):6.0f} s  {self.counted.total():4} faults  "
+                    f"{sum(len(device.acknowledged) for device in self.devices):7} acknowledged"
+                )
+        while self._going:
+            await asyncio.wait(self._going.values())
+
+    async def _happen(self, name: str, fault: Callable[[], Awaitable[None]]) -> None:
+        """Lets a fault happen, and waits until all talk again; time in which something is stopped is not counted."""
+        try:
+            self.counted[name] += 1
+            self._under_way.add(name)
+            await fault()
+            self._under_way.discard(name)
+            over = self._calm_since = time.monotonic()
+            talking = [device for device in self.devices if device.rate and not device.gives_up]
+            waited = 0.0
+            while talking and waited < self._patience:
+                await asyncio.sleep(0.05)
+                waited = 0.0 if self._under_way else time.monotonic() - self._calm_since
+                talking = [device for device in talking if device.last_acknowledgement < over]
+            self.unwell += [f"{d.name} got no acknowledgement after: {name}; {d.trouble}" for d in talking]
+            self.recovery[name] = max(waited, self.recovery.get(name, 0.0))
+        finally:
+            self._under_way.discard(name)
+            del self._going[name]
+
+    async def _cut(self) -> None:
+        for device in self._random.sample(self.devices, len(self.devices) // 2):
+            device.cut()
+
+    async def settle(self) -> None:
+        """Waits until all is acknowledged, and everybody holds everything; not for ever."""
+        for device in self.devices:
+            device.fall_silent()
+        await self._cluster.healed()
+        deadline = asyncio.get_running_loop().time() + self._patience
+        while asyncio.get_running_loop().time() < deadline:
+            last = {name: len(self._cluster.stored(name)) for name in self.conversations}
+            if all(
+                device.settled and device.holds(peer) >= last[conversation_of(device.user, peer)]
+                for device in self.devices
+                for peer in device.peers
+            ):
+                break
+            await asyncio.sleep(0.5)
+
+
+def _nothing(line: str) -> None:
+    """Tells nobody."""
+
+
+async def storm(
+    seconds: float,
+    seed: int,
+    *,
+    faults: Sequence[str] = (),
+    longest_stop: float = 30.0,
+    patience: float = PATIENCE,
+    flags: Sequence[str] = (),
+    sabotage: str = "",
+    tell: Callable[[str], None] = _nothing,
+) -> Outcome:
+    """Runs, and judges. `faults` are the kinds that may happen, all if there are none."""
+    chance = random.Random(seed)
+    directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        async with Cluster(
+            directory, chance, longest_stop=longest_stop, flags=list(flags), sabotage=sabotage
+        ) as cluster:
+            run = _Storm(cluster, chance, faults=faults, patience=patience, tell=tell)
+            run.populate()
+            try:
+                tasks = [asyncio.create_task(device.run()) for device in run.devices]
+                await run.rage(seconds)
+                tell("no more faults; waiting until everything is acknowledged and received")
+                await run.settle()
+            finally:
+                await end(*tasks)
+            port = cluster.port()
+            histories = {name: await history(port, *users) for name, users in run.conversations.items()}
+            stored = {name: cluster.stored(name) for name in run.conversations}
+            verdict = judge(run.devices, stored, histories, run.limited)
+            verdict.other += [*cluster.logged(), *run.unwell]
+            for task in tasks:
+                if not task.cancelled() and (error := task.exception()):
+                    verdict.other.append(f"a device broke: {error!r}")
+            return Outcome(seed, seconds, verdict, run.counted, run.recovery)
+    finally:
+        shutil.rmtree(directory)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table; 0 if nothing was found, else 1."""
+    parser = argparse.ArgumentParser(prog="tests.faults.storm", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0, help="how long faults happen (default: 600)")
+    parser.add_argument("--seed", type=int, help="to repeat a run's faults (default: a new one)")
+    parser.add_argument("--sabotage", choices=sorted(KINDS), default="", help="servers without one guarantee")
+    options = parser.parse_args(argv)
+    seed = secrets.randbelow(10**9) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
+    outcome = asyncio.run(
+        storm(options.seconds, seed, sabotage=options.sabotage, tell=lambda line: print(line, flush=True))
+    )
+    print(outcome.table(), flush=True)
+    return 0 if outcome.verdict.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,42 @@
+"""A short storm finds nothing, and the same storm finds what a sabotaged server does."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.storm import storm
+
+FLAGS = ["--answer-timeout=1", "--engine-timeout=1"]
+
+
+@pytest.mark.gen_test(timeout=170)
+async def test_nothing_is_lost_doubled_or_reordered() -> None:
+    """Whatever happens to servers and engines."""
+    outcome = await storm(12, seed=1, longest_stop=3, flags=FLAGS)
+    assert outcome.verdict.clean, outcome.table()
+    assert outcome.verdict.acknowledged > 100
+    assert len(outcome.faults) > 3
+
+
+SABOTAGE = [
+    # The server dies with what it had acknowledged in its memory.
+    ("acknowledge-early", "lost", "was acknowledged as"),
+    # What mongod committed late is sent again, and stored again.
+    ("without-index", "doubled", "is stored 2 times"),
+]
+
+
+@pytest.mark.gen_test(timeout=170)
+@pytest.mark.parametrize(("sabotage", "kind", "finding"), SABOTAGE)
+async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> None:
+    """Inserts wait in mongod's sockets when the servers that sent them are killed."""
+    outcome = await storm(
+        4,
+        seed=1,
+        faults=["mongod stopped, server killed"],
+        longest_stop=1,
+        patience=5,
+        flags=FLAGS,
+        sabotage=sabotage,
+    )
+    assert any(finding in found for found in getattr(outcome.verdict, kind)), outcome.table()
