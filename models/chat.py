@@ -191,12 +191,11 @@ class Chat:
             draft.settle(await self._repeat(conversation, draft, placed.message))
             return
         online = await self.delivery.publish(conversation, placed.message, draft.origin)
-        draft.settle(Sent(placed.message.seq, placed.message.time, online))
         if admission is None:
             self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft))
-        elif admission.theirs > 0:
+        elif admission.theirs > 0 and await self._introduced(conversation):
             conversation.open_until = self._clock() + OPEN_FOR
-            await self._introduce(conversation)
+        draft.settle(Sent(placed.message.seq, placed.message.time, online))
 
     async def _repeated(self, conversation: Conversation, draft: Draft) -> Sent | ChatError | None:
         """The answer to a message that the rule refuses, if it repeats one that is stored."""
@@ -240,16 +239,19 @@ class Chat:
             # The count stays too high until it expires: the rule may refuse too early, never too late.
             _log.warning("count_not_given_back", sender=admission.sender, reason=str(error))
 
-    async def _introduce(self, conversation: Conversation) -> None:
-        """Notes once that both have written."""
-        if conversation.head is None or conversation.head.mutual:
-            return
-        try:
-            await self._directory.introduce(conversation.name)
-        except EngineUnavailable as error:
-            _log.warning("not_introduced", conversation=conversation.name, reason=str(error))
-        else:
-            conversation.head = structs.replace(conversation.head, mutual=True)
+    async def _introduced(self, conversation: Conversation) -> bool:
+        """Notes once that both have written; whether that is noted."""
+        if conversation.head is None:
+            return False
+        if not conversation.head.mutual:
+            try:
+                await self._directory.introduce(conversation.name)
+            except EngineUnavailable as error:
+                _log.warning("not_introduced", conversation=conversation.name, reason=str(error))
+                return False
+            if conversation.head is not None:
+                conversation.head = structs.replace(conversation.head, mutual=True)
+        return True
 
     # What else happens
 

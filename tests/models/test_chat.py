@@ -295,6 +295,27 @@ async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, pair: tuple
     assert (first.code, isinstance(second, Sent)) == (500, True)
 
 
+async def test_both_have_written(
+    make: Make, messages: MongoMessages, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is noted before the answer to the message that makes it so; if it cannot be, with the next one."""
+    chat, _, _ = make()
+    introduce, failures = messages.directory.introduce, [EngineUnavailable("mongodb", "away")]
+
+    async def failing(conversation: str) -> None:
+        if failures:
+            raise failures.pop()
+        await introduce(conversation)
+
+    monkeypatch.setattr(messages.directory, "introduce", failing)
+    name = conversation_of(*pair)
+    assert isinstance(await chat.send(*pair, "hi"), Sent)
+    assert isinstance(await chat.send(*pair[::-1], "hello"), Sent)
+    assert not await messages.directory.mutual(name)
+    assert isinstance(await chat.send(*pair, "how are you?"), Sent)
+    assert await messages.directory.mutual(name)
+
+
 async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pair: tuple[int, int]) -> None:
     """State lives as long as sockets and messages on their way."""
     chat, _, _ = make()
