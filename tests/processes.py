@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from storage.engines import Addresses
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,7 +32,8 @@ class ServerProcess:
         assert self.process.stdout
         line = self.process.stdout.readline()
         assert line.startswith("Tandem is ready: http://127.0.0.1:"), line + self.failed()[1]
-        return int(line.strip().rstrip("/").rsplit(":", 1)[1])
+        self.port = int(line.strip().rstrip("/").rsplit(":", 1)[1])
+        return self.port
 
     def failed(self) -> tuple[int, str]:
         """Waits for the end; status and standard error."""
@@ -50,3 +53,8 @@ class ServerProcess:
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         return self.failed()[0]
+
+
+def external(addresses: Addresses) -> list[str]:
+    """The flags for engines that run."""
+    return [f"--{engine}={url}" for engine, url in addresses._asdict().items()]

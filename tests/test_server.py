@@ -23,7 +23,7 @@ from storage.engines import Addresses
 from tests.clients import Client, RawSocket
 from tests.conftest import StartServer
 from tests.database import mysql_connection
-from tests.processes import ROOT
+from tests.processes import ROOT, external
 
 
 @pytest.fixture
@@ -130,10 +130,6 @@ async def test_drain_under_load(
     while newest < told.count(50004) - 1:
         newest = int(await two.receive(50002))
     assert again.end() == 0
-
-
-def external(addresses: Addresses) -> list[str]:
-    return [f"--mongo={addresses.mongo}", f"--redis={addresses.redis}", f"--mysql={addresses.mysql}"]
 
 
 @pytest.mark.gen_test(timeout=55)

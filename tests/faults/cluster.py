@@ -20,7 +20,7 @@ from models.tasks import end
 from storage.engines import PrivateEngines
 from storage.schema import migrate
 from tests.database import mysql_connection
-from tests.processes import ROOT
+from tests.processes import ROOT, external
 
 __all__ = ["Cluster"]
 
@@ -98,7 +98,7 @@ class Cluster:
             self._supervise()
             program = ["-m", "tests.faults.sabotaged", self._sabotage] if self._sabotage else ["server.py"]
             command = ["setpriv", "--pdeathsig", "KILL", sys.executable, *program, "--port=0", *self._flags]
-            command += [f"--{engine}={url}" for engine, url in addresses._asdict().items()]
+            command += external(addresses)
             self._servers = [_Server(command, self._dir / f"server{number}.log") for number in (1, 2)]
             await self.healed()
         except BaseException:

@@ -1,0 +1,248 @@
+"""Two servers on one set of engines: one in this process, one in its own; users do not notice which they are at."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+from tornado.ioloop import IOLoop
+
+from models.events import Event, Stored
+from models.records import Message, conversation_of
+from server import Server
+from storage.engines import Addresses
+from storage.messages import MongoMessages
+from tests.clients import Client2, until
+from tests.conftest import Clock, Connect2, StartServer
+from tests.processes import ServerProcess, external
+
+Pair = tuple[int, int]
+There = Callable[..., Awaitable[Client2]]
+Further = Callable[[], Awaitable[None]]  # waits until some more messages are stored
+
+FLAGS = ["--sweep-interval=0.3"]
+
+
+@pytest.fixture
+def flags() -> list[str]:
+    return FLAGS
+
+
+@pytest.fixture
+def other(start_server: StartServer, http_server: Server, addresses: Addresses, io_loop: IOLoop) -> ServerProcess:
+    """The other server; each of the two knows that there is another."""
+    process = start_server(*FLAGS, *external(addresses))
+    process.ready()
+
+    async def known() -> None:
+        async with asyncio.timeout(15):
+            while http_server.stores.router.alone:
+                await asyncio.sleep(0.01)
+
+    io_loop.run_sync(known)
+    return process
+
+
+@pytest.fixture
+def there(other: ServerProcess, io_loop: IOLoop) -> Iterator[There]:
+    """Opens sockets of dialect 2 at the other server."""
+    clients: list[Client2] = []
+
+    async def open_socket(uid: int, to: int | None = None) -> Client2:
+        clients.append(await Client2.open(other.port, uid, to))
+        return clients[-1]
+
+    yield open_socket
+    for client in clients:
+        client.close()
+
+
+async def befriend(one: Client2, two: Client2) -> int:
+    """Lets both write, and read; the seq of the last message."""
+    await one.say("hello")
+    await two.receive(50001, seq=1)
+    await two.say("hello yourself")
+    return (await one.receive(50001))["seq"]
+
+
+# What troubles the servers while people write
+
+
+@asynccontextmanager
+async def nothing(**_: Any) -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def delays(http_server: Server, monkeypatch: pytest.MonkeyPatch, **_: Any) -> AsyncIterator[None]:
+    """Each call of one server to MongoDB takes some milliseconds longer, before or after."""
+    chance, store = random.Random(3), http_server.stores.messages
+
+    def delayed(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def late(*args: Any) -> Any:
+            await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
+            result = await call(*args)
+            await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
+            return result
+
+        return late
+
+    for name in ("insert", "after", "page", "newest", "head", "bookmarks"):
+        monkeypatch.setattr(store, name, delayed(getattr(store, name)))
+    yield
+
+
+@asynccontextmanager
+async def dropped_events(http_server: Server, monkeypatch: pytest.MonkeyPatch, **_: Any) -> AsyncIterator[None]:
+    """One server does not hear of half of what the other one stores."""
+    chance, arrived = random.Random(4), http_server.chat.arrived
+
+    def hard_of_hearing(event: Event) -> None:
+        if not isinstance(event, Stored) or chance.random() < 0.5:
+            arrived(event)
+
+    monkeypatch.setattr(http_server.chat, "arrived", hard_of_hearing)
+    yield
+
+
+@asynccontextmanager
+async def broken_subscriptions(addresses: Addresses, further: Further, **_: Any) -> AsyncIterator[None]:
+    """Redis closes all subscribers' connections, again and again."""
+
+    async def close_them() -> None:
+        async with Redis.from_url(addresses.redis) as client:
+            while True:
+                await further()
+                await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    closing = asyncio.create_task(close_them())
+    try:
+        yield
+    finally:
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+
+
+@asynccontextmanager
+async def clock_set_back(clock: Clock, further: Further, **_: Any) -> AsyncIterator[None]:
+    """One server's clock goes back by an hour, in the midst of it."""
+
+    async def set_back() -> None:
+        await further()
+        clock.offset -= 3600
+
+    setting = asyncio.create_task(set_back())
+    yield
+    await setting
+
+
+@pytest.mark.gen_test(timeout=55)
+@pytest.mark.parametrize("trouble", [nothing, delays, dropped_events, broken_subscriptions, clock_set_back])
+async def test_one_order(
+    trouble: Callable[..., Any],
+    connect2: Connect2,
+    there: There,
+    http_server: Server,
+    addresses: Addresses,
+    clock: Clock,
+    pair: Pair,
+    messages: MongoMessages,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both write at once through different servers; all four sockets see the same messages, ascending, no hole."""
+    one, two = await connect2(*pair), await there(*pair[::-1])
+    last = await befriend(one, two)
+    sockets = [one, two, await there(*pair), await connect2(*pair[::-1])]
+    for socket in sockets:
+        socket.unread.clear()
+        await socket.ask(6, after=last)
+    conversation = http_server.chat.delivery.get(conversation_of(*pair))
+    assert conversation is not None
+
+    async def further() -> None:
+        seen = conversation.seen or 0
+        await until(lambda: (conversation.seen or 0) > seen + 50)
+
+    troubles = trouble(
+        http_server=http_server, addresses=addresses, clock=clock, monkeypatch=monkeypatch, further=further
+    )
+    last += 500 + 100
+
+    async def write(socket: Client2, count: int) -> None:
+        for number in range(count):
+            await socket.write(1, id=f"{number}", content=f"{number}")
+
+    async def seen(socket: Client2) -> list[tuple[int, int, str]]:
+        """What a socket is told of messages, own ones by their answers: seq, time, content."""
+        found: list[tuple[int, int, str]] = []
+        while not found or found[-1][0] < last:
+            frame = await socket.read()
+            if frame["code"] in (50001, 50004, 50005):
+                found.append((frame["seq"], frame["time"], frame["content"] if frame["code"] == 50001 else frame["id"]))
+        return found
+
+    async with troubles:
+        *everyone, _, _ = await asyncio.gather(*map(seen, sockets), write(one, 500), write(two, 100))
+    stored: list[Message] = await messages.page(conversation_of(*pair), 3, 10_000)
+    assert [message.seq for message in stored] == list(range(3, last + 1))
+    assert [message.time for message in stored] == sorted(message.time for message in stored)
+    for sender in pair:  # one sender's messages keep their order
+        contents = [message.content for message in stored if message.sender == sender]
+        assert contents == [str(number) for number in range(len(contents))]
+    for what in everyone:
+        assert what == [(message.seq, message.time, message.content) for message in stored]
+
+
+async def test_the_same_id_through_both(connect2: Connect2, there: There, pair: Pair, messages: MongoMessages) -> None:
+    """Twenty at once, ten at each server: one message, delivered once."""
+    one, two = await connect2(*pair), await there(*pair[::-1])
+    last = await befriend(one, two)
+    devices = [await connect2(*pair) for _ in range(10)] + [await there(*pair) for _ in range(10)]
+    name = str(uuid4())
+    answers = await asyncio.gather(*(device.say("once", id=name) for device in devices))
+    assert {(answer["seq"], answer["time"]) for answer in answers} == {(last + 1, answers[0]["time"])}
+    assert sum(not answer.get("dup") for answer in answers) == 1
+    again = await there(*pair)
+    assert (await again.say("once", id=name))["dup"]
+    assert (await again.say("other content", id=name))["code"] == 400
+    await two.receive(50001, seq=last + 1, content="once")
+    await one.say("next")
+    await two.receive(50001, seq=last + 2)
+    assert len(await messages.page(conversation_of(*pair), 1, 100)) == 4
+
+
+async def test_presence(connect2: Connect2, there: There, other: ServerProcess, pair: Pair) -> None:
+    """A device at either server counts; a killed server's sockets are gone."""
+    one, two = await connect2(*pair), await there(*pair[::-1])
+    await befriend(one, two)
+    two.close()
+    await one.receive(50009, online=False)
+    phone = await connect2(*pair[::-1])
+    await one.receive(50009, online=True)
+    tablet = await there(*pair[::-1])
+    phone.close()
+    await one.say("still there", 50004)
+    await tablet.receive(50001, content="still there")
+    assert await one.silent()
+    other.signal(signal.SIGKILL)
+    await one.receive(50009, online=False)
+    await one.say("gone?", 50005)
+
+
+async def test_typing_and_positions(connect2: Connect2, there: There, pair: Pair) -> None:
+    """They reach the peer at the other server."""
+    one, two = await connect2(*pair), await there(*pair[::-1])
+    last = await befriend(one, two)
+    await two.write(5)
+    await one.receive(50008)
+    await two.ask(4, received=last, read=last - 1)
+    await one.receive(50007, received=last, read=last - 1)
+    await two.ask(4, read=1)  # never back
+    assert await one.silent()
