@@ -23,12 +23,12 @@ from urllib.parse import urlsplit
 
 import structlog
 import uvloop
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
 
 from config import Settings, SettingsError, load
 from config.logs import configure_logging
+from handlers.door import Doorkeeper
 from handlers.routes import make_app
 from handlers.socket import ChatSocket, SocketLimits
 from models.chat import Chat
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = load(argv)
         configure_logging(settings.log)
-        _allow_open_files(settings.limits.max_connections)
+        _allow_open_files(settings.limits.max_connections + settings.limits.max_http_connections)
         for listening in _bind(settings):  # a port that is taken is said before any engine is started
             listening.close()
         with ExitStack() as stack:
@@ -100,8 +100,8 @@ def _allow_open_files(connections: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and connections + SPARE_FILES > hard:
         raise SettingsError(
-            f"--max-connections: {connections} connections need {connections + SPARE_FILES} open files, "
-            f"and this process may have {hard} (ulimit -Hn)"
+            f"--max-connections and --max-http-connections: {connections} connections need "
+            f"{connections + SPARE_FILES} open files, and this process may have {hard} (ulimit -Hn)"
         )
     if soft != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, connections + SPARE_FILES), hard))
@@ -169,8 +169,9 @@ async def serving(
             ),
             {"mongodb": stores.messages.ping, "redis": stores.counters.ping, "mysql": stores.users.ping},
         )
-        http = HTTPServer(
+        http = Doorkeeper(
             app,
+            max_connections=limits.max_http_connections,
             idle_connection_timeout=timeouts.handshake_timeout,
             body_timeout=timeouts.handshake_timeout,
             max_body_size=limits.max_body,

@@ -59,6 +59,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000, description="most open sockets; the next gets 503")] = (
         10_000
     )
+    max_http_connections: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most connections that are not sockets, or not yet; more are closed")
+    ] = 2000
     window: Annotated[
         int, Meta(ge=1, le=4096, description="unanswered requests of a socket before it stops reading")
     ] = 64

@@ -215,7 +215,7 @@ def test_urls_that_are_none(start_server: StartServer, name: str, url: str, addr
 
 def test_more_connections_than_open_files() -> None:
     """An impossible value, and what would make it possible."""
-    with pytest.raises(SettingsError, match=r"--max-connections: .* open files"):
+    with pytest.raises(SettingsError, match=r"--max-connections and .* open files"):
         _allow_open_files(load(["--max-connections=1000000"], environ={}).limits.max_connections)
 
 

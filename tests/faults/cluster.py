@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import shutil
 import signal
 import sys
@@ -142,11 +143,12 @@ class Cluster:
             return list(client.tandem.messages.find({"conversation": conversation}).sort("_id"))
 
     def logged(self) -> Iterator[str]:
-        """Bugs that the servers have logged."""
+        """Bugs that the servers have logged, each with its exceptions."""
         for log in sorted(self._dir.glob("server*.log")):
-            for line in log.read_text("utf-8", "replace").splitlines():
-                if "Traceback" in line or "[error " in line:
-                    yield f"{log.name}: {line}"
+            text = log.read_text("utf-8", "replace")
+            for bug in re.findall(r"^\S+ \[error .*\n(?:(?!\S+ \[\w+ +\]).*\n)*", text, re.MULTILINE):
+                event, *trace = bug.splitlines()
+                yield " | ".join([f"{log.name}: {event}", *(line for line in trace if re.match(r"\w|  File", line))])
 
     async def healed(self) -> None:
         """Waits until both servers say that they are ready, engines and all."""
