@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,34 +18,6 @@ from tests.clients import RawSocket, socket_path, until
 from tests.conftest import Connect
 
 Pair = tuple[int, int]
-
-
-@pytest.fixture(scope="module")
-def engines() -> Iterator[PrivateEngines]:
-    """Engines of this module's own, to be hurt."""
-    directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
-    private = PrivateEngines(directory, start_timeout=30)
-    private.start()
-    yield private
-    private.stop()
-    shutil.rmtree(directory)
-
-
-@pytest.fixture(scope="module")
-def addresses(engines: PrivateEngines) -> object:
-    return engines.addresses
-
-
-@pytest.fixture(scope="module")
-def database(addresses: object, request: pytest.FixtureRequest) -> object:
-    from storage.schema import migrate
-    from tests.database import mysql_connection
-
-    connection = mysql_connection(addresses.mysql)
-    request.addfinalizer(connection.close)
-    with connection.cursor() as cursor:
-        migrate(cursor)
-    return connection
 
 
 @pytest.fixture

@@ -1,0 +1,124 @@
+"""MongoDB stands still with inserts in its sockets, and goes on: nothing is lost, doubled or left out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from handlers.socket import ChatSocket
+from models.records import conversation_of
+from server import Server
+from storage.engines import Addresses
+from storage.messages import MongoMessages
+from tests.clients import Client2, until
+from tests.conftest import Connect, Connect2, StartServer
+from tests.faults.conftest import Stopped
+from tests.processes import external
+
+Pair = tuple[int, int]
+
+QUICK = ["--engine-timeout=1", "--answer-timeout=1"]
+
+
+@pytest.fixture
+def flags() -> list[str]:
+    return [*QUICK, "--ping-interval=0.2", "--ping-timeout=0.2", "--window=8"]
+
+
+async def resend(client: Client2, name: str) -> dict[str, Any]:
+    """Sends a message until it is acknowledged, as clients do."""
+    async with asyncio.timeout(20):
+        while (answer := await client.say("late", id=name))["code"] == 40001:
+            pass
+    return answer
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_a_late_commit(connect2: Connect2, stopped: Stopped, pair: Pair, messages: MongoMessages) -> None:
+    """What was answered 40001 is stored after all: the sender is told, a resend too, and who was away gets it once."""
+    one = await connect2(*pair)
+    await one.say("early", 50005)
+    with stopped("mongod"):
+        assert (await one.say("late", id="late"))["code"] == 40001
+    await one.receive(50005, id="late", seq=2, dup=None)
+    assert (await one.say("late", id="late"))["dup"]
+    assert (await one.say("next"))["seq"] == 3
+    two = await connect2(*pair[::-1])
+    assert [m["content"] for m in (await two.ask(6, after=0))["messages"]] == ["early", "late", "next"]
+    assert [m.seq for m in await messages.page(conversation_of(*pair), 1, 100)] == [1, 2, 3]
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_a_late_commit_of_a_server_that_was_killed(
+    start_server: StartServer, addresses: Addresses, stopped: Stopped, pair: Pair, messages: MongoMessages
+) -> None:
+    """It may be stored or not; resent, it is there once, without a hole or a place used twice."""
+    flags = [*QUICK, *external(addresses)]
+    first = start_server(*flags)
+    one = await Client2.open(first.ready(), *pair)
+    assert (await one.say("early", id="early"))["seq"] == 1
+    with stopped("mongod"):
+        await one.write(1, id="late", content="late")
+        assert (await one.read())["code"] == 40001
+        first.kill()
+        one.close()
+    second = start_server(*flags)
+    one, two = await Client2.open(second.ready(), *pair), await Client2.open(second.port, *pair[::-1])
+    assert (await resend(one, "late"))["seq"] == 2
+    assert [(m["seq"], m["id"]) for m in (await two.ask(6, after=1))["messages"]] == [(2, "late")]
+    assert [m.id for m in await messages.page(conversation_of(*pair), 1, 100)] == ["early", "late"]
+    for client in (one, two):
+        client.close()
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_resending_to_a_new_server_and_an_empty_redis(
+    start_server: StartServer, addresses: Addresses, pair: Pair
+) -> None:
+    """The first answers again, and the limit is where it was."""
+    first = start_server(*external(addresses))
+    one = await Client2.open(first.ready(), *pair)
+    told = [await one.say(name, 50005, id=name) for name in "abc"]
+    first.kill()
+    one.close()
+    async with Redis.from_url(addresses.redis) as client:
+        await client.flushall()
+    second = start_server(*external(addresses))
+    one = await Client2.open(second.ready(), *pair)
+    for answer, name in zip(told, "abc", strict=True):
+        again = await one.say(name, 50005, id=name)
+        assert (again["seq"], again["time"], again["dup"]) == (answer["seq"], answer["time"], True)
+        assert (await one.say("other content", id=name))["code"] == 400
+    assert (await one.say("d", id="d"))["code"] == 50006
+    one.close()
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_nobody_healthy_is_closed(
+    connect: Connect, http_server: Server, stopped: Stopped, people: Callable[[int], list[int]]
+) -> None:
+    """Not who waits for answers with a full window, nor who is silent; for many times what a pong may take."""
+    full_pair, idle_pair = tuple(people(2)), tuple(people(2))
+    full, idle = await connect(*full_pair), await connect(*idle_pair)
+    (waiting,), (pinged,) = ChatSocket._registry[full_pair], ChatSocket._registry[idle_pair]
+
+    async def several_pings() -> None:
+        for _ in range(4):
+            before = pinged._pinged
+            await until(lambda before=before: pinged._pinged > before)
+
+    with stopped("mongod"):
+        for number in range(30):
+            await full.send(1, str(number))
+        await until(lambda: waiting._window.full)
+        reading = asyncio.gather(*(full.read() for _ in range(30)))
+        await several_pings()
+        assert ChatSocket.count() == 2
+    await reading
+    await idle.say("still here", 50005)
+    await full.say("still here")
+    assert ChatSocket.count() == 2
