@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from server import Server
-from tests.clients import RawSocket
+from tests.clients import Client2, RawSocket
 from tests.conftest import Connect, Connect2
 
 
@@ -81,6 +82,33 @@ async def test_unread_counts_stop_at_a_hundred(
         await sender.say(str(number))
     _, listed = await get(http_server, f"/conversations?uid={me}")
     assert listed[0]["unread"] == "100+"
+
+
+async def test_unread_counts_while_messages_race_with_marks(
+    connect2: Connect2, http_server: Server, pair: tuple[int, int]
+) -> None:
+    """Both write and mark at once, out of order; then each has read as far as it said, and the rest is counted."""
+    one, two = await connect2(*pair), await connect2(*pair[::-1])
+    last = 0
+    for _ in range(3):
+
+        async def write(socket: Client2) -> int:
+            names = [await socket.write(1, content="x") for _ in range(20)]
+            return max([(await socket.answer(name))["seq"] for name in names])
+
+        async def mark(user: int, peer: int, last: int = last) -> int:
+            device = await connect2(user, peer)
+            return max(
+                [(await device.ask(4, read=seq))["read"] for seq in (last, last // 2, last - 1) if seq > 0] or [0]
+            )
+
+        *ends, read_1, read_2 = await asyncio.gather(write(one), write(two), mark(*pair), mark(*pair[::-1]))
+        last = max(ends)
+        _, history = await get(http_server, f"/messages?uid={pair[0]}&toUid={pair[1]}&after={min(read_1, read_2)}&limit=100")
+        for user, read in zip(pair, (read_1, read_2), strict=True):
+            _, (entry,) = await get(http_server, f"/conversations?uid={user}")
+            behind = [m for m in history["messages"] if m["from"] != str(user) and m["seq"] > read]
+            assert (entry["unread"], entry["last"]["seq"]) == (len(behind), last)
 
 
 async def test_history(connect2: Connect2, http_server: Server, pair: tuple[int, int]) -> None:
