@@ -104,7 +104,9 @@ async def test_unread_counts_while_messages_race_with_marks(
 
         *ends, read_1, read_2 = await asyncio.gather(write(one), write(two), mark(*pair), mark(*pair[::-1]))
         last = max(ends)
-        _, history = await get(http_server, f"/messages?uid={pair[0]}&toUid={pair[1]}&after={min(read_1, read_2)}&limit=100")
+        _, history = await get(
+            http_server, f"/messages?uid={pair[0]}&toUid={pair[1]}&after={min(read_1, read_2)}&limit=100"
+        )
         for user, read in zip(pair, (read_1, read_2), strict=True):
             _, (entry,) = await get(http_server, f"/conversations?uid={user}")
             behind = [m for m in history["messages"] if m["from"] != str(user) and m["seq"] > read]
