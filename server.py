@@ -152,6 +152,7 @@ async def serving(
         reader = Reader(chat, stores.messages, stores.messages.directory, timeouts.answer_timeout)
         await stores.router.start(chat)
         stack.push_async_callback(stores.router.close)
+        stack.push_async_callback(chat.close)
         app = make_app(
             chat,
             reader,

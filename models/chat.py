@@ -147,6 +147,11 @@ class Chat:
         _, late = await asyncio.wait(writers, timeout=timeout)
         await end(*late)
 
+    async def close(self) -> None:
+        """Ends what goes on behind the sockets; to be called once they are closed."""
+        await self.delivery.close()
+        await self.presence.close()
+
     async def _write(self, conversation: Conversation) -> None:
         """Carries the conversation's messages through, one after the other, until none waits."""
         try:

@@ -16,6 +16,7 @@ from models.loading import Loader
 from models.placing import BACKOFF
 from models.ports import Messages, Reached, Router, Sockets
 from models.records import Message, conversation_of
+from models.tasks import end
 
 __all__ = ["Delivery"]
 
@@ -66,6 +67,10 @@ class Delivery:
         """Lets go of a conversation that nobody needs."""
         if conversation.idle:
             self._conversations.pop(conversation.name, None)
+
+    async def close(self) -> None:
+        """Fetches nothing any more."""
+        await end(*(conversation.chaser for conversation in self if conversation.chaser is not None))
 
     async def publish(self, conversation: Conversation, message: Message, origin: object) -> bool:
         """Delivers a message here and tells the other processes; whether a socket of the recipient gets it."""

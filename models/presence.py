@@ -15,6 +15,7 @@ import structlog
 from models.errors import EngineUnavailable
 from models.ports import Directory, Router, Sockets
 from models.records import conversation_of
+from models.tasks import end
 
 __all__ = ["Presence"]
 
@@ -36,6 +37,10 @@ class Presence:
         self._mutual: set[tuple[int, int]] = set()  # watchers and users who have both written
         self._looking: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
+
+    async def close(self) -> None:
+        """Looks no more."""
+        await end(*self._looking.values())
 
     def opened(self, user: int) -> None:
         """A socket of `user` has opened."""

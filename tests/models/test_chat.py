@@ -327,6 +327,28 @@ async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pa
     assert not list(chat.delivery)
 
 
+async def test_closing_leaves_nothing_running(
+    make: Make, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is still being looked up when the server ends would find its engines gone."""
+    chat, store, _ = make()
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(store, "newest", never, raising=False)
+    monkeypatch.setattr(chat.presence, "online", never)
+    chat.join(*pair, watching=True)
+    conversation = chat.delivery.get(conversation_of(*pair))
+    chat.delivery.chase(conversation)
+    await asyncio.sleep(0)
+    assert conversation.chaser is not None
+    assert chat.presence._looking
+    await chat.close()
+    assert conversation.chaser is None
+    assert not chat.presence._looking
+
+
 async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair: tuple[int, int]) -> None:
     """What another process stores after the replay was read is delivered, although nobody told of it."""
     here, _, sockets = make(pair[1])
