@@ -252,6 +252,7 @@ class Dialect2:
         peers = {int(name): seq for name, seq in after.items()}
         messages: list[Message] = []
         more: list[str] = []
+        holds: dict[int, int] = {}
         size = 0
         for peer in peers:
             self._held[peer] = _Held()
@@ -263,12 +264,14 @@ class Dialect2:
                 size += sum(len(message.content.encode()) for message in page.messages)
                 if not page.complete:
                     more.append(str(peer))
-                if holds := page.messages[-1].seq if page.messages else seq:
-                    self._holds[peer] = max(holds, self._holds.get(peer, 0))
+                holds[peer] = page.messages[-1].seq if page.messages else seq
             inbox = more if self._socket.peer is None else ()
             self._socket.write_frame(
                 frames2.page(request.id, messages, complete=not more, to=self._named(self._socket.peer), more=inbox)
             )
+            for peer, seq in holds.items():
+                if seq:
+                    self._holds[peer] = max(seq, self._holds.get(peer, 0))
         finally:
             for peer in peers:
                 held = self._held.pop(peer, None)

@@ -63,7 +63,7 @@ class Chat:
         self._new_key = new_key
         self.loader = Loader(messages, clock)
         self.delivery = Delivery(messages, sockets, router, self.loader, self._delivered)
-        self._placer = Placer(messages, self.loader, clock, self.delivery.arrive, self.delivery.catch_up)
+        self._placer = Placer(messages, self.loader, clock, self.delivery.arrive, self.delivery.lead_up_to)
         self.presence = Presence(sockets, router, directory)
         self._inboxes = Inboxes(self.delivery, directory, self.presence)
 
@@ -195,12 +195,12 @@ class Chat:
             await self._give_back(admission)
             draft.settle(await self._repeat(conversation, draft, placed.message))
             return
+        if admission is not None and admission.theirs > 0 and await self._introduced(conversation):
+            conversation.open_until = self._clock() + OPEN_FOR
         online = await self.delivery.publish(conversation, placed.message, draft.origin)
+        draft.settle(Sent(placed.message.seq, placed.message.time, online))
         if admission is None:
             self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft))
-        elif admission.theirs > 0 and await self._introduced(conversation):
-            conversation.open_until = self._clock() + OPEN_FOR
-        draft.settle(Sent(placed.message.seq, placed.message.time, online))
 
     async def _repeated(self, conversation: Conversation, draft: Draft) -> Sent | ChatError | None:
         """The answer to a message that the rule refuses, if it repeats one that is stored."""
@@ -217,6 +217,7 @@ class Chat:
         if first.content != draft.content:
             return InvalidFrame("the id was used for another content")
         if conversation.seen is not None and first.seq > conversation.seen:  # nobody here knew of it
+            conversation.placing = first  # so that nobody else delivers it, also to the socket that gets the answer
             try:
                 await self.delivery.lead_up_to(conversation, first.seq)
             except EngineUnavailable as error:

@@ -32,7 +32,7 @@ class Placer:
     """Puts messages in their places.
 
     `clock` returns seconds since the epoch. `found` is told of another process's message that was in the way,
-    `catch_up` fetches what the sockets have not been given yet.
+    `lead_up_to` gives the sockets what stands before a `seq`.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class Placer:
         loader: Loader,
         clock: Callable[[], float],
         found: Callable[[Conversation, Message], None],
-        catch_up: Callable[[Conversation], Awaitable[None]],
+        lead_up_to: Callable[[Conversation, int], Awaitable[None]],
     ) -> None:
         self._messages = messages
         self._loader = loader
         self._clock = clock
         self._found = found
-        self._catch_up = catch_up
+        self._lead_up_to = lead_up_to
 
     async def place(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Placed:
         """Stores a message. Raises a ChatError only when the message is known not to be stored.
@@ -84,17 +84,22 @@ class Placer:
     async def _next(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Message:
         """The message at the place behind the last one that exists."""
         head = await self._loader.head(conversation)
-        if conversation.seen is not None and conversation.seen < head.seq:
-            await self._catch_up(conversation)
         if admission is not None and admission.theirs == 0 and self._exhausted(head, draft.sender):
             raise LimitReached
         for user in conversation.users:
             await self._loader.reading(conversation, user)
-        head = await self._loader.head(conversation)
-        while head.seq >= head.reserved:
-            reserved = await self._messages.reserve(conversation.name, head.seq + 1)
-            head = await self._loader.head(conversation)  # others may have gone on meanwhile
-            head = conversation.head = structs.replace(head, reserved=max(reserved, head.reserved))
+        while True:  # others may go on whenever something is awaited
+            head = await self._loader.head(conversation)
+            if head.seq >= head.reserved:
+                reserved = await self._messages.reserve(conversation.name, head.seq + 1)
+                if conversation.head is not None:
+                    conversation.head = structs.replace(
+                        conversation.head, reserved=max(reserved, conversation.head.reserved)
+                    )
+            elif conversation.seen is not None and conversation.seen < head.seq:
+                await self._lead_up_to(conversation, head.seq + 1)
+            else:
+                break
         return draft.at(head.seq + 1, max(int(self._clock() * 1000), head.time))
 
     def _exhausted(self, head: Head, sender: int) -> bool:

@@ -415,6 +415,21 @@ async def test_an_inbox_resumes(connect2: Connect2, people: Callable[[int], list
         assert (await inbox.ask(6, after=after))["code"] == 400
 
 
+async def test_an_inbox_resume_that_fails_promises_nothing(
+    connect2: Connect2, people: Callable[[int], list[int]]
+) -> None:
+    """One peer's seq is from the future: nothing is replayed, and what comes of the other is delivered."""
+    me, a, b = people(3)
+    mine, theirs = await connect2(me, a), await connect2(a, me)
+    await introduce(mine, theirs)
+    inbox = await connect2(me)
+    assert (await inbox.ask(6, after={str(a): 1, str(b): 9}))["code"] == 400
+    socket = next(iter(ChatSocket._registry[me, 0]))
+    assert not socket._dialect._holds
+    await theirs.say("live", 50004)
+    await inbox.receive(50001, seq=3)
+
+
 async def test_order_on_an_inbox(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
     """Messages to somebody who is looked up first keep their order."""
     me, a = people(2)

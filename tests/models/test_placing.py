@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from models.conversation import Conversation, Draft
+from models.conversation import Conversation, Draft, Reading
 from models.errors import EngineUnavailable
 from models.loading import Loader
 from models.placing import Placed, Placer
@@ -44,10 +44,10 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
         store, conversation = Losing(messages, losses), Conversation(*pair)
         loader = Loader(store, clock)
 
-        async def catch_up(conversation: Conversation) -> None:
-            conversation.seen = (await loader.head(conversation)).seq
+        async def lead_up_to(conversation: Conversation, seq: int) -> None:
+            conversation.seen = seq - 1
 
-        placer = Placer(store, loader, clock, lambda *_: None, catch_up)
+        placer = Placer(store, loader, clock, lambda *_: None, lead_up_to)
 
         async def place(name: str) -> Placed:
             draft = Draft(*pair, name, key_of(pair[0], name), lambda _: None, name)
@@ -85,3 +85,29 @@ async def test_a_late_commit_of_a_process_that_died(process: Callable[..., Calla
     placed = await late("b")
     assert (placed.message.seq, placed.dup) == (2, True)
     assert (await place("c")).message.seq == 3
+
+
+async def test_the_sockets_have_what_stands_before(messages: MongoMessages, clock: Clock, pair: Pair) -> None:
+    """Also what another process stores while a message is on its way to its place, and the head is read again."""
+    here, conversation = Loader(messages, clock), Conversation(*pair)
+    await messages.reserve(conversation.name, 1)
+    given: list[int] = []
+
+    async def lead_up_to(conversation: Conversation, seq: int) -> None:
+        given.extend(range((conversation.seen or 0) + 1, seq))
+        conversation.seen = seq - 1
+
+    class Interrupted(Loader):
+        """Somebody else writes while what was read is read."""
+
+        async def reading(self, conversation: Conversation, reader: int) -> Reading:
+            if not await messages.newest(conversation.name):
+                await messages.insert(Message(*pair, 1, int(clock() * 1000), "elsewhere", b"elsewhere......."))
+                conversation.head = None
+            return await here.reading(conversation, reader)
+
+    placer = Placer(messages, Interrupted(messages, clock), clock, lambda *_: None, lead_up_to)
+    draft = Draft(*pair, "mine", key_of(pair[0], "mine"), lambda _: None, "mine")
+    placed = await placer.place(conversation, draft, None)
+    assert placed.message.seq == 2
+    assert given == [1]
