@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pymongo
 import redis.asyncio
+from pymongo.read_concern import ReadConcern
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 
 from models.tasks import end
@@ -41,7 +42,6 @@ class _Server:
         self._log = log
         self.port = 0
         self.process: asyncio.subprocess.Process | None = None
-        self.up = asyncio.Event()
         self.keeper = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
@@ -54,9 +54,7 @@ class _Server:
             line = await self.process.stdout.readline()
             if line:
                 self.port = int(line.decode().strip().rstrip("/").rsplit(":", 1)[1])
-                self.up.set()
             await self.process.wait()
-            self.up.clear()
             await asyncio.sleep(0.1)
 
     def send(self, number: signal.Signals) -> None:
@@ -140,7 +138,8 @@ class Cluster:
     def stored(self, conversation: str) -> list[dict[str, object]]:
         """What a majority of MongoDB has of a conversation, in its order."""
         with pymongo.MongoClient(self._engines.addresses.mongo) as client:
-            return list(client.tandem.messages.find({"conversation": conversation}).sort("_id"))
+            messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
+            return list(messages.find({"conversation": conversation}).sort("_id"))
 
     def logged(self) -> Iterator[str]:
         """Bugs that the servers have logged, each with its exceptions."""

@@ -23,11 +23,13 @@ Stopped = Callable[[str], AbstractContextManager[None]]
 @pytest.fixture(scope="module")
 def engines() -> Iterator[PrivateEngines]:
     directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
-    private = PrivateEngines(directory, start_timeout=30)
-    private.start()
-    yield private
-    private.stop()
-    shutil.rmtree(directory)
+    private = PrivateEngines(directory, start_timeout=30, death_signal=signal.SIGKILL)  # ends what is stopped, too
+    try:
+        private.start()
+        yield private
+    finally:
+        private.stop()
+        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")

@@ -176,6 +176,8 @@ class Device:
         got = Received(seq, sender, message["content"], message.get("id", ""), self.connections, replayed)
         if seq <= self._held[peer] and (before := [given for given in self.given[peer] if given.seq == seq]):
             self._complain(f"{got} came twice: {before}")
+        elif seq <= self._held[peer] and not replayed:
+            self._complain(f"{got} came after the answer to a later one: another order")
         elif self.given[peer] and seq < self.given[peer][-1].seq:
             self._complain(f"{got} came after {self.given[peer][-1]}: another order")
         self.given[peer].append(got)

@@ -18,6 +18,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from psutil import NoSuchProcess
+from redis.exceptions import RedisError
+
 from models.records import conversation_of
 from models.tasks import end
 from tests.faults.cluster import Cluster
@@ -130,12 +133,17 @@ class _Storm:
             await asyncio.wait(self._going.values())
 
     async def _happen(self, name: str, fault: Callable[[], Awaitable[None]]) -> None:
-        """Lets a fault happen, and waits until all talk again; time in which something is stopped is not counted."""
+        """Lets a fault happen, and waits until all talk again; counted from when nothing is stopped any more."""
         try:
-            self.counted[name] += 1
             self._under_way.add(name)
-            await fault()
-            self._under_way.discard(name)
+            try:
+                await fault()
+            except (OSError, NoSuchProcess, RedisError) as error:  # another fault was faster
+                self._tell(f"{name} did not happen: {error!r}")
+                return
+            finally:
+                self._under_way.discard(name)
+            self.counted[name] += 1
             over = self._calm_since = time.monotonic()
             talking = [device for device in self.devices if device.rate and not device.gives_up]
             waited = 0.0
@@ -146,7 +154,6 @@ class _Storm:
             self.unwell += [f"{d.name} got no acknowledgement after: {name}; {d.trouble}" for d in talking]
             self.recovery[name] = max(waited, self.recovery.get(name, 0.0))
         finally:
-            self._under_way.discard(name)
             del self._going[name]
 
     async def _cut(self) -> None:
