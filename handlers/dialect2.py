@@ -22,7 +22,7 @@ from models.events import Event, Moved, Typing
 from models.frames import Code, RequestType
 from models.frames2 import MOST, Request2
 from models.ports import Users
-from models.reader import PAGE_BYTES, Page, Reader
+from models.reader import PAGE_BYTES, Page, Reader, size_of
 from models.records import Marks, Message, user_id
 
 __all__ = ["Dialect2"]
@@ -211,10 +211,15 @@ class Dialect2:
     # Reading
 
     async def _answer_all(self) -> None:
+        now = asyncio.get_running_loop().time
+        waited = 0.0  # for a client that reads slowly, which does not count
         try:
             while self._asked:
                 request, peer, deadline = self._asked.popleft()
-                await self._answered(request, peer, self._show(request, peer, deadline))
+                begun = now()
+                await self._socket.drained()
+                waited += now() - begun
+                await self._answered(request, peer, self._show(request, peer, deadline + waited))
         finally:
             self._asking = None
 
@@ -258,10 +263,10 @@ class Dialect2:
             self._held[peer] = _Held()
         try:
             for peer, seq in peers.items():
-                room = MOST - len(messages) if size < PAGE_BYTES else 0
-                page: Page = await self._reader.resume(self._user, peer, seq, room, deadline)
+                most = MOST - len(messages) if size < PAGE_BYTES else 0
+                page: Page = await self._reader.resume(self._user, peer, seq, most, deadline, PAGE_BYTES - size)
                 messages += page.messages
-                size += sum(len(message.content.encode()) for message in page.messages)
+                size += size_of(page.messages)
                 if not page.complete:
                     more.append(str(peer))
                 holds[peer] = page.messages[-1].seq if page.messages else seq

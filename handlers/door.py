@@ -14,7 +14,8 @@ class Doorkeeper(HTTPServer):
     """Tornado's HTTPServer, which closes connections above `max_connections` unheard.
 
     A connection that has become a WebSocket is not counted: the registry does that. Whoever opens connections and
-    says nothing holds these places until the handshake's time is over, and no memory or open files beyond them.
+    says nothing holds these places until the handshake's time is over; whoever does not read an answer, until the
+    operating system gives the connection up. Either holds no memory and no open files beyond them.
     """
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:

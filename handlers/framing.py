@@ -1,8 +1,9 @@
 """The one place that reaches below the public surface of Tornado's WebSocket protocol.
 
 What it adds to `tornado.websocket.WebSocketProtocol13` (Tornado 6.6): a text frame is written without a Task
-of its own, the bytes that wait in the stream can be asked for, and a message that is not UTF-8 is answered
-with close code 1007 (RFC 6455, section 8.1) instead of a torn connection.
+of its own, the bytes that wait in the stream can be asked for, a message that is not UTF-8 is answered with
+close code 1007 (RFC 6455, section 8.1) instead of a torn connection, and nothing is done any more for a
+connection that is gone.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class ChatProtocol(WebSocketProtocol13):
                 return
 
     def _handle_message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
+        if self.stream.closed():  # what was read before is still handed on, however much it is
+            self.client_terminated = True  # ends the loop that reads
+            return None
         if opcode == TEXT and not self.client_terminated:
             try:
                 data.decode()

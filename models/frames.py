@@ -124,14 +124,17 @@ def decode_with(decoder: Callable[[str], Decoded], text: str, keys: Iterable[str
         # of a name, or hide one behind an escape.
         if "\\" in text or any(text.count(f'"{key}"') > 1 for key in keys):
             require_unique_keys(text)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidFrame(str(error)) from None
     return decoded
 
 
 def require_unique_keys(text: str) -> None:
     """Raises InvalidFrame when a key appears twice in an object, at whatever depth."""
-    json.loads(text, object_pairs_hook=_unique)
+    try:
+        json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:  # what msgspec passed over, such as a number of 5,000 digits
+        raise InvalidFrame(str(error)) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import msgspec
+
 from models.chat import Chat
 from models.errors import EngineUnavailable, InvalidFrame
 from models.events import Moved
@@ -17,13 +19,15 @@ from models.frames2 import MOST
 from models.ports import Directory, Messages
 from models.records import Marks, Message, Summary, conversation_of
 
-__all__ = ["COUNTED", "PAGE", "PAGE_BYTES", "Listed", "Page", "Reader", "Shown"]
+__all__ = ["COUNTED", "PAGE", "PAGE_BYTES", "Listed", "Page", "Reader", "Shown", "size_of"]
 
 PAGE = 10  # messages in an answer to a history request of dialect 1; the article, section 2.3.3
-PAGE_BYTES = 262_144  # of content in one answer of dialect 2; a single message may be longer
+PAGE_BYTES = 262_144  # of content, as JSON, in one answer of dialect 2; a single message may be longer
 CHUNK = 100  # messages read at once for an unread request of dialect 1
 COUNTED = 100  # unread messages are counted up to here
 COUNTS = 16  # conversations of a list that are counted at once
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Shown(NamedTuple):
@@ -113,10 +117,10 @@ class Reader:
         newest_first = _cut(messages[::-1], most)
         return Page(newest_first.messages[::-1], newest_first.complete)
 
-    async def after(self, reader: int, peer: int, seq: int, most: int, deadline: float) -> Page:
-        """The first messages after `seq`."""
+    async def after(self, reader: int, peer: int, seq: int, most: int, deadline: float, room: int = PAGE_BYTES) -> Page:
+        """The first messages after `seq`, in at most `room` bytes unless that is a whole answer's."""
         async with _until(deadline):
-            return _cut(await self._messages.after(conversation_of(reader, peer), seq, most + 1), most)
+            return _cut(await self._messages.after(conversation_of(reader, peer), seq, most + 1), most, room)
 
     async def first_unread(self, reader: int, peer: int, deadline: float) -> Page:
         """The first messages of the peer that `reader` has not read."""
@@ -124,12 +128,14 @@ class Reader:
             found = await self._messages.unread(conversation_of(reader, peer), reader, peer, MOST + 1)
         return _cut(found, MOST)
 
-    async def resume(self, reader: int, peer: int, seq: int, most: int, deadline: float) -> Page:
+    async def resume(
+        self, reader: int, peer: int, seq: int, most: int, deadline: float, room: int = PAGE_BYTES
+    ) -> Page:
         """What came after `seq`. Raises InvalidFrame for a `seq` that does not exist yet."""
         async with _until(deadline):
             await self._chat.follow(reader, peer)
             await self._exists(reader, peer, seq)
-        return await self.after(reader, peer, seq, most, deadline)
+        return await self.after(reader, peer, seq, most, deadline, room)
 
     async def mark(self, reader: int, peer: int, wanted: Marks, deadline: float) -> Marks:
         """Moves the positions of `reader` forward; where they are then. Raises InvalidFrame as `resume` does."""
@@ -169,12 +175,17 @@ class Reader:
             self._chat.delivery.forget(conversation)
 
 
-def _cut(messages: list[Message], most: int) -> Page:
-    """The first messages, as many as fit into one answer."""
+def size_of(messages: list[Message]) -> int:
+    """The bytes of their content in a frame."""
+    return sum(len(_encode(message.content)) for message in messages)
+
+
+def _cut(messages: list[Message], most: int, room: int = PAGE_BYTES) -> Page:
+    """The first messages, as many as fit into one answer that has room for so many bytes."""
     size = 0
     for index, message in enumerate(messages[:most]):
-        size += len(message.content.encode())
-        if size > PAGE_BYTES and index:
+        size += size_of([message])
+        if size > room and (index or room < PAGE_BYTES):
             return Page(messages[:index], complete=False)
     return Page(messages[:most], complete=len(messages) <= most)
 

@@ -285,6 +285,7 @@ HEADERS = {
     "no connection": ({"Connection": "close"}, 400),
     "no key": ({"Sec-WebSocket-Key": ""}, 400),
     "another origin": ({"Origin": "http://evil.example"}, 403),
+    "an origin that is no URL": ({"Origin": "http://[::1"}, 403),
     "another site": ({"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}, 403),
     "old version": ({"Sec-WebSocket-Version": "8"}, 426),
 }

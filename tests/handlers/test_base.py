@@ -44,6 +44,14 @@ async def test_errors_come_in_the_envelope(method: str, path: str, status: int, 
     raw.abort()
 
 
+async def test_an_origin_that_is_no_url(http_server: Server) -> None:
+    """Is another's, not a bug."""
+    raw = await RawSocket.open(http_server.port)
+    status, _ = await raw.request("/user/register", method="POST", body="x", headers={"Origin": "http://[::1"})
+    assert status == 403
+    raw.abort()
+
+
 @pytest.mark.parametrize(
     ("error", "level"),
     [

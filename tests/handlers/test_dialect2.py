@@ -162,6 +162,8 @@ async def test_bad_frames(connect2: Connect2, pair: Pair) -> None:
     for text in ('{"type":6,"id":"x"}', '{"type":6,"id":"x","after":{"2":1}}', '{"type":6,"id":"x","after":1}'):
         await one.connection.write_message(text)
         await one.receive(50002 if text.endswith(":1}") else 400, id="x")
+    await one.connection.write_message('{"type":6,"id":"x","after":{"2":0},"y":' + "9" * 5000 + "}")
+    await one.receive(400, id="x")
     for text in ("[]", '{"type":1,"id":"","content":"hi"}', '{"type":1,"id":5,"content":"hi"}', "{" * 100):
         await one.connection.write_message(text)
         assert "id" not in await one.receive(400)
@@ -208,6 +210,37 @@ async def test_big_pages_are_cut(connect2: Connect2, pair: Pair) -> None:
     assert (len(older["messages"]), older["complete"], older["messages"][-1]["seq"]) == (10, False, 22)
     newer = await two.ask(2, after=2, limit=100)
     assert (len(newer["messages"]), newer["complete"], newer["messages"][0]["seq"]) == (10, False, 3)
+
+
+async def test_a_slow_reader_is_not_too_slow(
+    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers wait until those before are taken; what a control character becomes in JSON counts as well."""
+    one, two = await connect2(*pair), await connect2(*pair[::-1])
+    await introduce(one, two)
+    for _ in range(10):
+        await one.say("\x01" * 8000, 50004)
+    (socket,) = ChatSocket._registry[pair[::-1]]
+    monkeypatch.setattr(socket, "_limits", socket._limits._replace(write_buffer=300_000))
+    asked = [await two.write(2, limit=12) for _ in range(20)]
+    for name in asked:  # Tornado's client takes a frame only when the one before was read
+        page = await two.answer(name)
+        assert (len(page["messages"]), page["complete"]) == (5, False)
+    assert socket in ChatSocket._registry[pair[::-1]]
+
+
+async def test_an_inbox_resume_has_a_size(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
+    """All conversations together, not each of them."""
+    me, *peers = people(3)
+    for peer in peers:
+        mine, theirs = await connect2(me, peer), await connect2(peer, me)
+        await introduce(mine, theirs)
+        for _ in range(8):
+            await theirs.say("长" * 8000, 50004)
+    inbox = await connect2(me)
+    answer = await inbox.ask(6, after={str(peer): 0 for peer in peers})
+    assert sum(len(m["content"].encode()) for m in answer["messages"]) <= 262_144
+    assert (answer["complete"], answer["more"]) == (False, [str(peers[1])])
 
 
 async def test_unread(connect2: Connect2, pair: Pair) -> None:

@@ -70,3 +70,16 @@ async def test_writing_to_what_is_closing(connect: Connect, pair: tuple[int, int
     protocol.close(1000)
     assert not protocol.write_text(b"{}")
     await protocol.sent()
+
+
+async def test_who_is_gone_is_not_served(http_server: Server, pair: tuple[int, int]) -> None:
+    """What a torn connection had still sent is not worked off: its place is free at once."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    (socket,) = ChatSocket._registry[pair]
+    taken: list[object] = []
+    socket.on_message = taken.append
+    socket.ws_connection.stream.close()
+    socket.ws_connection._handle_message(1, b"{}")
+    assert not taken
+    await until(lambda: ChatSocket.count() == 0)
+    raw.abort()

@@ -108,7 +108,7 @@ async def test_the_last_page_says_so(reader: Reader, store: Store, pair: Pair, c
 async def test_a_page_has_a_size_in_bytes(reader: Reader, store: Store, pair: Pair) -> None:
     """Long messages make short pages; the end that was asked for stays in; one alone may be longer."""
     half = PAGE_BYTES // 2
-    await store([0] * 6, lambda seq: "é" * (half // 2) if seq != 6 else "x" * (PAGE_BYTES + 1))
+    await store([0] * 6, lambda seq: "é" * (half // 2 - 1) if seq != 6 else "x" * (PAGE_BYTES + 1))
     page = await reader.after(*pair, 0, 100, soon())
     assert (seqs(page), page.complete) == ([1, 2], False)
     page = await reader.before(*pair, 6, 100, soon())
