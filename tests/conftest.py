@@ -7,13 +7,10 @@ uses user ids of its own, and with them its own conversations.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import FrameType
 
 import pymysql
@@ -30,7 +27,7 @@ from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
 from tests.clients import Client, Client2, until
 from tests.database import mysql_connection
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, private_engines
 
 
 class Clock:
@@ -60,17 +57,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def engines() -> Iterator[PrivateEngines]:
     """The three engines, started."""
-    directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
-    # SIGKILL ends also an engine that a test has stopped; the data is thrown away anyhow.
-    private = PrivateEngines(directory, start_timeout=30, death_signal=signal.SIGKILL)
-    try:
-        private.start()
+    with private_engines() as private:
         yield private
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # whoever is impatient now would leave something behind
-            signal.signal(number, signal.SIG_IGN)
-        private.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,18 @@
-"""The server as a process of its own."""
+"""The server as a process of its own, and engines for tests."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from storage.engines import Addresses
+from storage.engines import Addresses, PrivateEngines
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,3 +62,21 @@ class ServerProcess:
 def external(addresses: Addresses) -> list[str]:
     """The flags for engines that run."""
     return [f"--{engine}={url}" for engine, url in addresses._asdict().items()]
+
+
+@contextmanager
+def private_engines() -> Iterator[PrivateEngines]:
+    """The three engines, started in a directory of their own; both are gone afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
+    # SIGKILL ends also an engine that a test has stopped; the data is thrown away anyhow.
+    private = PrivateEngines(directory, start_timeout=30, death_signal=signal.SIGKILL)
+    try:
+        private.start()
+        yield private
+    finally:
+        # Whoever is impatient now would leave something behind.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        private.stop()
+        shutil.rmtree(directory)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pymysql
 import pytest
@@ -16,20 +13,15 @@ import pytest
 from storage.engines import Addresses, PrivateEngines
 from storage.schema import migrate
 from tests.database import mysql_connection
+from tests.processes import private_engines
 
 Stopped = Callable[[str], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
 def engines() -> Iterator[PrivateEngines]:
-    directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
-    private = PrivateEngines(directory, start_timeout=30, death_signal=signal.SIGKILL)  # ends what is stopped, too
-    try:
-        private.start()
+    with private_engines() as private:
         yield private
-    finally:
-        private.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
