@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import structlog
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
-from tornado.websocket import WebSocketHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from handlers.answers import Window
 from handlers.base import BaseHandler
@@ -307,7 +308,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         elif not self._pong_missing and now - self._pinged >= self._limits.ping_interval:
             self._pinged = now
             self._pong_missing = True
-            self.ping()
+            try:
+                self.ping()
+            except (WebSocketClosedError, StreamClosedError):  # it is gone, and its loop will soon say so
+                self._leave()
 
     def _shut(self, code: int, reason: str) -> None:
         """Closes the socket; from now on it is offline, however long the peer takes to agree."""

@@ -172,6 +172,18 @@ async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
     await until(lambda: ChatSocket.count() == 0)
 
 
+async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Callable[[int], list[int]]) -> None:
+    """A connection that is closing when its ping is due is offline; the rest are pinged."""
+    gone, here = tuple(people(2)), tuple(people(2))
+    for pair in (gone, here):
+        await connect(*pair)
+    (closing,), (open_one,) = ChatSocket._registry[gone], ChatSocket._registry[here]
+    closing.ws_connection.client_terminated = True
+    ChatSocket.check_pongs(asyncio.get_running_loop().time() + 0.25)
+    assert gone not in ChatSocket._registry
+    assert open_one._pong_missing
+
+
 async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
     """For any number of intervals."""
     one = await connect(*pair)
