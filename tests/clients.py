@@ -223,6 +223,8 @@ class RawSocket:
             size = second & 0x7F
             if size == 126:
                 (size,) = struct.unpack("!H", await self.reader.readexactly(2))
+            elif size == 127:
+                (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
             return first & 0x0F, await self.reader.readexactly(size)
 
     async def close_code(self) -> int:

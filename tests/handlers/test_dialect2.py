@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +16,7 @@ from models.errors import EngineUnavailable
 from models.records import Message, conversation_of
 from server import Server
 from storage.messages import MongoMessages
-from tests.clients import Client2, until
+from tests.clients import Client2, RawSocket, socket_path, until
 from tests.conftest import Clock, Connect, Connect2
 
 Pair = tuple[int, int]
@@ -220,13 +222,27 @@ async def test_a_slow_reader_is_not_too_slow(
     await introduce(one, two)
     for _ in range(10):
         await one.say("\x01" * 8000, 50004)
+    two.close()
+    await until(lambda: pair[::-1] not in ChatSocket._registry)
+    slow = await RawSocket.open(http_server.port)  # reads no further than it is asked for
+    await slow.request(socket_path(*pair[::-1], v="2"), upgrade=True)
+    await slow.frame()
     (socket,) = ChatSocket._registry[pair[::-1]]
     monkeypatch.setattr(socket, "_limits", socket._limits._replace(write_buffer=300_000))
-    asked = [await two.write(2, limit=12) for _ in range(20)]
-    for name in asked:  # Tornado's client takes a frame only when the one before was read
-        page = await two.answer(name)
-        assert (len(page["messages"]), page["complete"]) == (5, False)
-    assert socket in ChatSocket._registry[pair[::-1]]
+    for end, size in (
+        (slow.writer.get_extra_info("socket"), SO_RCVBUF),
+        (socket.ws_connection.stream.socket, SO_SNDBUF),
+    ):
+        end.setsockopt(SOL_SOCKET, size, 65_536)  # so that the kernel holds little
+    for number in range(20):
+        slow.write_frame(1, json.dumps({"type": 2, "id": f"{number}", "limit": 12}).encode())
+    await until(lambda: socket.ws_connection is None or socket.ws_connection.unsent > 150_000)
+    for _ in range(40):  # as many pages as are owed could have been written by then
+        await one.ask(2, limit=12)
+    for number in range(20):
+        page = json.loads((await slow.frame())[1])
+        assert (page["id"], len(page["messages"]), page["complete"]) == (f"{number}", 5, False)
+    slow.abort()
 
 
 async def test_an_inbox_resume_has_a_size(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
