@@ -19,7 +19,7 @@ from models.tasks import end
 
 __all__ = ["Presence"]
 
-LOOKED_UP = 500  # users whose presence is asked for at once
+OFFLINE_AFTER = 0.2  # seconds in which a socket that another process has just opened becomes known
 
 _log = structlog.get_logger(__name__)
 
@@ -109,7 +109,11 @@ class Presence:
             while True:
                 self._again.discard(user)
                 try:
-                    await self._tell(user, user in await self.online([user]))
+                    online = user in await self.online([user])
+                    if not online and True in self._watchers.get(user, {}).values():
+                        await asyncio.sleep(OFFLINE_AFTER)
+                        online = user in await self.online([user])
+                    await self._tell(user, online)
                 except EngineUnavailable as error:
                     _log.debug("presence_unknown", user=user, reason=str(error))  # the next look will tell
                 if user not in self._again:

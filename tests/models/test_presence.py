@@ -114,3 +114,22 @@ async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pa
     presence = http_server.chat.presence
     await until(lambda: not presence._looking)
     assert not (presence._here or presence._watchers or presence._watching or presence._mutual)
+
+
+async def test_a_socket_that_is_not_known_yet(
+    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that has just opened in another process is not taken for gone."""
+    await meet(connect2, *pair)
+    one = await connect2(*pair)
+    await connect2(*pair[::-1])
+    await one.receive(50009, online=True)
+    answers = [{pair[1]}, set()]
+
+    async def online(users: list[int]) -> set[int]:
+        return answers.pop() if len(answers) > 1 else answers[0]
+
+    monkeypatch.setattr(http_server.chat.presence, "online", online)
+    http_server.chat.presence.look(pair[1])
+    await until(lambda: pair[1] not in http_server.chat.presence._looking)
+    assert await one.silent()
