@@ -19,15 +19,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import structlog
 import uvloop
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
 
-from config import Settings, SettingsError, load
+from config import Settings, SettingsError, load, secrets_of
 from config.logs import configure_logging
+from config.redaction import Redactor, masked
 from handlers.door import Doorkeeper
 from handlers.routes import make_app
 from handlers.socket import ChatSocket, SocketLimits
@@ -76,9 +76,11 @@ class Stores(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """Runs the server until it is told to end; the exit status."""
+    redact = Redactor([])
     try:
         settings = load(argv)
-        configure_logging(settings.log)
+        redact = Redactor(secrets_of(settings))
+        configure_logging(settings.log, redact)
         _allow_open_files(settings.limits.max_connections + settings.limits.max_http_connections)
         for listening in _bind(settings):  # a port that is taken is said before any engine is started
             listening.close()
@@ -86,10 +88,10 @@ def main(argv: Sequence[str]) -> int:
             addresses, private = _engines(settings, stack)
             uvloop.run(_run(settings, addresses, private))
     except SettingsError as error:
-        print(f"server.py: {error}", file=sys.stderr)
+        print(redact(f"server.py: {error}"), file=sys.stderr)
         return 2
     except (StartError, EngineStartError, SchemaError, UnsuitableMongoError, UnsuitableRedisError) as error:
-        print(f"server.py: cannot start: {error}", file=sys.stderr)
+        print(redact(f"server.py: cannot start: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -252,7 +254,7 @@ async def _stores(
     away = []
     for url, outcome in zip(prepared, outcomes, strict=True):
         if isinstance(outcome, EngineUnavailable):
-            away.append(f"{outcome.engine} at {_masked(url)}: {outcome}")
+            away.append(f"{outcome.engine} at {masked(url)}: {outcome}")
         elif isinstance(outcome, BaseException):
             raise outcome
     if away:
@@ -289,12 +291,6 @@ def _on_signals() -> asyncio.Event:
 def _new_key(now: float) -> bytes:
     """A message's key: six bytes of time, so that the index over keys grows at its end, then chance."""
     return int(now * 1000).to_bytes(6, "big") + secrets.token_bytes(10)
-
-
-def _masked(url: str) -> str:
-    """The URL without its password."""
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@") if password else url
 
 
 if __name__ == "__main__":

@@ -8,12 +8,24 @@ from typing import Any
 
 import structlog
 
+from config.redaction import Redactor
 from config.settings import Log
 
 __all__ = ["configure_logging"]
 
 
-def configure_logging(settings: Log) -> None:
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """A formatter whose lines hold no secrets."""
+
+    def __init__(self, redact: Redactor, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(super().format(record))
+
+
+def configure_logging(settings: Log, redact: Redactor) -> None:
     """Sets up the root logger, once for the process."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -38,7 +50,8 @@ def configure_logging(settings: Log) -> None:
     )
     handler = logging.StreamHandler()
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _Formatter(
+            redact,
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )

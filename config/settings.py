@@ -1,26 +1,19 @@
-"""The settings: one frozen, grouped record; defaults < TOML file < environment < flags.
+"""The settings: one frozen, grouped record.
 
-A setting is declared once, as a field below: its type, bounds and help text are checked and shown
-from there. The flag for `max_connections` is `--max-connections`, its environment variable is
-`TANDEM_MAX_CONNECTIONS`, and in the file it stands under its group.
+A setting is declared once, as a field below: its type, bounds and help text are checked and shown from there by
+config/sources.py, which reads them.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
-__all__ = ["Engines", "Limits", "Log", "Server", "Settings", "SettingsError", "Timeouts", "load"]
+__all__ = ["Engines", "Limits", "Log", "Server", "Settings", "Timeouts"]
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+SECRET = {"secret": True}  # the value holds a password: no error shows it, no log line
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,9 +29,11 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
 class Engines(Struct, frozen=True, forbid_unknown_fields=True):
     """The engines: the addresses of all three, or none of them for private engines below the data directory."""
 
-    mongo: Annotated[str, Meta(description="mongodb:// URL of a replica set, 6.0 or later")] = ""
-    redis: Annotated[str, Meta(description="redis://, rediss:// or unix:// URL, 7.0 or later")] = ""
-    mysql: Annotated[str, Meta(description="mysql://user:password@host:port/database URL of MySQL or MariaDB")] = ""
+    mongo: Annotated[str, Meta(description="mongodb:// URL of a replica set, 6.0 or later", extra=SECRET)] = ""
+    redis: Annotated[str, Meta(description="redis://, rediss:// or unix:// URL, 7.0 or later", extra=SECRET)] = ""
+    mysql: Annotated[
+        str, Meta(description="mysql://user:password@host:port/database URL of MySQL or MariaDB", extra=SECRET)
+    ] = ""
     mongo_database: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,38}$", description="MongoDB database")] = "tandem"
     redis_prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_:-]{1,64}$", description="what Redis keys begin with")] = (
         "tandem"
@@ -119,162 +114,3 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     log: Log = Log()
-
-
-class SettingsError(Exception):
-    """A setting cannot be used; the text names the source and the key."""
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """One field of one group, as flags, environment and file see it."""
-
-    group: str
-    name: str
-    type: Any
-    default: Any
-    help: str
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return "TANDEM_" + self.name.upper()
-
-    @property
-    def expected(self) -> str:
-        """What a value has to be, in words."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        kind = {int: "a whole number", float: "a number"}.get(type(self.default), "text")
-        bounds = [meta for meta in get_args(self.type)[1:] if isinstance(meta, Meta)]
-        words = []
-        for meta in bounds:
-            words += [f"at least {meta.ge}"] if meta.ge is not None else []
-            words += [f"more than {meta.gt}"] if meta.gt is not None else []
-            words += [f"at most {meta.le}"] if meta.le is not None else []
-            words += ["not empty"] if meta.min_length else []
-            words += [f"matching {meta.pattern}"] if meta.pattern else []
-        return ", ".join([kind, *words])
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        inner = get_args(self.type)[0]
-        return get_args(inner) if not isinstance(inner, type) and get_args(inner) else ()
-
-
-def _declared() -> dict[str, _Setting]:
-    settings = {}
-    for group in msgspec.structs.fields(Settings):
-        hints = get_type_hints(group.type, include_extras=True)
-        for field in msgspec.structs.fields(group.type):
-            description = next(meta.description for meta in get_args(hints[field.name])[1:] if meta.description)
-            settings[field.name] = _Setting(group.name, field.name, hints[field.name], field.default, description)
-    return settings
-
-
-_DECLARED = _declared()
-
-
-def _check(setting: _Setting, value: Any, source: str, *, strict: bool) -> Any:
-    """Returns `value` as the setting's type; text from flags and environment is parsed (not `strict`)."""
-    try:
-        return msgspec.convert(value, setting.type, strict=strict)
-    except msgspec.ValidationError:
-        raise SettingsError(f"{source}: {value!r}: expected {setting.expected}") from None
-
-
-def _from_file(path: str) -> dict[str, Any]:
-    try:
-        tables = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise SettingsError(f"--config: {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from None
-    values = {}
-    groups = [field.name for field in msgspec.structs.fields(Settings)]
-    for group, table in tables.items():
-        if group not in groups:
-            raise SettingsError(f"{path}: {group}: unknown; the tables are {', '.join(groups)}")
-        if not isinstance(table, dict):
-            raise SettingsError(f"{path}: {group}: a table is expected: [{group}]")
-        for name, value in table.items():
-            key = f"{path}: {group}.{name}"
-            setting = _DECLARED.get(name)
-            if setting is None or setting.group != group:
-                raise SettingsError(f"{key}: unknown setting")
-            values[name] = _check(setting, value, key, strict=True)
-    return values
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    by_variable = {setting.variable: setting for setting in _DECLARED.values()}
-    values = {}
-    for variable, text in environ.items():
-        if not variable.startswith("TANDEM_") or variable == "TANDEM_CONFIG":
-            continue
-        setting = by_variable.get(variable)
-        if setting is None:
-            raise SettingsError(f"{variable}: unknown setting")
-        values[setting.name] = _check(setting, text, variable, strict=False)
-    return values
-
-
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are SettingsError."""
-
-    def error(self, message: str) -> Any:
-        raise SettingsError(message)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="server.py",
-        description="Tandem, a one-to-one chat server.",
-        epilog="Each setting may also stand in the file or in the environment, as TANDEM_ and the flag's "
-        "name: TANDEM_MAX_CONNECTIONS. Flags win over the environment, that over the file.",
-        allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=40, width=118),
-    )
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings (see config/example.toml)")
-    sections = {
-        group.name: parser.add_argument_group(group.name, group.type.__doc__)
-        for group in msgspec.structs.fields(Settings)
-    }
-    for setting in _DECLARED.values():
-        shown = setting.default if setting.default != "" else "none"
-        sections[setting.group].add_argument(
-            setting.flag,
-            dest=setting.name,
-            metavar="|".join(setting.choices) or {int: "N", float: "SECONDS"}.get(type(setting.default), "TEXT"),
-            help=f"{setting.help} (default: {shown})",
-        )
-    return parser
-
-
-def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Reads the settings from their four sources; a later source wins.
-
-    `argv` are the flags without the program's name. Raises SettingsError, naming the key, for an
-    unknown key, a wrong type or an impossible value; SystemExit after `--help`.
-    """
-    flags = {name: value for name, value in vars(_parser().parse_args(argv)).items() if value is not None}
-    path = flags.pop("config", None) or environ.get("TANDEM_CONFIG")
-    values: dict[str, Any] = _from_file(path) if path else {}
-    values |= _from_environment(environ)
-    values |= {name: _check(_DECLARED[name], text, _DECLARED[name].flag, strict=False) for name, text in flags.items()}
-    groups: dict[str, dict[str, Any]] = {field.name: {} for field in msgspec.structs.fields(Settings)}
-    for name, value in values.items():
-        groups[_DECLARED[name].group][name] = value
-    settings = msgspec.convert(groups, Settings)
-    given = [bool(url) for url in (settings.engines.mongo, settings.engines.redis, settings.engines.mysql)]
-    if any(given) and not all(given):
-        absent = [n for n in ("mongo", "redis", "mysql") if not getattr(settings.engines, n)]
-        present = [f"--{name}" for name in ("mongo", "redis", "mysql") if name not in absent]
-        raise SettingsError(
-            f"{' and '.join(present)} without {' and '.join(f'--{name}' for name in absent)}: "
-            "give the addresses of all three engines, or none of them for private ones"
-        )
-    return settings

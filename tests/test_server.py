@@ -18,7 +18,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from config import SettingsError, load
-from server import _allow_open_files, _masked
+from server import _allow_open_files
 from storage.engines import Addresses
 from tests.clients import Client, RawSocket
 from tests.conftest import StartServer
@@ -217,9 +217,3 @@ def test_more_connections_than_open_files() -> None:
     """An impossible value, and what would make it possible."""
     with pytest.raises(SettingsError, match=r"--max-connections and .* open files"):
         _allow_open_files(load(["--max-connections=1000000"], environ={}).limits.max_connections)
-
-
-def test_passwords_are_masked() -> None:
-    """In whatever is printed."""
-    assert _masked("redis://user:pw@host/0") == "redis://user:***@host/0"
-    assert _masked("unix:///tmp/x.sock") == "unix:///tmp/x.sock"

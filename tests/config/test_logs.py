@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from config.logs import configure_logging
+from config.redaction import Redactor
 from config.settings import Log
 
 
@@ -25,7 +26,7 @@ def logging_as_before() -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["text", "json"])
 def test_tracebacks_hold_no_values(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Local variables hold passwords and messages; a traceback shows code alone."""
-    configure_logging(Log(log_format=kind))
+    configure_logging(Log(log_format=kind), Redactor([]))
     password = "correct horse battery staple"
     try:
         raise KeyError(len(password))
@@ -39,10 +40,24 @@ def test_tracebacks_hold_no_values(kind: str, capsys: pytest.CaptureFixture[str]
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """One object a line, also for other libraries' lines; below the level there is none."""
-    configure_logging(Log(log_format="json", log_level="warning"))
+    configure_logging(Log(log_format="json", log_level="warning"), Redactor([]))
     structlog.get_logger("test").info("quiet")
     structlog.get_logger("test").warning("loud", user=1)
     logging.getLogger("tornado.general").error("theirs")
     ours, theirs = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert (ours["event"], ours["user"], ours["level"], ours["logger"]) == ("loud", 1, "warning", "test")
     assert (theirs["event"], theirs["logger"]) == ("theirs", "tornado.general")
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_no_line_holds_a_secret(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a value, nor an exception's text, nor another library's line."""
+    url = "redis://:hunter22@h"
+    configure_logging(Log(log_format=kind), Redactor([url]))
+    try:
+        raise ValueError(url)
+    except ValueError:
+        structlog.get_logger("test").exception("it_failed", url=url)
+    logging.getLogger("theirs").error("cannot reach %s", url)
+    shown = capsys.readouterr().err
+    assert ("hunter22" in shown, shown.count("***")) == (False, 3)
