@@ -5,7 +5,7 @@ PORT ?= 3000
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools run test check faults clean
+.PHONY: help setup tools run test check faults fuzz clean
 
 help:  ## show this list
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,10 @@ check: .venv/dev  ## ruff, mypy --strict, import-linter
 
 faults: setup .venv/dev  ## clients chat for ten minutes while engines and servers are killed; then who lost what
 	@exec .venv/bin/python -m tests.faults.storm $(ARGS)
+
+fuzz: setup .venv/dev  ## damaged frames and requests by the million while others chat; then what broke
+	@.venv/bin/python -m tests.fuzz.frames
+	@exec .venv/bin/python -m tests.fuzz.http
 
 clean:  ## remove what setup brought; data/ stays
 	@rm -rf .venv .engines

@@ -9,44 +9,58 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 import uvloop
+from msgspec.structs import asdict
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
+from tornado.web import Application
 
 from config import Settings, SettingsError, load, secrets_of
 from config.logs import configure_logging
 from config.redaction import Redactor, masked
-from handlers.door import Doorkeeper
-from handlers.routes import make_app
+from handlers.door import Doorkeeper, read_certificate_again, tls_context
+from handlers.entrance import Entrance, networks_in
+from handlers.metrics import Metrics
+from handlers.routes import Collaborators, make_app, make_metrics_app
 from handlers.socket import ChatSocket, SocketLimits
+from models.access import Access, Mode
+from models.account_ports import Rule
+from models.accounts import Accounts
+from models.bucket import Buckets
 from models.chat import Chat
-from models.errors import EngineUnavailable
+from models.evicting import Evictor
 from models.reader import Reader
-from storage.clients import redis_client, subscriber_client
-from storage.counters import RedisCounters, UnsuitableRedisError
-from storage.engines import Addresses, EngineStartError, PrivateEngines
-from storage.messages import MongoMessages, UnsuitableMongoError, mongo_client
-from storage.router import RedisRouter
+from models.tasks import end
+from storage.counters import UnsuitableRedisError
+from storage.engines import KEY_FILE, Addresses, EngineStartError, PrivateEngines
+from storage.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, require_distinct
+from storage.messages import UnsuitableMongoError
 from storage.schema import SchemaError
-from storage.users import MySQLUsers
+from storage.stores import EnginesAway, Options, Stores, UnusableAddressError, open_stores
+from storage.tokens import SignedTokens
 
 __all__ = ["Server", "StartError", "main", "serving"]
 
 SPARE_FILES = 200  # open files for everything but sockets
 CLOSE_WITHIN = 2.0  # seconds that peers have to answer the closing of their sockets
 CHECK_PONGS_EVERY = 1000  # milliseconds
+LOOPBACK = "127.0.0.1"
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 _log = structlog.get_logger("server")
 
@@ -55,23 +69,25 @@ class StartError(Exception):
     """The server cannot start; the text says why and what to do."""
 
 
+CANNOT_START = (
+    StartError,
+    EngineStartError,
+    SchemaError,
+    UnsuitableMongoError,
+    UnsuitableRedisError,
+    KeyFileError,
+)
+
+
 class Server(NamedTuple):
     """A server that listens: where, and what it is made of."""
 
     url: str
     port: int
+    access: Access
     chat: Chat
     reader: Reader
     stores: Stores
-
-
-class Stores(NamedTuple):
-    """What stands on the engines."""
-
-    messages: MongoMessages
-    counters: RedisCounters
-    router: RedisRouter
-    users: MySQLUsers
 
 
 def main(argv: Sequence[str]) -> int:
@@ -82,7 +98,8 @@ def main(argv: Sequence[str]) -> int:
         redact = Redactor(secrets_of(settings))
         configure_logging(settings.log, redact)
         _allow_open_files(settings.limits.max_connections + settings.limits.max_http_connections)
-        for listening in _bind(settings):  # a port that is taken is said before any engine is started
+        # A port that is taken is said before any engine is started.
+        for listening in _bind(settings.server.address, settings.server.port, "--address and --port"):
             listening.close()
         with ExitStack() as stack:
             addresses, private = _engines(settings, stack)
@@ -90,7 +107,14 @@ def main(argv: Sequence[str]) -> int:
     except SettingsError as error:
         print(redact(f"server.py: {error}"), file=sys.stderr)
         return 2
-    except (StartError, EngineStartError, SchemaError, UnsuitableMongoError, UnsuitableRedisError) as error:
+    except (
+        StartError,
+        EngineStartError,
+        SchemaError,
+        UnsuitableMongoError,
+        UnsuitableRedisError,
+        KeyFileError,
+    ) as error:
         print(redact(f"server.py: cannot start: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -126,7 +150,7 @@ async def _run(settings: Settings, addresses: Addresses, private: PrivateEngines
         if private is not None:
             stack.callback(asyncio.create_task(private.supervise()).cancel)
         server = await stack.enter_async_context(serving(settings, addresses, article_users=private is not None))
-        print(f"Tandem is ready: {server.url}", flush=True)
+        print(f"Tandem is ready: {server.url} ({_why(settings, server.access.mode)})", flush=True)
         await ending.wait()
 
 
@@ -139,68 +163,77 @@ async def serving(
     `article_users` puts the article's two users into an empty user table; `clock` returns seconds since the
     epoch. Raises StartError, SettingsError, and the errors of engines that cannot be used.
     """
-    limits, timeouts = settings.limits, settings.timeouts
     async with AsyncExitStack() as stack:
-        stores = await _stores(settings, addresses, stack, clock, article_users=article_users)
+        stores = await _open_stores(settings, addresses, stack, clock, article_users=article_users)
+        tokens = SignedTokens(
+            _keys(settings), audience=settings.auth.token_audience, lifetime=settings.auth.token_lifetime, clock=clock
+        )
+        access = Access(_mode(settings), stores.users, stores.sessions, tokens, stores.tickets, clock=clock)
+        evictor = Evictor(access, ChatSocket, settings.auth.session_check)
+        metrics = Metrics()
         chat = Chat(
             stores.messages,
             stores.messages.directory,
             stores.counters,
             ChatSocket,
             stores.router,
+            stores.messages.blocks,
             clock=clock,
             new_key=lambda: _new_key(clock()),
+            suspected=evictor.rounds.suspect,
+            observe=metrics.settled,
         )
-        reader = Reader(chat, stores.messages, stores.messages.directory, timeouts.answer_timeout)
+        metrics.sockets.set_function(ChatSocket.count)
+        metrics.conversations.set_function(lambda: len(chat.delivery))
+        reader = Reader(chat, stores.messages, stores.messages.directory, settings.timeouts.answer_timeout)
         await stores.router.start(chat)
         stack.push_async_callback(stores.router.close)
         stack.push_async_callback(chat.close)
-        app = make_app(
-            chat,
-            reader,
-            stores.users,
-            SocketLimits(
-                max_connections=limits.max_connections,
-                window=limits.window,
-                max_frame=limits.max_frame,
-                max_content=limits.max_content,
-                malformed_frames=limits.malformed_frames,
-                write_buffer=limits.write_buffer,
-                ping_interval=timeouts.ping_interval,
-                ping_timeout=timeouts.ping_timeout,
-                answer_timeout=timeouts.answer_timeout,
-            ),
-            {"mongodb": stores.messages.ping, "redis": stores.counters.ping, "mysql": stores.users.ping},
+
+        def changed(user: int) -> None:
+            evictor.rounds.suspect(user)
+            stores.router.suspect(user)
+
+        accounts = Accounts(stores.accounts, stores.users, access, stores.sessions, stores.attempts, changed)
+        collaborators = Collaborators(
+            chat=chat,
+            reader=reader,
+            users=stores.users,
+            accounts=accounts,
+            entrance=_entrance(settings, access),
+            metrics=metrics,
+            checks={"mongodb": stores.messages.ping, "redis": stores.counters.ping, "mysql": stores.mysql.ping},
+            api=(Path(__file__).parent / "docs" / "openapi.yaml").read_bytes(),
+            token_lifetime=settings.auth.token_lifetime,
+            metrics_token=settings.server.metrics_token,
         )
-        http = Doorkeeper(
-            app,
-            max_connections=limits.max_http_connections,
-            idle_connection_timeout=timeouts.handshake_timeout,
-            body_timeout=timeouts.handshake_timeout,
-            max_body_size=limits.max_body,
-            max_header_size=limits.max_header,
-            max_buffer_size=2 * max(limits.max_body, limits.max_header, limits.max_frame),
+        tls = _tls(settings)
+        listening = _bind(settings.server.address, settings.server.port, "--address and --port")
+        _listen(
+            settings, make_app(collaborators, SocketLimits(**_picked(settings, SocketLimits))), listening, stack, tls
         )
-        stack.push_async_callback(http.close_all_connections)
-        stack.callback(http.stop)
-        listening = _bind(settings)
-        http.add_sockets(listening)
+        if settings.server.metrics_port:
+            metrics_door = _bind(LOOPBACK, settings.server.metrics_port, "--metrics-port")
+            _listen(settings, make_metrics_app(collaborators), metrics_door, stack)
         pings = PeriodicCallback(lambda: ChatSocket.check_pongs(asyncio.get_running_loop().time()), CHECK_PONGS_EVERY)
         pings.start()
         stack.callback(pings.stop)
-        stack.callback(asyncio.create_task(chat.sweep(timeouts.sweep_interval)).cancel)
+        for work in (chat.sweep(settings.timeouts.sweep_interval), evictor.rounds.run(), chat.blocks.rounds.run()):
+            stack.push_async_callback(end, asyncio.create_task(work))
 
         ChatSocket.start()
         host, port = listening[0].getsockname()[:2]
-        yield Server(f"http://{f'[{host}]' if ':' in host else host}:{port}/", port, chat, reader, stores)
+        scheme = "https" if tls else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+        yield Server(url, port, access, chat, reader, stores)
 
         _log.info("draining", sockets=ChatSocket.count())
         ChatSocket.start_draining()
-        await chat.drain(timeouts.drain_timeout)
+        await chat.drain(settings.timeouts.drain_timeout)
         await ChatSocket.close_all(CLOSE_WITHIN)
 
 
-async def _stores(
+async def _open_stores(
     settings: Settings,
     addresses: Addresses,
     stack: AsyncExitStack,
@@ -209,69 +242,135 @@ async def _stores(
     article_users: bool,
 ) -> Stores:
     """The stores, each ready for use. Raises StartError naming every engine that is away."""
-    engines, timeout = settings.engines, settings.timeouts.engine_timeout
-    try:
-        mongo = mongo_client(addresses.mongo, timeout)
-        stack.callback(mongo.close)
-        messages = MongoMessages(
-            mongo,
-            engines.mongo_database,
-            clock=clock,
-            max_batch=engines.insert_batch,
-            max_flights=engines.insert_flights,
-        )
-    except Exception as error:  # noqa: BLE001  # the driver raises several kinds for a URL that is none
-        raise SettingsError(f"--mongo: {error}") from None
-    try:
-        redis = redis_client(addresses.redis, timeout, engines.redis_connections)
-    except ValueError as error:
-        raise SettingsError(f"--redis: {error}") from None
-    stack.push_async_callback(redis.aclose)
-    subscriber = subscriber_client(addresses.redis, timeout)
-    stack.push_async_callback(subscriber.aclose)
-    counters = RedisCounters(redis, engines.redis_prefix)
-    router = RedisRouter(redis, subscriber, engines.redis_prefix)
-    try:
-        users = MySQLUsers(
-            addresses.mysql,
-            timeout=timeout,
-            threads=engines.mysql_threads,
-            password_threads=engines.password_threads,
-            waiting=engines.mysql_waiting,
-            cache_size=settings.limits.lookup_cache,
-            cache_ttl=settings.timeouts.lookup_ttl,
-        )
-    except ValueError as error:
-        raise SettingsError(f"--mysql: {error}") from None
-    stack.push_async_callback(users.close)
-
-    prepared: Mapping[str, Awaitable[None]] = {
-        addresses.mongo: messages.prepare(),
-        addresses.redis: counters.prepare(),
-        addresses.mysql: users.prepare(with_article_users=article_users),
+    attempts = {
+        Rule.ACCOUNT: settings.auth.sign_ins_per_account,
+        Rule.ADDRESS: settings.auth.sign_ins_per_address,
+        Rule.REGISTRATION: settings.auth.registrations_per_address,
     }
-    outcomes = await asyncio.gather(*prepared.values(), return_exceptions=True)
-    away = []
-    for url, outcome in zip(prepared, outcomes, strict=True):
-        if isinstance(outcome, EngineUnavailable):
-            away.append(f"{outcome.engine} at {masked(url)}: {outcome}")
-        elif isinstance(outcome, BaseException):
-            raise outcome
-    if away:
-        raise StartError("; ".join(away))
-    stack.push_async_callback(messages.close)
-    stack.push_async_callback(counters.close)
-    return Stores(messages, counters, router, users)
+    options = Options(attempts=attempts, **_picked(settings, Options))
+    try:
+        return await open_stores(addresses, options, stack, clock, article_users=article_users)
+    except UnusableAddressError as error:
+        raise SettingsError(f"--{error.engine}: {error}") from None
+    except EnginesAway as error:
+        urls = addresses._asdict()
+        raise StartError("; ".join(f"{e.engine} at {masked(urls[name])}: {e}" for name, e in error.away)) from None
 
 
-def _bind(settings: Settings) -> list[socket.socket]:
-    address, port = settings.server.address, settings.server.port
+def _picked(settings: Settings, record: type[NamedTuple]) -> dict[str, Any]:
+    """The settings that a record has fields for; a setting's name is unique among all groups."""
+    values = {name: value for group in asdict(settings).values() for name, value in asdict(group).items()}
+    return {name: values[name] for name in record._fields if name in values}
+
+
+# Who may come in
+
+
+def _mode(settings: Settings) -> Mode:
+    """How it is known who asks: what was said, else what the address allows."""
+    if settings.auth.auth != "auto":
+        return Mode(settings.auth.auth)
+    return Mode.LOCAL if _is_loopback(settings.server.address) else Mode.TOKEN
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _why(settings: Settings, mode: Mode) -> str:
+    """For the ready line: the mode in force, and why."""
+    given = settings.auth.auth != "auto"
+    what = {
+        Mode.LOCAL: "uid is believed, from this machine alone",
+        Mode.OPEN: "uid is believed from everywhere",
+        Mode.TOKEN: "only tokens say who is who",
+    }[mode]
+    reach = "on loopback" if mode is Mode.LOCAL else "beyond loopback"
+    why = f"--auth={mode}" if given else f"--auth is not given, and --address is {reach}"
+    return f"{what}: {why}"
+
+
+def _keys(settings: Settings) -> list[Key]:
+    """The keys of tokens: those that are configured, else a secret that is generated for this directory."""
+    keys: list[Key] = []
+    if settings.auth.token_secret:
+        keys.append(key_of_secret(settings.auth.token_secret))
+    if settings.auth.token_keys:
+        keys += keys_in(Path(settings.auth.token_keys))
+    if not keys:
+        directory = Path(settings.server.data_dir)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"--data-dir: {directory} cannot be used: {error.strerror}") from None
+        keys += generated_keys(directory / KEY_FILE)
+    require_distinct(keys, "--token-secret and --token-keys")
+    return keys
+
+
+def _entrance(settings: Settings, access: Access) -> Entrance:
+    try:
+        proxies = networks_in(settings.server.trusted_proxies)
+    except ValueError as error:
+        raise SettingsError(f"--trusted-proxies: {error}") from None
+    origins = [origin.strip() for origin in settings.auth.trusted_origins.split(",") if origin.strip()]
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise SettingsError(f"--trusted-origins: {origin}: an origin like https://app.example:8443 is expected")
+    limits = settings.limits
+    requests = Buckets(limits.request_rate, limits.request_burst, time.monotonic)
+    return Entrance(access, requests, local=access.mode is Mode.LOCAL, proxies=proxies, origins=origins)
+
+
+# Doors
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context; on SIGHUP it reads the certificate again."""
+    certificate, key = settings.server.certfile, settings.server.keyfile
+    if bool(certificate) != bool(key):
+        raise SettingsError("--certfile and --keyfile belong together")
+    if not certificate:
+        return None
+    try:
+        context = tls_context(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise StartError(f"--certfile, --keyfile: {certificate}, {key}: {error.strerror or error}") from None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_certificate_again, context, certificate, key)
+    return context
+
+
+def _listen(
+    settings: Settings,
+    app: Application,
+    listening: list[socket.socket],
+    stack: AsyncExitStack,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    limits, timeouts = settings.limits, settings.timeouts
+    http = Doorkeeper(
+        app,
+        max_connections=limits.max_http_connections,
+        idle_connection_timeout=timeouts.handshake_timeout,
+        body_timeout=timeouts.handshake_timeout,
+        max_body_size=limits.max_body,
+        max_header_size=limits.max_header,
+        max_buffer_size=2 * max(limits.max_body, limits.max_header, limits.max_frame),
+        ssl_options=tls,
+    )
+    stack.push_async_callback(http.close_all_connections)
+    stack.callback(http.stop)
+    http.add_sockets(listening)
+
+
+def _bind(address: str, port: int, flags: str) -> list[socket.socket]:
     try:
         return bind_sockets(port, address)
     except OSError as error:
-        raise StartError(
-            f"cannot listen on {address}, port {port}: {error.strerror}; see --address and --port"
-        ) from None
+        raise StartError(f"cannot listen on {address}, port {port}: {error.strerror}; see {flags}") from None
 
 
 def _on_signals() -> asyncio.Event:

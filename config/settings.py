@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-__all__ = ["Engines", "Limits", "Log", "Server", "Settings", "Timeouts"]
+__all__ = ["Auth", "Engines", "Limits", "Log", "Server", "Settings", "Timeouts"]
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 SECRET = {"secret": True}  # the value holds a password: no error shows it, no log line
@@ -21,9 +21,57 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
 
     port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one")] = 3000
     address: Annotated[
-        str, Meta(min_length=1, description="address to listen on; anybody it reaches may be any user")
+        str, Meta(min_length=1, description="address to listen on; beyond loopback only tokens say who is who")
     ] = "127.0.0.1"
-    data_dir: Annotated[str, Meta(min_length=1, description="where the private engines keep their data")] = "data"
+    data_dir: Annotated[
+        str, Meta(min_length=1, description="where private engines keep their data, and the generated key of tokens")
+    ] = "data"
+    certfile: Annotated[str, Meta(description="TLS certificate with its chain, PEM; read again on SIGHUP")] = ""
+    keyfile: Annotated[str, Meta(description="key of the TLS certificate, PEM")] = ""
+    trusted_proxies: Annotated[
+        str, Meta(description="addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed")
+    ] = ""
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65_535, description="port of its own for /metrics, on loopback; 0 is none")
+    ] = 0
+    metrics_token: Annotated[
+        str, Meta(description="bearer token for /metrics on the server's own port; none: not there", extra=SECRET)
+    ] = ""
+
+
+class Auth(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may connect and speak as whom."""
+
+    auth: Annotated[
+        Literal["auto", "open", "token"],
+        Meta(description="open believes uid; auto does, if only this machine can ask; else a token is needed"),
+    ] = "auto"
+    token_secret: Annotated[
+        str, Meta(description="secret that signs tokens, 32 bytes or more; none: one is generated", extra=SECRET)
+    ] = ""
+    token_keys: Annotated[str, Meta(description="file with keys of tokens: a JWK Set, or a public key in PEM")] = ""
+    token_audience: Annotated[str, Meta(min_length=1, description="what the aud of tokens names")] = "tandem"  # noqa: S105  # no password
+    token_lifetime: Annotated[int, Meta(ge=60, le=31_536_000, description="seconds for which a token is good")] = (
+        2_592_000
+    )
+    ticket_lifetime: Annotated[
+        float, Meta(ge=1, le=86_400, description="seconds for which a ticket for a socket is good")
+    ] = 30.0
+    session_check: Annotated[
+        Seconds, Meta(description="seconds between two looks whether the users of open sockets may still speak")
+    ] = 4.0
+    trusted_origins: Annotated[
+        str, Meta(description="origins, with commas, whose pages may ask: https://app.example")
+    ] = ""
+    sign_ins_per_account: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most attempts to sign in to one account in 15 minutes")
+    ] = 10
+    sign_ins_per_address: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most attempts to sign in from one address in 15 minutes")
+    ] = 100
+    registrations_per_address: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most attempts to register from one address in an hour")
+    ] = 20
 
 
 class Engines(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +92,9 @@ class Engines(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=100_000, description="most lookups and registrations waiting for MySQL")
     ] = 1000
     password_threads: Annotated[int, Meta(ge=1, le=64, description="threads that hash passwords")] = 1
+    password_waiting: Annotated[
+        int, Meta(ge=1, le=10_000, description="most passwords waiting for these; more get 503")
+    ] = 16
     insert_batch: Annotated[int, Meta(ge=1, le=10_000, description="most messages in one insert_many")] = 500
     insert_flights: Annotated[int, Meta(ge=1, le=32, description="most insert_many calls at once")] = 4
 
@@ -54,6 +105,17 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000, description="most open sockets; the next gets 503")] = (
         10_000
     )
+    max_user_connections: Annotated[int, Meta(ge=1, le=1_000_000, description="most open sockets of one user")] = 50
+    max_address_connections: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most open sockets from one address, or IPv6 /64")
+    ] = 1000
+    request_rate: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="requests of one user in a second; more get 429")
+    ] = 100
+    request_burst: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="requests of one user at once, now and then")
+    ] = 1000
+    max_blocks: Annotated[int, Meta(ge=1, le=100_000, description="most users that one user blocks")] = 1000
     max_http_connections: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most connections that are not sockets, or not yet; more are closed")
     ] = 2000
@@ -110,6 +172,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Every setting of the server, grouped."""
 
     server: Server = Server()
+    auth: Auth = Auth()
     engines: Engines = Engines()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()

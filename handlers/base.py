@@ -1,21 +1,38 @@
-"""What all HTTP answers have in common: the JSON envelope of gin-chat-demo, and errors in it."""
+"""What all HTTP answers have in common: the JSON envelope of gin-chat-demo, errors in it, and who is asking."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from math import ceil
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import structlog
+from prometheus_client import Counter
+from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.web import HTTPError, RequestHandler
 
-from models.errors import ChatError, EngineUnavailable, Refused, UnknownUser
+from handlers.entrance import Entrance
+from models.errors import ChatError, EngineUnavailable, InvalidRequest, Refused, TooFast, UnknownUser
 from models.ports import Users
-from models.records import user_id
+from models.records import Identity, user_id
 
 __all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
+
+COOKIE = "tandem"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+A_YEAR = 31_536_000  # seconds for which browsers are to come by TLS alone
+METHODS = "GET, POST, PATCH, PUT, DELETE"  # of all routes together, for pages of trusted origins
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T", bound=str)
@@ -35,6 +52,107 @@ def status_of(error: BaseException | None) -> int:
 
 class BaseHandler(RequestHandler):
     """A handler that answers in the envelope {"status", "data", "msg", "error"}."""
+
+    guarded: ClassVar[bool] = True  # what tells nothing may be asked from everywhere
+
+    # Before the request is looked at
+
+    def set_default_headers(self) -> None:
+        """What every answer says to browsers; nothing says which server this is."""
+        self.clear_header("Server")
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+        if self.secure:
+            self.set_header("Strict-Transport-Security", f"max-age={A_YEAR}")
+        if self.entrance.origins:
+            self.set_header("Vary", "Origin")
+            origin = self.request.headers.get("Origin")
+            if origin in self.entrance.origins:
+                self.set_header("Access-Control-Allow-Origin", origin)
+                self.set_header("Access-Control-Allow-Credentials", "true")
+                self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+
+    def prepare(self) -> None:
+        """Lets nobody in who may not ask at all."""
+        refusal = self.entrance.refusal(self.request) if self.guarded else None
+        if refusal is not None:
+            raise HTTPError(403, f"{refusal}; see --auth")
+
+    def options(self, *args: str, **kwargs: str) -> None:
+        """Answers a browser that asks whether a page of a trusted origin may ask (the Fetch standard, CORS)."""
+        if self.request.headers.get("Origin") not in self.entrance.origins:
+            raise HTTPError(403, "cross-origin requests are not allowed")
+        self.set_header("Access-Control-Allow-Methods", METHODS)
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+        self.finish()
+
+    @property
+    def entrance(self) -> Entrance:
+        """The way in, one for the application."""
+        entrance: Entrance = self.settings["entrance"]
+        return entrance
+
+    @property
+    def secure(self) -> bool:
+        """Whether the request came by TLS."""
+        return self.entrance.secure(self.request)
+
+    # What the request says
+
+    async def identify(self, ticket: str | None = None) -> Identity:
+        """Who asks; counted among the requests of that user. Raises what Access.identify does, and TooFast."""
+        uid = self.id_argument("uid") if self.get_query_arguments("uid", strip=False) else None
+        identity = await self.entrance.access.identify(uid=uid, token=self._token(), ticket=ticket)
+        wait = self.entrance.requests.take(identity.user)
+        if wait:
+            raise TooFast("requests", wait)
+        return identity
+
+    def _token(self) -> str | None:
+        """The token of the request: that of its Authorization header (RFC 6750), else that of its cookie."""
+        scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+        return self.get_cookie(self._cookie)
+
+    @property
+    def _cookie(self) -> str:
+        """The cookie's name; by TLS one that no neighbouring site can have set (RFC 6265bis, section 4.1.3)."""
+        return f"__Host-{COOKIE}" if self.secure else COOKIE
+
+    def keep_token(self, token: str | None, lifetime: float = 0) -> None:
+        """Gives the browser a token to keep for `lifetime` seconds, or takes it away."""
+        attributes: dict[str, Any] = {"httponly": True, "samesite": "Strict", "secure": self.secure}
+        if token:
+            self.set_cookie(self._cookie, token, max_age=int(lifetime), **attributes)
+        else:
+            self.clear_cookie(self._cookie, **attributes)
+
+    def given(self) -> dict[str, Any]:
+        """The fields of the body, which is a form or a JSON object. Raises InvalidRequest."""
+        if self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json":
+            try:
+                body = msgspec.json.decode(self.request.body)
+            except (msgspec.DecodeError, ValueError, RecursionError):
+                raise InvalidRequest("body", "is not JSON") from None
+            if not isinstance(body, dict):
+                raise InvalidRequest("body", "is not a JSON object")
+            return body
+        fields = {}
+        arguments = self.request.body_arguments
+        if self.request.method == "DELETE":  # whose body Tornado does not read
+            try:
+                parse_body_arguments(self.request.headers.get("Content-Type", ""), self.request.body, arguments, {})
+            except HTTPInputError:
+                raise InvalidRequest("body", "is not a form") from None
+        for name, values in arguments.items():
+            try:
+                fields[name] = values[-1].decode()
+            except UnicodeDecodeError:
+                raise InvalidRequest(name, "is not UTF-8") from None
+        return fields
 
     def id_argument(self, name: str) -> int:
         """The id of a user in the query. Raises HTTPError when it is missing, given twice or not an id."""
@@ -70,11 +188,20 @@ class BaseHandler(RequestHandler):
             if user not in active:
                 raise UnknownUser(user)
 
+    # The answer
+
     def answer(self, data: Any, status: int = 200, msg: str = "ok", error: str = "") -> None:
         """Finishes the request with the envelope; `status` is repeated as the HTTP status."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(_encode({"status": status, "data": data, "msg": msg, "error": error}))
+
+    def compute_etag(self) -> None:
+        """No answer is kept by anybody, so none needs a name."""
+
+    def check_trusted_origin(self, origin: str) -> bool:
+        """Tornado's question whether a page of another origin may ask."""
+        return origin in self.entrance.origins
 
     def _origin_matches_host(self, origin: str) -> bool:
         """Tornado's, which raises for an Origin that is no URL; called before anything that could catch it."""
@@ -96,6 +223,10 @@ class BaseHandler(RequestHandler):
             text = error.log_message or phrase
         else:
             text = phrase
+        if isinstance(error, TooFast):
+            self.set_header("Retry-After", str(ceil(error.retry_after)))
+        if status == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
         self.answer(None, status, "fail", text)
 
     def log_exception(
@@ -119,8 +250,9 @@ class NotFoundHandler(BaseHandler):
         raise HTTPError(404, "no such path")
 
 
-def log_request(handler: RequestHandler) -> None:
-    """Tornado's `log_function`: one line for each HTTP request, without its query and its body."""
+def log_request(handler: RequestHandler, requests: Counter) -> None:
+    """Counts an HTTP request, and logs it in one line without its query and its body."""
+    requests.labels(type(handler).__name__, handler.get_status()).inc()
     _log.debug(
         "request",
         method=handler.request.method,

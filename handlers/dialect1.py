@@ -13,8 +13,8 @@ from handlers.speaker import Live, Speaker
 from models import frames
 from models.chat import Chat
 from models.conversation import Draft, Sent
-from models.errors import ChatError, EngineUnavailable, InvalidFrame
-from models.events import Event
+from models.errors import ChatError, EngineUnavailable, InvalidFrame, TooFast
+from models.events import Told
 from models.frames import Code, Request, RequestType
 from models.reader import Reader
 from models.records import Message
@@ -44,9 +44,9 @@ class Dialect1:
         """Takes a frame. Raises InvalidFrame."""
         self._answers.take(frames.decode(text, max_content))
 
-    def refuse(self, text: str, error: InvalidFrame) -> None:
-        """Answers a frame that is not valid."""
-        self._answers.then(lambda: self._reply(Code.INVALID))
+    def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
+        """Answers a frame that is not valid, or comes too fast."""
+        self._answers.then(lambda: self._reply(Code(error.code)))
 
     def then(self, action: Callable[[], None]) -> None:
         """Does something when all that is owed so far is paid."""
@@ -67,7 +67,7 @@ class Dialect1:
     def copy(self, live: Live) -> None:
         """The user's own messages from other sockets are not shown in this dialect."""
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Told) -> None:
         """Nor are positions and typing."""
 
     def present(self, peer: int, *, online: bool) -> None:
@@ -81,10 +81,7 @@ class Dialect1:
 
     def tell_outcome(self, outcome: Sent | ChatError) -> None:
         """Writes the frame that tells what became of a message."""
-        if isinstance(outcome, Sent):
-            self._reply(Code.ONLINE if outcome.online else Code.OFFLINE)
-        else:
-            self._reply(Code(outcome.code))
+        self._reply(Code(outcome.code))
 
     async def show(self, request: Request, deadline: float) -> bool:
         """Answers a request for history or for what is unread; whether the engines answered."""

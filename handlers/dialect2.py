@@ -17,8 +17,8 @@ from handlers.speaker import Live, Speaker
 from models import frames2
 from models.chat import Chat
 from models.conversation import Draft, Sent
-from models.errors import ChatError, InvalidFrame, Refused, UnknownUser
-from models.events import Event, Moved, Typing
+from models.errors import ChatError, InvalidFrame, Refused, TooFast, UnknownUser
+from models.events import Moved, Told, Typing
 from models.frames import Code, RequestType
 from models.frames2 import MOST, Request2
 from models.ports import Users
@@ -107,9 +107,10 @@ class Dialect2:
             if self._asking is None:
                 self._asking = self._start(self._answer_all())
 
-    def refuse(self, text: str, error: InvalidFrame) -> None:
-        """Answers a frame that is not valid."""
-        self._reply(Code.INVALID, frames2.id_in(text))
+    def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
+        """Answers a frame that is not valid, or comes too fast."""
+        retry_after = error.retry_after if isinstance(error, TooFast) else 0.0
+        self._reply(Code(error.code), frames2.id_in(text), retry_after=retry_after)
 
     def then(self, action: Callable[[], None]) -> None:
         """Does something now: answers keep no order."""
@@ -202,11 +203,11 @@ class Dialect2:
         )
 
     def _tell_outcome(self, request: str | None, peer: int, outcome: Sent | ChatError) -> None:
+        code = Code(outcome.code)
         if isinstance(outcome, Sent):
-            code = Code.ONLINE if outcome.online else Code.OFFLINE
             self._reply(code, request, peer, seq=outcome.seq, time=outcome.time, dup=outcome.dup)
         else:
-            self._reply(Code(outcome.code), request, peer)
+            self._reply(code, request, peer)
 
     # Reading
 
@@ -311,7 +312,7 @@ class Dialect2:
         """Writes a message that the user sent from another socket."""
         self._live(live.message.recipient, live)
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Told) -> None:
         """Tells what else the peer does."""
         if isinstance(event, Moved):
             self._socket.write_frame(frames2.moved(event))
@@ -353,9 +354,18 @@ class Dialect2:
         time: int = 0,
         dup: bool = False,
         marks: Marks | None = None,
+        retry_after: float = 0.0,
     ) -> None:
         self._socket.write_frame(
             frames2.answer(
-                code, self._socket.language, request, to=self._named(peer), seq=seq, time=time, dup=dup, marks=marks
+                code,
+                self._socket.language,
+                request,
+                to=self._named(peer),
+                seq=seq,
+                time=time,
+                dup=dup,
+                marks=marks,
+                retry_after=retry_after,
             )
         )

@@ -1,13 +1,17 @@
-"""The HTTP server, with a bound on connections that have not become sockets."""
+"""The HTTP server, with a bound on connections that have not become sockets, and its TLS."""
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
+import structlog
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-__all__ = ["Doorkeeper"]
+__all__ = ["Doorkeeper", "read_certificate_again", "tls_context"]
+
+_log = structlog.get_logger(__name__)
 
 
 class Doorkeeper(HTTPServer):
@@ -29,3 +33,20 @@ class Doorkeeper(HTTPServer):
             stream.close()
             return
         super().handle_stream(stream, address)
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """A server's context, TLS 1.2 or later, for files in PEM. Raises OSError; ssl.SSLError is one."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def read_certificate_again(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Takes a renewed certificate for new connections; keeps the old one when that cannot be used."""
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        _log.error("certificate_not_read", reason=str(error))
+    else:
+        _log.info("certificate_read")

@@ -31,13 +31,12 @@ class _ReadingHandler(BaseHandler):
 
 
 class ConversationsHandler(_ReadingHandler):
-    """GET /conversations?uid=1[&before=…][&limit=…]"""
+    """GET /conversations[?before=…][&limit=…]"""
 
     async def get(self) -> None:
         """The caller's conversations, those with the newest message first; `before` is the time of a message."""
-        user = self.id_argument("uid")
         before, most = self.int_argument("before", None, 0, LATEST), self._most()
-        await self.require_active(self._users, user)
+        user = (await self.identify()).user
         listed = await self._reader.conversations(user, before, most, self._deadline)
         peers = await self._users.active(*(entry.summary.peer for entry in listed)) if listed else {}
         data = []
@@ -56,25 +55,27 @@ class ConversationsHandler(_ReadingHandler):
                     "received": entry.marks.received,
                     "read": entry.marks.read,
                     "online": entry.online,
+                    "blocked": entry.blocked,
                 }
             )
         self.answer(data)
 
 
 class HistoryHandler(_ReadingHandler):
-    """GET /messages?uid=1&toUid=2[&before=…|&after=…][&limit=…]"""
+    """GET /messages?toUid=2[&before=…|&after=…][&limit=…]"""
 
     async def get(self) -> None:
         """A page of a conversation, ascending; before a seq, after one, or the newest."""
-        user, peer = self.id_argument("uid"), self.id_argument("toUid")
+        peer = self.id_argument("toUid")
         before = self.int_argument("before", None, 0, LATEST)
         after = self.int_argument("after", None, 0, LATEST)
         if before is not None and after is not None:
             raise HTTPError(400, "before and after exclude each other")
+        most = self._most()
+        user = (await self.identify()).user
         if user == peer:
             raise HTTPError(400, "uid and toUid are the same")
-        most = self._most()
-        await self.require_active(self._users, user, peer)
+        await self.require_active(self._users, peer)
         if after is not None:
             page = await self._reader.after(user, peer, after, most, self._deadline)
         else:

@@ -9,13 +9,15 @@ from handlers.base import BaseHandler
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 
-__all__ = ["Check", "HealthHandler", "IndexHandler", "PingHandler", "ReadyHandler"]
+__all__ = ["ApiHandler", "Check", "HealthHandler", "IndexHandler", "PingHandler", "Readiness", "ReadyHandler"]
 
 Check = Callable[[], Awaitable[None]]
 
 
 class PingHandler(BaseHandler):
     """GET /ping"""
+
+    guarded = False
 
     def get(self) -> None:
         """Answers "SUCCESS", as gin-chat-demo does (the article, section 2.2.3)."""
@@ -28,38 +30,53 @@ class IndexHandler(BaseHandler):
 
     def get(self) -> None:
         """Says what this is and where its doors are."""
-        paths = {"socket": "/ws?uid=1&toUid=2", "register": "/user/register", "ready": "/readyz"}
+        paths = {"socket": "/ws?toUid=2", "register": "/user/register", "api": "/openapi.yaml", "ready": "/readyz"}
         self.answer({"name": "Tandem", **paths})
+
+
+class ApiHandler(BaseHandler):
+    """GET /openapi.yaml"""
+
+    def initialize(self, api: bytes) -> None:
+        """Takes the description of all that is here, in OpenAPI's format."""
+        self._api = api
+
+    def get(self) -> None:
+        """The description; docs/openapi.yaml."""
+        self.set_header("Content-Type", "application/yaml")  # RFC 9512
+        self.finish(self._api)
 
 
 class HealthHandler(BaseHandler):
     """GET /healthz"""
+
+    guarded = False
 
     def get(self) -> None:
         """Answers while the event loop turns."""
         self.answer({"sockets": ChatSocket.count()})
 
 
-class ReadyHandler(BaseHandler):
-    """GET /readyz"""
+class Readiness:
+    """Whether the engines answer; `checks` has one for each, `timeout` is what all of them may take (seconds).
 
-    def initialize(self, checks: Mapping[str, Check], timeout: float) -> None:
-        """Takes one check for each engine, and the seconds that all of them together may take."""
+    However many ask at a time, the engines are asked once.
+    """
+
+    def __init__(self, checks: Mapping[str, Check], timeout: float) -> None:
         self._checks = checks
         self._timeout = timeout
+        self._asking: asyncio.Task[dict[str, str]] | None = None
 
-    async def get(self) -> None:
-        """200 while every engine answers and the server is not draining, else 503; tells each engine's state."""
+    async def engines(self) -> dict[str, str]:
+        """Each engine's state, by name."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> dict[str, str]:
         states = await asyncio.gather(*(self._state(check) for check in self._checks.values()))
-        engines = dict(zip(self._checks, states, strict=True))
-        data = {**engines, "draining": ChatSocket.draining()}
-        away = [name for name, state in engines.items() if state != "ok"]
-        if ChatSocket.draining():
-            away.append("draining")
-        if away:
-            self.answer(data, 503, "fail", ", ".join(away))
-        else:
-            self.answer(data)
+        return dict(zip(self._checks, states, strict=True))
 
     async def _state(self, check: Check) -> str:
         try:
@@ -68,3 +85,25 @@ class ReadyHandler(BaseHandler):
         except (EngineUnavailable, TimeoutError):
             return "unavailable"
         return "ok"
+
+
+class ReadyHandler(BaseHandler):
+    """GET /readyz"""
+
+    guarded = False
+
+    def initialize(self, readiness: Readiness) -> None:
+        """Takes the collaborators."""
+        self._readiness = readiness
+
+    async def get(self) -> None:
+        """200 while every engine answers and the server is not draining, else 503; tells each engine's state."""
+        engines = await self._readiness.engines()
+        data = {**engines, "draining": ChatSocket.draining()}
+        away = [name for name, state in engines.items() if state != "ok"]
+        if ChatSocket.draining():
+            away.append("draining")
+        if away:
+            self.answer(data, 503, "fail", ", ".join(away))
+        else:
+            self.answer(data)

@@ -1,40 +1,96 @@
-"""The route table."""
+"""The route tables: of the server's own port, and of the one for metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
 from handlers.base import NotFoundHandler, log_request
+from handlers.blocks import BlockHandler, BlocksHandler
+from handlers.entrance import Entrance
+from handlers.export import ExportHandler
 from handlers.messages import ConversationsHandler, HistoryHandler
-from handlers.ops import Check, HealthHandler, IndexHandler, PingHandler, ReadyHandler
+from handlers.metrics import Metrics, MetricsHandler
+from handlers.ops import ApiHandler, Check, HealthHandler, IndexHandler, PingHandler, Readiness, ReadyHandler
+from handlers.sessions import LoginHandler, LogoutEverywhereHandler, LogoutHandler, PasswordHandler, TicketHandler
 from handlers.socket import ChatSocket, SocketLimits
-from handlers.users import RegisterHandler
+from handlers.users import FindHandler, MeHandler, RegisterHandler
+from models.accounts import Accounts
 from models.chat import Chat
 from models.ports import Users
 from models.reader import Reader
 
-__all__ = ["make_app"]
+__all__ = ["Collaborators", "make_app", "make_metrics_app"]
 
 
-def make_app(
-    chat: Chat, reader: Reader, users: Users, limits: SocketLimits, checks: Mapping[str, Check]
-) -> Application:
-    """The application; `checks` has one readiness check for each engine."""
-    reading = {"reader": reader, "users": users, "timeout": limits.answer_timeout}
+class Collaborators(NamedTuple):
+    """What the handlers work with. `api` is the OpenAPI file, `token_lifetime` in seconds.
+
+    `checks` has one readiness check for each engine; without a `metrics_token` there are no metrics on this port.
+    """
+
+    chat: Chat
+    reader: Reader
+    users: Users
+    accounts: Accounts
+    entrance: Entrance
+    metrics: Metrics
+    checks: Mapping[str, Check]
+    api: bytes
+    token_lifetime: float
+    metrics_token: str
+
+
+def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
+    """The application on the server's own port."""
+    reading = {"reader": with_.reader, "users": with_.users, "timeout": limits.answer_timeout}
+    session = {"accounts": with_.accounts, "token_lifetime": with_.token_lifetime}
+    blocks = {"blocks": with_.chat.blocks, "users": with_.users}
+    socket = {
+        "chat": with_.chat,
+        "reader": with_.reader,
+        "users": with_.users,
+        "limits": limits,
+        "metrics": with_.metrics,
+    }
+    routes: list[tuple[str, type[RequestHandler]] | tuple[str, type[RequestHandler], dict[str, Any]]] = [
+        (r"/", IndexHandler),
+        (r"/ping", PingHandler),
+        (r"/ws", ChatSocket, socket),
+        (r"/ws/ticket", TicketHandler),
+        (r"/conversations", ConversationsHandler, reading),
+        (r"/messages", HistoryHandler, reading),
+        (r"/user/register", RegisterHandler, {"accounts": with_.accounts}),
+        (r"/user/login", LoginHandler, session),
+        (r"/user/logout", LogoutHandler, session),
+        (r"/user/logout/everywhere", LogoutEverywhereHandler, session),
+        (r"/user/password", PasswordHandler, session),
+        (r"/user/me", MeHandler, {"accounts": with_.accounts, "users": with_.users}),
+        (r"/user/export", ExportHandler, {"reader": with_.reader, "users": with_.users, "running": set()}),
+        (r"/user/blocks", BlocksHandler, blocks),
+        (r"/user/blocks/([^/]+)", BlockHandler, blocks),
+        (r"/users", FindHandler, {"users": with_.users}),
+        (r"/openapi.yaml", ApiHandler, {"api": with_.api}),
+        (r"/healthz", HealthHandler),
+        (r"/readyz", ReadyHandler, {"readiness": Readiness(with_.checks, limits.answer_timeout)}),
+    ]
+    if with_.metrics_token:
+        routes.append((r"/metrics", MetricsHandler, {"metrics": with_.metrics, "token": with_.metrics_token}))
+    return _application(routes, with_)
+
+
+def make_metrics_app(with_: Collaborators) -> Application:
+    """The application on a port of its own, which whoever reaches it may read."""
+    return _application([(r"/metrics", MetricsHandler, {"metrics": with_.metrics, "token": ""})], with_)
+
+
+def _application(routes: Any, with_: Collaborators) -> Application:
     return Application(
-        [
-            (r"/", IndexHandler),
-            (r"/ping", PingHandler),
-            (r"/ws", ChatSocket, {"chat": chat, "reader": reader, "users": users, "limits": limits}),
-            (r"/conversations", ConversationsHandler, reading),
-            (r"/messages", HistoryHandler, reading),
-            (r"/user/register", RegisterHandler, {"users": users}),
-            (r"/healthz", HealthHandler),
-            (r"/readyz", ReadyHandler, {"checks": checks, "timeout": limits.answer_timeout}),
-        ],
+        routes,
         default_handler_class=NotFoundHandler,
-        log_function=log_request,
+        log_function=lambda handler: log_request(handler, with_.metrics.requests),
         cross_origin_protection=True,
+        entrance=with_.entrance,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import structlog
@@ -16,16 +16,18 @@ from handlers.answers import Window
 from handlers.base import BaseHandler
 from handlers.dialect1 import Dialect1
 from handlers.dialect2 import Dialect2
+from handlers.entrance import subject_of
 from handlers.framing import ChatProtocol
+from handlers.metrics import Metrics
 from handlers.speaker import Dialect, Live
 from models import frames
 from models.chat import Chat
-from models.errors import InvalidFrame
-from models.events import Event, Stored
+from models.errors import InvalidFrame, TooFast
+from models.events import Told
 from models.frames import Code
 from models.ports import Reached, Users
 from models.reader import Reader
-from models.records import Message
+from models.records import Identity, Message
 
 __all__ = ["ChatSocket", "SocketLimits"]
 
@@ -35,6 +37,8 @@ POLICY_VIOLATION = 1008
 TOO_SLOW = 4008
 NO_PONG = 4010
 
+ALL = "all"  # stands for all sockets among the places
+AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
 EVERYBODY = 0  # stands for the peer in the registry's keys of inbox sockets; no user has this id
 DRAIN_BATCH = 200  # sockets closed in one turn of the loop
 LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
@@ -46,6 +50,8 @@ class SocketLimits(NamedTuple):
     """The bounds of a socket; docs and defaults are in config/settings.py."""
 
     max_connections: int
+    max_user_connections: int
+    max_address_connections: int
     window: int
     max_frame: int
     max_content: int
@@ -61,16 +67,17 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     # The registry, and the only mutable class state: who is here, by user and peer.
     _registry: ClassVar[defaultdict[tuple[int, int], set[ChatSocket]]] = defaultdict(set)
-    _taken: ClassVar[int] = 0  # sockets, open or about to be
+    _places: ClassVar[Counter[int | str]] = Counter()  # sockets, open or about to be: by user, by address, of all
     _draining: ClassVar[bool] = False
 
-    def initialize(self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits) -> None:
+    def initialize(self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics) -> None:
         """Takes the collaborators."""
+        self._metrics = metrics
         self._chat = chat
         self._reader = reader
         self._users = users
         self._limits = limits
-        self._admitted = False
+        self._taken: list[int | str] = []  # the places of this socket
         self._joined = False
         self._window = Window(limits.window)
         self._dialect: Dialect | None = None
@@ -81,11 +88,14 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     # The sockets of this process
 
     @classmethod
-    def deliver(cls, message: Message, origin: object) -> Reached:
-        """Writes a message to all sockets of both users that talk with each other, except `origin`."""
+    def deliver(cls, message: Message, origin: object, *, withheld: bool) -> Reached:
+        """Writes a message to all sockets of both users that talk with each other, except `origin`.
+
+        `withheld` leaves out those of the recipient.
+        """
         live = Live(message)
         taken = reads = False
-        for dialect in cls._talking(message.recipient, message.sender):
+        for dialect in () if withheld else cls._talking(message.recipient, message.sender):
             if dialect.deliver(live):
                 taken = True
                 reads = reads or dialect.reads
@@ -99,11 +109,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         return any(True for _ in cls._talking(user, peer))
 
     @classmethod
-    def tell(cls, event: Event) -> None:
+    def tell(cls, event: Told) -> None:
         """Writes what is not a message to the peer's sockets."""
-        if not isinstance(event, Stored):
-            for dialect in cls._talking(event.peer, event.user):
-                dialect.tell(event)
+        for dialect in cls._talking(event.peer, event.user):
+            dialect.tell(event)
 
     @classmethod
     def present(cls, user: int, peer: int, *, online: bool) -> None:
@@ -113,16 +122,42 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     @classmethod
     def _talking(cls, user: int, peer: int, without: object = None) -> Iterator[Dialect]:
-        """The sockets of `user` that get what is said between these two."""
+        """The dialects of the sockets of `user` that get what is said between these two."""
+        for socket in cls._sockets_of(user, peer):
+            if socket is not without and socket._dialect is not None:
+                yield socket._dialect
+
+    @classmethod
+    def _sockets_of(cls, user: int, peer: int) -> Iterator[ChatSocket]:
         for key in ((user, peer), (user, EVERYBODY)):
-            for socket in tuple(cls._registry.get(key, ())):
-                if socket is not without and socket._dialect is not None:
-                    yield socket._dialect
+            yield from tuple(cls._registry.get(key, ()))
+
+    @classmethod
+    def _everyone(cls) -> list[ChatSocket]:
+        return [socket for sockets in cls._registry.values() for socket in sockets]
+
+    @classmethod
+    def resume(cls, user: int, peer: int) -> None:
+        """Closes the sockets of `user` that talk with `peer`, so that they resume."""
+        for socket in cls._sockets_of(user, peer):
+            socket._shut(TOO_SLOW, "resume")
+
+    @classmethod
+    def identities(cls) -> set[Identity]:
+        """Who has sockets here."""
+        return {socket._identity for socket in cls._everyone()}
+
+    @classmethod
+    def evict(cls, identities: Collection[Identity]) -> None:
+        """Closes the sockets of those who may no longer speak."""
+        for socket in cls._everyone():
+            if socket._identity in identities:
+                socket._shut(POLICY_VIOLATION, "signed out")
 
     @classmethod
     def count(cls) -> int:
         """How many sockets are open or about to be."""
-        return cls._taken
+        return cls._places[ALL]
 
     @classmethod
     def draining(cls) -> bool:
@@ -132,9 +167,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     @classmethod
     def check_pongs(cls, now: float) -> None:
         """Pings every socket whose time has come, closes those that did not answer; `now` in loop time."""
-        for sockets in tuple(cls._registry.values()):
-            for socket in tuple(sockets):
-                socket._check_pong(now)
+        for socket in cls._everyone():
+            socket._check_pong(now)
 
     @classmethod
     def start_draining(cls) -> None:
@@ -144,14 +178,14 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     @classmethod
     async def close_all(cls, timeout: float) -> None:
         """Tells every socket that it is about to be closed and closes it, in batches; waits for the peers to agree."""
-        everyone = [socket for sockets in cls._registry.values() for socket in sockets]
+        everyone = cls._everyone()
         for start in range(0, len(everyone), DRAIN_BATCH):
             for socket in everyone[start : start + DRAIN_BATCH]:
                 socket.write_frame(frames.encode(Code.END, socket._texts["closing"]))
                 socket._shut(GOING_AWAY, "the server is going away")
             await asyncio.sleep(0)
         deadline = asyncio.get_running_loop().time() + timeout
-        while cls._taken and asyncio.get_running_loop().time() < deadline:
+        while cls.count() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(LOOK_EVERY)
 
     @classmethod
@@ -162,35 +196,46 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     # Opening
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
-        """Looks both users up and upgrades the connection, or says why not."""
+        """Asks who it is, looks both users up and upgrades the connection, or says why not."""
         upgrade = self.request.headers.get("Upgrade", "").lower() == "websocket"
         if not upgrade or "upgrade" not in self.request.headers.get("Connection", "").lower():
             raise HTTPError(400, "a WebSocket upgrade is expected")
         if not self.request.headers.get("Sec-WebSocket-Key"):
             raise HTTPError(400, "Sec-WebSocket-Key is missing")
         self._version = self.choice_argument("v", ("1", "2"))
-        self.user = self.id_argument("uid")
         self.peer: int | None = None
         if self._version == "1" or self.get_query_arguments("toUid"):
             self.peer = self.id_argument("toUid")
-        if self.user == self.peer:
-            raise HTTPError(400, "uid and toUid are the same")
         self.language = self.choice_argument("lang", tuple(frames.TEXTS))
         self._texts = frames.TEXTS[self.language]
-        self._take_place()
+        if ChatSocket._draining:
+            raise HTTPError(503, "the server is going away")
         try:
-            await self.require_active(self._users, *(user for user in (self.user, self.peer) if user is not None))
+            self._take_place(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
+            address = subject_of(self.entrance.address(self.request))
+            self._take_place(
+                address, self._limits.max_address_connections, TooFast("sockets from this address", AWHILE)
+            )
+            self._identity = await self.identify(self._ticket())
+            self.user = self._identity.user
+            if self.user == self.peer:
+                raise HTTPError(400, "uid and toUid are the same")
+            self._take_place(self.user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
+            if self.peer is not None:
+                await self.require_active(self._users, self.peer)
             await super().get(*args, **kwargs)
         finally:
-            self._give_place()
+            self._give_places()
+
+    def _ticket(self) -> str | None:
+        tickets = self.get_query_arguments("ticket")
+        if len(tickets) > 1:
+            raise HTTPError(400, "ticket is given twice")
+        return tickets[0] if tickets else None
 
     def check_origin(self, origin: str) -> bool:
         """Refuses pages of other origins, in the envelope."""
-        try:
-            own = super().check_origin(origin)
-        except ValueError:  # not a URL
-            own = False
-        if not own:
+        if not self._origin_matches_host(origin) and origin not in self.entrance.origins:
             raise HTTPError(403, "cross-origin requests are not allowed")
         return True
 
@@ -204,6 +249,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Enters the registry and greets."""
         self.set_nodelay(True)
         self._pinged = asyncio.get_running_loop().time()
+        self._requests = self.entrance.requests.of(self.user)
         self._registry[self._key].add(self)
         self._dialect = self._make_dialect()
         self._chat.join(self.user, self.peer, watching=self._dialect.watching)
@@ -228,18 +274,18 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             most_held=self._limits.write_buffer,
         )
 
-    def _take_place(self) -> None:
-        if ChatSocket._draining:
-            raise HTTPError(503, "the server is going away")
-        if ChatSocket._taken >= self._limits.max_connections:
-            raise HTTPError(503, "too many connections")
-        ChatSocket._taken += 1
-        self._admitted = True
+    def _take_place(self, of: int | str, most: int, error: Exception) -> None:
+        if ChatSocket._places[of] >= most:
+            raise error
+        ChatSocket._places[of] += 1
+        self._taken.append(of)
 
-    def _give_place(self) -> None:
-        if self._admitted:
-            self._admitted = False
-            ChatSocket._taken -= 1
+    def _give_places(self) -> None:
+        while self._taken:
+            of = self._taken.pop()
+            ChatSocket._places[of] -= 1
+            if not ChatSocket._places[of]:
+                del ChatSocket._places[of]
 
     # Requests
 
@@ -249,11 +295,18 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             return None
         text = message if isinstance(message, str) else ""
         try:
+            wait = self._requests.take(asyncio.get_running_loop().time())
+            if wait:
+                raise TooFast("requests", wait)
             if isinstance(message, bytes):
                 raise InvalidFrame("a binary frame")
             self._dialect.take(text, self._limits.max_content)
+        except TooFast as error:
+            self._metrics.refused.labels(error.code).inc()
+            self._dialect.refuse(text, error)
         except InvalidFrame as error:
             _log.debug("frame_refused", user=self.user, reason=str(error))
+            self._metrics.refused.labels(error.code).inc()
             self._malformed += 1
             self._dialect.refuse(text, error)
             if self._malformed == self._limits.malformed_frames:
@@ -316,6 +369,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     def _shut(self, code: int, reason: str) -> None:
         """Closes the socket; from now on it is offline, however long the peer takes to agree."""
         self._leave()
+        if self.is_open:
+            self._metrics.closed.labels(code).inc()
         self.close(code, reason)
         self._window.open()  # to read the peer's close frame
 

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Protocol
 
 from models import frames, frames2
-from models.errors import InvalidFrame
-from models.events import Event
+from models.errors import InvalidFrame, TooFast
+from models.events import Told
 from models.frames import Code, Language
 from models.records import Message
 
@@ -75,8 +75,8 @@ class Dialect(Protocol):
     def take(self, text: str, max_content: int) -> None:
         """Takes a frame. Raises InvalidFrame."""
 
-    def refuse(self, text: str, error: InvalidFrame) -> None:
-        """Answers a frame that is not valid."""
+    def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
+        """Answers a frame that is not valid, or comes too fast."""
 
     def then(self, action: Callable[[], None]) -> None:
         """Does something when what is owed so far is paid, as far as this dialect keeps an order."""
@@ -93,7 +93,7 @@ class Dialect(Protocol):
     def copy(self, live: Live) -> None:
         """Writes a message that the user sent from another socket."""
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Told) -> None:
         """Tells what else the peer does."""
 
     def present(self, peer: int, *, online: bool) -> None:

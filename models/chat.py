@@ -15,21 +15,23 @@ from collections.abc import Callable
 import structlog
 from msgspec import structs
 
+from models.blocks import Blocks
 from models.conversation import Conversation, Draft, Sent
 from models.delivery import Delivery
-from models.errors import ChatError, EngineUnavailable, InvalidFrame, LimitReached
-from models.events import Event, Moved, Stored, Typing
+from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached
+from models.events import Barred, Event, Moved, Stored, Typing
 from models.inboxes import Inboxes
 from models.limits import LIMIT
 from models.loading import Loader
 from models.placing import Placer
-from models.ports import Admission, Counters, Directory, Messages, Recount, Router, Sockets
+from models.ports import Admission, BlockStore, Counters, Directory, Messages, Recount, Router, Sockets
 from models.presence import Presence
 from models.records import Message, conversation_of, key_of
 from models.tasks import end
 
 __all__ = ["Chat"]
 
+NEVER = -1.0  # loop time
 OPEN_FOR = 3600.0  # seconds for which a conversation is taken to stay open before the rule is asked again
 SWEEP_PACE = 0.005  # least seconds between two conversations of a sweep
 
@@ -40,7 +42,8 @@ class Chat:
     """The conversations that are active in this process.
 
     `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message without an id from every
-    other.
+    other. `suspected` is told of users whose sockets may have to be closed, `observe` of each answer to a message: its
+    code, and how many seconds it took.
     """
 
     def __init__(
@@ -50,9 +53,12 @@ class Chat:
         counters: Counters,
         sockets: Sockets,
         router: Router,
+        blocks: BlockStore,
         *,
         clock: Callable[[], float],
         new_key: Callable[[], bytes],
+        suspected: Callable[[int], None] = lambda user: None,
+        observe: Callable[[int, float], None] = lambda code, seconds: None,
     ) -> None:
         self._messages = messages
         self._directory = directory
@@ -61,10 +67,13 @@ class Chat:
         self._router = router
         self._clock = clock
         self._new_key = new_key
+        self._observe = observe
+        self.suspected = suspected
         self.loader = Loader(messages, clock)
-        self.delivery = Delivery(messages, sockets, router, self.loader, self._delivered)
+        self.blocks = Blocks(blocks, sockets, router, self._barred)
+        self.delivery = Delivery(messages, sockets, router, self.loader, self.blocks, self._delivered)
         self._placer = Placer(messages, self.loader, clock, self.delivery.arrive, self.delivery.lead_up_to)
-        self.presence = Presence(sockets, router, directory)
+        self.presence = Presence(sockets, router, directory, self.blocks)
         self._inboxes = Inboxes(self.delivery, directory, self.presence)
 
     # Who is here
@@ -75,11 +84,15 @@ class Chat:
         `watching` says that it wants to know when the peer comes and goes.
         """
         self._router.follow(user, peer or 0)
+        self.blocks.opened(user)
         self.presence.opened(user)
         if peer is None:
             self._inboxes.opened(user)
         else:
-            self.delivery.enter(user, peer).sockets += 1
+            conversation = self.delivery.enter(user, peer)
+            conversation.sockets += 1
+            if not self._router.alone:
+                self.delivery.chase(conversation)  # from where it stands now, what others store is not to be missed
             if watching:
                 self.presence.watch(user, peer)
 
@@ -94,6 +107,7 @@ class Chat:
             if watching:
                 self.presence.unwatch(user, peer)
         self.presence.closed(user)
+        self.blocks.closed(user)
         self._router.unfollow(user, peer or 0)
 
     async def follow(self, user: int, peer: int) -> None:
@@ -125,14 +139,21 @@ class Chat:
     ) -> Draft:
         """Takes a message; messages of one sender keep the order of these calls.
 
-        The outcome is Sent once the message is durable, or a ChatError: LimitReached, InvalidFrame for an id that
-        was used for another content, or EngineUnavailable at the deadline (loop time), which promises nothing:
+        The outcome is Sent once the message is durable, or a ChatError: LimitReached, Blocked, InvalidFrame for an
+        id that was used for another content, or EngineUnavailable at the deadline (loop time), which promises nothing:
         the message may still be stored and delivered, and `settled` be called again.
         """
         loop = asyncio.get_running_loop()
         conversation = self.delivery.enter(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
-        draft = Draft(sender, recipient, content, key, settled, message_id, origin)
+        began = loop.time()
+
+        def answered(draft: Draft) -> None:
+            if draft.outcome is not None:
+                self._observe(draft.outcome.code, loop.time() - began)
+            settled(draft)
+
+        draft = Draft(sender, recipient, content, key, answered, message_id, origin)
         draft.timer = loop.call_at(deadline, draft.settle, EngineUnavailable("storage", "no answer yet"))
         conversation.queue.append(draft)
         if conversation.writer is None:
@@ -175,6 +196,7 @@ class Chat:
         """The steps of one message, in order."""
         admission = None
         try:
+            await self.blocks.require_open(conversation)
             if conversation.open_until <= self._clock():
                 admission = await self._counters.admit(
                     draft.sender, draft.recipient, self._recount(conversation, draft)
@@ -182,7 +204,7 @@ class Chat:
             if draft.outcome is not None:
                 raise EngineUnavailable("storage", "no answer in time")
             placed = await self._placer.place(conversation, draft, admission)
-        except LimitReached as error:
+        except (LimitReached, Blocked) as error:
             # A count that MongoDB knows to be true is kept: it is not given back.
             draft.settle(await self._repeated(conversation, draft) or error)
             return
@@ -203,7 +225,7 @@ class Chat:
             self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft))
 
     async def _repeated(self, conversation: Conversation, draft: Draft) -> Sent | ChatError | None:
-        """The answer to a message that the rule refuses, if it repeats one that is stored."""
+        """The answer to a message that is refused, if it repeats one that is stored."""
         if not draft.id:
             return None
         try:
@@ -224,10 +246,18 @@ class Chat:
                 return error
             online = await self.delivery.publish(conversation, first, draft.origin)
         else:
-            online = self._sockets.reaches(draft.recipient, draft.sender)
-            if not online and not self._router.alone:
-                online = await self._router.reaches(draft.recipient, draft.sender)
+            online = await self._reaches(draft)
         return Sent(first.seq, first.time, online, dup=True)
+
+    async def _reaches(self, draft: Draft) -> bool:
+        """Whether the recipient is online, as far as the sender may know."""
+        try:
+            if await self.blocks.apart(draft.sender, draft.recipient):
+                return False
+        except EngineUnavailable:
+            return False
+        online = self._sockets.reaches(draft.recipient, draft.sender)
+        return online or (not self._router.alone and await self._router.reaches(draft.recipient, draft.sender))
 
     def _recount(self, conversation: Conversation, draft: Draft) -> Recount:
         async def recount(until: int) -> tuple[int, int]:
@@ -270,8 +300,12 @@ class Chat:
 
     def arrived(self, event: Event) -> None:
         """Another process tells of something that may concern sockets of this one."""
+        if isinstance(event, Barred):
+            self.blocks.heard(event.user, event.peer)
+            return
         if not isinstance(event, Stored):
-            self._sockets.tell(event)
+            if self.blocks.passes(event):
+                self._sockets.tell(event)
             if isinstance(event, Moved):
                 self.delivery.note(event)
             return
@@ -281,6 +315,14 @@ class Chat:
             conversation = self._inboxes.entered(message)
         if conversation is not None:
             self.delivery.arrive(conversation, message)
+
+    def _barred(self, user: int, peer: int) -> None:
+        """A block has come or gone: what was known of the two is not any more."""
+        conversation = self.delivery.get(conversation_of(user, peer))
+        if conversation is not None:
+            conversation.unblocked_until = NEVER
+        self.presence.look(user)
+        self.presence.look(peer)
 
     def followed(self, user: int, peer: int) -> None:
         """From now on this process hears of what is stored elsewhere; before, it may have missed something."""

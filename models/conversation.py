@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from models.errors import ChatError, EngineUnavailable
+from models.frames import Code
 from models.records import Head, Message, conversation_of
 
 __all__ = ["Conversation", "Draft", "Reading", "Sent"]
@@ -23,6 +24,11 @@ class Sent(NamedTuple):
     time: int
     online: bool
     dup: bool = False
+
+    @property
+    def code(self) -> int:
+        """What the wire says."""
+        return int(Code.ONLINE if self.online else Code.OFFLINE)
 
 
 class Draft:
@@ -118,7 +124,8 @@ class Conversation:
 
     `head` is where it stands in the store, as far as this process knows; None until it was read. `seen` is up to
     which `seq` the sockets of this process were served; None until that matters. `placing` is the message that
-    is being inserted. `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse.
+    is being inserted. `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse,
+    `unblocked_until` (loop time) how long neither is taken to have blocked the other.
     """
 
     __slots__ = (
@@ -133,6 +140,7 @@ class Conversation:
         "readings",
         "seen",
         "sockets",
+        "unblocked_until",
         "users",
         "writer",
     )
@@ -150,6 +158,7 @@ class Conversation:
         self.behind = False  # there is more to be fetched once `placing` is decided
         self.sockets = 0
         self.open_until = 0.0
+        self.unblocked_until = -1.0
         self.readings: dict[int, Reading] = {}
 
     @property

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from models.blocks import Blocks
 from models.conversation import Conversation
 from models.errors import EngineUnavailable
-from models.events import Event, Moved, Stored
+from models.events import Moved, Stored, Told
 from models.loading import Loader
 from models.placing import BACKOFF
 from models.ports import Messages, Reached, Router, Sockets
@@ -28,7 +29,7 @@ EARLY = 64  # messages of a conversation that are kept when they come before the
 class Delivery:
     """The conversations that are active in this process, and what their sockets have been given.
 
-    `delivered` is told of every message that the sockets are given.
+    `delivered` is told of every message that the sockets are given, `blocks` tells who is not to be given any.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Delivery:
         sockets: Sockets,
         router: Router,
         loader: Loader,
+        blocks: Blocks,
         delivered: Callable[[Conversation, Message], None],
     ) -> None:
         self._messages = messages
         self._sockets = sockets
         self._router = router
         self._loader = loader
+        self._blocks = blocks
         self._delivered = delivered
         self._conversations: dict[str, Conversation] = {}
         self._fetches = asyncio.Semaphore(FETCHES)
@@ -50,6 +53,9 @@ class Delivery:
     def __iter__(self) -> Iterator[Conversation]:
         """The conversations, as they are now."""
         return iter(tuple(self._conversations.values()))
+
+    def __len__(self) -> int:
+        return len(self._conversations)
 
     def get(self, name: str) -> Conversation | None:
         """The state of a conversation, if it is active."""
@@ -89,7 +95,7 @@ class Delivery:
             return Reached(live=False, read=False)
         conversation.seen = message.seq
         self._delivered(conversation, message)
-        reached = self._sockets.deliver(message, origin)
+        reached = self._sockets.deliver(message, origin, withheld=self._blocks.withholds(message))
         own = conversation.readings.get(message.sender)
         if own is not None:
             own.sent(message.seq)
@@ -99,8 +105,10 @@ class Delivery:
             self.tell(Moved(message.recipient, message.sender, message.seq, message.seq))
         return reached
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Told) -> None:
         """Tells the peer, here and elsewhere, of what is not a message."""
+        if not self._blocks.passes(event):
+            return
         self._sockets.tell(event)
         if not self._router.alone:
             self._router.tell(event)

@@ -4,8 +4,12 @@ ChatError
 ├── Refused             the request cannot be granted
 │   ├── InvalidFrame            400    the frame is not valid
 │   ├── InvalidRequest          400    an HTTP request is not valid; names the field
+│   ├── Unauthenticated         401    it is not known who asks
+│   ├── Forbidden               403    it is known who asks, and that they may not
+│   │   └── Blocked             403    one of the two has blocked the other
 │   ├── UnknownUser             404    no such user, or not an active one
 │   ├── NameTaken               409    a user of that name exists
+│   ├── TooFast                 429    too many requests; says when the next one has a chance
 │   └── LimitReached            50006  the limit rule
 └── EngineUnavailable   40001   an engine is down or slow; nothing is promised
     └── NotSent                 40001  … and it is known that nothing reached the engine
@@ -14,14 +18,18 @@ ChatError
 from __future__ import annotations
 
 __all__ = [
+    "Blocked",
     "ChatError",
     "EngineUnavailable",
+    "Forbidden",
     "InvalidFrame",
     "InvalidRequest",
     "LimitReached",
     "NameTaken",
     "NotSent",
     "Refused",
+    "TooFast",
+    "Unauthenticated",
     "UnknownUser",
 ]
 
@@ -48,6 +56,35 @@ class InvalidRequest(Refused):
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
         self.field = field
+
+
+class Unauthenticated(Refused):
+    """It is not known who asks; the text says what was wrong, without saying it."""
+
+    code = 401
+
+
+class Forbidden(Refused):
+    """It is known who asks, and that they may not."""
+
+    code = 403
+
+
+class Blocked(Forbidden):
+    """One of the two has blocked the other; the message was not stored."""
+
+    def __init__(self) -> None:
+        super().__init__("one of the two has blocked the other")
+
+
+class TooFast(Refused):
+    """Too many requests; `retry_after` (seconds) says when the next one has a chance."""
+
+    code = 429
+
+    def __init__(self, what: str, retry_after: float) -> None:
+        super().__init__(f"too many {what}")
+        self.retry_after = retry_after
 
 
 class UnknownUser(Refused):

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from models.records import Message
 
-__all__ = ["Event", "Moved", "Stored", "Typing"]
+__all__ = ["Barred", "Event", "Moved", "Stored", "Told", "Typing"]
 
 
 class Stored(Struct, frozen=True, tag="stored"):
@@ -31,4 +31,13 @@ class Typing(Struct, frozen=True, tag="typing"):
     peer: int
 
 
-Event = Stored | Moved | Typing
+class Barred(Struct, frozen=True, tag="barred"):
+    """`user` has blocked `peer`, or lifted the block."""
+
+    user: int
+    peer: int
+
+
+# Of these the peer's sockets are told.
+Told = Moved | Typing
+Event = Stored | Told | Barred

@@ -47,7 +47,9 @@ class Code(IntEnum):
     TYPING = 50008
     PRESENCE = 50009
     INVALID = 400
+    FORBIDDEN = 403
     UNKNOWN_USER = 404
+    TOO_FAST = 429
     BUG = 500
     ENGINE = 40001
 
@@ -73,7 +75,9 @@ TEXTS: dict[Language, dict[Any, str]] = {
         Code.OFFLINE: "对方不在线应答",
         Code.LIMIT: "达到限制",
         Code.INVALID: "请求参数错误",
+        Code.FORBIDDEN: "没有权限",
         Code.UNKNOWN_USER: "用户不存在",
+        Code.TOO_FAST: "请求过于频繁",
         Code.BUG: "fail",
         Code.ENGINE: "数据库操作出错,请重试",
     },
@@ -85,7 +89,9 @@ TEXTS: dict[Language, dict[Any, str]] = {
         Code.OFFLINE: "stored, the other is offline",
         Code.LIMIT: "limit reached until the other answers",
         Code.INVALID: "invalid request",
+        Code.FORBIDDEN: "not allowed",
         Code.UNKNOWN_USER: "no such user",
+        Code.TOO_FAST: "too many requests",
         Code.BUG: "fail",
         Code.ENGINE: "database unavailable, please retry",
     },

@@ -69,6 +69,7 @@ class _Frame(Struct, rename={"sender": "from"}, omit_defaults=True):
     messages: list[_Shown] | UnsetType = UNSET
     complete: bool | UnsetType = UNSET
     more: list[str] | UnsetType = UNSET
+    retry_after: float = 0.0
 
 
 _TYPES = frozenset(RequestType)
@@ -119,9 +120,12 @@ def answer(
     time: int = 0,
     dup: bool = False,
     marks: Marks | None = None,
+    retry_after: float = 0.0,
 ) -> bytes:
-    """The answer to a request, with its id; `to` names the peer on an inbox socket."""
+    """The answer to a request, with its id; `to` names the peer on an inbox socket, `retry_after` is in seconds."""
     frame = _Frame("", int(code), TEXTS[language].get(code, ""), to, request or "", seq, time, dup)
+    if retry_after:
+        frame.retry_after = round(retry_after, 3)
     if marks is not None:
         frame.received, frame.read = marks.received, marks.read
     return _encode(frame)

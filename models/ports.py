@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from models.events import Event
-from models.records import Bookmarks, Head, Marks, Message, Summary, User
+from models.events import Event, Told
+from models.records import Bookmarks, Head, Marks, Message, Profile, Summary, User
 
 __all__ = [
     "Admission",
+    "BlockStore",
     "Counters",
     "Directory",
     "Messages",
@@ -135,14 +136,36 @@ class Counters(Protocol):
         """Counts a message that the rule cannot refuse, soon."""
 
 
+class BlockStore(Protocol):
+    """Who has blocked whom. A block is kept with the last `seq` that the conversation of the two had then."""
+
+    async def block(self, user: int, peer: int) -> int:
+        """Keeps a block; its `seq`. Raises Forbidden when that would be one too many."""
+
+    async def unblock(self, user: int, peer: int) -> None:
+        """Lifts a block."""
+
+    async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
+        """The `seq` of the block of the other by the one, and of the reverse; None where there is none."""
+
+    async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
+        """By user, whom these users have blocked, and the `seq` of each block."""
+
+
 class Users(Protocol):
     """The user table."""
 
     async def active(self, *ids: int) -> dict[int, User]:
-        """The active users among `ids`."""
+        """The active users among `ids`, as they were some seconds ago or less."""
 
-    async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
-        """Adds a user. Raises NameTaken."""
+    async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
+        """The active users among `ids`, as they are now."""
+
+    async def named(self, user_name: str) -> User | None:
+        """The active user of that name."""
+
+    async def change(self, user: int, profile: Profile) -> User | None:
+        """Changes what is given of a user's profile; the user as it is then, None if there is none."""
 
 
 class Reached(NamedTuple):
@@ -155,13 +178,19 @@ class Reached(NamedTuple):
 class Sockets(Protocol):
     """The sockets that this process holds."""
 
-    def deliver(self, message: Message, origin: object) -> Reached:
-        """Writes a message to all sockets of both users that talk with each other, except `origin`."""
+    def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
+        """Writes a message to all sockets of both users that talk with each other, except `origin`.
+
+        `withheld` leaves out those of the recipient.
+        """
+
+    def resume(self, user: int, peer: int) -> None:
+        """Closes the sockets of `user` that talk with `peer`, so that they resume."""
 
     def reaches(self, user: int, peer: int) -> bool:
         """Whether a socket of `user` gets what `peer` writes."""
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Told) -> None:
         """Writes what is not a message to the peer's sockets; those that are slow may go without."""
 
     def present(self, user: int, peer: int, *, online: bool) -> None:
@@ -199,6 +228,9 @@ class Router(Protocol):
     def changed(self, user: int) -> None:
         """Tells those who watch `user` to look again."""
 
+    def suspect(self, user: int) -> None:
+        """Tells those who have sockets of `user` to look whether they still may."""
+
     async def online(self, users: Sequence[int]) -> set[int]:
         """Which of these users have a socket in another process."""
 
@@ -214,6 +246,9 @@ class Listener(Protocol):
 
     def changed(self, user: int) -> None:
         """A watched user came or went."""
+
+    def suspected(self, user: int) -> None:
+        """A user's account or tokens have changed."""
 
     def interrupted(self) -> None:
         """For a while nothing came in."""

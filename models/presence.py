@@ -2,7 +2,8 @@
 
 A user is online while a socket of theirs is open in any process. Whoever sees a change tells those who watch the
 user to look again; and they look again by themselves now and then, for a process that was killed tells nobody.
-Only to somebody who has talked with a user, both having written, is anything told.
+Only to somebody who has talked with a user, both having written, is anything told; and while one of the two has
+blocked the other, both are offline to each other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter
 
 import structlog
 
+from models.blocks import Blocks
 from models.errors import EngineUnavailable
 from models.ports import Directory, Router, Sockets
 from models.records import conversation_of
@@ -27,8 +29,9 @@ _log = structlog.get_logger(__name__)
 class Presence:
     """Who is here, and who wants to know."""
 
-    def __init__(self, sockets: Sockets, router: Router, directory: Directory) -> None:
+    def __init__(self, sockets: Sockets, router: Router, directory: Directory, blocks: Blocks) -> None:
         self._sockets = sockets
+        self._blocks = blocks
         self._router = router
         self._directory = directory
         self._here: Counter[int] = Counter()  # sockets by user
@@ -123,11 +126,12 @@ class Presence:
 
     async def _tell(self, user: int, online: bool) -> None:
         for watcher, told in tuple(self._watchers.get(user, {}).items()):
-            news = told is not None and told != online and await self._have_talked(watcher, user)
+            shown = online and not await self._blocks.apart(watcher, user)
+            news = told is not None and told != shown and await self._have_talked(watcher, user)
             if watcher in self._watchers.get(user, {}):  # still
-                self._watchers[user][watcher] = online
+                self._watchers[user][watcher] = shown
                 if news:
-                    self._sockets.present(watcher, user, online=online)
+                    self._sockets.present(watcher, user, online=shown)
 
     async def _have_talked(self, watcher: int, user: int) -> bool:
         if (watcher, user) not in self._mutual:

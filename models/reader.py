@@ -1,6 +1,7 @@
 """Reading: history, what is unread, positions, resuming, the list of conversations.
 
 Whatever may take long has a deadline, in the event loop's time, and raises EngineUnavailable when it has passed.
+Whoever has blocked the peer reads up to where the conversation stood then.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import msgspec
+from msgspec import structs
 
+from models.blocks import EVERYTHING
 from models.chat import Chat
 from models.errors import EngineUnavailable, InvalidFrame
 from models.events import Moved
@@ -45,12 +48,16 @@ class Page(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A conversation in a user's list; `unread` is counted up to one more than COUNTED, `marks` are the peer's."""
+    """A conversation in a user's list; `unread` is counted up to one more than COUNTED, `marks` are the peer's.
+
+    `blocked` says that the user has blocked the peer.
+    """
 
     summary: Summary
     unread: int
     marks: Marks
     online: bool
+    blocked: bool
 
 
 class Reader:
@@ -72,6 +79,7 @@ class Reader:
                 last = await self._messages.newest(name)
             else:
                 last = await self._messages.last_before(name, before)
+            last = min(last, await self._chat.blocks.shown_upto(reader, peer))
             return await self._messages.page(name, last - PAGE + 1, last)
 
     async def unread(self, reader: int, peer: int, deadline: float) -> AsyncGenerator[Shown, None]:
@@ -85,8 +93,9 @@ class Reader:
             async with _until(deadline):
                 # What this process has not delivered yet is not shown either: it is about to come by itself.
                 last = (await self._chat.loader.head(conversation)).seq
+                last = min(last, await self._chat.blocks.shown_upto(reader, peer))
                 reading = await self._chat.loader.reading(conversation, reader)
-            if reading.first_unread is None:
+            if reading.first_unread is None or reading.first_unread > last:
                 yield Shown(await self.history(reader, peer, None, deadline), reading.read)
                 return
             for first in range(reading.first_unread, last + 1, CHUNK):
@@ -113,20 +122,23 @@ class Reader:
     async def before(self, reader: int, peer: int, seq: int | None, most: int, deadline: float) -> Page:
         """The last messages before `seq`, or of all."""
         async with _until(deadline):
-            messages = await self._messages.before(conversation_of(reader, peer), seq, most + 1)
+            upto = await self._chat.blocks.shown_upto(reader, peer)
+            end = seq if upto == EVERYTHING else min(upto + 1, upto + 1 if seq is None else seq)
+            messages = await self._messages.before(conversation_of(reader, peer), end, most + 1)
         newest_first = _cut(messages[::-1], most)
         return Page(newest_first.messages[::-1], newest_first.complete)
 
     async def after(self, reader: int, peer: int, seq: int, most: int, deadline: float, room: int = PAGE_BYTES) -> Page:
         """The first messages after `seq`, in at most `room` bytes unless that is a whole answer's."""
         async with _until(deadline):
-            return _cut(await self._messages.after(conversation_of(reader, peer), seq, most + 1), most, room)
+            found = await self._messages.after(conversation_of(reader, peer), seq, most + 1)
+            return _cut(await self._shown(reader, peer, found), most, room)
 
     async def first_unread(self, reader: int, peer: int, deadline: float) -> Page:
         """The first messages of the peer that `reader` has not read."""
         async with _until(deadline):
             found = await self._messages.unread(conversation_of(reader, peer), reader, peer, MOST + 1)
-        return _cut(found, MOST)
+            return _cut(await self._shown(reader, peer, found), MOST)
 
     async def resume(
         self, reader: int, peer: int, seq: int, most: int, deadline: float, room: int = PAGE_BYTES
@@ -150,12 +162,9 @@ class Reader:
         """The user's conversations, newest first; `before` (milliseconds) as the time of the last message."""
         counts = asyncio.Semaphore(COUNTS)
 
-        async def listed(summary: Summary) -> Listed:
-            name = summary.last.conversation
+        async def listed(summary: Summary) -> Listed | None:
             async with counts:
-                unread = await self._messages.unread_count(name, user, summary.peer, COUNTED + 1)
-                marks = await self._messages.marks(name, summary.peer)
-            return Listed(summary, unread, marks, summary.mutual and summary.peer in online)
+                return await self._listed(user, summary, online)
 
         async with _until(deadline):
             summaries = await self._directory.conversations(user, before, most)
@@ -163,7 +172,46 @@ class Reader:
                 online = await self._chat.presence.online([s.peer for s in summaries if s.mutual])
             except EngineUnavailable:  # then nobody is known to be
                 online = set()
-            return list(await asyncio.gather(*map(listed, summaries)))
+            return [entry for entry in await asyncio.gather(*map(listed, summaries)) if entry is not None]
+
+    async def _listed(self, user: int, summary: Summary, online: set[int]) -> Listed | None:
+        """A conversation as its user is shown it; None if that user is shown nothing of it."""
+        name, peer = summary.last.conversation, summary.peer
+        upto, theirs = await self._chat.blocks.between(user, peer)
+        if upto is None:
+            unread = await self._messages.unread_count(name, user, peer, COUNTED + 1)
+        else:
+            last = await self._messages.before(name, upto + 1, 1)
+            if not last:
+                return None
+            summary = structs.replace(summary, last=last[0])
+            found = await self._messages.unread(name, user, peer, COUNTED + 1)
+            unread = sum(message.seq <= upto for message in found)
+        if upto is None and theirs is None:
+            marks = await self._messages.marks(name, peer)
+            return Listed(summary, unread, marks, summary.mutual and peer in online, blocked=False)
+        return Listed(summary, unread, Marks(), online=False, blocked=upto is not None)
+
+    async def _shown(self, reader: int, peer: int, messages: list[Message]) -> list[Message]:
+        """Those that a reader is shown, of messages in ascending order."""
+        upto = await self._chat.blocks.shown_upto(reader, peer)
+        return [message for message in messages if message.seq <= upto]
+
+    async def everything(self, user: int) -> AsyncGenerator[list[Message], None]:
+        """All messages of all conversations that `user` is shown, in parts that are not empty."""
+
+        def deadline() -> float:
+            return asyncio.get_running_loop().time() + self._answer_timeout
+
+        async with _until(deadline()):
+            summaries = await self._directory.conversations(user, None, EVERYTHING)
+        for summary in summaries:
+            page, seq = Page([], complete=False), 0
+            while not page.complete:
+                page = await self.after(user, summary.peer, seq, MOST, deadline())
+                if page.messages:
+                    seq = page.messages[-1].seq
+                    yield page.messages
 
     async def _exists(self, reader: int, peer: int, seq: int) -> None:
         """Raises InvalidFrame unless `seq` is 0 or was given to a message once."""

@@ -7,7 +7,19 @@ from uuid import UUID
 
 from msgspec import Struct
 
-__all__ = ["Bookmarks", "Head", "Marks", "Message", "Summary", "User", "conversation_of", "key_of", "user_id"]
+__all__ = [
+    "Bookmarks",
+    "Head",
+    "Identity",
+    "Marks",
+    "Message",
+    "Profile",
+    "Summary",
+    "User",
+    "conversation_of",
+    "key_of",
+    "user_id",
+]
 
 MAX_ID = 2**63 - 1  # what MongoDB can hold; MySQL's ids are smaller by far
 
@@ -38,7 +50,11 @@ def key_of(sender: int, message_id: str) -> bytes:
 
 
 class User(Struct, frozen=True):
-    """A row of the user table, without its password digest; `created_at` in seconds since the epoch."""
+    """A row of the user table, without its password digest; `created_at` in seconds since the epoch.
+
+    `token_version` is that of the user's good tokens; tokens without one were issued after `tokens_since` (seconds
+    since the epoch).
+    """
 
     id: int
     user_name: str
@@ -47,6 +63,16 @@ class User(Struct, frozen=True):
     avatar: str
     status: str
     created_at: int
+    token_version: str = ""
+    tokens_since: int = 0
+
+
+class Profile(Struct, frozen=True):
+    """What users may change of their rows; None leaves it as it is."""
+
+    nick_name: str | None = None
+    email: str | None = None
+    avatar: str | None = None
 
 
 class Message(Struct, frozen=True):
@@ -105,3 +131,17 @@ class Summary(Struct, frozen=True):
     peer: int
     last: Message
     mutual: bool
+
+
+class Identity(Struct, frozen=True):
+    """Who somebody is, and by which token: `session` (16 bytes) tells it from all others; empty if `uid` was believed.
+
+    `version` is that of the user's tokens when it was issued, None if another back end issued it; `issued` and
+    `expires` are in seconds since the epoch.
+    """
+
+    user: int
+    session: bytes = b""
+    version: str | None = None
+    issued: float = 0
+    expires: float | None = None

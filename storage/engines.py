@@ -34,8 +34,9 @@ from redis.exceptions import RedisError
 
 from storage.programs import Program, ProgramError, find_program
 
-__all__ = ["Addresses", "EngineStartError", "PrivateEngines"]
+__all__ = ["KEY_FILE", "Addresses", "EngineStartError", "PrivateEngines"]
 
+KEY_FILE = "token-keys.json"  # a server of the directory may have left it there without any engines
 SOCKET_PATH_LIMIT = 107  # bytes; unix(7), sun_path less its end
 STOP_AFTER = 6.0  # seconds from SIGTERM to SIGKILL
 LOOK_EVERY = 0.02  # seconds between two looks at an engine that starts or ends
@@ -165,7 +166,8 @@ class PrivateEngines:
             )
         try:
             self._dir.mkdir(parents=True, exist_ok=True)
-            strangers = any(self._dir.iterdir()) and not (self._dir / "server.lock").exists()
+            others = any(path.name != KEY_FILE for path in self._dir.iterdir())
+            strangers = others and not (self._dir / "server.lock").exists()
         except OSError as error:
             raise EngineStartError(f"--data-dir: {self._dir} cannot be used: {error.strerror}") from None
         if self._dir.stat().st_uid != os.geteuid():

@@ -30,6 +30,7 @@ from pymongo.read_concern import ReadConcern
 from models.errors import EngineUnavailable
 from models.ports import Occupied
 from models.records import Bookmarks, Head, Marks, Message
+from storage.blocks import MongoBlocks
 from storage.directory import MongoDirectory
 from storage.documents import DAY, RETENTION, Document, alive, document_of, message_of, place, places, translated
 from storage.group_commit import GroupCommit
@@ -82,6 +83,7 @@ class MongoMessages:
         clock: Callable[[], float],
         max_batch: int,
         max_flights: int,
+        max_blocks: int,
     ) -> None:
         self._database = client.get_database(
             database,
@@ -96,6 +98,7 @@ class MongoMessages:
         self._insert = GroupCommit(self._insert_batch, max_batch=max_batch, max_flights=max_flights)
         self._positions = Positions(self._conversations)
         self.directory = MongoDirectory(self._conversations, self._messages, clock)
+        self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks)
 
     async def prepare(self) -> None:
         """Creates the collections and indexes that are missing. Raises UnsuitableMongoError."""
@@ -112,6 +115,7 @@ class MongoMessages:
                 [("conversation", ASCENDING), ("key", ASCENDING)], unique=True, name="key"
             )
             await self._conversations.create_index("users", name="users")
+            await self.blocks.prepare()
             await self._messages.create_index("endTime", expireAfterSeconds=SWEEP_AFTER // 1000, name="expiry")
 
     async def ping(self) -> None:

@@ -5,7 +5,8 @@ A process subscribes to these channels below the key prefix, as long as it has a
     processes     always; how many there are is how many subscribe
     pair:2->1     a socket of user 2 that talks with user 1 is open here
     inbox:2       an inbox socket of user 2 is open here
-    here:2        any socket of user 2 is open here; nothing is published, presence is whether somebody subscribes
+    here:2        any socket of user 2 is open here; presence is whether somebody subscribes; published is only that
+                  the user's account or tokens have changed
     watch:2       somebody here wants to know when user 2 comes or goes
 
 A subscription ends with its connection, so that a killed process is offline at once. Nothing here is durable:
@@ -29,7 +30,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from models.errors import EngineUnavailable
-from models.events import Event, Stored
+from models.events import Barred, Event, Stored
 from models.ports import Listener
 from models.records import Message
 from models.tasks import end
@@ -55,8 +56,17 @@ class _Changed(Struct, frozen=True, tag="changed"):
     user: int
 
 
+class _Suspected(Struct, frozen=True, tag="suspected"):
+    """The account or the tokens of `user` have changed."""
+
+    user: int
+
+
 class _Hello(Struct, frozen=True, tag="hello"):
     """A process has begun to listen."""
+
+
+_Notice = _Changed | _Suspected | _Hello
 
 
 class _Envelope(Struct, frozen=True, array_like=True):
@@ -64,7 +74,7 @@ class _Envelope(Struct, frozen=True, array_like=True):
 
     origin: str
     number: int
-    event: Event | _Changed | _Hello
+    event: Event | _Notice
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -169,6 +179,11 @@ class RedisRouter:
         """Tells those who watch `user` to look again."""
         self._submit(_Changed(user), 0, [f"watch:{user}"])
 
+    def suspect(self, user: int) -> None:
+        """Tells those who have sockets of `user` to look whether they still may."""
+        if not self.alone:
+            self._submit(_Suspected(user), 0, [f"here:{user}"])
+
     async def online(self, users: Sequence[int]) -> set[int]:
         """Which of these users have a socket in another process. Raises EngineUnavailable."""
         if self.alone:
@@ -206,7 +221,7 @@ class RedisRouter:
             found = await self._client.pubsub_numsub(*(self._prefix + channel for channel in channels))
         return [int(count) for _, count in found]
 
-    def _submit(self, event: Event | _Changed | _Hello, near: int, channels: list[str]) -> asyncio.Future[int] | None:
+    def _submit(self, event: Event | _Notice, near: int, channels: list[str]) -> asyncio.Future[int] | None:
         if not self._connected or self._commit.waiting >= MAX_WAITING:
             return None
         self._number += 1
@@ -337,6 +352,9 @@ class RedisRouter:
             case _Changed(user=user):
                 if self._listener is not None:
                     self._listener.changed(user)
+            case _Suspected(user=user):
+                if self._listener is not None:
+                    self._listener.suspected(user)
             case _Hello():
                 pass
             case event:
@@ -354,4 +372,8 @@ def _channels(event: Event) -> tuple[int, list[str]]:
     if isinstance(event, Stored):
         one, other = event.message.recipient, event.message.sender
         return 2, [_address(one, other), _address(one, 0), _address(other, one), _address(other, 0)]
-    return 2, [_address(event.peer, event.user), _address(event.peer, 0)]
+    one, other = event.peer, event.user
+    channels = [_address(one, other), _address(one, 0)]
+    if isinstance(event, Barred):
+        channels += [_address(other, one), _address(other, 0)]
+    return 2, channels

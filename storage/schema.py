@@ -28,6 +28,14 @@ STEPS = (
         "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = 'user' "
         "GROUP BY index_name HAVING MIN(non_unique) = 0 AND GROUP_CONCAT(column_name) = 'user_name'",
     ),
+    (
+        "004_account.sql",
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'tandem_account'",
+    ),
+    (
+        "005_signed_out.sql",
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'tandem_signed_out'",
+    ),
 )
 LOCK_WAIT = 10  # seconds for another process that migrates at the same time
 SHOWN = 10  # names in the error about duplicates

@@ -1,129 +1,72 @@
-"""Users in gin-chat-demo's MySQL table, through PyMySQL in threads of its own; no other module imports it.
+"""Users in gin-chat-demo's MySQL table: who is there.
 
-Each thread keeps one connection. Lookups that come together travel in one query, and are remembered for a
-few seconds; whether a user is active is looked up again after that.
+Lookups that come together travel in one query, and are remembered for a few seconds; whether a user is active is
+looked up again after that. The version of a user's tokens follows from the password digest and from how often all
+tokens were ended: a token is good for as long as it names the present one, whichever program changes the row.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from collections.abc import Sequence
 
-import bcrypt
-import pymysql
 from cachetools import TTLCache
-from dbutils.persistent_db import PersistentDB
-from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
-from models.errors import EngineUnavailable, NameTaken
-from models.records import User
+from models.records import Profile, User
 from storage.group_commit import GroupCommit
+from storage.mysql import MySQL
 from storage.schema import migrate, seed
 
-__all__ = ["MySQLUsers"]
+__all__ = ["ACTIVE", "SELECT", "MySQLUsers", "user_of"]
 
 ACTIVE = "active"  # the status of a usable account in gin-chat-demo
-PASSWORD_COST = 12  # bcrypt's, as gin-chat-demo's
 BATCH = 500  # users looked up in one query
 
-Result = TypeVar("Result")
+# The columns of a user, with its tokens' version; to be followed by a condition on `u`, the user table.
+SELECT = (
+    "SELECT u.id, u.user_name, u.nick_name, u.email, u.avatar, u.status, UNIX_TIMESTAMP(u.created_at), "
+    "LEFT(SHA2(CONCAT(IFNULL(u.password_digest, ''), ':', IFNULL(a.generation, 0)), 256), 16), a.tokens_since "
+    "FROM `user` u LEFT JOIN `tandem_account` a ON a.user_id = u.id "
+    "WHERE u.deleted_at IS NULL AND u.status = 'active' AND "  # ACTIVE
+)
+
+Row = tuple[int, str | None, str | None, str | None, str | None, str, int | None, str, int | None]
 
 
-def _connection(url: str, timeout: float) -> dict[str, Any]:
-    """PyMySQL's arguments for mysql://user:password@host:port/database[?unix_socket=path]."""
-    parts = urlsplit(url)
-    if parts.scheme != "mysql" or not parts.path.strip("/"):
-        raise ValueError("a URL like mysql://user:password@host:3306/database is expected")
-    seconds = math.ceil(timeout)
-    arguments: dict[str, Any] = {
-        "host": parts.hostname or "localhost",
-        "port": parts.port or 3306,
-        "user": unquote(parts.username or "root"),
-        "password": unquote(parts.password or ""),
-        "database": unquote(parts.path.strip("/")),
-        "connect_timeout": seconds,
-        "read_timeout": seconds,
-        "write_timeout": seconds,
-        "charset": "utf8mb4",
-        "autocommit": True,
-    }
-    socket = parse_qs(parts.query).get("unix_socket")
-    return arguments | {"unix_socket": socket[0]} if socket else arguments
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (pymysql.MySQLError, OSError) as error:
-        raise EngineUnavailable("mysql", f"{type(error).__name__}: {error}") from error
-
-
-def _select(cursor: Cursor, ids: Sequence[int]) -> dict[int, User]:
-    """The active users among `ids`."""
-    cursor.execute(
-        "SELECT id, user_name, nick_name, email, avatar, status, UNIX_TIMESTAMP(created_at) FROM `user` "
-        "WHERE id IN %s AND deleted_at IS NULL AND status = %s",
-        (tuple(set(ids)), ACTIVE),
+def user_of(row: Row) -> User:
+    """The user that a row of SELECT is."""
+    number, user_name, nick_name, email, avatar, status, created, version, since = row
+    return User(
+        number,
+        user_name or "",
+        nick_name or "",
+        email or "",
+        avatar or "",
+        status,
+        int(created or 0),
+        version,
+        since or 0,
     )
-    users = {}
-    for number, user_name, nick_name, email, avatar, status, created in cursor.fetchall():
-        users[number] = User(
-            number, user_name or "", nick_name or "", email or "", avatar or "", status, int(created or 0)
-        )
-    return users
 
 
 class MySQLUsers:
-    """The user table behind `url`.
+    """The user table; `cache_size` and `cache_ttl` (seconds) bound what is remembered."""
 
-    `timeout` (seconds) bounds each step on a connection and the wait for a thread; `waiting` bounds how many
-    lookups and registrations wait at once, `cache_size` and `cache_ttl` (seconds) what is remembered.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout: float,
-        threads: int,
-        password_threads: int,
-        waiting: int,
-        cache_size: int,
-        cache_ttl: float,
-    ) -> None:
-        self._timeout = timeout
-        self._connections = PersistentDB(pymysql, **_connection(url, timeout))
-        self._executor = ThreadPoolExecutor(threads, "mysql")
-        self._password_executor = ThreadPoolExecutor(password_threads, "password")
-        self._waiting = asyncio.BoundedSemaphore(waiting)
+    def __init__(self, mysql: MySQL, *, cache_size: int, cache_ttl: float) -> None:
+        self._mysql = mysql
         self._cache: TTLCache[int, User] = TTLCache(cache_size, cache_ttl)
-        self._look_up = GroupCommit(self._fetch, max_batch=BATCH, max_flights=threads)
+        self._look_up = GroupCommit(self._fetch, max_batch=BATCH, max_flights=mysql.threads)
 
     async def prepare(self, *, with_article_users: bool) -> None:
-        """Brings the table up to date; `with_article_users` puts ids 1 and 2 into an empty one."""
+        """Brings the tables up to date; `with_article_users` puts ids 1 and 2 into an empty one."""
 
         def work(cursor: Cursor) -> None:
             migrate(cursor)
             if with_article_users:
                 seed(cursor)
 
-        await self._run(work)
-
-    async def ping(self) -> None:
-        """Raises EngineUnavailable unless the database answers."""
-        await self._run(lambda cursor: cursor.execute("SELECT 1"))
-
-    async def close(self) -> None:
-        """Ends the threads and their connections."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        self._password_executor.shutdown(wait=False, cancel_futures=True)
+        await self._mysql.run(work)
 
     async def active(self, *ids: int) -> dict[int, User]:
         """The active users among `ids`, from what is remembered or from the table."""
@@ -131,65 +74,69 @@ class MySQLUsers:
         unknown = [user for user in ids if user not in found]
         if not unknown:
             return found
-        async with self._turn():
-            for user in await asyncio.gather(*(self._look_up(user) for user in unknown)):
-                if user is not None:
-                    found[user.id] = user
-                    if self._cache.maxsize:
-                        self._cache[user.id] = user
+        async with self._mysql.turn():
+            return found | self._remembered(await asyncio.gather(*(self._look_up(user) for user in unknown)))
+
+    async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
+        """The active users among `ids`, from the table."""
+        found: dict[int, User] = {}
+        for start in range(0, len(ids), BATCH):
+            chunk = ids[start : start + BATCH]
+            users = await self._fetch(chunk)
+            for number, user in zip(chunk, users, strict=True):
+                if user is None:
+                    self.forget(number)
+            found |= self._remembered(users)
         return found
 
-    async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
-        """Adds a user; `password` has 8 to 72 bytes. Raises NameTaken, EngineUnavailable."""
+    def forget(self, user: int) -> None:
+        """What is remembered of a user is no longer true."""
+        self._cache.pop(user, None)
 
-        def taken(cursor: Cursor) -> bool:
-            return bool(cursor.execute("SELECT 1 FROM `user` WHERE user_name = %s", (user_name,)))
+    async def named(self, user_name: str) -> User | None:
+        """The active user of that name."""
 
-        async with self._turn():
-            if await self._run(taken):  # spares the hash
-                raise NameTaken(user_name)
-            loop = asyncio.get_running_loop()
-            salt = bcrypt.gensalt(PASSWORD_COST)
-            digest = await loop.run_in_executor(self._password_executor, bcrypt.hashpw, password, salt)
+        def work(cursor: Cursor) -> User | None:
+            cursor.execute(SELECT + "u.user_name = %s", (user_name,))
+            row = cursor.fetchone()
+            return user_of(row) if row else None
 
-        def insert(cursor: Cursor) -> User:
-            try:
-                cursor.execute(
-                    "INSERT INTO `user` (created_at, updated_at, user_name, nick_name, password_digest, email, "
-                    "avatar, phone, status) VALUES (NOW(), NOW(), %s, %s, %s, '', '', '', %s)",
-                    (user_name, nick_name, digest.decode(), ACTIVE),
-                )
-            except pymysql.IntegrityError as error:
-                if error.args[0] == ER.DUP_ENTRY:
-                    raise NameTaken(user_name) from None
-                raise
-            cursor.execute("SELECT LAST_INSERT_ID()")
-            (number,) = cursor.fetchone() or (0,)
-            return _select(cursor, [number])[number]
+        async with self._mysql.turn():
+            return await self._mysql.run(work)
 
-        return await self._run(insert)
+    async def change(self, user: int, profile: Profile) -> User | None:
+        """Changes what is given of a user's profile; the user as it is then, None if there is none."""
+        changes = {
+            "nick_name": profile.nick_name,
+            "email": profile.email,
+            "avatar": profile.avatar,
+        }
+        given = {column: value for column, value in changes.items() if value is not None}
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """One of the `waiting` places; refuses at once when there is none."""
-        if self._waiting.locked():
-            raise EngineUnavailable("mysql", "too many requests are waiting")
-        async with self._waiting:
-            yield
+        def work(cursor: Cursor) -> None:
+            assignments = ", ".join(f"`{column}` = %s" for column in given)
+            cursor.execute(
+                f"UPDATE `user` SET {assignments}, updated_at = NOW() "  # noqa: S608  # columns are named above
+                "WHERE id = %s AND deleted_at IS NULL",
+                (*given.values(), user),
+            )
+
+        async with self._mysql.turn():
+            if given:
+                await self._mysql.run(work)
+            return (await self.active_now([user])).get(user)
+
+    def _remembered(self, users: Sequence[User | None]) -> dict[int, User]:
+        found = {user.id: user for user in users if user is not None}
+        if self._cache.maxsize:
+            for number, user in found.items():
+                self._cache[number] = user
+        return found
 
     async def _fetch(self, ids: Sequence[int]) -> Sequence[User | None]:
-        users = await self._run(lambda cursor: _select(cursor, ids))
+        def work(cursor: Cursor) -> dict[int, User]:
+            cursor.execute(SELECT + "u.id IN %s", (tuple(set(ids)),))
+            return {row[0]: user_of(row) for row in cursor.fetchall()}
+
+        users = await self._mysql.run(work) if ids else {}
         return [users.get(user) for user in ids]
-
-    async def _run(self, work: Callable[[Cursor], Result]) -> Result:
-        """Runs `work` with a cursor, in a thread that has a connection."""
-
-        def in_thread() -> Result:
-            with _translated(), self._connections.connection() as connection, connection.cursor() as cursor:
-                return work(cursor)
-
-        try:
-            async with asyncio.timeout(2 * self._timeout):
-                return await asyncio.get_running_loop().run_in_executor(self._executor, in_thread)
-        except TimeoutError:
-            raise EngineUnavailable("mysql", "no answer in time") from None

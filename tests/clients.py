@@ -10,9 +10,11 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from tornado.httpclient import HTTPRequest
+from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 PATIENCE = 15.0  # seconds until something awaited counts as not coming
@@ -29,6 +31,27 @@ def socket_path(uid: object, to: object, **query: str) -> str:
     return "/ws?" + urlencode({"uid": uid, "toUid": to, **query})
 
 
+class Answer(NamedTuple):
+    """What came over HTTP."""
+
+    status: int
+    headers: HTTPHeaders
+    body: bytes
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.body)["data"]
+
+    @property
+    def error(self) -> str:
+        return json.loads(self.body)["error"]
+
+
+async def websocket(port: int, path: str, headers: dict[str, str] | None = None) -> WebSocketClientConnection:
+    """An upgraded connection; raises HTTPClientError when the server refuses."""
+    return await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{port}{path}", headers=headers))
+
+
 class Client:
     """A chat client of dialect 1."""
 
@@ -36,8 +59,8 @@ class Client:
         self.connection = connection
 
     @classmethod
-    async def open(cls, port: int, uid: int, to: int, **query: str) -> Client:
-        return cls(await websocket_connect(f"ws://127.0.0.1:{port}{socket_path(uid, to, **query)}"))
+    async def open(cls, port: int, uid: int, to: int, headers: dict[str, str] | None = None, **query: str) -> Client:
+        return cls(await websocket(port, socket_path(uid, to, **query), headers))
 
     async def send(self, kind: int, content: str = "") -> None:
         await self.connection.write_message(json.dumps({"type": kind, "content": content}))
@@ -95,9 +118,11 @@ class Client2:
         self.unread: deque[dict[str, Any]] = deque()  # frames that came while another was awaited
 
     @classmethod
-    async def open(cls, port: int, uid: int, to: int | None = None, **query: str) -> Client2:
+    async def open(
+        cls, port: int, uid: int, to: int | None = None, headers: dict[str, str] | None = None, **query: str
+    ) -> Client2:
         path = socket_path(uid, to, v="2", **query) if to else "/ws?" + urlencode({"uid": uid, "v": "2", **query})
-        client = cls(await websocket_connect(f"ws://127.0.0.1:{port}{path}"))
+        client = cls(await websocket(port, path, headers))
         assert (await client.read())["code"] == 50002
         return client
 

@@ -7,14 +7,17 @@ uses user ids of its own, and with them its own conversations.
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from types import FrameType
+from typing import Any
 
 import pymysql
 import pytest
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.ioloop import IOLoop
 
 from config import Settings, load
@@ -25,9 +28,9 @@ from storage.counters import RedisCounters
 from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
-from tests.clients import Client, Client2, until
+from tests.clients import PATIENCE, Answer, Client, Client2, until
 from tests.database import mysql_connection
-from tests.processes import ServerProcess, private_engines
+from tests.processes import TOKEN_SECRET, ServerProcess, private_engines
 
 
 class Clock:
@@ -38,6 +41,9 @@ class Clock:
 
     def __call__(self) -> float:
         return time.time() + self.offset
+
+
+Ask = Callable[..., Awaitable[Answer]]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -126,8 +132,9 @@ def flags() -> list[str]:
 
 @pytest.fixture
 def settings(flags: list[str]) -> Settings:
-    """The server's settings, on a free port."""
-    return load(["--port=0", *flags], environ={})
+    """The server's settings, on a free port; nobody signs up or in too often unless a test says so."""
+    often = ["--registrations-per-address=1000000", "--sign-ins-per-address=1000000"]
+    return load(["--port=0", f"--token-secret={TOKEN_SECRET}", *often, *flags], environ={})
 
 
 @pytest.fixture
@@ -161,11 +168,54 @@ def base_url(http_server: Server) -> str:
     return http_server.url.rstrip("/")
 
 
+TokenOf = Callable[[int], Awaitable[str]]
+
+
+@pytest.fixture
+def token_of(http_server: Server) -> TokenOf:
+    """Issues tokens without a password."""
+
+    async def issue(user: int) -> str:
+        return http_server.access.issue((await http_server.stores.users.active_now([user]))[user])
+
+    return issue
+
+
+@pytest.fixture
+def ask(io_loop: IOLoop, http_server: Server) -> Iterator[Ask]:
+    """Asks the server over HTTP."""
+    client = AsyncHTTPClient(force_instance=True, max_body_size=2**30)
+
+    async def request(method: str, path: str, *, token: str = "", body: Any = None, **headers: str) -> Answer:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token:
+            names["Authorization"] = f"Bearer {token}"
+        if body is not None:
+            names.setdefault("Content-Type", "application/json")
+        answer = await client.fetch(
+            HTTPRequest(
+                http_server.url.rstrip("/") + path,
+                method,
+                names,
+                body=None if body is None else body if isinstance(body, str) else json.dumps(body),
+                allow_nonstandard_methods=True,
+                validate_cert=False,
+                follow_redirects=False,
+                request_timeout=PATIENCE,
+            ),
+            raise_error=False,
+        )
+        return Answer(answer.code, answer.headers, answer.body or b"")
+
+    yield request
+    client.close()
+
+
 @pytest.fixture
 def messages(io_loop: IOLoop, addresses: Addresses, clock: Clock) -> Iterator[MongoMessages]:
     """The stored messages, without a server."""
     client = mongo_client(addresses.mongo, timeout=5)
-    store = MongoMessages(client, "tandem", clock=clock, max_batch=100, max_flights=4)
+    store = MongoMessages(client, "tandem", clock=clock, max_batch=100, max_flights=4, max_blocks=3)
     io_loop.run_sync(store.prepare)
     yield store
     io_loop.run_sync(store.close)
@@ -222,7 +272,7 @@ def opened(io_loop: IOLoop, http_server: Server) -> Iterator[list[Client | Clien
 def connect(http_server: Server, opened: list[Client | Client2]) -> Connect:
     """Opens sockets of dialect 1, greeted."""
 
-    async def open_socket(uid: int, to: int, **query: str) -> Client:
+    async def open_socket(uid: int, to: int, **query: Any) -> Client:
         client = await Client.open(http_server.port, uid, to, **query)
         opened.append(client)
         await client.receive(50002)
@@ -235,7 +285,7 @@ def connect(http_server: Server, opened: list[Client | Client2]) -> Connect:
 def connect2(http_server: Server, opened: list[Client | Client2]) -> Connect2:
     """Opens sockets of dialect 2, greeted."""
 
-    async def open_socket(uid: int, to: int | None = None, **query: str) -> Client2:
+    async def open_socket(uid: int, to: int | None = None, **query: Any) -> Client2:
         client = await Client2.open(http_server.port, uid, to, **query)
         opened.append(client)
         return client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from storage.engines import Addresses, PrivateEngines
 
+TOKEN_SECRET = "the secret of tests, not of anybody"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -34,9 +36,9 @@ class ServerProcess:
     def ready(self) -> int:
         """Waits for the ready line; the port that it names."""
         assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert line.startswith("Tandem is ready: http://127.0.0.1:"), line + self.failed()[1]
-        self.port = int(line.strip().rstrip("/").rsplit(":", 1)[1])
+        self.line = self.process.stdout.readline()
+        assert self.line.startswith("Tandem is ready: http"), self.line + self.failed()[1]
+        self.port = port_in(self.line)
         return self.port
 
     def failed(self) -> tuple[int, str]:
@@ -59,9 +61,16 @@ class ServerProcess:
         return self.failed()[0]
 
 
+def port_in(line: str) -> int:
+    """The port that a ready line names."""
+    found = re.search(r":([0-9]+)/ ", line)
+    assert found, line
+    return int(found[1])
+
+
 def external(addresses: Addresses) -> list[str]:
-    """The flags for engines that run."""
-    return [f"--{engine}={url}" for engine, url in addresses._asdict().items()]
+    """The flags for engines that run; with a key of tokens, since it would be generated into the checkout."""
+    return [f"--token-secret={TOKEN_SECRET}", *(f"--{engine}={url}" for engine, url in addresses._asdict().items())]
 
 
 @contextmanager

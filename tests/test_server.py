@@ -155,7 +155,7 @@ def test_an_external_database_gets_no_users(
     with database.cursor() as cursor:
         cursor.execute("CREATE DATABASE empty CHARACTER SET utf8mb4")
     mysql = addresses.mysql.replace("/tandem?", "/empty?")
-    server = start_server(f"--mongo={addresses.mongo}", f"--redis={addresses.redis}", f"--mysql={mysql}")
+    server = start_server(*external(addresses._replace(mysql=mysql)))
     server.ready()
     assert server.end() == 0
     with mysql_connection(addresses.mysql, "empty") as connection, connection.cursor() as cursor:
@@ -217,3 +217,60 @@ def test_more_connections_than_open_files() -> None:
     """An impossible value, and what would make it possible."""
     with pytest.raises(SettingsError, match=r"--max-connections and .* open files"):
         _allow_open_files(load(["--max-connections=1000000"], environ={}).limits.max_connections)
+
+
+MODES = {
+    "loopback": (["--address=127.0.0.1"], "uid is believed, from this machine alone: --auth is not given"),
+    "beyond": (["--address=0.0.0.0"], "only tokens say who is who: --auth is not given"),
+    "beyond, by name": (["--address=", "--address=::"], "only tokens say who is who: --auth is not given"),
+    "token": (["--auth=token"], "only tokens say who is who: --auth=token"),
+    "open": (["--auth=open", "--address=0.0.0.0"], "uid is believed from everywhere: --auth=open"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), MODES.values(), ids=MODES)
+def test_the_ready_line_says_who_is_believed(
+    given: list[str], said: str, start_server: StartServer, addresses: Addresses, database: pymysql.Connection
+) -> None:
+    """And why."""
+    server = start_server(*external(addresses), *given)
+    server.ready()
+    assert said in server.line
+    assert server.end() == 0
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_the_key_of_tokens(start_server: StartServer, data_dir: Path, addresses: Addresses) -> None:
+    """Is made once, for its owner alone, also in a directory without engines; tokens outlive a restart."""
+    flags = [flag for flag in external(addresses) if "secret" not in flag] + [f"--data-dir={data_dir}/new"]
+    start_server(*flags).ready()
+    path = data_dir / "new" / "token-keys.json"
+    kept = path.read_bytes()
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    start_server(*flags).ready()
+    assert path.read_bytes() == kept
+
+
+UNUSABLE = {
+    "half of TLS": (["--certfile=/nowhere"], 2, "--certfile and --keyfile"),
+    "no certificate": (["--certfile=/nowhere", "--keyfile=/nowhere"], 1, "/nowhere"),
+    "a network that is none": (["--trusted-proxies=10.0.0.1/8"], 2, "--trusted-proxies"),
+    "an origin that is none": (["--trusted-origins=https://x/path"], 2, "--trusted-origins"),
+    "a short secret": (["--token-secret=short"], 1, "--token-secret"),
+    "no keys": (["--token-keys=/nowhere"], 1, "/nowhere"),
+}
+
+
+@pytest.mark.parametrize(("given", "status", "said"), UNUSABLE.values(), ids=UNUSABLE)
+def test_locks_that_cannot_be_used(
+    given: list[str],
+    status: int,
+    said: str,
+    start_server: StartServer,
+    addresses: Addresses,
+    database: pymysql.Connection,
+) -> None:
+    """The server does not start, and says which and why."""
+    got, errors = start_server(*external(addresses), *given).failed()
+    assert (got, said in errors, "Traceback" in errors) == (status, True, False)
+    assert "short" not in errors.replace("too short", "")

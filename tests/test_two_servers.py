@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
+from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
 from models.events import Event, Stored
@@ -19,8 +20,8 @@ from models.records import Message, conversation_of
 from server import Server
 from storage.engines import Addresses
 from storage.messages import MongoMessages
-from tests.clients import Client2, until
-from tests.conftest import Clock, Connect2, StartServer
+from tests.clients import Client2, until, websocket
+from tests.conftest import Ask, Clock, Connect2, StartServer
 from tests.processes import ServerProcess, external
 
 Pair = tuple[int, int]
@@ -246,3 +247,43 @@ async def test_typing_and_positions(connect2: Connect2, there: There, pair: Pair
     await one.receive(50007, received=last, read=last - 1)
     await two.ask(4, read=1)  # never back
     assert await one.silent()
+
+
+async def test_signing_out_at_the_other_server(
+    there: There, connect2: Connect2, other: ServerProcess, http_server: Server, pair: Pair, ask: Ask
+) -> None:
+    """Ends the sockets here at once, and the token as soon as what was remembered of it is too old."""
+    user = (await http_server.stores.users.active_now([pair[0]]))[pair[0]]
+    token = http_server.access.issue(user)
+    headers = {"Authorization": f"Bearer {token}"}
+    socket = Client2(await websocket(http_server.port, "/ws?v=2", headers))
+    await socket.receive(50002)
+    client = AsyncHTTPClient(force_instance=True)
+    answer = await client.fetch(f"http://127.0.0.1:{other.port}/user/logout", method="POST", headers=headers, body="")
+    client.close()
+    assert answer.code == 200
+    assert await socket.connection.read_message() is None
+    assert socket.connection.close_code == 1008
+    socket.close()
+    async with asyncio.timeout(10):
+        while (await ask("GET", "/user/me", token=token)).status != 401:
+            pass
+
+
+async def test_blocking_at_the_other_server(there: There, connect2: Connect2, other: ServerProcess, pair: Pair) -> None:
+    """Refuses the sender here as soon as it is heard of, and shows the blocker nothing that came in between."""
+    one, two = await connect2(*pair), await there(*pair[::-1])
+    last = await befriend(one, two)
+    client = AsyncHTTPClient(force_instance=True)
+    path = f"http://127.0.0.1:{other.port}/user/blocks/{pair[0]}?uid={pair[1]}"
+    assert (await client.fetch(path, method="PUT", body="")).code == 200
+    sent = 0
+    async with asyncio.timeout(10):
+        while (await one.say("still heard?"))["code"] != 403:
+            sent += 1
+    assert [message["seq"] for message in (await two.ask(2))["messages"]] == list(range(1, last + 1))
+    assert not any(frame["code"] == 50001 for frame in two.unread)
+    assert (await client.fetch(path, method="DELETE")).code == 200
+    client.close()
+    later = await there(*pair[::-1])
+    assert len((await later.ask(6, after=last))["messages"]) == sent

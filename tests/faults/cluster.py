@@ -22,7 +22,7 @@ from models.tasks import end
 from storage.engines import PrivateEngines
 from storage.schema import migrate
 from tests.database import mysql_connection
-from tests.processes import ROOT, external
+from tests.processes import ROOT, external, port_in
 
 __all__ = ["Cluster"]
 
@@ -53,7 +53,7 @@ class _Server:
             assert self.process.stdout
             line = await self.process.stdout.readline()
             if line:
-                self.port = int(line.decode().strip().rstrip("/").rsplit(":", 1)[1])
+                self.port = port_in(line.decode())
             await self.process.wait()
             await asyncio.sleep(0.1)
 

@@ -85,7 +85,7 @@ async def test_a_bug_keeps_its_words_to_itself(http_server: Server, monkeypatch:
     async def bug(*args: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr(http_server.stores.users, "register", bug)
+    monkeypatch.setattr(http_server.stores.accounts, "register", bug)
     raw = await RawSocket.open(http_server.port)
     body = "nick_name=ab&user_name=abcde&password=12345678"
     status, content = await raw.request(

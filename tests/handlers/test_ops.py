@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+from handlers.ops import Readiness
 from handlers.socket import ChatSocket
 from server import Server
 from tests.clients import RawSocket
@@ -47,3 +49,19 @@ async def test_index(http_server: Server) -> None:
     """Where the doors are."""
     status, body = await get(http_server.port, "/")
     assert (status, json.loads(body)["data"]["name"]) == (200, "Tandem")
+
+
+async def test_many_who_ask_at_once() -> None:
+    """Cost the engines one question."""
+    asked = 0
+
+    async def check() -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+
+    readiness = Readiness({"engine": check}, timeout=5)
+    assert await asyncio.gather(*(readiness.engines() for _ in range(50))) == [{"engine": "ok"}] * 50
+    assert asked == 1
+    await readiness.engines()
+    assert asked == 2

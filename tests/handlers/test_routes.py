@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
-from handlers.routes import make_app
+from handlers.routes import Collaborators, make_app
 from handlers.socket import SocketLimits
 
 
 def test_what_is_always_on() -> None:
     """Cross-origin protection, and the envelope for unknown paths."""
     nobody: Any = None
-    app = make_app(nobody, nobody, nobody, SocketLimits(*[1] * 9), {})
+    collaborators = Collaborators(*[nobody] * len(Collaborators._fields))
+    chat = SimpleNamespace(blocks=nobody)
+    app = make_app(collaborators._replace(chat=chat), SocketLimits(*[1] * len(SocketLimits._fields)))
     assert app.settings["cross_origin_protection"]
     assert app.settings["default_handler_class"]
     assert not app.settings.get("debug")

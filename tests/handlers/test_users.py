@@ -1,4 +1,4 @@
-"""Registration over HTTP."""
+"""Registration, one's own account, and finding somebody, over HTTP."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
+import pymysql
 import pytest
 
 from server import Server
 from tests.clients import RawSocket
+from tests.conftest import Ask
 
 VALID = {"nick_name": "小明", "user_name": "xiaoming", "password": "password"}
 
@@ -126,3 +128,81 @@ async def test_a_body_too_large(http_server: Server) -> None:
     raw.writer.write(b"POST /user/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
     assert b"400" in (await raw.reader.read()).split(b"\r\n")[0]
     raw.abort()
+
+
+# One's own account
+
+
+async def test_me(ask: Ask, pair: tuple[int, int]) -> None:
+    """As gin-chat-demo shows a user."""
+    answer = await ask("GET", f"/user/me?uid={pair[0]}")
+    assert (answer.status, answer.data["id"], answer.data["status"]) == (200, pair[0], "active")
+
+
+async def test_changing_the_profile(ask: Ask, pair: tuple[int, int]) -> None:
+    """What is given changes, at once and for others too; the rest stays."""
+    me = f"/user/me?uid={pair[0]}"
+    first = await ask("PATCH", me, body={"nick_name": "小红", "email": "red@example.org"})
+    second = await ask("PATCH", me, body={"avatar": "https://example.org/a.png"})
+    assert (first.status, second.status) == (200, 200)
+    shown = (await ask("GET", me)).data
+    assert (shown["nickname"], shown["email"], shown["avatar"]) == (
+        "小红",
+        "red@example.org",
+        "https://example.org/a.png",
+    )
+    assert (await ask("PATCH", me, body={"user_name": "other"})).status == 400
+    assert (await ask("PATCH", me, body="[]")).status == 400
+
+
+async def test_finding_somebody(ask: Ask, pair: tuple[int, int], database: pymysql.Connection) -> None:
+    """By the exact name, with what others may see; nobody by a part of it, a pattern, or once gone."""
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE `user` SET user_name = 'find_me', email = 'a@b' WHERE id = %s", (pair[1],))
+    find = f"/users?uid={pair[0]}&user_name="
+    assert (await ask("GET", find + "find_me")).data == {
+        "id": pair[1],
+        "user_name": "find_me",
+        "nickname": "",
+        "avatar": "",
+    }
+    for name in ("find", "find%25", "find_m_", "%25"):
+        assert (await ask("GET", find + name)).status == 404
+    assert (await ask("GET", f"/users?uid={pair[0]}")).status == 400
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE `user` SET deleted_at = NOW() WHERE id = %s", (pair[1],))
+    assert (await ask("GET", find + "find_me")).status == 404
+
+
+async def test_deleting_the_account(ask: Ask, connect: Any, database: pymysql.Connection) -> None:
+    """Needs the password; erases what is personal, ends sockets; the name stays taken, and the peer's history."""
+    made = [await ask("POST", "/user/register", body=VALID | {"user_name": name}) for name in ("leaver1", "stayer1")]
+    one, two = (answer.data["id"] for answer in made)
+    await ask("PATCH", f"/user/me?uid={one}", body={"email": "a@b"})
+    socket, peer = await connect(one, two), await connect(two, one)
+    await socket.say("goodbye", 50004)
+    await peer.receive(50001)
+    me = f"/user/me?uid={one}"
+    assert (await ask("DELETE", me, body={"password": "wrong password"})).status == 403
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    assert (await ask("DELETE", me, body="%FF", **form)).status == 400
+    assert (await ask("DELETE", me, body="password=password", **form)).status == 200
+    assert await socket.closed() == 1008
+    assert (await ask("GET", me)).status == 404
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT user_name, nick_name, email, password_digest, deleted_at IS NOT NULL FROM `user` WHERE id = %s",
+            (one,),
+        )
+        assert cursor.fetchone() == ("leaver1", "", "", "!", 1)
+    assert (await ask("POST", "/user/register", body=VALID | {"user_name": "leaver1"})).status == 409
+    await peer.send(2)
+    await peer.receive(50002, "goodbye")
+
+
+async def test_an_account_without_a_password(ask: Ask, pair: tuple[int, int]) -> None:
+    """Cannot be deleted or given one by whoever says its `uid`."""
+    me = f"?uid={pair[0]}"
+    assert (await ask("DELETE", f"/user/me{me}", body={"password": "x"})).status == 403
+    given = {"password": "x", "new_password": "long enough"}
+    assert (await ask("POST", f"/user/password{me}", body=given)).status == 403

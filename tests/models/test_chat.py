@@ -28,7 +28,7 @@ class Recorder:
         self.present = set(present)
         self.delivered: list[Message] = []
 
-    def deliver(self, message: Message, origin: object) -> Reached:
+    def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
         self.delivered.append(message)
         here = message.recipient in self.present
         return Reached(here, here)
@@ -52,6 +52,14 @@ class Nobody:
 
     async def online(self, users: list[int]) -> set[int]:
         return set()
+
+
+class Somebody(Nobody):
+    """Another process, of which nothing is heard until a subscription stands."""
+
+    alone = False
+
+    def changed(self, user: int) -> None: ...
 
 
 class Faulty:
@@ -106,14 +114,17 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
     """Makes a chat, as one process would have it."""
     chats: list[Chat] = []
 
-    def make_chat(*present: int, answer_timeout: float = 5.0, now: Clock = clock) -> tuple[Chat, Faulty, Recorder]:
+    def make_chat(
+        *present: int, answer_timeout: float = 5.0, now: Clock = clock, router: Nobody | None = None
+    ) -> tuple[Chat, Faulty, Recorder]:
         store, sockets = Faulty(messages), Recorder(*present)
         chat = PatientChat(
             store,
             messages.directory,
             counters,
             sockets,
-            Nobody(),
+            router or Nobody(),
+            messages.blocks,
             clock=now,
             new_key=lambda: secrets.token_bytes(16),
         )
@@ -381,3 +392,16 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, pair: tuple[int,
     assert (sent.seq, sent.dup) == (4, True)
     assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
     here.leave(*pair, watching=False)
+
+
+async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: tuple[int, int]) -> None:
+    """By another process, after a socket has opened here: is found when the subscription begins."""
+    chat, _, sockets = make(pair[0], router=Somebody())
+    chat.join(*pair, watching=False)
+    conversation = chat.delivery.enter(*pair)
+    await until(lambda: conversation.seen == 0)
+    other, _, _ = make()
+    assert isinstance(await other.send(pair[1], pair[0], "hi"), Sent)
+    chat.followed(*pair)
+    await until(lambda: sockets.delivered)
+    chat.leave(*pair, watching=False)

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.blocks import Blocks
 from models.conversation import Conversation
 from models.delivery import Delivery
 from models.errors import EngineUnavailable
@@ -49,14 +50,15 @@ class House:
         self.store = Store()
         self.given: list[int] = []
         self.alone = False
+        blocks = Blocks(None, self, self, lambda user, peer: None)  # type: ignore[arg-type]  # there are none
         self.delivery = Delivery(
-            self.store, self, self, Loader(self.store, lambda: 0.0), lambda conversation, message: None
+            self.store, self, self, Loader(self.store, lambda: 0.0), blocks, lambda conversation, message: None
         )
         self.conversation = self.delivery.enter(1, 2)
         self.conversation.sockets = 1
         self.conversation.readings = {1: self, 2: self}  # type: ignore[dict-item]
 
-    def deliver(self, message: Message, origin: object) -> Reached:
+    def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
         self.given.append(message.seq)
         return Reached(live=True, read=False)
 

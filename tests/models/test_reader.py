@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from models.blocks import Blocks
 from models.delivery import Delivery
 from models.errors import EngineUnavailable, InvalidFrame
 from models.reader import PAGE_BYTES, Page, Reader
@@ -32,7 +33,8 @@ class OneChat:
     """What a reader needs of a chat."""
 
     def __init__(self, messages: MongoMessages) -> None:
-        self.delivery = Delivery(messages, NoSockets(), NoSockets(), None, lambda *_: None)
+        self.blocks = Blocks(messages.blocks, NoSockets(), NoSockets(), lambda *_: None)
+        self.delivery = Delivery(messages, NoSockets(), NoSockets(), None, self.blocks, lambda *_: None)
 
     async def follow(self, user: int, peer: int) -> None:
         pass

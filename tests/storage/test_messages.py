@@ -187,7 +187,7 @@ async def test_writes_are_durable(messages: MongoMessages) -> None:
 async def test_a_server_that_is_not_there(clock: Clock) -> None:
     """Nothing was sent, and the error says so."""
     client = mongo_client("mongodb://127.0.0.1:9/?replicaSet=rs0", timeout=0.2)
-    store = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_flights=1)
+    store = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_flights=1, max_blocks=1)
     with pytest.raises(NotSent):
         await store.insert(message((1, 2), 1))
     client.close()

@@ -34,7 +34,8 @@ def cursor(addresses: Addresses) -> Iterator[Cursor]:
 
 def columns(cursor: Cursor) -> list[str]:
     cursor.execute(
-        "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() ORDER BY ordinal_position"
+        "SELECT column_name FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() AND table_name = 'user' ORDER BY ordinal_position"
     )
     return [name for (name,) in cursor.fetchall()]
 
@@ -75,7 +76,8 @@ def test_a_unique_index_of_another_name_will_do(cursor: Cursor) -> None:
     cursor.execute("CREATE UNIQUE INDEX mine ON `user` (user_name)")
     migrate(cursor)
     cursor.execute(
-        "SELECT COUNT(DISTINCT index_name) FROM information_schema.statistics WHERE table_schema = DATABASE()"
+        "SELECT COUNT(DISTINCT index_name) FROM information_schema.statistics "
+        "WHERE table_schema = DATABASE() AND table_name = 'user'"
     )
     assert cursor.fetchone() == (2,)
 

@@ -1,0 +1,125 @@
+"""What is known of a request before it is known who asks: where it comes from, and whether it may come at all.
+
+A proxy's word for the address and the scheme is taken from those proxies alone that were named. While `uid` is
+believed because nobody outside this machine can ask, each request has to prove that: its peer is this machine, no
+proxy has forwarded it, and its Host and Origin are no names that somebody else could have pointed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from tornado.httputil import HTTPServerRequest
+
+from models.access import Access
+from models.bucket import Buckets
+
+__all__ = ["Entrance", "Network", "networks_in", "subject_of"]
+
+Network = IPv4Network | IPv6Network
+
+# Whatever says that somebody else has asked first: RFC 7239, and what proxies sent before it.
+FORWARDING = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Server",
+    "X-Real-Ip",
+    "Via",
+)
+SITE = 64  # bits of an IPv6 address that one customer has
+
+
+def networks_in(text: str) -> tuple[Network, ...]:
+    """The networks, or single addresses, in a list with commas. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def subject_of(address: str) -> str:
+    """What counts as one address: an IPv4 address, or the network that an IPv6 customer can choose from."""
+    found = _address(address)
+    return str(ip_network((found, SITE), strict=False)) if isinstance(found, IPv6Address) else address
+
+
+class Entrance:
+    """The way in: who may ask what, from where, and how often.
+
+    `local` says that only this machine may; `proxies` are believed, and `origins` may ask from their pages.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        requests: Buckets,
+        *,
+        local: bool,
+        proxies: Collection[Network] = (),
+        origins: Collection[str] = (),
+    ) -> None:
+        self.access = access
+        self.requests = requests
+        self.origins = frozenset(origins)
+        self._local = local
+        self._proxies = tuple(proxies)
+
+    def address(self, request: HTTPServerRequest) -> str:
+        """The address of who asks: the last one that no trusted proxy stands for."""
+        peer = _address(request.remote_ip)
+        if peer is None or not self._trusted(peer):
+            return str(peer or request.remote_ip)
+        for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+            forwarded = _address(hop.strip())
+            if forwarded is None:  # nothing, or nonsense: what is known for sure is the last good one
+                break
+            peer = forwarded
+            if not self._trusted(forwarded):
+                break
+        return str(peer)
+
+    def secure(self, request: HTTPServerRequest) -> bool:
+        """Whether the request came to us, or to a trusted proxy, by TLS."""
+        peer = _address(request.remote_ip)
+        if peer is not None and self._trusted(peer):
+            said = request.headers.get("X-Forwarded-Proto", "").split(",")[-1].strip().lower()
+            if said in ("http", "https"):
+                return said == "https"
+        return request.protocol == "https"
+
+    def refusal(self, request: HTTPServerRequest) -> str | None:
+        """Why a request may not come in at all; None if it may."""
+        if not self._local:
+            return None
+        peer = _address(request.remote_ip)
+        if peer is None or not peer.is_loopback:
+            return "only this machine may ask"
+        if any(header in request.headers for header in FORWARDING):
+            return "only this machine may ask, not through a proxy"
+        if not _is_loopback_name(request.host):
+            return "only this machine may ask, by a name of its own such as localhost"
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self.origins and origin != f"{request.protocol}://{request.host}":
+            return "only this machine may ask, not another site's page"
+        return None
+
+    def _trusted(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._proxies)
+
+
+def _address(text: str | None) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text or "")
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _is_loopback_name(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    address = _address(name)
+    return name == "localhost" if address is None else address.is_loopback

@@ -1,0 +1,107 @@
+"""The fields of accounts, as requests give them: what may be in them, and how an account is shown."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from models.errors import InvalidRequest
+from models.records import Profile, User
+
+__all__ = ["login_name", "new_password", "nick_name", "password", "profile", "shown", "shown_to_others", "user_name"]
+
+# gin-chat-demo's bounds, in characters; the password's are in bytes, and its upper one is bcrypt's.
+NICK_NAME = (2, 10)
+USER_NAME = (5, 15)
+PASSWORD = (8, 72)
+STORED = 255  # characters of most columns of the user table
+AVATAR = 1000  # characters of that column
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_URL = re.compile(r"https?://[^\s\"'<>\\]+")
+
+
+def user_name(given: dict[str, Any]) -> str:
+    """The name of a new account. All of these raise InvalidRequest."""
+    return _shown_text(given, "user_name", USER_NAME)
+
+
+def nick_name(given: dict[str, Any]) -> str:
+    """What a new account's user is called."""
+    return _shown_text(given, "nick_name", NICK_NAME)
+
+
+def login_name(given: dict[str, Any]) -> str:
+    """A name to sign in with; accounts from elsewhere may have names that a new one could not."""
+    return _text(given, "user_name", (1, STORED))
+
+
+def password(given: dict[str, Any], field: str = "password", least: int = 1) -> bytes:
+    """A password; at least `least` bytes."""
+    text = given.get(field)
+    if not isinstance(text, str):
+        raise InvalidRequest(field, "is missing" if text is None else "is not text")
+    secret = text.encode()
+    if not least <= len(secret) <= PASSWORD[1]:
+        raise InvalidRequest(field, f"has {len(secret)} bytes, {least} to {PASSWORD[1]} are allowed")
+    if "\0" in text:
+        raise InvalidRequest(field, "holds a NUL character")
+    return secret
+
+
+def new_password(given: dict[str, Any], field: str = "password") -> bytes:
+    """A password that somebody chooses."""
+    return password(given, field, PASSWORD[0])
+
+
+def profile(given: dict[str, Any]) -> Profile:
+    """What is to be changed of an account; fields that are not given stay as they are."""
+    email = _text(given, "email", (0, STORED)) if "email" in given else None
+    if email and not _EMAIL.fullmatch(email):
+        raise InvalidRequest("email", "is not an address")
+    avatar = _text(given, "avatar", (0, AVATAR)) if "avatar" in given else None
+    if avatar and not _URL.fullmatch(avatar):
+        raise InvalidRequest("avatar", "is not an http or https URL")
+    changes = Profile(nick_name(given) if "nick_name" in given else None, email, avatar)
+    if changes == Profile():
+        raise InvalidRequest("body", "names neither nick_name nor email nor avatar")
+    return changes
+
+
+def shown(user: User) -> dict[str, Any]:
+    """A user as gin-chat-demo's serializer shows one: `nickname` and `create_at` are its spellings."""
+    return {
+        "id": user.id,
+        "user_name": user.user_name,
+        "nickname": user.nick_name,
+        "type": 0,
+        "email": user.email,
+        "status": user.status,
+        "avatar": user.avatar,
+        "create_at": user.created_at,
+    }
+
+
+def shown_to_others(user: User) -> dict[str, Any]:
+    """What anybody may know of a user."""
+    return {"id": user.id, "user_name": user.user_name, "nickname": user.nick_name, "avatar": user.avatar}
+
+
+def _text(given: dict[str, Any], field: str, bounds: tuple[int, int]) -> str:
+    value = given.get(field)
+    if value is None:
+        raise InvalidRequest(field, "is missing")
+    if not isinstance(value, str):
+        raise InvalidRequest(field, "is not text")
+    if not bounds[0] <= len(value) <= bounds[1]:
+        raise InvalidRequest(field, f"has {len(value)} characters, {bounds[0]} to {bounds[1]} are allowed")
+    if not value.isprintable():
+        raise InvalidRequest(field, "holds a character that cannot be shown")
+    return value
+
+
+def _shown_text(given: dict[str, Any], field: str, bounds: tuple[int, int]) -> str:
+    value = _text(given, field, bounds)
+    if value != value.strip():
+        raise InvalidRequest(field, "begins or ends with a space")
+    return value

@@ -1,0 +1,75 @@
+"""Signing in and out over HTTP, passwords, and tickets for sockets."""
+
+from __future__ import annotations
+
+from handlers import fields
+from handlers.base import BaseHandler
+from handlers.entrance import subject_of
+from models.accounts import Accounts
+from models.records import User
+
+__all__ = ["LoginHandler", "LogoutEverywhereHandler", "LogoutHandler", "PasswordHandler", "TicketHandler"]
+
+
+class _SessionHandler(BaseHandler):
+    """What all have in common: the accounts, and for how long a browser keeps a token (seconds)."""
+
+    def initialize(self, accounts: Accounts, token_lifetime: float) -> None:
+        """Takes the collaborators."""
+        self._accounts = accounts
+        self._token_lifetime = token_lifetime
+
+    def answer_signed_in(self, user: User, token: str | None) -> None:
+        """A user and a token, for programs in the answer and for browsers in a cookie."""
+        self.keep_token(token, self._token_lifetime)
+        self.answer({"user": fields.shown(user), "token": token})
+
+
+class LoginHandler(_SessionHandler):
+    """POST /user/login"""
+
+    async def post(self) -> None:
+        """Signs in with `user_name` and `password`, as a form or a JSON object."""
+        given = self.given()
+        name, password = fields.login_name(given), fields.password(given)
+        address = subject_of(self.entrance.address(self.request))
+        self.answer_signed_in(*await self._accounts.sign_in(address, name, password))
+
+
+class LogoutHandler(_SessionHandler):
+    """POST /user/logout"""
+
+    async def post(self) -> None:
+        """Ends the token of this request."""
+        await self._accounts.sign_out(await self.identify())
+        self.keep_token(None)
+        self.answer(None)
+
+
+class LogoutEverywhereHandler(_SessionHandler):
+    """POST /user/logout/everywhere"""
+
+    async def post(self) -> None:
+        """Ends all tokens of the caller."""
+        await self._accounts.sign_out_everywhere((await self.identify()).user)
+        self.keep_token(None)
+        self.answer(None)
+
+
+class PasswordHandler(_SessionHandler):
+    """POST /user/password"""
+
+    async def post(self) -> None:
+        """Changes `password` to `new_password`, which ends all tokens; answers as signing in does."""
+        identity = await self.identify()
+        given = self.given()
+        current, new = fields.password(given), fields.new_password(given, "new_password")
+        self.answer_signed_in(*await self._accounts.change_password(identity.user, current, new))
+
+
+class TicketHandler(BaseHandler):
+    """POST /ws/ticket"""
+
+    async def post(self) -> None:
+        """A ticket with which the caller can open one socket, soon."""
+        self.answer({"ticket": await self.entrance.access.ticket(await self.identify())})

@@ -1,0 +1,156 @@
+"""Blocks: while one of two has blocked the other, nothing passes between them.
+
+Neither can send, and neither hears of the other's typing, positions or presence. A block is kept with the last `seq`
+of then: whoever blocks is shown the conversation up to there, live, in history and when resuming. So what another
+process took a moment before it heard of the block stays unseen, and the conversation has no hole when the block is
+lifted.
+
+Who sends is asked for in the store, and remembered for a moment; who is shown something has a socket here, and for
+those users all their blocks are held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+
+from models.conversation import Conversation
+from models.errors import Blocked, EngineUnavailable
+from models.events import Barred, Told
+from models.ports import BlockStore, Router, Sockets
+from models.records import Message
+from models.rounds import Rounds
+
+__all__ = ["EVERYTHING", "Blocks"]
+
+EVERYTHING = 2**63 - 1  # the seq up to which somebody is shown a conversation without a block
+REMEMBERED = 4.0  # seconds for which a sender's conversation is known to have no block, unless one is heard of
+ASKING = 0.0  # stands for such a time while the store is asked
+LOOK_EVERY = 4.0  # seconds between two looks at the blocks of those who have sockets here
+
+_log = structlog.get_logger(__name__)
+
+
+class Blocks:
+    """The blocks, as far as this process is concerned. `changed` is told of both when one comes or goes."""
+
+    def __init__(
+        self, store: BlockStore, sockets: Sockets, router: Router, changed: Callable[[int, int], None]
+    ) -> None:
+        self._store = store
+        self._sockets = sockets
+        self._router = router
+        self._changed = changed
+        self._here: Counter[int] = Counter()  # sockets by user
+        self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: whom, and up to which seq
+        self._withheld: set[tuple[int, int]] = set()  # user and peer: something was not shown
+        self.rounds = Rounds(LOOK_EVERY, self._look)
+
+    # Who has sockets here
+
+    def opened(self, user: int) -> None:
+        """A socket of `user` has opened."""
+        self._here[user] += 1
+        if self._here[user] == 1:
+            self.rounds.suspect(user)
+
+    def closed(self, user: int) -> None:
+        """The counterpart of `opened`."""
+        self._here[user] -= 1
+        if not self._here[user]:
+            del self._here[user]
+            self._held.pop(user, None)
+
+    # What follows from a block
+
+    def holds(self, user: int, peer: int) -> bool:
+        """Whether `user`, who has a socket here, has blocked `peer`."""
+        return peer in self._held.get(user, ())
+
+    def passes(self, event: Told) -> bool:
+        """Whether a user may hear of what a peer does, as far as is known here."""
+        return not (self.holds(event.peer, event.user) or self.holds(event.user, event.peer))
+
+    def withholds(self, message: Message) -> bool:
+        """Whether the recipient, who has a socket here, is not to be shown a message."""
+        upto = self._held.get(message.recipient, {}).get(message.sender)
+        if upto is None or message.seq <= upto:
+            return False
+        self._withheld.add((message.recipient, message.sender))
+        return True
+
+    async def require_open(self, conversation: Conversation) -> None:
+        """Raises Blocked when one of the two has blocked the other, EngineUnavailable when that is not known."""
+        now = asyncio.get_running_loop().time()
+        if conversation.unblocked_until <= now:
+            conversation.unblocked_until = ASKING
+            if await self.apart(*conversation.users):
+                raise Blocked
+            if conversation.unblocked_until == ASKING:  # else a block was heard of after the store was asked
+                conversation.unblocked_until = now + REMEMBERED
+
+    async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
+        """Up to which `seq` each is shown the conversation because of a block of the other; None: there is none."""
+        return await self._store.between(one, other)
+
+    async def apart(self, one: int, other: int) -> bool:
+        """Whether one of two has blocked the other."""
+        return any(upto is not None for upto in await self.between(one, other))
+
+    async def shown_upto(self, reader: int, peer: int) -> int:
+        """Up to which `seq` a user is shown a conversation."""
+        if reader in self._held:
+            return self._held[reader].get(peer, EVERYTHING)
+        upto, _ = await self.between(reader, peer)
+        return EVERYTHING if upto is None else upto
+
+    # Blocking
+
+    async def block(self, user: int, peer: int) -> None:
+        """`user` blocks `peer`. Raises Forbidden when that would be one too many."""
+        upto = await self._store.block(user, peer)
+        if user in self._held:
+            self._held[user][peer] = upto
+        self._tell(user, peer)
+
+    async def unblock(self, user: int, peer: int) -> None:
+        """`user` lifts a block; no error if there is none."""
+        await self._store.unblock(user, peer)
+        await self._look({user})  # whoever has the answer can resume
+        self._tell(user, peer)
+
+    async def of(self, user: int) -> list[int]:
+        """Whom `user` has blocked."""
+        return sorted((await self._store.by([user])).get(user, {}))
+
+    def _tell(self, user: int, peer: int) -> None:
+        self.heard(user, peer)
+        if not self._router.alone:
+            self._router.tell(Barred(user, peer))
+
+    def heard(self, user: int, peer: int) -> None:
+        """A block of `user` has come or gone, here or elsewhere."""
+        self._changed(user, peer)
+        if user in self._here:
+            self.rounds.suspect(user)
+
+    async def _look(self, users: set[int] | None) -> None:
+        wanted = [user for user in self._here if users is None or user in users]
+        try:
+            found = await self._store.by(wanted)
+        except EngineUnavailable as error:
+            _log.warning("blocks_not_read", count=len(wanted), reason=str(error))
+            return
+        for user in wanted:
+            if user in self._here:
+                self._hold(user, found.get(user, {}))
+
+    def _hold(self, user: int, blocks: dict[int, int]) -> None:
+        """Holds the blocks of a user. Sockets that were not shown something before one was lifted have to resume."""
+        self._held[user] = blocks
+        for peer in [peer for who, peer in self._withheld if who == user and peer not in blocks]:
+            self._withheld.discard((user, peer))
+            self._sockets.resume(user, peer)

@@ -1,0 +1,53 @@
+"""Token buckets: how fast somebody may ask. Not the limit rule, which is about strangers (models/limits.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cachetools import LRUCache
+
+__all__ = ["Bucket", "Buckets"]
+
+KEPT = 100_000  # users whose buckets are kept; that of somebody who has not asked for long is full anyhow
+
+
+class Bucket:
+    """Holds up to `burst` requests and gains `rate` of them a second; `now` is in seconds, and only rises."""
+
+    __slots__ = ("_burst", "_left", "_rate", "_seen")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._left = burst
+        self._seen = now
+
+    def take(self, now: float) -> float:
+        """Takes a request: 0, or the seconds after which there will be one to take."""
+        self._left = min(self._burst, self._left + (now - self._seen) * self._rate)
+        self._seen = now
+        if self._left >= 1:
+            self._left -= 1
+            return 0.0
+        return (1 - self._left) / self._rate
+
+
+class Buckets:
+    """A bucket for each user; `clock` only rises."""
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._buckets: LRUCache[int, Bucket] = LRUCache(KEPT)
+
+    def of(self, user: int) -> Bucket:
+        """The bucket of a user."""
+        bucket = self._buckets.get(user)
+        if bucket is None:
+            bucket = self._buckets[user] = Bucket(self._rate, self._burst, self._clock())
+        return bucket
+
+    def take(self, user: int) -> float:
+        """Takes a request of `user`: 0, or the seconds after which there will be one to take."""
+        return self.of(user).take(self._clock())

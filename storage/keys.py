@@ -1,0 +1,136 @@
+"""The keys of tokens, in files: a JWK Set (RFC 7517) with any number of keys, or one public key as PEM.
+
+A secret (kty oct) signs and checks HS256, an RSA public key checks RS256, one on P-256 checks ES256. Each key is for
+one algorithm, whatever a token's header says.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+__all__ = ["Key", "KeyFileError", "generated_keys", "key_of_secret", "keys_in", "require_distinct"]
+
+LEAST_SECRET = 32  # bytes; RFC 7518, section 3.2
+LEAST_RSA = 2048  # bits; RFC 7518, section 3.3
+
+
+class KeyFileError(Exception):
+    """A key cannot be used; the text says which one, and why."""
+
+
+class Key(NamedTuple):
+    """A key, the name that tokens know it by, and its one algorithm."""
+
+    name: str | None
+    algorithm: str
+    key: Any
+
+    @property
+    def signs(self) -> bool:
+        """Whether tokens can be issued with it."""
+        return self.algorithm == "HS256"
+
+
+def key_of_secret(secret: str) -> Key:
+    """The key that a secret from the settings is. Raises KeyFileError."""
+    return Key(None, "HS256", _long_enough(secret.encode(), "--token-secret"))
+
+
+def keys_in(path: Path) -> Sequence[Key]:
+    """The keys in a file. Raises KeyFileError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    if b"-----BEGIN" in content:
+        try:
+            return [_public(None, load_pem_public_key(content), str(path))]
+        except (ValueError, UnsupportedAlgorithm):
+            raise KeyFileError(f"{path}: not a public key in PEM") from None
+    try:
+        entries = json.loads(content)["keys"]
+        keys = [_from_jwk(entry, f"{path}: key {number}") for number, entry in enumerate(entries, 1)]
+    # AttributeError and NotImplementedError: entries that are no objects, and what PyJWT does not implement.
+    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RecursionError):
+        raise KeyFileError(f"{path}: neither a JWK Set nor a public key in PEM") from None
+    if not keys:
+        raise KeyFileError(f"{path}: no keys")
+    require_distinct(keys, str(path))
+    return keys
+
+
+def require_distinct(keys: Sequence[Key], where: str) -> None:
+    """Raises KeyFileError when two keys cannot be told apart by what a token says."""
+    if len({key.name or (key.name, key.algorithm) for key in keys}) != len(keys):
+        raise KeyFileError(f"{where}: two keys with the same kid, or two without one for the same algorithm")
+
+
+def generated_keys(path: Path) -> Sequence[Key]:
+    """The keys in a file that is made with a new secret if it is not there; only its owner may read it."""
+    if not path.exists():
+        entry = {
+            "kty": "oct",
+            "alg": "HS256",
+            "kid": secrets.token_hex(4),
+            "k": base64.urlsafe_b64encode(secrets.token_bytes(LEAST_SECRET)).rstrip(b"=").decode(),
+        }
+        # Written elsewhere first: of two servers that begin at once, both must read the same whole file.
+        making = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        try:
+            with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump({"keys": [entry]}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                path.hardlink_to(making)
+            making.unlink()
+        except OSError as error:
+            raise KeyFileError(f"{path}: {error.strerror}") from None
+    return keys_in(path)
+
+
+def _from_jwk(entry: dict[str, Any], where: str) -> Key:
+    name = entry.get("kid")
+    if name is not None and not isinstance(name, str):
+        raise KeyFileError(f"{where}: kid is not text")
+    if "d" in entry:
+        raise KeyFileError(f"{where}: a private key; give the public one")
+    if entry.get("use", "sig") != "sig":
+        raise KeyFileError(f"{where}: not for signatures")
+    try:
+        key = jwt.PyJWK(entry).key
+    except jwt.PyJWTError:
+        raise KeyFileError(f"{where}: not a key that is understood") from None
+    found = Key(name, "HS256", _long_enough(key, where)) if isinstance(key, bytes) else _public(name, key, where)
+    if entry.get("alg", found.algorithm) != found.algorithm:
+        raise KeyFileError(f"{where}: alg is not {found.algorithm}, the one for such a key")
+    return found
+
+
+def _public(name: str | None, key: Any, where: str) -> Key:
+    if isinstance(key, RSAPublicKey):
+        if key.key_size < LEAST_RSA:
+            raise KeyFileError(f"{where}: an RSA key of less than {LEAST_RSA} bits")
+        return Key(name, "RS256", key)
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return Key(name, "ES256", key)
+    raise KeyFileError(f"{where}: neither an RSA key nor one on P-256")
+
+
+def _long_enough(secret: bytes, where: str) -> bytes:
+    if len(secret) < LEAST_SECRET:
+        raise KeyFileError(f"{where}: a secret of less than {LEAST_SECRET} bytes")
+    return secret

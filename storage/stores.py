@@ -1,0 +1,153 @@
+"""All stores on the three engines, opened, prepared and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+from models.account_ports import Rule
+from models.errors import EngineUnavailable
+from storage.accounts import MySQLAccounts
+from storage.attempts import RedisAttempts
+from storage.clients import redis_client, subscriber_client
+from storage.counters import RedisCounters
+from storage.engines import Addresses
+from storage.messages import MongoMessages, mongo_client
+from storage.mysql import MySQL
+from storage.passwords import Passwords
+from storage.router import RedisRouter
+from storage.sessions import MySQLSessions
+from storage.tickets import RedisTickets
+from storage.users import MySQLUsers
+
+__all__ = ["EnginesAway", "Options", "Stores", "UnusableAddressError", "open_stores"]
+
+
+class UnusableAddressError(Exception):
+    """An engine's address is none: which engine's, and why."""
+
+    def __init__(self, engine: str, reason: str) -> None:
+        super().__init__(reason)
+        self.engine = engine
+
+
+class EnginesAway(Exception):
+    """Engines do not answer: which, and why."""
+
+    def __init__(self, away: Sequence[tuple[str, EngineUnavailable]]) -> None:
+        super().__init__("; ".join(str(error) for _, error in away))
+        self.away = away
+
+
+class Options(NamedTuple):
+    """Bounds and names; those and the defaults are described in config/settings.py."""
+
+    engine_timeout: float
+    mongo_database: str
+    insert_batch: int
+    insert_flights: int
+    max_blocks: int
+    redis_prefix: str
+    redis_connections: int
+    mysql_threads: int
+    mysql_waiting: int
+    password_threads: int
+    password_waiting: int
+    lookup_cache: int
+    lookup_ttl: float
+    ticket_lifetime: float
+    attempts: Mapping[Rule, int]
+
+
+class Stores(NamedTuple):
+    """What stands on the engines."""
+
+    messages: MongoMessages
+    counters: RedisCounters
+    router: RedisRouter
+    tickets: RedisTickets
+    attempts: RedisAttempts
+    mysql: MySQL
+    users: MySQLUsers
+    accounts: MySQLAccounts
+    sessions: MySQLSessions
+
+
+async def open_stores(
+    addresses: Addresses,
+    options: Options,
+    stack: AsyncExitStack,
+    clock: Callable[[], float],
+    *,
+    article_users: bool,
+) -> Stores:
+    """The stores, ready for use; the stack closes them. `article_users` puts ids 1 and 2 into an empty user table.
+
+    Raises UnusableAddressError, EnginesAway, and what the stores raise for engines that do not suit.
+    """
+    stores = _made(addresses, options, stack, clock)
+    prepared: Mapping[str, Awaitable[None]] = {
+        "mongo": stores.messages.prepare(),
+        "redis": stores.counters.prepare(),
+        "mysql": stores.users.prepare(with_article_users=article_users),
+    }
+    outcomes = await asyncio.gather(*prepared.values(), return_exceptions=True)
+    away = []
+    for engine, outcome in zip(prepared, outcomes, strict=True):
+        if isinstance(outcome, EngineUnavailable):
+            away.append((engine, outcome))
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    if away:
+        raise EnginesAway(away)
+    stack.push_async_callback(stores.messages.close)
+    stack.push_async_callback(stores.counters.close)
+    return stores
+
+
+def _made(addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Callable[[], float]) -> Stores:
+    """The stores, which have asked nothing of their engines yet."""
+    timeout, prefix = options.engine_timeout, options.redis_prefix
+    try:
+        mongo = mongo_client(addresses.mongo, timeout)
+        stack.callback(mongo.close)
+        messages = MongoMessages(
+            mongo,
+            options.mongo_database,
+            clock=clock,
+            max_batch=options.insert_batch,
+            max_flights=options.insert_flights,
+            max_blocks=options.max_blocks,
+        )
+    except Exception as error:  # noqa: BLE001  # the driver raises several kinds for a URL that is none
+        raise UnusableAddressError("mongo", str(error)) from None
+    try:
+        redis = redis_client(addresses.redis, timeout, options.redis_connections)
+    except ValueError as error:
+        raise UnusableAddressError("redis", str(error)) from None
+    stack.push_async_callback(redis.aclose)
+    subscriber = subscriber_client(addresses.redis, timeout)
+    stack.push_async_callback(subscriber.aclose)
+    try:
+        mysql = MySQL(addresses.mysql, timeout=timeout, threads=options.mysql_threads, waiting=options.mysql_waiting)
+    except ValueError as error:
+        raise UnusableAddressError("mysql", str(error)) from None
+    stack.push_async_callback(mysql.close)
+    passwords = Passwords(options.password_threads, options.password_waiting)
+    stack.push_async_callback(passwords.close)
+    users = MySQLUsers(mysql, cache_size=options.lookup_cache, cache_ttl=options.lookup_ttl)
+    return Stores(
+        messages=messages,
+        counters=RedisCounters(redis, prefix),
+        router=RedisRouter(redis, subscriber, prefix),
+        tickets=RedisTickets(redis, prefix, lifetime=options.ticket_lifetime, clock=clock),
+        attempts=RedisAttempts(redis.connection_pool, prefix, options.attempts),
+        mysql=mysql,
+        users=users,
+        accounts=MySQLAccounts(mysql, users, passwords, clock=clock),
+        sessions=MySQLSessions(
+            mysql, users, clock=clock, cache_size=options.lookup_cache, cache_ttl=options.lookup_ttl
+        ),
+    )

@@ -1,0 +1,184 @@
+"""Who is let in before it is known who asks: addresses, proxies, names, origins."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+
+from handlers.entrance import Entrance, networks_in, subject_of
+from server import Server
+from tests.clients import RawSocket, socket_path
+from tests.conftest import Ask
+
+Pair = tuple[int, int]
+NOBODY: Any = None
+PROXIES = networks_in("10.0.0.0/8, 192.0.2.1,fd00::/8")
+
+
+def request(peer: str, *headers: tuple[str, str]) -> HTTPServerRequest:
+    made = HTTPServerRequest(
+        start_line=RequestStartLine("GET", "/", "HTTP/1.1"), headers=HTTPHeaders({"Host": "chat.example"})
+    )
+    for name, value in headers:
+        made.headers.add(name, value)
+    made.remote_ip = peer
+    made.protocol = "http"
+    return made
+
+
+ADDRESSES = {
+    "nobody forwarded": ("203.0.113.9", [], "203.0.113.9"),
+    "a stranger's word": ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),
+    "a proxy's word": ("10.1.1.1", ["198.51.100.1"], "198.51.100.1"),
+    "a single proxy's": ("192.0.2.1", ["198.51.100.1"], "198.51.100.1"),
+    "what the client told the proxy": ("10.1.1.1", ["1.2.3.4, 198.51.100.1"], "198.51.100.1"),
+    "two proxies": ("10.1.1.1", ["1.2.3.4, 198.51.100.1, 10.2.2.2"], "198.51.100.1"),
+    "two headers": ("10.1.1.1", ["1.2.3.4", "198.51.100.1"], "198.51.100.1"),
+    "proxies all the way": ("10.1.1.1", ["10.3.3.3, 10.2.2.2"], "10.3.3.3"),
+    "nonsense": ("10.1.1.1", ["1.2.3.4, <script>"], "10.1.1.1"),
+    "nonsense behind a proxy": ("10.1.1.1", ["unknown, 10.2.2.2"], "10.2.2.2"),
+    "empty": ("10.1.1.1", [""], "10.1.1.1"),
+    "IPv6": ("fd00::1", ["2001:db8::1"], "2001:db8::1"),
+    "IPv4 in IPv6": ("::ffff:10.1.1.1", ["::ffff:198.51.100.1"], "198.51.100.1"),
+    "no address": ("0.0.0.0", ["198.51.100.1"], "0.0.0.0"),  # noqa: S104  # what Tornado calls a unix socket
+}
+
+
+@pytest.mark.parametrize(("peer", "forwarded", "expected"), ADDRESSES.values(), ids=ADDRESSES)
+def test_the_address_of_who_asks(peer: str, forwarded: list[str], expected: str) -> None:
+    """A trusted proxy's word, and nobody else's."""
+    entrance = Entrance(NOBODY, NOBODY, local=False, proxies=PROXIES)
+    asked = request(peer, *(("X-Forwarded-For", value) for value in forwarded), ("X-Real-Ip", "9.9.9.9"))
+    assert expected == entrance.address(asked)
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "expected"),
+    [("10.1.1.1", "https", True), ("10.1.1.1", "http", False), ("10.1.1.1", "ftp", False), ("1.1.1.1", "https", False)],
+)
+def test_the_scheme_of_who_asks(peer: str, said: str, expected: bool) -> None:
+    """The same holds for it."""
+    entrance = Entrance(NOBODY, NOBODY, local=False, proxies=PROXIES)
+    assert expected is entrance.secure(request(peer, ("X-Forwarded-Proto", said)))
+
+
+def test_what_counts_as_one_address() -> None:
+    """An IPv6 customer has a network to choose from."""
+    assert subject_of("2001:db8:1:2:3::4") == subject_of("2001:db8:1:2:ffff::1") == "2001:db8:1:2::/64"
+    assert subject_of("203.0.113.9") == "203.0.113.9"
+    assert networks_in("") == ()
+    assert networks_in("10.0.0.1") == (ip_network("10.0.0.1/32"),)
+    with pytest.raises(ValueError, match="host bits"):
+        networks_in("10.0.0.1/8")
+
+
+LOCAL = {
+    "as it comes": ({}, 200),
+    "by another name": ({"Host": "localhost:3000"}, 200),
+    "by IPv6": ({"Host": "[::1]:3000"}, 200),
+    "by another loopback address": ({"Host": "127.8.8.8"}, 200),
+    "from its own page": ({"Host": "localhost:3000", "Origin": "http://localhost:3000"}, 200),
+    "a rebound name": ({"Host": "evil.example"}, 403),
+    "a rebound name and its page": ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+    "the same with browsers' word": (
+        {"Host": "evil.example:3000", "Origin": "http://evil.example:3000", "Sec-Fetch-Site": "same-origin"},
+        403,
+    ),
+    "a name that looks like it": ({"Host": "localhost.evil.example"}, 403),
+    "an address that looks like it": ({"Host": "127.0.0.1.evil.example"}, 403),
+    "a number for the address": ({"Host": "2130706433"}, 403),
+    "the unspecified address": ({"Host": "0.0.0.0"}, 403),  # noqa: S104
+    "a host that is none": ({"Host": "[::1"}, 403),
+    "a user before the host": ({"Host": "localhost@evil.example"}, 400),
+    "another origin": ({"Origin": "http://evil.example"}, 403),
+    "another port's page": ({"Host": "localhost:3000", "Origin": "http://localhost:8080"}, 403),
+    "another scheme's page": ({"Host": "localhost", "Origin": "https://localhost"}, 403),
+    "a page without an origin": ({"Origin": "null"}, 403),
+    "forwarded": ({"X-Forwarded-For": "127.0.0.1"}, 403),
+    "forwarded for nobody": ({"X-Forwarded-For": ""}, 403),
+    "forwarded as RFC 7239 has it": ({"Forwarded": "for=127.0.0.1"}, 403),
+    "forwarded protocol": ({"X-Forwarded-Proto": "http"}, 403),
+    "forwarded host": ({"X-Forwarded-Host": "localhost"}, 403),
+    "real address": ({"X-Real-IP": "127.0.0.1"}, 403),
+    "through a proxy": ({"Via": "1.1 proxy"}, 403),
+}
+
+
+@pytest.mark.parametrize(("headers", "status"), LOCAL.values(), ids=LOCAL)
+async def test_this_machine_alone(headers: dict[str, str], status: int, http_server: Server, pair: Pair) -> None:
+    """Neither flag given: `uid` is believed from this machine, over HTTP and on sockets, and from nobody else."""
+    for path, upgrade, good in ((f"/user/me?uid={pair[0]}", False, 200), (socket_path(*pair), True, 101)):
+        raw = await RawSocket.open(http_server.port)
+        got, body = await raw.request(path, upgrade=upgrade, headers=headers)
+        assert got == (good if status == 200 else status), body
+        assert status != 403 or b"see --auth" in body or b"cross-origin" in body
+        raw.abort()
+
+
+async def test_what_tells_nothing_is_open(http_server: Server) -> None:
+    """Health is for whoever watches the server; the rest says 403."""
+    for path, status in (("/ping", 200), ("/healthz", 200), ("/readyz", 200), ("/", 403), ("/openapi.yaml", 403)):
+        raw = await RawSocket.open(http_server.port)
+        got, _ = await raw.request(path, headers={"Host": "health.example", "X-Forwarded-For": "1.1.1.1"})
+        assert (path, got) == (path, status)
+        raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--auth=open"]])
+async def test_open_from_everywhere(http_server: Server, pair: Pair) -> None:
+    """Said so, `uid` is believed whatever the way; but not from another site's page."""
+    raw = await RawSocket.open(http_server.port)
+    headers = {"Host": "chat.example", "X-Forwarded-For": "1.1.1.1"}
+    assert (await raw.request(f"/user/me?uid={pair[0]}", headers=headers))[0] == 200
+    raw.abort()
+    raw = await RawSocket.open(http_server.port)
+    headers |= {"Origin": "https://evil.example"}
+    assert (await raw.request(socket_path(*pair), upgrade=True, headers=headers))[0] == 403
+    raw.abort()
+
+
+ORIGINS = "--trusted-origins=https://app.example, http://localhost:5173"
+
+
+@pytest.mark.parametrize("flags", [[ORIGINS], [ORIGINS, "--auth=open"]])
+async def test_a_listed_origin(http_server: Server, ask: Ask, pair: Pair) -> None:
+    """May ask, open sockets, and read the answers (CORS); others may not."""
+    mine = {"Origin": "https://app.example", "Sec_Fetch_Site": "cross-site"}
+    answer = await ask("GET", f"/user/me?uid={pair[0]}", **mine)
+    assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, "https://app.example")
+    assert answer.headers["Vary"] == "Origin"
+    before = await ask("OPTIONS", "/user/me", Access_Control_Request_Method="PATCH", **mine)
+    assert (before.status, "PATCH" in before.headers["Access-Control-Allow-Methods"]) == (204, True)
+    assert (await ask("POST", f"/ws/ticket?uid={pair[0]}", body={}, **mine)).status == 200
+    others = {"Origin": "https://evil.example", "Sec_Fetch_Site": "cross-site"}
+    assert (await ask("OPTIONS", "/user/me", **others)).status == 403
+    refused = await ask("POST", f"/ws/ticket?uid={pair[0]}", body={}, **others)
+    assert (refused.status, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
+    raw = await RawSocket.open(http_server.port)
+    headers = {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"}
+    assert (await raw.request(socket_path(*pair), upgrade=True, headers=headers))[0] == 101
+    raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
+async def test_behind_a_trusted_proxy(ask: Ask, http_server: Server) -> None:
+    """Its word for TLS makes cookies secure; and each client behind it is an address of its own."""
+    body = {"user_name": "nobody", "password": "x"}
+    answer = await ask("POST", "/user/login", body=body, X_Forwarded_Proto="https", X_Forwarded_For="9.9.9.9")
+    assert (answer.status, "max-age" in answer.headers["Strict-Transport-Security"]) == (401, True)
+    assert "Strict-Transport-Security" not in (await ask("GET", "/ping")).headers
+
+
+async def test_what_every_answer_says_to_browsers(ask: Ask) -> None:
+    """A strict content policy, no sniffing, no frames, no caches, no name of the server."""
+    for path in ("/", "/user/me", "/nowhere", "/ping"):
+        headers = (await ask("GET", path)).headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert "Server" not in headers
+        assert "Etag" not in headers

@@ -1,0 +1,79 @@
+"""How many sockets, how many requests: each user and each address has a share."""
+
+from __future__ import annotations
+
+import pytest
+from tornado.httpclient import HTTPClientError
+
+from handlers.socket import ChatSocket
+from server import Server
+from tests.clients import socket_path, until, websocket
+from tests.conftest import Ask, Connect, Connect2
+
+Pair = tuple[int, int]
+
+
+@pytest.mark.parametrize("flags", [["--max-user-connections=2"]])
+async def test_sockets_of_a_user(http_server: Server, connect: Connect, connect2: Connect2, pair: Pair) -> None:
+    """The next one is 429; others still come in, and a place that is given back is had again."""
+    first = await connect(*pair)
+    await connect2(pair[0])
+    with pytest.raises(HTTPClientError, match="429"):
+        await websocket(http_server.port, socket_path(*pair))
+    await connect(*pair[::-1])
+    assert ChatSocket.count() == 3
+    first.close()
+    await until(lambda: ChatSocket.count() == 2)
+    await connect(*pair)
+
+
+@pytest.mark.parametrize("flags", [["--max-address-connections=2", "--auth=open", "--trusted-proxies=127.0.0.1"]])
+async def test_sockets_from_an_address(http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Whoever's they are; behind a trusted proxy each client is an address of its own."""
+    for address in ("9.9.9.9", "8.8.8.8", "2001:db8::1"):
+        headers = {"X-Forwarded-For": address}
+        await connect(*pair, headers=headers)
+        await connect(*pair[::-1], headers=headers)
+        with pytest.raises(HTTPClientError, match="429"):
+            await websocket(http_server.port, socket_path(*pair), headers)
+    with pytest.raises(HTTPClientError, match="429"):  # of the same IPv6 customer
+        await websocket(http_server.port, socket_path(*pair), {"X-Forwarded-For": "2001:db8::2"})
+
+
+RATE = ["--request-rate=1", "--request-burst=5"]
+
+
+@pytest.mark.parametrize("flags", [RATE])
+async def test_requests_on_a_socket(connect2: Connect2, connect: Connect, pair: Pair) -> None:
+    """Five at once, opening sockets among them, then 429 with the time to wait; nothing of those is stored; the socket
+    stays. The share is for all sockets of a user, and for nobody else's."""
+    one, other = await connect2(*pair), await connect(*pair)
+    answers = [await one.ask(1, content=f"message {n}") for n in range(3)]
+    refused = await one.ask(1, content="too fast")
+    assert {answer["code"] for answer in answers} == {50005}
+    assert refused["code"] == 429
+    assert 0 < refused["retry_after"] <= 1
+    await other.send(1, "too fast as well")
+    await other.receive(429, "请求过于频繁")
+    two = await connect2(*pair[::-1])
+    page = (await two.ask(2))["messages"]
+    assert "too fast" not in {message["content"] for message in page}
+
+
+@pytest.mark.parametrize("flags", [RATE])
+async def test_requests_over_http(ask: Ask, pair: Pair) -> None:
+    """Share the bucket; the answer says when to come again."""
+    answers = [await ask("GET", f"/conversations?uid={pair[0]}") for _ in range(6)]
+    assert [answer.status for answer in answers] == [200] * 5 + [429]
+    assert answers[-1].headers["Retry-After"] == "1"
+    assert (await ask("GET", f"/conversations?uid={pair[1]}")).status == 200
+
+
+@pytest.mark.parametrize("flags", [RATE])
+async def test_order_is_kept(connect: Connect, pair: Pair) -> None:
+    """In dialect 1 the refusals leave in the order of the requests too."""
+    one = await connect(*pair)
+    for number in range(8):
+        await one.send(2 if number % 2 else 1, "x")
+    codes = [await one.read() for _ in range(8)]
+    assert ['"code":429' in (code or "") for code in codes][-3:] == [True] * 3

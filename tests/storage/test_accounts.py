@@ -1,0 +1,170 @@
+"""Accounts in MySQL: signing up, passwords, leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+
+import bcrypt
+import pymysql
+import pytest
+from tornado.ioloop import IOLoop
+
+from models.account_ports import Found
+from models.errors import EngineUnavailable, NameTaken
+from models.records import User
+from storage.accounts import MySQLAccounts
+from storage.mysql import MySQL
+from storage.passwords import Passwords
+from storage.users import MySQLUsers
+from tests.conftest import Clock
+from tests.storage.conftest import NOBODY, MakeMySQL, SetUser
+
+
+@pytest.fixture
+def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
+    """Cheap hashes."""
+    store = Passwords(1, 16, cost=4)
+    yield store
+    io_loop.run_sync(store.close)
+
+
+@pytest.fixture
+def accounts(mysql: MySQL, users: MySQLUsers, passwords: Passwords, clock: Clock) -> MySQLAccounts:
+    """The accounts."""
+    return MySQLAccounts(mysql, users, passwords, clock=clock)
+
+
+@pytest.fixture
+def account(io_loop: IOLoop, accounts: MySQLAccounts, name: str) -> User:
+    """Somebody who has signed up, with the password "password"."""
+    return io_loop.run_sync(lambda: accounts.register(name, "nick", b"password"))
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that nobody has."""
+    return f"Name-{secrets.token_hex(4)}"
+
+
+def row_of(database: pymysql.Connection, user: int, columns: str) -> tuple[object, ...]:
+    with database.cursor() as cursor:
+        cursor.execute(f"SELECT {columns} FROM `user` WHERE id = %s", (user,))
+        return cursor.fetchone()
+
+
+async def test_registration(accounts: MySQLAccounts, database: pymysql.Connection, name: str) -> None:
+    """A bcrypt digest, an active row, and the user as it stands there."""
+    user = await accounts.register(name, "昵称", "pässword1".encode())
+    digest, status, nick_name = row_of(database, user.id, "password_digest, status, nick_name")
+    assert bcrypt.checkpw("pässword1".encode(), digest.encode())
+    assert (status, nick_name, user.user_name) == ("active", "昵称", name)
+    assert user.created_at > 0
+    assert user.token_version
+
+
+async def test_two_registrations_of_one_name(accounts: MySQLAccounts, name: str) -> None:
+    """At the same moment: one wins. In other letter case it is the same name."""
+    outcomes = await asyncio.gather(
+        *(accounts.register(each, "nick", b"password") for each in (name, name, name.upper())),
+        return_exceptions=True,
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NameTaken", "NameTaken", "User"]
+
+
+async def test_a_name_that_is_taken_costs_no_hash(
+    accounts: MySQLAccounts, account: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before one is made."""
+    monkeypatch.setattr(bcrypt, "hashpw", None)
+    with pytest.raises(NameTaken):
+        await accounts.register(account.user_name, "nick", b"password")
+
+
+async def test_names_are_data(accounts: MySQLAccounts, users: MySQLUsers) -> None:
+    """What looks like SQL is a name."""
+    user = await accounts.register("'; DROP--", "$ne", b"password")
+    assert (await users.active(user.id))[user.id].user_name == "'; DROP--"
+    assert (await accounts.find("'; DROP--")).user == user.id
+
+
+async def test_an_account_is_found_by_its_name(accounts: MySQLAccounts, account: User) -> None:
+    """In any letter case, with the digest that its password matches."""
+    found = await accounts.find(account.user_name.swapcase())
+    assert found == Found(account.id, await accounts.digest_of(account.id))
+    assert await accounts.matches(b"password", found.digest)
+    assert not await accounts.matches(b"Password", found.digest)
+
+
+@pytest.mark.parametrize("assignment", ["deleted_at = NOW()", "status = 'banned'", "status = NULL"])
+async def test_inactive_is_nobody(accounts: MySQLAccounts, account: User, set_user: SetUser, assignment: str) -> None:
+    """Neither is somebody who never was."""
+    set_user(account.id, assignment)
+    assert await accounts.digest_of(account.id) == ""
+    assert await accounts.find(account.user_name) is None
+    assert await accounts.find("nobody at all") is None
+
+
+async def test_no_password(accounts: MySQLAccounts, account: User, set_user: SetUser) -> None:
+    """A row without a digest has none that matches, and so has no row."""
+    set_user(account.id, "password_digest = NULL")
+    assert (await accounts.find(account.user_name)).digest == ""
+    assert await accounts.digest_of(account.id) == await accounts.digest_of(4_000_000_000) == ""
+    assert not await accounts.matches(b"", "")
+    assert not await accounts.matches(b"password", None)
+
+
+async def test_a_new_password(accounts: MySQLAccounts, account: User, users: MySQLUsers) -> None:
+    """Is the only one that is good, and ends the tokens at once."""
+    before = (await users.active(account.id))[account.id]
+    await accounts.set_password(account.id, b"new password")
+    digest = await accounts.digest_of(account.id)
+    assert await accounts.matches(b"new password", digest)
+    assert not await accounts.matches(b"password", digest)
+    after = (await users.active(account.id))[account.id]
+    assert before.token_version != after.token_version
+    assert before.tokens_since < after.tokens_since
+
+
+async def test_the_same_password_again(accounts: MySQLAccounts, account: User, users: MySQLUsers) -> None:
+    """Ends the tokens all the same."""
+    await accounts.set_password(account.id, b"password")
+    assert (await users.active(account.id))[account.id].token_version != account.token_version
+
+
+async def test_leaving(
+    accounts: MySQLAccounts, account: User, users: MySQLUsers, set_user: SetUser, database: pymysql.Connection
+) -> None:
+    """Takes all that is said about a person with it, at once."""
+    set_user(account.id, "email = 'a@b', avatar = 'https://x', phone = '110'")
+    await users.active(account.id)
+    await accounts.erase(account.id)
+    assert not await users.active(account.id)
+    assert await accounts.find(account.user_name) is None
+    assert not await accounts.matches(b"password", await accounts.digest_of(account.id))
+    left = row_of(database, account.id, "password_digest, nick_name, email, avatar, phone, deleted_at IS NULL")
+    assert left == ("!", "", "", "", "", 0)
+
+
+async def test_a_name_stays_taken(accounts: MySQLAccounts, account: User) -> None:
+    """Nobody becomes who has left, nor gives them a password."""
+    await accounts.erase(account.id)
+    with pytest.raises(NameTaken):
+        await accounts.register(account.user_name, "nick", b"password")
+    await accounts.set_password(account.id, b"password")
+    assert not await accounts.matches(b"password", await accounts.digest_of(account.id))
+
+
+async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: Passwords, clock: Clock) -> None:
+    """An error for every call."""
+    accounts = MySQLAccounts(make_mysql(NOBODY.mysql), users, passwords, clock=clock)
+    for call in (
+        accounts.register("nobody", "nobody", b"password"),
+        accounts.find("nobody"),
+        accounts.digest_of(1),
+        accounts.set_password(1, b"password"),
+        accounts.erase(1),
+    ):
+        with pytest.raises(EngineUnavailable):
+            await call

@@ -1,0 +1,138 @@
+"""All stores together: opened, refused, closed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pymysql
+import pytest
+from redis.asyncio import Redis
+from tornado.ioloop import IOLoop
+
+from models.account_ports import Rule
+from models.errors import EngineUnavailable
+from models.records import Identity
+from storage.counters import UnsuitableRedisError
+from storage.engines import Addresses
+from storage.stores import EnginesAway, Options, UnusableAddressError, open_stores
+from tests.clients import until
+from tests.conftest import Clock
+from tests.storage.conftest import NOBODY
+
+
+@pytest.fixture
+def options(prefix: str, database: pymysql.Connection) -> Options:
+    """Bounds that are soon reached."""
+    return Options(
+        engine_timeout=0.5,
+        mongo_database="tandem",
+        insert_batch=10,
+        insert_flights=1,
+        max_blocks=3,
+        redis_prefix=prefix,
+        redis_connections=4,
+        mysql_threads=2,
+        mysql_waiting=10,
+        password_threads=1,
+        password_waiting=2,
+        lookup_cache=10,
+        lookup_ttl=1,
+        ticket_lifetime=30,
+        attempts=dict.fromkeys(Rule, 3),
+    )
+
+
+@pytest.fixture
+def stack(io_loop: IOLoop) -> Iterator[AsyncExitStack]:
+    """What the stores are closed by; once more after the test, which does nothing if that was done."""
+    stack = AsyncExitStack()
+    yield stack
+    io_loop.run_sync(stack.aclose)
+
+
+def own_threads() -> list[str]:
+    """The threads of MySQL and of passwords that are there."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith(("mysql", "password"))]
+
+
+async def test_all_are_ready(
+    addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, pair: tuple[int, int]
+) -> None:
+    """Each works on its engine."""
+    stores = await open_stores(addresses, options, stack, clock, article_users=False)
+    for ping in (stores.messages.ping, stores.counters.ping, stores.mysql.ping):
+        await ping()
+    assert await stores.messages.blocks.block(*pair) == 0
+    assert await stores.tickets.redeem(await stores.tickets.issue(Identity(pair[0]))) == Identity(pair[0])
+    await stores.attempts.take(Rule.ACCOUNT, "somebody")
+    assert set(pair) == set(await stores.users.active(*pair))
+    assert await stores.accounts.digest_of(pair[0]) == ""
+    assert not await stores.sessions.signed_out(bytes(16))
+
+
+async def test_what_was_opened_is_closed(
+    addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, redis: Redis
+) -> None:
+    """Connections and threads, all of them."""
+    before = len(await redis.client_list())
+    stores = await open_stores(addresses, options, stack, clock, article_users=False)
+    assert not await stores.accounts.matches(b"password", None)
+    assert len(own_threads()) > 1
+    assert len(await redis.client_list()) > before
+    await stack.aclose()
+    await until(lambda: not own_threads())
+    assert len(await redis.client_list()) == before
+    with pytest.raises(EngineUnavailable, match="after close"):
+        await stores.messages.ping()
+
+
+@pytest.mark.parametrize("away", [["mongo"], ["redis"], ["mysql"], ["mongo", "redis", "mysql"]])
+async def test_engines_away(
+    addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, away: list[str]
+) -> None:
+    """All of them are named, and what was opened is closed."""
+    partly = addresses._replace(**{engine: getattr(NOBODY, engine) for engine in away})
+    with pytest.raises(EnginesAway) as caught:
+        await open_stores(partly, options, stack, clock, article_users=False)
+    assert away == [engine for engine, _ in caught.value.away]
+    assert all(str(error) in str(caught.value) for _, error in caught.value.away)
+    await stack.aclose()
+    await until(lambda: not own_threads())
+
+
+@pytest.mark.parametrize(
+    ("engine", "url"),
+    [
+        ("mongo", "http://localhost"),
+        ("mongo", "mongodb://"),
+        ("mongo", "mongodb://localhost/?replicaSet"),
+        ("redis", "mysql://localhost"),
+        ("redis", "localhost"),
+        ("redis", "redis://localhost:port"),
+        ("mysql", "mysql://localhost"),
+        ("mysql", "mysql://localhost:port/tandem"),
+    ],
+)
+async def test_an_address_that_is_none(
+    addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, engine: str, url: str
+) -> None:
+    """Names its engine, and says what is wrong with it."""
+    with pytest.raises(UnusableAddressError) as caught:
+        await open_stores(addresses._replace(**{engine: url}), options, stack, clock, article_users=False)
+    assert caught.value.engine == engine
+    assert str(caught.value)
+
+
+async def test_an_engine_that_does_not_suit(
+    addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, redis: Redis
+) -> None:
+    """Is refused as the store says it."""
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(UnsuitableRedisError):
+            await open_stores(addresses, options, stack, clock, article_users=False)
+    finally:
+        await redis.config_set("maxmemory-policy", "noeviction")

@@ -1,0 +1,96 @@
+"""TLS by the server itself."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from server import Server
+from tests.certificates import certificate
+from tests.clients import PATIENCE
+from tests.conftest import StartServer
+from tests.processes import external
+
+Pair = tuple[int, int]
+Fetch = Callable[..., Awaitable[tuple[bytes, str]]]
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> tuple[Path, Path]:
+    return certificate(tmp_path, "first")
+
+
+@pytest.fixture
+def flags(pem: tuple[Path, Path]) -> list[str]:
+    return [f"--certfile={pem[0]}", f"--keyfile={pem[1]}", "--handshake-timeout=0.5"]
+
+
+async def fetch(port: int, request: str, **versions: Any) -> tuple[bytes, str]:
+    """The answer, and the name in the server's certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for name, version in versions.items():
+        setattr(context, name, version)
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.write(f"GET {request} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    return answer, str(x509.load_der_x509_certificate(der).subject.rfc4514_string())
+
+
+async def test_over_tls(http_server: Server) -> None:
+    """The URL says so; browsers are told to stay with it; plain HTTP gets nothing."""
+    assert http_server.url.startswith("https://")
+    answer, name = await fetch(http_server.port, "/ping")
+    assert (answer.endswith(b'"SUCCESS"'), name) == (True, "CN=first")
+    assert b"Strict-Transport-Security: max-age=31536000" in answer
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port)
+    writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await reader.readexactly(1)
+    writer.close()
+
+
+async def test_old_versions(http_server: Server) -> None:
+    """TLS 1.2 is the oldest."""
+    with pytest.raises((ssl.SSLError, ConnectionError)), pytest.warns(DeprecationWarning):
+        await fetch(
+            http_server.port, "/ping", minimum_version=ssl.TLSVersion.TLSv1, maximum_version=ssl.TLSVersion.TLSv1_1
+        )
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00"])
+async def test_a_handshake_that_never_finishes(said: bytes, http_server: Server) -> None:
+    """Is closed like any other."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port)
+    writer.write(said)
+    async with asyncio.timeout(PATIENCE):
+        assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_a_renewed_certificate(start_server: StartServer, addresses: Any, pem: Any, database: Any) -> None:
+    """SIGHUP: new connections get it; one that cannot be read changes nothing."""
+    server = start_server(*external(addresses), f"--certfile={pem[0]}", f"--keyfile={pem[1]}")
+    port = server.ready()
+    assert (await fetch(port, "/ping"))[1] == "CN=first"
+    certificate(pem[0].parent, "second")
+    server.signal(signal.SIGHUP)
+    async with asyncio.timeout(PATIENCE):
+        while (await fetch(port, "/ping"))[1] != "CN=second":
+            pass
+    pem[0].write_text("broken")
+    server.signal(signal.SIGHUP)
+    assert (await fetch(port, "/ping"))[1] == "CN=second"
+    assert server.end() == 0
