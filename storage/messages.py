@@ -141,20 +141,20 @@ class MongoMessages:
                     .to_list(3)
                 )
                 record = await self._conversations.find_one({"_id": conversation}) or {}
-                reserved = record.get("reserved", 0)
-                seq, time = (newest[0]["_id"]["s"], newest[0]["startTime"]) if newest else (0, 0)
+                reserved = int(record.get("reserved", 0))
+                seq, time = (int(newest[0]["_id"]["s"]), int(newest[0]["startTime"])) if newest else (0, 0)
                 if not reserved or time + RETENTION + GONE_AFTER > now:
                     break
                 # Gone, or never written. Whoever finds that first decides where the conversation goes on; the
                 # others, and this process at its next try, find `base` and meet at the same place. A base is
                 # good for as long as a message that was stored above it would still be there.
                 if seq <= record["base"] and record["based"] + RETENTION + GONE_AFTER > now:
-                    return Head(record["base"], now, reserved, (), record.get("mutual", False))
+                    return Head(int(record["base"]), now, reserved, (), record.get("mutual", False))
                 await self._conversations.update_one(
                     {"_id": conversation, "reserved": reserved},
                     {"$set": {"base": reserved, "based": now}, "$inc": {"reserved": RESERVE}},
                 )
-        senders = tuple((m["sender"], m["startTime"]) for m in newest)
+        senders = tuple((int(m["sender"]), int(m["startTime"])) for m in newest)
         return Head(seq, time, reserved, senders, record.get("mutual", False))
 
     async def reserve(self, conversation: str, seq: int) -> int:
@@ -207,7 +207,7 @@ class MongoMessages:
             found = (
                 await self._messages.find(places(conversation), {"_id": 1}).sort("_id", DESCENDING).limit(1).to_list(1)
             )
-        return found[0]["_id"]["s"] if found else 0
+        return int(found[0]["_id"]["s"]) if found else 0
 
     async def last_before(self, conversation: str, time: int) -> int:
         """The last `seq` whose message is older than `time` (milliseconds), by bisection; 0 if none is."""

@@ -73,8 +73,8 @@ class Positions:
     def _merged(self, record: Document, conversation: str, user: int) -> Marks:
         """The positions that a document holds, and what waits to be written."""
         pending = self._pending.get((conversation, user), 0)
-        read = max(record.get("read", {}).get(str(user), 0), pending)
-        return Marks(max(record.get("received", {}).get(str(user), 0), read), read)
+        read = max(int(record.get("read", {}).get(str(user), 0)), pending)
+        return Marks(max(int(record.get("received", {}).get(str(user), 0)), read), read)
 
     async def _mark_batch(self, batch: Sequence[Mark]) -> list[tuple[Marks, bool] | Exception]:
         outcomes: list[tuple[Marks, bool] | Exception] = []

@@ -17,7 +17,7 @@ from models.records import Message, conversation_of
 from server import Server
 from storage.messages import MongoMessages
 from tests.clients import Client2, RawSocket, socket_path, until
-from tests.conftest import Clock, Connect, Connect2
+from tests.conftest import Ask, Clock, Connect, Connect2
 
 Pair = tuple[int, int]
 
@@ -498,3 +498,31 @@ async def test_slow_sockets_go_without_typing(connect2: Connect2, pair: Pair, mo
     await one.say("hi", 50004)
     await two.receive(50001)
     assert await two.silent()
+
+
+async def test_numbers_from_the_store(connect: Connect, connect2: Connect2, ask: Ask, pair: Pair) -> None:
+    """Can be written again, also where nobody knew the conversation any more."""
+    writer = await connect(*pair)
+    await writer.say("hi", 50005)
+    writer.close()
+    await until(lambda: ChatSocket.count() == 0)
+    one, two = await connect2(*pair), await connect(*pair[::-1])
+    await two.send(3)
+    await two.receive(50002, "hi")
+    await one.receive(50007, read=1)
+    two.close()
+    later = await connect2(*pair[::-1])
+    assert (await later.ask(4, received=0))["read"] == 1
+    assert (await ask("GET", f"/conversations?uid={pair[0]}")).data[0]["read"] == 1
+
+
+async def test_a_clock_that_was_set_back(connect2: Connect2, pair: Pair, clock: Clock) -> None:
+    """Below the time of the last message: the next one has that time."""
+    clock.offset = 100
+    one = await connect2(*pair)
+    first = await one.say("one", 50005)
+    one.close()
+    await until(lambda: ChatSocket.count() == 0)
+    clock.offset = 0
+    one = await connect2(*pair)
+    assert (await one.say("two", 50005))["time"] == first["time"]
