@@ -107,14 +107,7 @@ def main(argv: Sequence[str]) -> int:
     except SettingsError as error:
         print(redact(f"server.py: {error}"), file=sys.stderr)
         return 2
-    except (
-        StartError,
-        EngineStartError,
-        SchemaError,
-        UnsuitableMongoError,
-        UnsuitableRedisError,
-        KeyFileError,
-    ) as error:
+    except CANNOT_START as error:
         print(redact(f"server.py: cannot start: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:

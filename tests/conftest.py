@@ -29,7 +29,7 @@ from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
 from tests.clients import PATIENCE, Answer, Client, Client2, until
-from tests.database import mysql_connection
+from tests.database import make_users, mysql_connection
 from tests.processes import TOKEN_SECRET, ServerProcess, private_engines
 
 
@@ -86,18 +86,7 @@ def database(addresses: Addresses) -> Iterator[pymysql.Connection]:
 def people(database: pymysql.Connection) -> Callable[[int], list[int]]:
     """Makes users and returns their ids."""
 
-    def make(count: int) -> list[int]:
-        ids = []
-        with database.cursor() as cursor:
-            for _ in range(count):
-                cursor.execute(
-                    "INSERT INTO `user` (created_at, updated_at, user_name, status) "
-                    "VALUES (NOW(), NOW(), UUID(), 'active')"
-                )
-                ids.append(cursor.lastrowid)
-        return ids
-
-    return make
+    return lambda count: make_users(database, count)
 
 
 @pytest.fixture

@@ -11,3 +11,15 @@ def mysql_connection(url: str, database: str | None = "tandem") -> pymysql.Conne
     """A connection to a private mariadbd."""
     path = unquote(parse_qs(urlsplit(url).query)["unix_socket"][0])
     return pymysql.connect(user="root", unix_socket=path, database=database, autocommit=True, charset="utf8mb4")
+
+
+def make_users(connection: pymysql.Connection, count: int) -> list[int]:
+    """New active users without passwords; their ids."""
+    ids = []
+    with connection.cursor() as cursor:
+        for _ in range(count):
+            cursor.execute(
+                "INSERT INTO `user` (created_at, updated_at, user_name, status) VALUES (NOW(), NOW(), UUID(), 'active')"
+            )
+            ids.append(int(cursor.lastrowid))
+    return ids

@@ -21,7 +21,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from models.tasks import end
 from storage.engines import PrivateEngines
 from storage.schema import migrate
-from tests.database import mysql_connection
+from tests.database import make_users, mysql_connection
 from tests.processes import ROOT, external, port_in
 
 __all__ = ["Cluster"]
@@ -121,15 +121,8 @@ class Cluster:
 
     def people(self, count: int) -> list[int]:
         """Makes users; their ids."""
-        ids = []
-        with mysql_connection(self._engines.addresses.mysql) as connection, connection.cursor() as cursor:
-            for _ in range(count):
-                cursor.execute(
-                    "INSERT INTO `user` (created_at, updated_at, user_name, status) "
-                    "VALUES (NOW(), NOW(), UUID(), 'active')"
-                )
-                ids.append(int(cursor.lastrowid))
-        return ids
+        with mysql_connection(self._engines.addresses.mysql) as connection:
+            return make_users(connection, count)
 
     def port(self) -> int:
         """The port of one of the servers."""

@@ -1,0 +1,130 @@
+"""All the fuzzing connections of a run: how many frames are left, what was written, and what came back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import count
+from random import Random
+
+from models.tasks import end
+from tests.fuzz.attacker import Attacker
+from tests.fuzz.mutator import Batch, Door, Mutator
+from tests.fuzz.watch import PATIENCE, Findings
+
+__all__ = ["Arena"]
+
+IN_VAIN = 20  # connections in a row that end before anything was written on them, after which nothing more is tried
+
+
+class Arena:
+    """All the connections of a run: how many frames are left, what was written and what came back."""
+
+    def __init__(
+        self,
+        port: int,
+        doors: Sequence[Door],
+        names: Sequence[int],
+        findings: Findings,
+        marker: str,
+        seed: object,
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.findings = findings
+        self.marker = marker.encode()
+        self.kinds: Counter[str] = Counter()
+        self.answers: Counter[int] = Counter()
+        self.closes: Counter[int | str] = Counter()
+        self.opened = 0
+        self.answered = 0  # good requests with an id
+        self._port = port
+        self._doors = doors
+        self._names = names
+        self._seed = seed
+        self._patience = patience
+        self._numbers = count()
+        self._left = 0
+        self._in_vain = 0
+        self._inside: set[Attacker] = set()
+        self._coming: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+
+    @property
+    def frames(self) -> int:
+        """How many were written."""
+        return self.kinds.total()
+
+    async def run(self, frames: int, connections: int) -> None:
+        """Writes so many frames on so many connections; returns when all are closed."""
+        self._left = frames
+        self._empty.clear()
+        for _ in range(connections):
+            self._let_in()
+        watchman = asyncio.create_task(self._watch())
+        try:
+            await self._empty.wait()
+        finally:
+            self._left = 0
+            await end(watchman)
+            for attacker in tuple(self._inside):
+                attacker.abort()
+
+    def take(self, mutator: Mutator) -> Batch | None:
+        """The next batch for a connection, None when enough was written."""
+        if self._left <= 0:
+            return None
+        batch = mutator.batch(self._left)
+        self._left -= batch.frames
+        self.kinds += batch.kinds
+        return batch
+
+    def entered(self, attacker: Attacker) -> None:
+        """A connection is there."""
+        self.opened += 1
+        self._inside.add(attacker)
+
+    def left(self, attacker: Attacker) -> None:
+        """A connection is gone; another comes, if there is something left to write."""
+        self._inside.discard(attacker)
+        self._in_vain = 0 if attacker.wrote else self._in_vain + 1
+        if self._in_vain > IN_VAIN and self._left > 0:
+            self.findings.report("a server on which nothing can be written")
+            self._left = 0
+        if self._left > 0:
+            self._let_in()
+        self._look_around()
+
+    def _let_in(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._come())
+        self._coming.add(task)
+        task.add_done_callback(self._came)
+
+    async def _come(self) -> None:
+        number = next(self._numbers)
+        chance = Random(f"{self._seed} {number}")
+        door = self._doors[number % len(self._doors)]
+        attacker = Attacker(self, door, Mutator(chance, door, self._names), chance)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: attacker, "127.0.0.1", self._port)
+        except OSError as error:
+            self.findings.report("no connection", repr(error))
+            self._left = 0  # whatever is left would fare the same
+
+    def _came(self, task: asyncio.Task[None]) -> None:
+        self._coming.discard(task)
+        self._look_around()
+
+    def _look_around(self) -> None:
+        if not self._inside and not self._coming:
+            self._empty.set()
+
+    async def _watch(self) -> None:
+        """Ends connections on which nothing that is awaited comes."""
+        while True:
+            await asyncio.sleep(self._patience / 10)
+            for attacker in tuple(self._inside):
+                if time.monotonic() - attacker.since > self._patience:
+                    attacker.give_up()

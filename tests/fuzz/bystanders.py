@@ -1,0 +1,126 @@
+"""Two pairs who chat about a secret while others attack: one in dialect 1, one in dialect 2 with an inbox socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from typing import Any
+
+from tornado.websocket import WebSocketClosedError
+
+from models.tasks import end
+from tests.clients import Client, Client2
+from tests.fuzz.watch import Findings
+
+__all__ = ["Bystanders"]
+
+HISTORY_EVERY = 20  # rounds between two requests for history
+PAUSE = 0.01  # seconds between two rounds, so that the attackers get their share of the server
+TROUBLE = (AssertionError, TimeoutError, WebSocketClosedError, OSError, KeyError, ValueError, TypeError)
+
+
+class Bystanders:
+    """To be used as an asynchronous context; `users` are four, the first two one pair."""
+
+    sockets = 4  # that they hold
+
+    def __init__(self, port: int, users: Sequence[int], marker: str, findings: Findings) -> None:
+        self._port = port
+        self._users = users
+        self._marker = marker
+        self._findings = findings
+        self._clients: list[Client | Client2] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ending = False
+        self.rounds = [0, 0]  # of each pair; in a round each says something, which the other receives
+
+    async def __aenter__(self) -> Bystanders:
+        """Opens their sockets and lets them talk."""
+        a, b, c, d = self._users
+        one, two = await Client.open(self._port, a, b), await Client.open(self._port, b, a)
+        self._clients += [one, two]
+        for client in (one, two):
+            await client.receive(50002)
+        three, four = await Client2.open(self._port, c, d), await Client2.open(self._port, d)
+        self._clients += [three, four]
+        rounds = (lambda number: self._round1(one, two, number), lambda number: self._round2(three, four, number))
+        self._tasks = [asyncio.create_task(self._talk(pair, each)) for pair, each in enumerate(rounds)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Lets them finish their round, and closes their sockets."""
+        self._ending = True
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await end(*self._tasks)
+        for client in self._clients:
+            client.close()
+
+    async def ended(self) -> None:
+        """Waits until none of them can chat any more."""
+        await asyncio.wait(self._tasks)
+
+    async def _talk(self, pair: int, talk: Callable[[int], Awaitable[None]]) -> None:
+        for number in count():
+            if self._ending:
+                break
+            try:
+                await talk(number)
+            except TROUBLE as error:
+                self._findings.report("bystanders who cannot chat any more", f"pair {pair}, round {number}: {error!r}")
+                break
+            self.rounds[pair] += 1
+            await asyncio.sleep(PAUSE)
+
+    def _secret(self, number: int, sender: int) -> str:
+        return f"{self._marker} {number} of {sender}"
+
+    async def _round1(self, one: Client, two: Client, number: int) -> None:
+        """Dialect 1: each message is acknowledged as delivered, and is the next that the other gets."""
+        for sender, recipient, name in ((one, two, 1), (two, one, 2)):
+            text = self._secret(number, name)
+            code = await sender.say(text)
+            assert code == 50004 or (number == 0 and code == 50005), f"{text} was answered with {code}"
+            await recipient.receive(50001, text)
+        if number % HISTORY_EVERY == HISTORY_EVERY - 1:
+            await one.send(2)
+            for back in range(4, -1, -1):
+                await one.receive(50002, self._secret(number - back, 1), "me")
+                await one.receive(50002, self._secret(number - back, 2), "you")
+
+    async def _round2(self, three: Client2, four: Client2, number: int) -> None:
+        """Dialect 2: the same, each at the next place; and history has all that was said last, in order."""
+        c, d = self._users[2:]
+        places = 2 * number
+        for sender, recipient, name, to in ((three, four, c, None), (four, three, d, str(c))):
+            places += 1
+            text, fields = self._secret(number, name), {"to": to} if to else {}
+            answer = await self._asked(sender, 1, id=text, content=text, **fields)
+            assert (answer["code"], answer["seq"]) == (50004, places), f"{text} was answered with {answer}"
+            got = await self._received(recipient, str(name))
+            assert (got["content"], got["id"], got["seq"]) == (text, text, places), f"{text} came as {got}"
+        if number % HISTORY_EVERY == HISTORY_EVERY - 1:
+            await self._asked(three, 4, read=places)
+            answer = await self._asked(four, 2, limit=10, to=str(c))
+            expected = [self._secret(number - back, name) for back in range(4, -1, -1) for name in (c, d)]
+            assert [message["content"] for message in answer["messages"]] == expected, answer
+            answer = await self._asked(three, 6, after=places - 1)
+            assert [message["seq"] for message in answer["messages"]] == [places], answer
+
+    async def _asked(self, client: Client2, kind: int, **fields: Any) -> dict[str, Any]:
+        """The answer to a request; what comes before waits, unless others sent it."""
+        name = fields.pop("id", None) or f"{self._marker} asks {next(_numbers)}"
+        await client.connection.write_message(json.dumps({"type": kind, "id": name, **fields}))
+        return await client.answer(name)
+
+    async def _received(self, client: Client2, sender: str) -> dict[str, Any]:
+        """The next message of the other. Anybody may write to an inbox socket, and be seen to come and go there."""
+        while True:
+            frame = await client.read()
+            if frame["code"] == 50001 and frame["from"] == sender:
+                return frame
+
+
+_numbers = count()

@@ -1,0 +1,215 @@
+"""Frames by the million, nearly right and utterly wrong, against a server that two pairs of bystanders chat on.
+
+python -m tests.fuzz.frames --frames=2000000 [--seed=…]
+
+Notices whether the server dies, answers with 500, logs an error, closes with 1011, lets its bystanders down, tells
+their secret to others, lets a good request wait for ever, or keeps what it held for sockets that are closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import uvloop
+
+from storage.engines import Addresses
+from tests.database import make_users, mysql_connection
+from tests.fuzz.arena import Arena
+from tests.fuzz.bystanders import Bystanders
+from tests.fuzz.mutator import Door
+from tests.fuzz.watch import PATIENCE, Findings, Log, Resources, Watch
+from tests.processes import ServerProcess, external, private_engines
+
+__all__ = ["Outcome", "fuzz"]
+
+USERS = 24  # who attack
+CONNECTIONS = 100  # at once
+WARM_UP = 0.2  # of all frames: before the server's memory is measured for the first time
+GROWTH = 64 * 2**20  # bytes of memory that the server may have more at the end than after the warm-up
+POOLED = 48  # open files more than after the warm-up: its connections to engines, which come as they are needed
+TELL_EVERY = 10.0  # seconds between two lines of progress
+FLAGS = (
+    "--auth=open",
+    # Limits that would hide the parser from most of the frames.
+    "--request-rate=1000000",
+    "--request-burst=1000000",
+    "--max-user-connections=100000",
+    "--max-address-connections=100000",
+    # A busy machine is not what is looked for.
+    "--answer-timeout=14",
+    "--engine-timeout=10",
+    "--log-format=json",
+)
+
+
+@dataclass
+class Outcome:
+    """What a run did, and what it showed."""
+
+    seed: int
+    findings: Findings = field(default_factory=Findings)
+    kinds: Counter[str] = field(default_factory=Counter)
+    answers: Counter[int] = field(default_factory=Counter)
+    closes: Counter[int | str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    connections: int = 0
+    answered: int = 0  # good requests with ids
+    rounds: Sequence[int] = ()  # of the two pairs of bystanders
+    seconds: float = 0.0
+    before: Resources | None = None  # after the warm-up, without attackers
+    after: Resources | None = None
+    peak: int = 0  # bytes of memory
+    slowest: float = 0.0  # seconds until an answer to a health request
+
+    @property
+    def frames(self) -> int:
+        """How many were written."""
+        return self.kinds.total()
+
+    def table(self) -> str:
+        """One table, for people."""
+        rate = self.frames / self.seconds if self.seconds else 0.0
+        lines = [
+            f"seed {self.seed}, {self.frames} frames on {self.connections} connections in {self.seconds:.1f} s, "
+            f"{rate:.0f} frames/s",
+            f"  {self.answered} good requests answered by id; bystanders' rounds: {self.rounds}; "
+            f"slowest answer to a health request: {self.slowest:.2f} s",
+        ]
+        for title, held in (("after the warm-up", self.before), ("at the end", self.after)):
+            if held is not None:
+                lines.append(f"  {title:18} {held.rss / 2**20:8.1f} MiB, {held.files} files, {held.sockets} sockets")
+        lines.append(f"  {'at most':18} {self.peak / 2**20:8.1f} MiB")
+        parts: list[tuple[str, Mapping[Any, int]]] = [
+            *(("frames by kind", self.kinds), ("answers by code", self.answers), ("closes by close code", self.closes)),
+            *(("log lines by event", self.events), ("findings", self.findings.counted)),
+        ]
+        for title, counted in parts:
+            lines.append(f"  {title}")
+            lines += [f"    {key!s:46}{number:10}" for key, number in sorted(counted.items(), key=lambda e: -e[1])]
+        return "\n".join([*lines, *self.findings.examples])
+
+
+@contextmanager
+def _server(addresses: Addresses, findings: Findings, marker: str, outcome: Outcome):
+    """A server process of its own, whose log is read; told to end, it ends with status 0."""
+    server = ServerProcess(*external(addresses), *FLAGS)
+    try:
+        server.ready()
+        assert server.process.stderr
+        log = Log(server.process.stderr, findings, marker)
+        yield server
+        if server.process.poll() is None:
+            server.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                server.process.wait(PATIENCE)
+            if server.process.returncode != 0:
+                findings.report("the server did not end well", f"status {server.process.returncode}")
+                server.process.kill()
+        log.close()
+        outcome.events = log.events
+    finally:
+        server.kill()
+
+
+def _doors(users: Sequence[int], chance: Random) -> list[Door]:
+    """Ways in: pairs who write to each other in both dialects, inbox sockets, and some who write to anybody."""
+    doors = []
+    for number, user in enumerate(users):
+        friend, stranger = users[number ^ 1], chance.choice([other for other in users if other != user])
+        doors += [Door(user, friend, 1), Door(user, friend, 2), Door(user, None, 2), Door(user, None, 2)]
+        doors.append(Door(user, stranger, chance.choice((1, 2)), "en"))
+    chance.shuffle(doors)
+    return doors
+
+
+def _nothing(line: str) -> None:
+    """Tells nobody."""
+
+
+async def fuzz(
+    addresses: Addresses,
+    frames: int,
+    seed: int,
+    *,
+    connections: int = CONNECTIONS,
+    tell: Callable[[str], None] = _nothing,
+) -> Outcome:
+    """Starts a server on these engines, writes so many frames, and judges."""
+    chance = Random(seed)
+    marker = secrets.token_hex(12)  # not of the seed, from which all that is written follows
+    outcome = Outcome(seed)
+    findings = outcome.findings
+    with _server(addresses, findings, marker, outcome) as server:
+        with mysql_connection(addresses.mysql) as connection:
+            users = make_users(connection, USERS + 4)
+        attackers, bystanding = users[4:], users[:4]
+        arena = Arena(server.port, _doors(attackers, chance), users, findings, marker, seed)
+        outcome.kinds, outcome.answers, outcome.closes = arena.kinds, arena.answers, arena.closes
+        async with (
+            Watch(server, findings) as watch,
+            Bystanders(server.port, bystanding, marker, findings) as bystanders,
+        ):
+            teller = asyncio.create_task(_keep_telling(arena, watch, tell))
+            began = time.monotonic()
+            await arena.run(int(frames * WARM_UP), connections)
+            outcome.before = await watch.settled(bystanders.sockets)
+            if outcome.before is not None:  # else there is no use in going on
+                await arena.run(frames - arena.frames, connections)
+            outcome.seconds = time.monotonic() - began
+            teller.cancel()
+            outcome.after = await watch.settled(bystanders.sockets)
+            outcome.rounds = bystanders.rounds
+            if not watch.lives:
+                findings.report("the server has ended", f"status {server.process.returncode}")
+        outcome.connections, outcome.answered = arena.opened, arena.answered
+        outcome.peak, outcome.slowest = watch.peak, watch.slowest
+    judge(outcome)
+    return outcome
+
+
+def judge(outcome: Outcome) -> None:
+    """Compares what the server holds at the end with what it held after the warm-up."""
+    before, after = outcome.before, outcome.after
+    if before is None or after is None:
+        return
+    if after.rss - before.rss > GROWTH:
+        outcome.findings.report("memory that was not given back", f"{before.rss} bytes, then {after.rss}")
+    if after.files - before.files > POOLED:
+        outcome.findings.report("files that stay open", f"{before.files}, then {after.files}")
+
+
+async def _keep_telling(arena: Arena, watch: Watch, tell: Callable[[str], None]) -> None:
+    while True:
+        await asyncio.sleep(TELL_EVERY)
+        tell(f"{arena.frames:9} frames  {arena.opened:6} connections  {watch.peak / 2**20:6.0f} MiB at most")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table; 0 if nothing was found, else 1."""
+    parser = argparse.ArgumentParser(prog="tests.fuzz.frames", description=__doc__)
+    parser.add_argument("--frames", type=int, default=2_000_000, help="how many are written (default: 2000000)")
+    parser.add_argument("--seed", type=int, help="to repeat a run's choice of frames (default: a new one)")
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # which ends all that was started
+    seed = secrets.randbelow(10**9) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
+    with private_engines() as engines:
+        outcome = uvloop.run(fuzz(engines.addresses, options.frames, seed, tell=print))
+    print(outcome.table())
+    return 1 if outcome.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

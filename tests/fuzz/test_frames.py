@@ -1,0 +1,195 @@
+"""A short run of the fuzzer finds nothing, and each kind of harm that it looks for is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from handlers.socket import ChatSocket
+from models.records import Message
+from server import Server
+from storage.engines import Addresses
+from tests.conftest import Connect
+from tests.fuzz.arena import Arena
+from tests.fuzz.bystanders import Bystanders
+from tests.fuzz.frames import GROWTH, POOLED, Outcome, fuzz, judge
+from tests.fuzz.mutator import Door
+from tests.fuzz.watch import Findings, Log, Resources, Watch
+
+FRAMES = 20_000
+MARKER = "5ec7e75ec7e75ec7e75ec7e7"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.gen_test(timeout=290)
+async def test_nothing_is_found(addresses: Addresses) -> None:
+    """Whatever is written, the server answers, tells nothing, keeps nothing, and the bystanders chat on."""
+    outcome = await fuzz(addresses, FRAMES, seed=7)
+    assert not outcome.findings, outcome.table()
+    assert outcome.frames == FRAMES
+    assert outcome.answered > FRAMES / 100
+    assert all(outcome.rounds)
+    assert outcome.answers[400] > FRAMES / 10
+
+
+UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+def said(text: str | bytes, first: int = 0x81) -> bytes:
+    """A short frame of a server."""
+    payload = text.encode() if isinstance(text, str) else text
+    return bytes((first, len(payload))) + payload
+
+
+GREETED = UPGRADED + said('{"from":"","code":50002,"content":""}')
+HARM = {
+    "a bug": (GREETED + said('{"from":"","code":500,"content":"fail"}'), "an answer with code 500"),
+    "a leak": (
+        GREETED + said(f'{{"from":"1","code":50001,"content":"{MARKER}"}}'),
+        "the secret marker on a socket of somebody else",
+    ),
+    "a leak before the upgrade": (
+        f"HTTP/1.1 400 Bad Request\r\n\r\n{MARKER}".encode(),
+        "the secret marker on a socket of somebody else",
+    ),
+    "an internal error": (GREETED + said(b"\x03\xf3", 0x88), "closed with 1011"),
+    "a close for no reason": (GREETED + said(b"\x03\xe8", 0x88), "closed with 1000"),
+    "no JSON": (GREETED + said('{"from":""'), "a frame that is not of the protocol"),
+    "no UTF-8": (GREETED + said(b'{"from":"","code":1,"content":"\xff"}'), "a frame that is not of the protocol"),
+    "another dialect": (
+        GREETED + said('{"from":"","code":50004,"content":"","seq":1}'),
+        "a frame that is not of the protocol",
+    ),
+    "no greeting": (UPGRADED + said('{"from":"","code":400,"content":""}'), "a first frame that is no greeting"),
+    "a reserved opcode": (GREETED + said("", 0x83), "what is no frame of a server"),
+    "a refusal": (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "a refused upgrade"),
+    "an end": (b"", "an upgrade without an answer"),
+}
+
+
+async def run(answer: bytes, dialect: int, *, hangs: bool = False) -> Findings:
+    """What is found on a stand-in that answers every connection alike."""
+    findings = Findings()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if hangs:
+            await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        arena = Arena(port, [Door(1, 2, dialect)], [1, 2, 3], findings, MARKER, seed=1, patience=0.5)
+        await arena.run(1, connections=1)
+    return findings
+
+
+HARM2 = {
+    "a message between others": said('{"from":"8","code":50001,"content":"","to":"9","seq":1}'),
+    "a live message out of order": said('{"from":"2","code":50001,"content":"","to":"1","seq":1}') * 2,
+    "an answer too many": said('{"from":"","code":50002,"content":"","id":"good 0"}'),
+}
+
+
+@pytest.mark.parametrize(("finding", "answer"), HARM2.items(), ids=HARM2.keys())
+async def test_harm_in_dialect_2(finding: str, answer: bytes) -> None:
+    """Messages that are not the user's own, or come in no order, are found, and answers that nobody asked for."""
+    findings = await run(GREETED + answer, dialect=2)
+    assert list(findings.counted) == [finding]
+
+
+@pytest.mark.parametrize(("answer", "finding"), HARM.values(), ids=HARM.keys())
+async def test_harm_on_a_socket(answer: bytes, finding: str) -> None:
+    """What a server must not write is a finding, named for what it is."""
+    findings = await run(answer, dialect=1)
+    assert finding in findings.counted, findings.counted
+
+
+@pytest.mark.parametrize("dialect", [1, 2])
+async def test_silence(dialect: int) -> None:
+    """A server that greets and then answers nothing is found, and the run ends."""
+    findings = await run(GREETED, dialect, hangs=True)
+    assert list(findings.counted) == ["a connection that stands still"]
+
+
+async def test_nobody_listens() -> None:
+    """A server that is gone is a finding, and the run ends."""
+    findings = Findings()
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+    await Arena(port, [Door(1, 2, 1)], [1, 2, 3], findings, MARKER, seed=1).run(100, connections=3)
+    assert "no connection" in findings.counted
+
+
+LINES = {
+    "information": ('{"event":"draining","level":"info"}', None),
+    "warning": ('{"event":"slow_callback","level":"warning"}', None),
+    "error": ('{"event":"request_failed","level":"error","exception":"KeyError: 1"}', "a log line of level error"),
+    "critical": ('{"event":"gone","level":"critical"}', "a log line of level critical"),
+    "secret": (f'{{"event":"said","level":"info","text":"{MARKER}"}}', "the secret marker in the log"),
+    "trace": ("Traceback (most recent call last):", "a line that is not of the log on standard error"),
+}
+
+
+@pytest.mark.parametrize(("line", "finding"), LINES.values(), ids=LINES.keys())
+def test_log(line: str, finding: str | None) -> None:
+    """Errors in the log are findings, and so is what does not belong there."""
+    findings = Findings()
+    Log([line], findings, MARKER).close()
+    assert list(findings.counted) == ([finding] if finding else [])
+
+
+async def test_bystanders_are_let_down(
+    http_server: Server, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bystanders who are given other messages than were sent say so, in both dialects."""
+    deliver = ChatSocket.deliver
+
+    def changed(message: Message, origin: object, **options: Any) -> Any:
+        return deliver(structs.replace(message, content=message.content[:-1]), origin, **options)
+
+    monkeypatch.setattr(ChatSocket, "deliver", changed)
+    findings = Findings()
+    async with Bystanders(http_server.port, people(4), MARKER, findings) as bystanders:
+        await bystanders.ended()
+    assert findings.counted == {"bystanders who cannot chat any more": 2}
+
+
+async def test_sockets_that_stay(http_server: Server, pair: tuple[int, int], connect: Connect) -> None:
+    """Sockets that the registry still holds are found, in whatever time they are given to go away."""
+    findings = Findings()
+    here: Any = SimpleNamespace(port=http_server.port, process=SimpleNamespace(pid=os.getpid(), poll=lambda: None))
+    async with Watch(here, findings, patience=0.5) as watch:
+        await connect(*pair)
+        held = await watch.settled(1)
+        assert held is not None
+        assert (held.connections, held.sockets) == (1, 1)
+        assert await watch.settled(0) is None
+    assert list(findings.counted) == ["sockets that never went away"]
+
+
+async def test_a_dead_server(http_server: Server) -> None:
+    """A process that has ended is found."""
+    findings = Findings()
+    process = SimpleNamespace(pid=os.getpid(), poll=lambda: -11, returncode=-11)
+    here: Any = SimpleNamespace(port=http_server.port, process=process)
+    async with Watch(here, findings) as watch:
+        await watch.ended()
+    assert list(findings.counted) == ["the server has ended"]
+
+
+def test_what_is_kept() -> None:
+    """Memory and files beyond the bounds are findings."""
+    outcome = Outcome(1, before=Resources(0, 50, 4, 4), after=Resources(GROWTH, 50 + POOLED, 4, 4))
+    judge(outcome)
+    assert not outcome.findings
+    outcome.after = Resources(GROWTH + 1, 51 + POOLED, 4, 4)
+    judge(outcome)
+    assert list(outcome.findings.counted) == ["memory that was not given back", "files that stay open"]
