@@ -34,7 +34,7 @@ from config import Settings, SettingsError, load, secrets_of
 from config.logs import configure_logging
 from config.redaction import Redactor, masked
 from handlers.door import Doorkeeper, read_certificate_again, tls_context
-from handlers.entrance import Entrance, networks_in
+from handlers.entrance import Entrance, Network, networks_in
 from handlers.metrics import Metrics
 from handlers.routes import Collaborators, make_app, make_metrics_app
 from handlers.socket import ChatSocket, SocketLimits
@@ -58,7 +58,7 @@ __all__ = ["Server", "StartError", "main", "serving"]
 
 SPARE_FILES = 200  # open files for everything but sockets
 CLOSE_WITHIN = 2.0  # seconds that peers have to answer the closing of their sockets
-CHECK_PONGS_EVERY = 1000  # milliseconds
+LOOK_EVERY = 1000  # milliseconds between two looks for peers that do not answer, or do not read
 LOOPBACK = "127.0.0.1"
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
@@ -187,7 +187,7 @@ async def serving(
             evictor.rounds.suspect(user)
             stores.router.suspect(user)
 
-        accounts = Accounts(stores.accounts, stores.users, access, stores.sessions, stores.attempts, changed)
+        accounts = Accounts(stores.accounts, access, stores.sessions, stores.attempts, changed)
         collaborators = Collaborators(
             chat=chat,
             reader=reader,
@@ -208,7 +208,7 @@ async def serving(
         if settings.server.metrics_port:
             metrics_door = _bind(LOOPBACK, settings.server.metrics_port, "--metrics-port")
             _listen(settings, make_metrics_app(collaborators), metrics_door, stack)
-        pings = PeriodicCallback(lambda: ChatSocket.check_pongs(asyncio.get_running_loop().time()), CHECK_PONGS_EVERY)
+        pings = PeriodicCallback(lambda: ChatSocket.check_pongs(asyncio.get_running_loop().time()), LOOK_EVERY)
         pings.start()
         stack.callback(pings.stop)
         for work in (chat.sweep(settings.timeouts.sweep_interval), evictor.rounds.run(), chat.blocks.rounds.run()):
@@ -222,7 +222,8 @@ async def serving(
 
         _log.info("draining", sockets=ChatSocket.count())
         ChatSocket.start_draining()
-        await chat.drain(settings.timeouts.drain_timeout)
+        drain = settings.timeouts.drain_timeout
+        await asyncio.gather(chat.drain(drain), collaborators.entrance.drain(drain))
         await ChatSocket.close_all(CLOSE_WITHIN)
 
 
@@ -237,6 +238,7 @@ async def _open_stores(
     """The stores, each ready for use. Raises StartError naming every engine that is away."""
     attempts = {
         Rule.ACCOUNT: settings.auth.sign_ins_per_account,
+        Rule.CONFIRMATION: settings.auth.sign_ins_per_account,
         Rule.ADDRESS: settings.auth.sign_ins_per_address,
         Rule.REGISTRATION: settings.auth.registrations_per_address,
     }
@@ -304,18 +306,21 @@ def _keys(settings: Settings) -> list[Key]:
     return keys
 
 
-def _entrance(settings: Settings, access: Access) -> Entrance:
+def _proxies(settings: Settings) -> Sequence[Network]:
     try:
-        proxies = networks_in(settings.server.trusted_proxies)
+        return networks_in(settings.server.trusted_proxies)
     except ValueError as error:
         raise SettingsError(f"--trusted-proxies: {error}") from None
+
+
+def _entrance(settings: Settings, access: Access) -> Entrance:
     origins = [origin.strip() for origin in settings.auth.trusted_origins.split(",") if origin.strip()]
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
             raise SettingsError(f"--trusted-origins: {origin}: an origin like https://app.example:8443 is expected")
     limits = settings.limits
     requests = Buckets(limits.request_rate, limits.request_burst, time.monotonic)
-    return Entrance(access, requests, local=access.mode is Mode.LOCAL, proxies=proxies, origins=origins)
+    return Entrance(access, requests, local=access.mode is Mode.LOCAL, proxies=_proxies(settings), origins=origins)
 
 
 # Doors
@@ -347,6 +352,9 @@ def _listen(
     http = Doorkeeper(
         app,
         max_connections=limits.max_http_connections,
+        max_address_connections=limits.max_address_http_connections,
+        proxies=_proxies(settings),
+        stall_timeout=timeouts.handshake_timeout,
         idle_connection_timeout=timeouts.handshake_timeout,
         body_timeout=timeouts.handshake_timeout,
         max_body_size=limits.max_body,
@@ -357,6 +365,9 @@ def _listen(
     stack.push_async_callback(http.close_all_connections)
     stack.callback(http.stop)
     http.add_sockets(listening)
+    looking = PeriodicCallback(lambda: http.close_stalled(asyncio.get_running_loop().time()), LOOK_EVERY)
+    looking.start()
+    stack.callback(looking.stop)
 
 
 def _bind(address: str, port: int, flags: str) -> list[socket.socket]:

@@ -25,6 +25,15 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         return self._redact(super().format(record))
 
 
+class _Unquoted(logging.Filter):
+    """Tornado quotes the line of a request that it cannot read, and in that may stand a token or a ticket."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith("Malformed HTTP message") and isinstance(record.args, tuple):
+            record.msg, record.args = "Malformed HTTP message from %s", record.args[:1]
+        return True
+
+
 def configure_logging(settings: Log, redact: Redactor) -> None:
     """Sets up the root logger, once for the process."""
     shared: list[Any] = [
@@ -59,4 +68,5 @@ def configure_logging(settings: Log, redact: Redactor) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
+    logging.getLogger("tornado.general").addFilter(_Unquoted())
     logging.getLogger("pymongo").setLevel(logging.WARNING)

@@ -26,8 +26,12 @@ def masked(url: str) -> str:
     return _PARAMETER.sub(lambda found: found[1] + MASK, url)
 
 
+# A JSON Web Token; the server does not log any, but what it says of a malformed request quotes that.
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+
+
 class Redactor:
-    """Replaces the secrets in `values`, which are URLs with passwords, or secrets themselves."""
+    """Replaces the secrets in `values`, which are URLs with passwords, or secrets themselves; and tokens."""
 
     def __init__(self, values: Iterable[str]) -> None:
         secrets = {secret for value in values for secret in _secrets(value)}
@@ -39,7 +43,7 @@ class Redactor:
         """The text without the secrets."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        return text
+        return _TOKEN.sub(MASK, text)
 
 
 def _secrets(value: str) -> list[str]:

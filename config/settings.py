@@ -119,6 +119,10 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     max_http_connections: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most connections that are not sockets, or not yet; more are closed")
     ] = 2000
+    max_address_http_connections: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="the same from one address or IPv6 /64; none for trusted proxies"),
+    ] = 400
     window: Annotated[
         int, Meta(ge=1, le=4096, description="unanswered requests of a socket before it stops reading")
     ] = 64
@@ -146,6 +150,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     engine_timeout: Annotated[Seconds, Meta(description="one call to an engine")] = 3.0
     start_timeout: Annotated[Seconds, Meta(description="an engine becomes ready at start, or the server gives up")] = (
         15.0
+    )
+    password_timeout: Annotated[Seconds, Meta(description="a password is checked, its waiting included; else 503")] = (
+        10.0
     )
     handshake_timeout: Annotated[
         Seconds, Meta(description="an HTTP request, or the next one on an open connection")

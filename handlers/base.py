@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.web import HTTPError, RequestHandler
 
-from handlers.entrance import Entrance
+from handlers.entrance import Entrance, subject_of
 from models.errors import ChatError, EngineUnavailable, InvalidRequest, Refused, TooFast, UnknownUser
 from models.ports import Users
 from models.records import Identity, user_id
@@ -32,7 +32,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 A_YEAR = 31_536_000  # seconds for which browsers are to come by TLS alone
-METHODS = "GET, POST, PATCH, PUT, DELETE"  # of all routes together, for pages of trusted origins
+METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")  # of all routes together
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T", bound=str)
@@ -53,7 +53,8 @@ def status_of(error: BaseException | None) -> int:
 class BaseHandler(RequestHandler):
     """A handler that answers in the envelope {"status", "data", "msg", "error"}."""
 
-    guarded: ClassVar[bool] = True  # what tells nothing may be asked from everywhere
+    guarded: ClassVar[bool] = True  # what tells nothing may be asked from everywhere, and to the end
+    _under_way = False
 
     # Before the request is looked at
 
@@ -73,16 +74,26 @@ class BaseHandler(RequestHandler):
                 self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
 
     def prepare(self) -> None:
-        """Lets nobody in who may not ask at all."""
+        """Lets nobody in who may not ask at all, or asks too late."""
+        self._under_way = True
+        in_time = self.entrance.begun()
+        if self.guarded and not in_time:
+            raise HTTPError(503, "the server is going away")
         refusal = self.entrance.refusal(self.request) if self.guarded else None
         if refusal is not None:
             raise HTTPError(403, f"{refusal}; see --auth")
+
+    def on_finish(self) -> None:
+        """Is done with a request."""
+        if self._under_way:
+            self._under_way = False
+            self.entrance.ended()
 
     def options(self, *args: str, **kwargs: str) -> None:
         """Answers a browser that asks whether a page of a trusted origin may ask (the Fetch standard, CORS)."""
         if self.request.headers.get("Origin") not in self.entrance.origins:
             raise HTTPError(403, "cross-origin requests are not allowed")
-        self.set_header("Access-Control-Allow-Methods", METHODS)
+        self.set_header("Access-Control-Allow-Methods", ", ".join(METHODS))
         self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
         self.set_header("Access-Control-Max-Age", "600")
         self.set_status(204)
@@ -98,6 +109,11 @@ class BaseHandler(RequestHandler):
     def secure(self) -> bool:
         """Whether the request came by TLS."""
         return self.entrance.secure(self.request)
+
+    @property
+    def address(self) -> str:
+        """What counts as the address of who asks."""
+        return subject_of(self.entrance.address(self.request))
 
     # What the request says
 
@@ -227,6 +243,11 @@ class BaseHandler(RequestHandler):
             self.set_header("Retry-After", str(ceil(error.retry_after)))
         if status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
+        if status == 405:
+            names = [n for n in METHODS if getattr(type(self), n.lower()) is not getattr(RequestHandler, n.lower())]
+            self.set_header("Allow", ", ".join(names))
+        if status == 426:
+            self.set_header("Sec-WebSocket-Version", "13")
         self.answer(None, status, "fail", text)
 
     def log_exception(
@@ -237,7 +258,9 @@ class BaseHandler(RequestHandler):
     ) -> None:
         """Logs a bug with its traceback, anything else by its name."""
         if isinstance(value, (HTTPError, ChatError)) and status_of(value) != 500:
-            _log.debug("refused", path=self.request.path, status=status_of(value), reason=str(value))
+            # What Tornado's own errors say quotes the request.
+            reason = str(value) if isinstance(value, ChatError) else HTTPStatus(status_of(value)).phrase
+            _log.debug("refused", path=self.request.path, status=status_of(value), reason=reason)
         else:
             _log.error("request_failed", path=self.request.path, exc_info=(typ, value, tb))
 

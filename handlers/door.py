@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ssl
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import structlog
+from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPMessageDelegate
 from tornado.iostream import IOStream
+
+from handlers.entrance import Network, subject_of, within
 
 __all__ = ["Doorkeeper", "read_certificate_again", "tls_context"]
 
@@ -15,24 +21,68 @@ _log = structlog.get_logger(__name__)
 
 
 class Doorkeeper(HTTPServer):
-    """Tornado's HTTPServer, which closes connections above `max_connections` unheard.
+    """Tornado's HTTPServer, with bounds on connections that are no WebSockets; those the registry counts.
 
-    A connection that has become a WebSocket is not counted: the registry does that. Whoever opens connections and
-    says nothing holds these places until the handshake's time is over; whoever does not read an answer, until the
-    operating system gives the connection up. Either holds no memory and no open files beyond them.
+    Above `max_connections` in all, and `max_address_connections` from one address, they are closed unheard; `proxies`
+    are not one address. Whoever opens connections and says nothing holds these places until the handshake's time is
+    over; whoever does not read an answer, until for `stall_timeout` (seconds) nothing of it could be sent.
     """
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """As HTTPServer; Tornado's classes are configurable, and take their arguments here."""
         self._max_connections: int = kwargs.pop("max_connections")
+        self._max_address_connections: int = kwargs.pop("max_address_connections")
+        self._proxies: Collection[Network] = kwargs.pop("proxies")
+        self._stall_timeout: float = kwargs.pop("stall_timeout")
+        self._from: Counter[str] = Counter()  # connections by address
+        self._progress: dict[HTTP1ServerConnection, tuple[int, float]] = {}  # bytes sent, and since when no more
         super().initialize(*args, **kwargs)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Takes a connection that was accepted."""
-        if len(self._connections) >= self._max_connections:
+        subject = self._subject(address)
+        too_many = subject is not None and self._from[subject] >= self._max_address_connections
+        if too_many or len(self._connections) >= self._max_connections:
             stream.close()
             return
+        if subject is not None:
+            self._from[subject] += 1
         super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: Any) -> None:
+        """Tornado's word that a connection has ended, or has become a WebSocket."""
+        subject = self._subject(server_conn.context.address)
+        if subject is not None:
+            self._from[subject] -= 1
+            if not self._from[subject]:
+                del self._from[subject]
+        self._progress.pop(server_conn, None)
+        super().on_close(server_conn)
+
+    def start_request(self, server_conn: Any, request_conn: Any) -> HTTPMessageDelegate:
+        """Tornado's question who takes the next request; what was read of a connection that is gone is dropped."""
+        stream = server_conn.stream
+        if stream.closed():
+            stream._read_buffer, stream._read_buffer_size = bytearray(), 0
+        return super().start_request(server_conn, request_conn)
+
+    def close_stalled(self, now: float) -> None:
+        """Closes connections whose peers do not read; `now` in loop time."""
+        for connection in tuple(self._connections):
+            stream = connection.stream
+            sent, since = self._progress.get(connection, (-1, now))
+            if not stream.writing():
+                self._progress.pop(connection, None)
+            elif stream._total_write_done_index != sent:
+                self._progress[connection] = (stream._total_write_done_index, now)
+            elif now - since >= self._stall_timeout:
+                stream.close()
+
+    def _subject(self, address: tuple[Any, ...]) -> str | None:
+        """What counts as the address of a connection; None for those that are not counted."""
+        if not isinstance(address, tuple) or within(address[0], self._proxies):
+            return None
+        return subject_of(address[0])
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:

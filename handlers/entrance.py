@@ -7,6 +7,7 @@ proxy has forwarded it, and its Host and Origin are no names that somebody else 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -16,26 +17,36 @@ from tornado.httputil import HTTPServerRequest
 from models.access import Access
 from models.bucket import Buckets
 
-__all__ = ["Entrance", "Network", "networks_in", "subject_of"]
+__all__ = ["Entrance", "Network", "networks_in", "subject_of", "within"]
 
 Network = IPv4Network | IPv6Network
 
-# Whatever says that somebody else has asked first: RFC 7239, and what proxies sent before it.
+# How the names of headers begin that say that somebody else has asked first: RFC 7239, and what proxies send besides.
 FORWARDING = (
-    "Forwarded",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Forwarded-Server",
-    "X-Real-Ip",
-    "Via",
+    "forwarded",
+    "via",
+    "x-forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-",
+    "cf-connecting-ip",
+    "true-client-ip",
+    "fastly-client-ip",
 )
+LOOK_EVERY = 0.01  # seconds between two looks at requests under way
 SITE = 64  # bits of an IPv6 address that one customer has
 
 
 def networks_in(text: str) -> tuple[Network, ...]:
     """The networks, or single addresses, in a list with commas. Raises ValueError."""
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def within(address: str | None, networks: Collection[Network]) -> bool:
+    """Whether an address is in one of these networks."""
+    found = _address(address)
+    return found is not None and any(found in network for network in networks)
 
 
 def subject_of(address: str) -> str:
@@ -47,7 +58,8 @@ def subject_of(address: str) -> str:
 class Entrance:
     """The way in: who may ask what, from where, and how often.
 
-    `local` says that only this machine may; `proxies` are believed, and `origins` may ask from their pages.
+    `local` says that only this machine may; `proxies` are believed, and `origins` may ask from their pages. It also
+    knows how many requests are under way, those that became sockets not among them.
     """
 
     def __init__(
@@ -64,25 +76,42 @@ class Entrance:
         self.origins = frozenset(origins)
         self._local = local
         self._proxies = tuple(proxies)
+        self._under_way = 0
+        self._draining = False
+
+    def begun(self) -> bool:
+        """A request has come in; False says that it comes too late."""
+        self._under_way += 1
+        return not self._draining
+
+    def ended(self) -> None:
+        """The counterpart of `begun`."""
+        self._under_way -= 1
+
+    async def drain(self, timeout: float) -> None:
+        """Lets nothing in from now on, and waits up to `timeout` seconds for the requests that are under way."""
+        self._draining = True
+        deadline = asyncio.get_running_loop().time() + timeout
+        while self._under_way and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(LOOK_EVERY)
 
     def address(self, request: HTTPServerRequest) -> str:
         """The address of who asks: the last one that no trusted proxy stands for."""
         peer = _address(request.remote_ip)
-        if peer is None or not self._trusted(peer):
+        if peer is None or not within(request.remote_ip, self._proxies):
             return str(peer or request.remote_ip)
         for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
             forwarded = _address(hop.strip())
             if forwarded is None:  # nothing, or nonsense: what is known for sure is the last good one
                 break
             peer = forwarded
-            if not self._trusted(forwarded):
+            if not within(str(forwarded), self._proxies):
                 break
         return str(peer)
 
     def secure(self, request: HTTPServerRequest) -> bool:
         """Whether the request came to us, or to a trusted proxy, by TLS."""
-        peer = _address(request.remote_ip)
-        if peer is not None and self._trusted(peer):
+        if within(request.remote_ip, self._proxies):
             said = request.headers.get("X-Forwarded-Proto", "").split(",")[-1].strip().lower()
             if said in ("http", "https"):
                 return said == "https"
@@ -95,17 +124,18 @@ class Entrance:
         peer = _address(request.remote_ip)
         if peer is None or not peer.is_loopback:
             return "only this machine may ask"
-        if any(header in request.headers for header in FORWARDING):
+        # Many proxies ask in HTTP/1.0, and what else asks on a machine of today does not.
+        if request.version == "HTTP/1.0" or any(name.lower().startswith(FORWARDING) for name in request.headers):
             return "only this machine may ask, not through a proxy"
         if not _is_loopback_name(request.host):
             return "only this machine may ask, by a name of its own such as localhost"
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in self.origins and origin != f"{request.protocol}://{request.host}":
+        if origin in self.origins:
+            return None
+        own = origin in (None, f"{request.protocol}://{request.host}")
+        if not own or request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             return "only this machine may ask, not another site's page"
         return None
-
-    def _trusted(self, address: IPv4Address | IPv6Address) -> bool:
-        return any(address in network for network in self._proxies)
 
 
 def _address(text: str | None) -> IPv4Address | IPv6Address | None:

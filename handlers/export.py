@@ -9,7 +9,7 @@ from tornado.iostream import StreamClosedError
 
 from handlers import fields
 from handlers.base import BaseHandler
-from models.errors import EngineUnavailable, TooFast
+from models.errors import EngineUnavailable, TooFast, UnknownUser
 from models.frames2 import shown
 from models.ports import Users
 from models.reader import Reader
@@ -37,8 +37,9 @@ class ExportHandler(BaseHandler):
         it was cut off.
         """
         user = (await self.identify()).user
-        await self.require_active(self._users, user)
-        account = (await self._users.active(user))[user]
+        account = (await self._users.active_now([user])).get(user)
+        if account is None:  # gone since it was remembered
+            raise UnknownUser(user)
         if user in self._running:
             raise TooFast("exports at a time", AGAIN_AFTER)
         self._running.add(user)

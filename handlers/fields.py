@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 from models.errors import InvalidRequest
@@ -23,7 +24,11 @@ _URL = re.compile(r"https?://[^\s\"'<>\\]+")
 
 def user_name(given: dict[str, Any]) -> str:
     """The name of a new account. All of these raise InvalidRequest."""
-    return _shown_text(given, "user_name", USER_NAME)
+    name = _shown_text(given, "user_name", USER_NAME)
+    # Names that look alike should be alike: letters in their usual form, and no accents that stand by themselves.
+    if unicodedata.normalize("NFKC", name) != name or any("\u0300" <= letter <= "\u036f" for letter in name):
+        raise InvalidRequest("user_name", "holds a letter in an unusual form, or an accent that none has")
+    return name
 
 
 def nick_name(given: dict[str, Any]) -> str:

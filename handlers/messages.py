@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tornado.web import HTTPError
 
@@ -14,6 +15,7 @@ from models.reader import COUNTED, Reader
 __all__ = ["ConversationsHandler", "HistoryHandler"]
 
 LIMIT = 50  # conversations, or messages, when the request does not say how many
+SHOWN = 256  # characters of a message in the list of conversations
 LATEST = 2**53  # the largest seq and time that every client can hold
 
 
@@ -50,7 +52,7 @@ class ConversationsHandler(_ReadingHandler):
                         "nick_name": peer.nick_name if peer else "",
                         "avatar": peer.avatar if peer else "",
                     },
-                    "last": shown(entry.summary.last),
+                    "last": _beginning(shown(entry.summary.last)),
                     "unread": entry.unread if entry.unread <= COUNTED else f"{COUNTED}+",
                     "received": entry.marks.received,
                     "read": entry.marks.read,
@@ -75,9 +77,17 @@ class HistoryHandler(_ReadingHandler):
         user = (await self.identify()).user
         if user == peer:
             raise HTTPError(400, "uid and toUid are the same")
-        await self.require_active(self._users, peer)
         if after is not None:
             page = await self._reader.after(user, peer, after, most, self._deadline)
         else:
             page = await self._reader.before(user, peer, before, most, self._deadline)
+        if not page.messages:  # what somebody wrote who is gone can still be read
+            await self.require_active(self._users, peer)
         self.answer({"messages": [shown(message) for message in page.messages], "complete": page.complete})
+
+
+def _beginning(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as a list shows it: long content is cut, and `cut` says so."""
+    if len(message["content"]) <= SHOWN:
+        return message
+    return message | {"content": message["content"][:SHOWN], "cut": True}

@@ -72,7 +72,7 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
         (r"/user/blocks", BlocksHandler, blocks),
         (r"/user/blocks/([^/]+)", BlockHandler, blocks),
         (r"/users", FindHandler, {"users": with_.users}),
-        (r"/openapi.yaml", ApiHandler, {"api": with_.api}),
+        (r"/openapi\.yaml", ApiHandler, {"api": with_.api}),
         (r"/healthz", HealthHandler),
         (r"/readyz", ReadyHandler, {"readiness": Readiness(with_.checks, limits.answer_timeout)}),
     ]

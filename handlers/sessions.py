@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from handlers import fields
 from handlers.base import BaseHandler
-from handlers.entrance import subject_of
 from models.accounts import Accounts
 from models.records import User
 
@@ -32,8 +31,7 @@ class LoginHandler(_SessionHandler):
         """Signs in with `user_name` and `password`, as a form or a JSON object."""
         given = self.given()
         name, password = fields.login_name(given), fields.password(given)
-        address = subject_of(self.entrance.address(self.request))
-        self.answer_signed_in(*await self._accounts.sign_in(address, name, password))
+        self.answer_signed_in(*await self._accounts.sign_in(self.address, name, password))
 
 
 class LogoutHandler(_SessionHandler):
@@ -64,7 +62,7 @@ class PasswordHandler(_SessionHandler):
         identity = await self.identify()
         given = self.given()
         current, new = fields.password(given), fields.new_password(given, "new_password")
-        self.answer_signed_in(*await self._accounts.change_password(identity.user, current, new))
+        self.answer_signed_in(*await self._accounts.change_password(self.address, identity.user, current, new))
 
 
 class TicketHandler(BaseHandler):

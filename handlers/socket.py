@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,9 +16,9 @@ from handlers.answers import Window
 from handlers.base import BaseHandler
 from handlers.dialect1 import Dialect1
 from handlers.dialect2 import Dialect2
-from handlers.entrance import subject_of
 from handlers.framing import ChatProtocol
 from handlers.metrics import Metrics
+from handlers.places import ALL, Places
 from handlers.speaker import Dialect, Live
 from models import frames
 from models.chat import Chat
@@ -37,7 +37,6 @@ POLICY_VIOLATION = 1008
 TOO_SLOW = 4008
 NO_PONG = 4010
 
-ALL = "all"  # stands for all sockets among the places
 AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
 EVERYBODY = 0  # stands for the peer in the registry's keys of inbox sockets; no user has this id
 DRAIN_BATCH = 200  # sockets closed in one turn of the loop
@@ -67,7 +66,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     # The registry, and the only mutable class state: who is here, by user and peer.
     _registry: ClassVar[defaultdict[tuple[int, int], set[ChatSocket]]] = defaultdict(set)
-    _places: ClassVar[Counter[int | str]] = Counter()  # sockets, open or about to be: by user, by address, of all
+    _places: ClassVar[Places] = Places()
     _draining: ClassVar[bool] = False
 
     def initialize(self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics) -> None:
@@ -77,7 +76,6 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._reader = reader
         self._users = users
         self._limits = limits
-        self._taken: list[int | str] = []  # the places of this socket
         self._joined = False
         self._window = Window(limits.window)
         self._dialect: Dialect | None = None
@@ -157,7 +155,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     @classmethod
     def count(cls) -> int:
         """How many sockets are open or about to be."""
-        return cls._places[ALL]
+        return cls._places.count(ALL)
 
     @classmethod
     def draining(cls) -> bool:
@@ -197,11 +195,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Asks who it is, looks both users up and upgrades the connection, or says why not."""
-        upgrade = self.request.headers.get("Upgrade", "").lower() == "websocket"
-        if not upgrade or "upgrade" not in self.request.headers.get("Connection", "").lower():
-            raise HTTPError(400, "a WebSocket upgrade is expected")
-        if not self.request.headers.get("Sec-WebSocket-Key"):
-            raise HTTPError(400, "Sec-WebSocket-Key is missing")
+        self._require_handshake()
         self._version = self.choice_argument("v", ("1", "2"))
         self.peer: int | None = None
         if self._version == "1" or self.get_query_arguments("toUid"):
@@ -210,22 +204,23 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._texts = frames.TEXTS[self.language]
         if ChatSocket._draining:
             raise HTTPError(503, "the server is going away")
-        try:
-            self._take_place(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
-            address = subject_of(self.entrance.address(self.request))
-            self._take_place(
-                address, self._limits.max_address_connections, TooFast("sockets from this address", AWHILE)
-            )
+        self.on_finish()  # the registry counts from here on
+        with ChatSocket._places.holder() as take:
+            take(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
+            too_many = TooFast("sockets from this address", AWHILE)
+            take(self.address, self._limits.max_address_connections, too_many)
             self._identity = await self.identify(self._ticket())
             self.user = self._identity.user
             if self.user == self.peer:
                 raise HTTPError(400, "uid and toUid are the same")
-            self._take_place(self.user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
+            take(self.user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
             if self.peer is not None:
                 await self.require_active(self._users, self.peer)
-            await super().get(*args, **kwargs)
-        finally:
-            self._give_places()
+            try:
+                await self._chat.blocks.opening(self.user)
+                await super().get(*args, **kwargs)
+            finally:
+                self._chat.blocks.closed(self.user)
 
     def _ticket(self) -> str | None:
         tickets = self.get_query_arguments("ticket")
@@ -233,16 +228,25 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             raise HTTPError(400, "ticket is given twice")
         return tickets[0] if tickets else None
 
-    def check_origin(self, origin: str) -> bool:
-        """Refuses pages of other origins, in the envelope."""
-        if not self._origin_matches_host(origin) and origin not in self.entrance.origins:
+    def _require_handshake(self) -> None:
+        """Says no before Tornado does, which would not say it in the envelope; RFC 6455, section 4.2.1."""
+        headers = self.request.headers
+        connection = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
+        if headers.get("Upgrade", "").lower() != "websocket" or "upgrade" not in connection:
+            raise HTTPError(400, "a WebSocket upgrade is expected")
+        if not headers.get("Sec-WebSocket-Key"):
+            raise HTTPError(400, "Sec-WebSocket-Key is missing")
+        if headers.get("Sec-WebSocket-Version") != "13":
+            raise HTTPError(426, "Sec-WebSocket-Version is not 13")
+        if self._check_cross_origin(self.check_trusted_origin) is not None:
             raise HTTPError(403, "cross-origin requests are not allowed")
-        return True
 
-    def get_websocket_protocol(self) -> ChatProtocol | None:
-        """The protocol with our additions, for the one version that there is."""
-        if self.request.headers.get("Sec-WebSocket-Version") != "13":
-            return None
+    def check_origin(self, origin: str) -> bool:
+        """Tornado's question about a page of another origin."""
+        return self.check_trusted_origin(origin)
+
+    def get_websocket_protocol(self) -> ChatProtocol:
+        """The protocol with our additions."""
         return ChatProtocol(self, self._limits.max_frame)
 
     def open(self, *args: str, **kwargs: str) -> None:
@@ -274,19 +278,6 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             most_held=self._limits.write_buffer,
         )
 
-    def _take_place(self, of: int | str, most: int, error: Exception) -> None:
-        if ChatSocket._places[of] >= most:
-            raise error
-        ChatSocket._places[of] += 1
-        self._taken.append(of)
-
-    def _give_places(self) -> None:
-        while self._taken:
-            of = self._taken.pop()
-            ChatSocket._places[of] -= 1
-            if not ChatSocket._places[of]:
-                del ChatSocket._places[of]
-
     # Requests
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
@@ -304,6 +295,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         except TooFast as error:
             self._metrics.refused.labels(error.code).inc()
             self._dialect.refuse(text, error)
+            return self._dialect.room() or _after(error.retry_after)  # to answer refusals is work as well
         except InvalidFrame as error:
             _log.debug("frame_refused", user=self.user, reason=str(error))
             self._metrics.refused.labels(error.code).inc()
@@ -389,3 +381,11 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         if not sockets:
             del self._registry[self._key]
         self._chat.leave(self.user, self.peer, watching=self._dialect.watching)
+
+
+def _after(seconds: float) -> asyncio.Future[None]:
+    """A future that is done after some seconds."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_later(seconds, future.set_result, None)
+    return future

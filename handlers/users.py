@@ -6,9 +6,8 @@ from tornado.web import HTTPError
 
 from handlers import fields
 from handlers.base import BaseHandler
-from handlers.entrance import subject_of
 from models.accounts import Accounts
-from models.errors import InvalidRequest
+from models.errors import InvalidRequest, UnknownUser
 from models.ports import Users
 
 __all__ = ["FindHandler", "MeHandler", "RegisterHandler"]
@@ -26,8 +25,7 @@ class RegisterHandler(BaseHandler):
         given = self.given()
         nick_name, user_name = fields.nick_name(given), fields.user_name(given)
         password = fields.new_password(given)
-        address = subject_of(self.entrance.address(self.request))
-        self.answer(fields.shown(await self._accounts.register(address, user_name, nick_name, password)))
+        self.answer(fields.shown(await self._accounts.register(self.address, user_name, nick_name, password)))
 
 
 class MeHandler(BaseHandler):
@@ -41,21 +39,23 @@ class MeHandler(BaseHandler):
     async def get(self) -> None:
         """The caller's account."""
         user = (await self.identify()).user
-        await self.require_active(self._users, user)
-        self.answer(fields.shown((await self._users.active_now([user]))[user]))
+        found = (await self._users.active_now([user])).get(user)
+        if found is None:  # gone since it was remembered
+            raise UnknownUser(user)
+        self.answer(fields.shown(found))
 
     async def patch(self) -> None:
         """Changes what is given of `nick_name`, `email` and `avatar`."""
         identity = await self.identify()
         changed = await self._users.change(identity.user, fields.profile(self.given()))
         if changed is None:
-            raise HTTPError(401, "the account is gone")
+            raise UnknownUser(identity.user)
         self.answer(fields.shown(changed))
 
     async def delete(self) -> None:
         """Deletes the caller's account, for its `password`."""
         identity = await self.identify()
-        await self._accounts.delete(identity.user, fields.password(self.given()))
+        await self._accounts.delete(self.address, identity.user, fields.password(self.given()))
         self.keep_token(None)
         self.answer(None)
 
@@ -74,6 +74,6 @@ class FindHandler(BaseHandler):
         if len(names) != 1:
             raise InvalidRequest("user_name", "is missing" if not names else "is given twice")
         found = await self._users.named(fields.login_name({"user_name": names[0]}))
-        if found is None:
+        if found is None or found.user_name != names[0]:  # the table takes several spellings for the same
             raise HTTPError(404, "no user of that name")
         self.answer(fields.shown_to_others(found))

@@ -36,11 +36,21 @@ class AccountStore(Protocol):
     async def matches(self, password: bytes, digest: str | None) -> bool:
         """Whether a digest is this password's; takes as long when there is none."""
 
-    async def set_password(self, user: int, password: bytes) -> None:
-        """Gives an account a new password, and ends its tokens."""
+    @property
+    def busy(self) -> bool:
+        """Whether so many passwords wait to be checked that no more are taken."""
 
-    async def erase(self, user: int) -> None:
-        """Deletes an account, and what it says about a person."""
+    async def confirm(self, user: int, digest: str) -> User | None:
+        """The active account as it is now, if its password digest still is this one."""
+
+    async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
+        """Gives an account whose digest is this one a new password, and ends its tokens; the new digest.
+
+        None, if another change was faster.
+        """
+
+    async def erase(self, user: int, digest: str) -> bool:
+        """Deletes an account whose digest is this one, and what it says about a person; whether it was there."""
 
 
 class Sessions(Protocol):
@@ -87,6 +97,7 @@ class Rule(StrEnum):
     """What may be tried so often and no more; the text is for the error."""
 
     ACCOUNT = "attempts to sign in to this account"
+    CONFIRMATION = "attempts to confirm the password of this account"
     ADDRESS = "attempts to sign in from this address"
     REGISTRATION = "registrations from this address"
 

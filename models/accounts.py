@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 from models.access import Access
 from models.account_ports import AccountStore, Attempts, Rule, Sessions
-from models.errors import Forbidden, Unauthenticated
-from models.ports import Users
+from models.errors import EngineUnavailable, Forbidden, Unauthenticated
 from models.records import Identity, User
 
 __all__ = ["Accounts"]
@@ -24,14 +23,12 @@ class Accounts:
     def __init__(
         self,
         store: AccountStore,
-        users: Users,
         access: Access,
         sessions: Sessions,
         attempts: Attempts,
         changed: Callable[[int], None],
     ) -> None:
         self._store = store
-        self._users = users
         self._access = access
         self._sessions = sessions
         self._attempts = attempts
@@ -49,12 +46,14 @@ class Accounts:
         """
         if not self._access.issues:
             raise Forbidden("tokens are issued elsewhere")
+        self._require_room()
         await self._attempts.take(Rule.ADDRESS, address)
         found = await self._store.find(user_name)
         subject = str(found.user) if found else f"name {user_name.casefold()}"
         await self._attempts.take(Rule.ACCOUNT, subject)
         matches = await self._store.matches(password, found.digest if found else None)
-        user = (await self._users.active_now([found.user])).get(found.user) if found else None
+        # The password may have been changed while this one waited to be checked.
+        user = await self._store.confirm(found.user if found else 0, found.digest if found else "")
         if not matches or user is None:
             raise Unauthenticated("the user name or the password is wrong")
         await self._attempts.forgive(Rule.ACCOUNT, subject)
@@ -72,27 +71,40 @@ class Accounts:
         await self._sessions.sign_out_everywhere(user)
         self._changed(user)
 
-    async def change_password(self, user: int, current: bytes, new: bytes) -> tuple[User, str | None]:
+    async def change_password(self, address: str, user: int, current: bytes, new: bytes) -> tuple[User, str | None]:
         """Changes a password and ends all tokens; the user, and a new token if such are issued here.
 
-        Raises TooFast, Forbidden when the current password is another.
+        Raises TooFast, Forbidden when the current password is another, or was changed meanwhile.
         """
-        await self._require_password(user, current)
-        await self._store.set_password(user, new)
+        digest = await self._confirmed(address, user, current)
+        changed = await self._store.set_password(user, digest, new)
         self._changed(user)
-        changed = (await self._users.active_now([user])).get(user)
-        if changed is None:
-            raise Unauthenticated("the account is gone")
-        return changed, self._access.issue(changed) if self._access.issues else None
+        found = await self._store.confirm(user, changed) if changed is not None else None
+        if found is None:
+            raise Forbidden("the password was changed meanwhile, or the account is gone")
+        return found, self._access.issue(found) if self._access.issues else None
 
-    async def delete(self, user: int, password: bytes) -> None:
+    async def delete(self, address: str, user: int, password: bytes) -> None:
         """Deletes an account, which ends its tokens. Raises TooFast, Forbidden when the password is another."""
-        await self._require_password(user, password)
-        await self._store.erase(user)
+        if not await self._store.erase(user, await self._confirmed(address, user, password)):
+            raise Forbidden("the password was changed meanwhile, or the account is gone")
         self._changed(user)
 
-    async def _require_password(self, user: int, password: bytes) -> None:
-        await self._attempts.take(Rule.ACCOUNT, str(user))
-        if not await self._store.matches(password, await self._store.digest_of(user)):
+    async def _confirmed(self, address: str, user: int, password: bytes) -> str:
+        """The digest that a password of somebody who has signed in was found to match.
+
+        Counted apart from signing in, or a stranger who guesses would keep the owner from changing the password; and
+        counted when it is right as well, since each takes its time.
+        """
+        self._require_room()
+        await self._attempts.take(Rule.ADDRESS, address)
+        await self._attempts.take(Rule.CONFIRMATION, str(user))
+        digest = await self._store.digest_of(user)
+        if not await self._store.matches(password, digest):
             raise Forbidden("the password is wrong")
-        await self._attempts.forgive(Rule.ACCOUNT, str(user))
+        return digest
+
+    def _require_room(self) -> None:
+        """Refuses before an attempt is counted."""
+        if self._store.busy:
+            raise EngineUnavailable("sign-in", "too many passwords are waiting to be checked")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -29,6 +30,7 @@ __all__ = ["EVERYTHING", "Blocks"]
 EVERYTHING = 2**63 - 1  # the seq up to which somebody is shown a conversation without a block
 REMEMBERED = 4.0  # seconds for which a sender's conversation is known to have no block, unless one is heard of
 ASKING = 0.0  # stands for such a time while the store is asked
+HELD_WITHIN = 1.0  # seconds that a socket's opening waits for its user's blocks
 LOOK_EVERY = 4.0  # seconds between two looks at the blocks of those who have sockets here
 
 _log = structlog.get_logger(__name__)
@@ -46,23 +48,30 @@ class Blocks:
         self._changed = changed
         self._here: Counter[int] = Counter()  # sockets by user
         self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: whom, and up to which seq
+        self._awaited: dict[int, asyncio.Future[None]] = {}  # by user: done when the blocks are held
         self._withheld: set[tuple[int, int]] = set()  # user and peer: something was not shown
         self.rounds = Rounds(LOOK_EVERY, self._look)
 
     # Who has sockets here
 
-    def opened(self, user: int) -> None:
-        """A socket of `user` has opened."""
+    async def opening(self, user: int) -> None:
+        """A socket of `user` is about to open; waits a moment until that user's blocks are known."""
         self._here[user] += 1
-        if self._here[user] == 1:
-            self.rounds.suspect(user)
+        if user in self._held:
+            return
+        self.rounds.suspect(user)
+        known = self._awaited.setdefault(user, asyncio.get_running_loop().create_future())
+        with suppress(TimeoutError):  # then nothing but messages passes for now
+            async with asyncio.timeout(HELD_WITHIN):
+                await asyncio.shield(known)
 
     def closed(self, user: int) -> None:
-        """The counterpart of `opened`."""
+        """The counterpart of `opening`."""
         self._here[user] -= 1
         if not self._here[user]:
             del self._here[user]
             self._held.pop(user, None)
+            self._awaited.pop(user, None)
 
     # What follows from a block
 
@@ -71,8 +80,11 @@ class Blocks:
         return peer in self._held.get(user, ())
 
     def passes(self, event: Told) -> bool:
-        """Whether a user may hear of what a peer does, as far as is known here."""
-        return not (self.holds(event.peer, event.user) or self.holds(event.user, event.peer))
+        """Whether a user may hear of what a peer does, by the blocks of those of the two who have sockets here."""
+        for user, peer in ((event.peer, event.user), (event.user, event.peer)):
+            if user in self._here and (user not in self._held or peer in self._held[user]):
+                return False
+        return True
 
     def withholds(self, message: Message) -> bool:
         """Whether the recipient, who has a socket here, is not to be shown a message."""
@@ -151,6 +163,9 @@ class Blocks:
     def _hold(self, user: int, blocks: dict[int, int]) -> None:
         """Holds the blocks of a user. Sockets that were not shown something before one was lifted have to resume."""
         self._held[user] = blocks
+        known = self._awaited.pop(user, None)
+        if known is not None:
+            known.set_result(None)
         for peer in [peer for who, peer in self._withheld if who == user and peer not in blocks]:
             self._withheld.discard((user, peer))
             self._sockets.resume(user, peer)

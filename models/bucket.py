@@ -12,7 +12,10 @@ KEPT = 100_000  # users whose buckets are kept; that of somebody who has not ask
 
 
 class Bucket:
-    """Holds up to `burst` requests and gains `rate` of them a second; `now` is in seconds, and only rises."""
+    """Holds up to `burst` requests and gains `rate` of them a second; `now` is in seconds, and only rises.
+
+    A request that is refused costs as well, up to a second's worth: of many who wait each waits longer.
+    """
 
     __slots__ = ("_burst", "_left", "_rate", "_seen")
 
@@ -29,6 +32,7 @@ class Bucket:
         if self._left >= 1:
             self._left -= 1
             return 0.0
+        self._left = max(self._left - 1, -self._rate)
         return (1 - self._left) / self._rate
 
 

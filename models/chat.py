@@ -84,7 +84,6 @@ class Chat:
         `watching` says that it wants to know when the peer comes and goes.
         """
         self._router.follow(user, peer or 0)
-        self.blocks.opened(user)
         self.presence.opened(user)
         if peer is None:
             self._inboxes.opened(user)
@@ -107,7 +106,6 @@ class Chat:
             if watching:
                 self.presence.unwatch(user, peer)
         self.presence.closed(user)
-        self.blocks.closed(user)
         self._router.unfollow(user, peer or 0)
 
     async def follow(self, user: int, peer: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
@@ -34,15 +35,15 @@ class Rounds:
         loop = asyncio.get_running_loop()
         everybody = loop.time() + self._interval
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(everybody):
                     await self._suspicion.wait()
-            except TimeoutError:
+            suspects, self._suspects = self._suspects, set()
+            self._suspicion.clear()
+            if loop.time() >= everybody:  # also if there are ever new suspects
                 await self._looked(None)
                 everybody = loop.time() + self._interval
             else:
-                self._suspicion.clear()
-                suspects, self._suspects = self._suspects, set()
                 await self._looked(suspects)
 
     async def _looked(self, users: set[int] | None) -> None:

@@ -88,32 +88,59 @@ class MySQLAccounts:
         """Whether a digest is this password's; takes as long for None. Raises EngineUnavailable."""
         return await self._passwords.matches(password, digest)
 
-    async def set_password(self, user: int, password: bytes) -> None:
-        """Gives an account a new password, and ends its tokens."""
-        digest = await self._passwords.digest(password)
+    @property
+    def busy(self) -> bool:
+        """Whether so many passwords wait to be checked that no more are taken."""
+        return self._passwords.busy
 
-        def work(cursor: Cursor) -> None:
-            cursor.execute(
-                "UPDATE `user` SET password_digest = %s, updated_at = NOW() WHERE id = %s AND deleted_at IS NULL",
-                (digest, user),
+    async def confirm(self, user: int, digest: str) -> User | None:
+        """The active account as it is now, if its password digest still is this one."""
+
+        def work(cursor: Cursor) -> User | None:
+            cursor.execute(SELECT + "u.id = %s AND BINARY u.password_digest = %s", (user, digest))
+            row = cursor.fetchone()
+            return user_of(row) if row else None
+
+        async with self._mysql.turn():
+            return await self._mysql.run(work)
+
+    async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
+        """Gives an account whose digest is this one a new password, and ends its tokens; the new digest.
+
+        None, if another change was faster.
+        """
+        changed = await self._passwords.digest(password)
+
+        def work(cursor: Cursor) -> bool:
+            done = cursor.execute(
+                "UPDATE `user` SET password_digest = %s, updated_at = NOW() "
+                "WHERE id = %s AND BINARY password_digest = %s AND deleted_at IS NULL",
+                (changed, user, digest),
             )
-            end_tokens(cursor, user, self._clock())
+            if done:
+                end_tokens(cursor, user, self._clock())
+            return bool(done)
 
-        await self._mysql.run(work)
+        done = await self._mysql.run(work)
         self._users.forget(user)
+        return changed if done else None
 
-    async def erase(self, user: int) -> None:
-        """Deletes an account as gin-chat-demo's ORM does, and what it says about a person.
+    async def erase(self, user: int, digest: str) -> bool:
+        """Deletes an account as gin-chat-demo's ORM does, and what it says about a person; whether it was there.
 
         The row stays, so that its id and its name are never somebody else's.
         """
 
-        def work(cursor: Cursor) -> None:
-            cursor.execute(
-                "UPDATE `user` SET deleted_at = NOW(), updated_at = NOW(), password_digest = '!', nick_name = '', "
-                "email = '', avatar = '', phone = '' WHERE id = %s AND deleted_at IS NULL",
-                (user,),
+        def work(cursor: Cursor) -> bool:
+            return bool(
+                cursor.execute(
+                    "UPDATE `user` SET deleted_at = NOW(), updated_at = NOW(), password_digest = '!', nick_name = '', "
+                    "email = '', avatar = '', phone = '' "
+                    "WHERE id = %s AND BINARY password_digest = %s AND deleted_at IS NULL",
+                    (user, digest),
+                )
             )
 
-        await self._mysql.run(work)
+        done = await self._mysql.run(work)
         self._users.forget(user)
+        return done

@@ -21,7 +21,7 @@ from storage.clients import translated
 
 __all__ = ["RedisAttempts"]
 
-MINUTES = {Rule.ACCOUNT: 15, Rule.ADDRESS: 15, Rule.REGISTRATION: 60}
+MINUTES = {Rule.ACCOUNT: 15, Rule.CONFIRMATION: 15, Rule.ADDRESS: 15, Rule.REGISTRATION: 60}
 
 
 class RedisAttempts:

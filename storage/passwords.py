@@ -30,12 +30,21 @@ Result = TypeVar("Result")
 
 
 class Passwords:
-    """Hashes passwords; `threads` at once, while at most `waiting` callers wait. `cost` is bcrypt's."""
+    """Hashes passwords; `threads` at once, while at most `waiting` callers wait, each for up to `timeout` seconds.
 
-    def __init__(self, threads: int, waiting: int, cost: int = COST) -> None:
+    `cost` is bcrypt's.
+    """
+
+    def __init__(self, threads: int, waiting: int, timeout: float, cost: int = COST) -> None:
+        self._timeout = timeout
         self._executor = ThreadPoolExecutor(threads, "password", initializer=_yield_to_others)
         self._room = asyncio.BoundedSemaphore(threads + waiting)
         self._cost = cost
+
+    @property
+    def busy(self) -> bool:
+        """Whether so many wait that no more are taken."""
+        return self._room.locked()
 
     async def close(self) -> None:
         """Ends the threads."""
@@ -67,10 +76,13 @@ class Passwords:
         return matches
 
     async def _run(self, work: Callable[[], Result]) -> Result:
-        if self._room.locked():
+        if self.busy:
             raise EngineUnavailable("sign-in", "too many passwords are waiting to be checked")
-        async with self._room:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            async with self._room, asyncio.timeout(self._timeout):
+                return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except TimeoutError:
+            raise EngineUnavailable("sign-in", "the password was not checked in time") from None
 
 
 def _yield_to_others() -> None:

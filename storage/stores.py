@@ -55,6 +55,7 @@ class Options(NamedTuple):
     mysql_waiting: int
     password_threads: int
     password_waiting: int
+    password_timeout: float
     lookup_cache: int
     lookup_ttl: float
     ticket_lifetime: float
@@ -135,7 +136,7 @@ def _made(addresses: Addresses, options: Options, stack: AsyncExitStack, clock: 
     except ValueError as error:
         raise UnusableAddressError("mysql", str(error)) from None
     stack.push_async_callback(mysql.close)
-    passwords = Passwords(options.password_threads, options.password_waiting)
+    passwords = Passwords(options.password_threads, options.password_waiting, options.password_timeout)
     stack.push_async_callback(passwords.close)
     users = MySQLUsers(mysql, cache_size=options.lookup_cache, cache_ttl=options.lookup_ttl)
     return Stores(

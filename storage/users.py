@@ -70,7 +70,7 @@ class MySQLUsers:
 
     async def active(self, *ids: int) -> dict[int, User]:
         """The active users among `ids`, from what is remembered or from the table."""
-        found = {user: self._cache[user] for user in ids if user in self._cache}
+        found = {user: known for user in ids if (known := self._cache.get(user)) is not None}
         unknown = [user for user in ids if user not in found]
         if not unknown:
             return found

@@ -274,3 +274,24 @@ def test_locks_that_cannot_be_used(
     got, errors = start_server(*external(addresses), *given).failed()
     assert (got, said in errors, "Traceback" in errors) == (status, True, False)
     assert "short" not in errors.replace("too short", "")
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_sign_ins_under_way_when_told_to_end(
+    start_server: StartServer, addresses: Addresses, database: pymysql.Connection
+) -> None:
+    """Are answered; nothing is logged as a bug."""
+    server = start_server(*external(addresses), "--drain-timeout=14")
+    port = server.ready()
+    raws = [await RawSocket.open(port) for _ in range(3)]
+    body, headers = "user_name=nobody&password=x", {"Content-Type": "application/x-www-form-urlencoded"}
+    asked = [
+        asyncio.ensure_future(raw.request("/user/login", method="POST", body=body, headers=headers)) for raw in raws
+    ]
+    await asked[0]  # the others wait for the one thread
+    server.signal(signal.SIGTERM)
+    assert [(await each)[0] for each in asked] == [401] * 3
+    status, errors = server.failed()
+    assert (status, "error" in errors) == (0, False)
+    for raw in raws:
+        raw.abort()

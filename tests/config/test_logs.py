@@ -61,3 +61,15 @@ def test_no_line_holds_a_secret(kind: str, capsys: pytest.CaptureFixture[str]) -
     logging.getLogger("theirs").error("cannot reach %s", url)
     shown = capsys.readouterr().err
     assert ("hunter22" in shown, shown.count("***")) == (False, 3)
+
+
+def test_what_tornado_quotes_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """Is left out: a header that it cannot read may hold a token or a ticket. A token is masked wherever it stands."""
+    configure_logging(Log(), Redactor([]))
+    tornado = logging.getLogger("tornado.general")
+    token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+    tornado.info("Malformed HTTP message from %s: %s", "127.0.0.1", f"Invalid header value {token!r} secret-ticket")
+    tornado.warning("something else with %s", token)
+    shown = capsys.readouterr().err
+    assert "Malformed HTTP message from 127.0.0.1" in shown
+    assert (token in shown, "secret-ticket" in shown, "something else with ***" in shown) == (False, False, True)

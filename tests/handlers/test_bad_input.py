@@ -283,6 +283,8 @@ async def test_refused_upgrade(
 HEADERS = {
     "no upgrade": ({"Upgrade": "h2c"}, 400),
     "no connection": ({"Connection": "close"}, 400),
+    "another connection": ({"Connection": "keep-alive, x-upgrade"}, 400),
+    "another site without an origin": ({"Sec-Fetch-Site": "cross-site"}, 403),
     "no key": ({"Sec-WebSocket-Key": ""}, 400),
     "another origin": ({"Origin": "http://evil.example"}, 403),
     "an origin that is no URL": ({"Origin": "http://[::1"}, 403),
@@ -298,8 +300,8 @@ async def test_refused_handshake(
     """A handshake that is none, or comes from another site's page, is refused."""
     async with chatting():
         raw = await RawSocket.open(http_server.port)
-        got, _ = await raw.request(socket_path(*pair), upgrade=True, headers=headers)
-        assert got == status
+        got, body = await raw.request(socket_path(*pair), upgrade=True, headers=headers)
+        assert (got, json.loads(body)["status"]) == (status, status)
         raw.abort()
 
 

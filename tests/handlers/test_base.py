@@ -12,6 +12,7 @@ from handlers.base import status_of
 from models.errors import ChatError, EngineUnavailable, InvalidRequest, NameTaken, UnknownUser
 from server import Server
 from tests.clients import RawSocket, until
+from tests.conftest import Ask
 
 
 @pytest.mark.parametrize(
@@ -94,3 +95,10 @@ async def test_a_bug_keeps_its_words_to_itself(http_server: Server, monkeypatch:
     assert status == 500
     assert b"secret" not in content
     raw.abort()
+
+
+async def test_methods_that_are_not_there(ask: Ask) -> None:
+    """Are answered with those that are (RFC 9110, section 15.5.6)."""
+    answer = await ask("PUT", "/user/me", body={})
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, PATCH, DELETE")
+    assert (await ask("GET", "/openapiXyaml")).status == 404

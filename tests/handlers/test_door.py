@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import socket
 
 import pytest
 
 from server import Server
-from tests.clients import PATIENCE, RawSocket, until
+from tests.clients import PATIENCE, RawSocket
 from tests.conftest import Connect
 
 Pair = tuple[int, int]
@@ -49,21 +49,61 @@ async def test_connections_that_are_no_sockets_are_capped(http_server: Server, c
     refused = await RawSocket.open(http_server.port)
     assert await ended(refused) == b""
     refused.abort()
-    for socket in sockets:
-        await socket.say("still here")
+    for each in sockets:
+        await each.say("still here")
     silent.pop().abort()
-    answers: list[int] = []
-
-    async def ask() -> None:
-        while not answers:
-            raw = await RawSocket.open(http_server.port)
-            with contextlib.suppress(ConnectionResetError, asyncio.IncompleteReadError):
-                answers.append((await raw.request("/ping"))[0])
-            raw.abort()
-
-    asking = asyncio.ensure_future(ask())
-    await until(lambda: answers)
-    await asking
-    assert answers == [200]
+    assert await asked_until_answered(http_server.port) == 200
     for raw in silent:
         raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--max-address-http-connections=3"]])
+async def test_one_address_has_a_share(http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Of connections that are no sockets; more of its connections are closed unheard, and others come in."""
+    for _ in range(5):
+        await connect(*pair)
+    silent = [await RawSocket.open(http_server.port) for _ in range(3)]
+    refused = await RawSocket.open(http_server.port)
+    assert await ended(refused) == b""
+    refused.abort()
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port, local_addr=("127.0.0.2", 0))
+    other = RawSocket(reader, writer)
+    assert (await other.request("/ping"))[0] == 200
+    other.abort()
+    for raw in silent:
+        raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--max-address-http-connections=1", "--trusted-proxies=127.0.0.1", "--auth=open"]])
+async def test_a_trusted_proxy_has_no_bound(http_server: Server) -> None:
+    """It stands for many."""
+    raws = [await RawSocket.open(http_server.port) for _ in range(5)]
+    assert [(await raw.request("/ping"))[0] for raw in raws] == [200] * 5
+    for raw in raws:
+        raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--handshake-timeout=0.3", "--max-address-http-connections=1"]])
+async def test_whoever_does_not_read_an_answer(http_server: Server) -> None:
+    """Gives the place back after a while."""
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        deaf.connect(("127.0.0.1", http_server.port))
+        deaf.sendall(b"GET /openapi.yaml HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
+        refused = await RawSocket.open(http_server.port)
+        assert await ended(refused) == b""
+        refused.abort()
+        assert await asked_until_answered(http_server.port) == 200
+
+
+async def asked_until_answered(port: int) -> int:
+    """The status of the first answer that there is."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            raw = await RawSocket.open(port)
+            try:
+                return (await raw.request("/ping"))[0]
+            except (ConnectionResetError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                raw.abort()

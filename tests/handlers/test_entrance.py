@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_network
 from typing import Any
 
@@ -104,6 +105,10 @@ LOCAL = {
     "forwarded host": ({"X-Forwarded-Host": "localhost"}, 403),
     "real address": ({"X-Real-IP": "127.0.0.1"}, 403),
     "through a proxy": ({"Via": "1.1 proxy"}, 403),
+    "forwarded port": ({"X-Forwarded-Port": "3000"}, 403),
+    "through a well-known one": ({"CF-Connecting-IP": "127.0.0.1"}, 403),
+    "another site's page without an origin": ({"Sec-Fetch-Site": "cross-site"}, 403),
+    "a page of the same site": ({"Sec-Fetch-Site": "same-site", "Host": "localhost:3000"}, 403),
 }
 
 
@@ -116,6 +121,14 @@ async def test_this_machine_alone(headers: dict[str, str], status: int, http_ser
         assert got == (good if status == 200 else status), body
         assert status != 403 or b"see --auth" in body or b"cross-origin" in body
         raw.abort()
+
+
+async def test_a_proxy_that_says_nothing(http_server: Server, pair: Pair) -> None:
+    """Many ask in HTTP/1.0, with the server's own address for a Host."""
+    raw = await RawSocket.open(http_server.port)
+    raw.writer.write(f"GET /user/me?uid={pair[0]} HTTP/1.0\r\nHost: 127.0.0.1:{http_server.port}\r\n\r\n".encode())
+    assert b" 403 " in (await raw.reader.read()).split(b"\r\n")[0]
+    raw.abort()
 
 
 async def test_what_tells_nothing_is_open(http_server: Server) -> None:
@@ -182,3 +195,17 @@ async def test_what_every_answer_says_to_browsers(ask: Ask) -> None:
         assert headers["Cache-Control"] == "no-store"
         assert "Server" not in headers
         assert "Etag" not in headers
+
+
+async def test_draining() -> None:
+    """Waits for what is under way, and not for ever; what comes now comes too late."""
+    entrance = Entrance(NOBODY, NOBODY, local=False)
+    assert entrance.begun()
+    await entrance.drain(0)
+    draining = asyncio.ensure_future(entrance.drain(1000))
+    assert not entrance.begun()
+    entrance.ended()
+    await asyncio.sleep(0)
+    assert not draining.done()
+    entrance.ended()
+    await draining

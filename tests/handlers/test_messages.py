@@ -158,3 +158,25 @@ async def test_history(connect2: Connect2, http_server: Server, pair: tuple[int,
 async def test_bad_requests(http_server: Server, path: str, status: int) -> None:
     """Answered in the envelope, with the field named."""
     assert (await get(http_server, path))[0] == status
+
+
+async def test_a_long_last_message(http_server: Server, connect2: Any, pair: tuple[int, int], ask: Any) -> None:
+    """Is cut in the list, which says so; history has all of it."""
+    one = await connect2(*pair)
+    await one.say("x" * 300)
+    last = (await ask("GET", f"/conversations?uid={pair[0]}")).data[0]["last"]
+    assert (last["content"], last["cut"]) == ("x" * 256, True)
+    page = (await ask("GET", f"/messages?uid={pair[0]}&toUid={pair[1]}")).data["messages"]
+    assert (page[0]["content"], "cut" in page[0]) == ("x" * 300, False)
+
+
+async def test_what_somebody_wrote_who_is_gone(connect2: Any, pair: tuple[int, int], ask: Any, database: Any) -> None:
+    """Can still be read."""
+    one = await connect2(*pair)
+    await one.say("goodbye")
+    one.close()
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE `user` SET deleted_at = NOW() WHERE id = %s", (pair[0],))
+    page = await ask("GET", f"/messages?uid={pair[1]}&toUid={pair[0]}")
+    assert [message["content"] for message in page.data["messages"]] == ["goodbye"]
+    assert (await ask("GET", f"/messages?uid={pair[1]}&toUid=4000000000")).status == 404

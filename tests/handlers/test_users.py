@@ -67,6 +67,8 @@ FIELDS = {
     "user name long": ({"user_name": "x" * 16}, "user_name"),
     "user name number": ({"user_name": 12345}, "user_name"),
     "user name operator": ({"user_name": {"$ne": 1}}, "user_name"),
+    "user name with an accent of its own": ({"user_name": "abcde1\u0301"}, "user_name"),
+    "user name in full-width letters": ({"user_name": "\uff41\uff42\uff43\uff44\uff45"}, "user_name"),
     "user name with NUL": ({"user_name": "abc\0def"}, "user_name"),
     "user name of spaces": ({"user_name": "      "}, "user_name"),
     "password missing": ({"password": None}, "password"),
@@ -139,6 +141,15 @@ async def test_me(ask: Ask, pair: tuple[int, int]) -> None:
     assert (answer.status, answer.data["id"], answer.data["status"]) == (200, pair[0], "active")
 
 
+async def test_me_who_has_just_gone(ask: Ask, pair: tuple[int, int], database: pymysql.Connection) -> None:
+    """While the lookup is still remembered."""
+    assert (await ask("GET", f"/user/me?uid={pair[0]}")).status == 200
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE `user` SET status = 'inactive' WHERE id = %s", (pair[0],))
+    for path in ("/user/export", "/user/me"):
+        assert (await ask("GET", f"{path}?uid={pair[0]}")).status == 404
+
+
 async def test_changing_the_profile(ask: Ask, pair: tuple[int, int]) -> None:
     """What is given changes, at once and for others too; the rest stays."""
     me = f"/user/me?uid={pair[0]}"
@@ -166,7 +177,7 @@ async def test_finding_somebody(ask: Ask, pair: tuple[int, int], database: pymys
         "nickname": "",
         "avatar": "",
     }
-    for name in ("find", "find%25", "find_m_", "%25"):
+    for name in ("find", "find%25", "find_m_", "%25", "FIND_ME", "find_me%20"):
         assert (await ask("GET", find + name)).status == 404
     assert (await ask("GET", f"/users?uid={pair[0]}")).status == 400
     with database.cursor() as cursor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from models.account_ports import Found, Rule
 from models.accounts import Accounts
-from models.errors import Forbidden, TooFast, Unauthenticated
+from models.errors import EngineUnavailable, Forbidden, TooFast, Unauthenticated
 from models.records import Identity, User
 
 USER = User(7, "Name", "nick", "", "", "active", 0)
@@ -24,6 +24,9 @@ class House:
         self.steps: list[Any] = []
         self.full: set[Rule] = set()
         self.password = b"right"
+        self.digest = "digest"
+        self.busy = False
+        self.meanwhile: Any = lambda: None
 
     async def take(self, rule: Rule, subject: str) -> None:
         self.steps.append((rule.name, subject))
@@ -37,24 +40,31 @@ class House:
         return Found(7, "digest") if user_name.casefold() == "name" else None
 
     async def digest_of(self, user: int) -> str:
-        return "digest"
+        return self.digest
 
     async def matches(self, password: bytes, digest: str | None) -> bool:
         self.steps.append("matches")
+        self.meanwhile()
         return digest is not None and password == self.password
 
     async def register(self, *_: object) -> User:
         self.steps.append("register")
         return USER
 
-    async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
-        return {7: USER}
+    async def confirm(self, user: int, digest: str) -> User | None:
+        self.steps.append(("confirm", digest))
+        return USER if user == 7 and digest == self.digest else None
 
-    async def set_password(self, user: int, password: bytes) -> None:
+    async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
         self.steps.append("set_password")
+        if digest != self.digest:
+            return None
+        self.digest = "new digest"
+        return self.digest
 
-    async def erase(self, user: int) -> None:
+    async def erase(self, user: int, digest: str) -> bool:
         self.steps.append("erase")
+        return digest == self.digest
 
     def issue(self, user: User) -> str:
         return "token"
@@ -71,21 +81,22 @@ def house() -> Any:
 @pytest.fixture
 def accounts(house: Any) -> Accounts:
     """Accounts that note who is looked at."""
-    return Accounts(house, house, house, house, house, lambda user: house.steps.append(("changed", user)))
+    return Accounts(house, house, house, house, lambda user: house.steps.append(("changed", user)))
 
 
 async def test_signing_in(accounts: Accounts, house: Any) -> None:
     """Counted by address and by account before the password is looked at; forgiven when it was right."""
     assert await accounts.sign_in("1.1.1.1", "NAME", b"right") == (USER, "token")
-    assert house.steps == [("ADDRESS", "1.1.1.1"), ("ACCOUNT", "7"), "matches", ("forgive", "7")]
+    steps = [("ADDRESS", "1.1.1.1"), ("ACCOUNT", "7"), "matches", ("confirm", "digest"), ("forgive", "7")]
+    assert house.steps == steps
 
 
-@pytest.mark.parametrize(("name", "subject"), [("name", "7"), ("Nobody", "name nobody")])
-async def test_what_is_wrong_is_not_told(name: str, subject: str, accounts: Accounts, house: Any) -> None:
+@pytest.mark.parametrize(("name", "subject", "digest"), [("name", "7", "digest"), ("Nobody", "name nobody", "")])
+async def test_what_is_wrong_is_not_told(name: str, subject: str, digest: str, accounts: Accounts, house: Any) -> None:
     """A wrong password and an unknown name take the same steps and give the same answer."""
     with pytest.raises(Unauthenticated, match=r"^the user name or the password is wrong$"):
         await accounts.sign_in("1.1.1.1", name, b"wrong")
-    assert house.steps == [("ADDRESS", "1.1.1.1"), ("ACCOUNT", subject), "matches"]
+    assert house.steps == [("ADDRESS", "1.1.1.1"), ("ACCOUNT", subject), "matches", ("confirm", digest)]
 
 
 @pytest.mark.parametrize("rule", [Rule.ADDRESS, Rule.ACCOUNT])
@@ -109,20 +120,52 @@ async def test_where_tokens_come_from_elsewhere(accounts: Accounts, house: Any) 
     with pytest.raises(Forbidden):
         await accounts.sign_in("1.1.1.1", "name", b"right")
     assert house.steps == []
-    assert await accounts.change_password(7, b"right", b"new") == (USER, None)
+    assert await accounts.change_password("1.1.1.1", 7, b"right", b"new") == (USER, None)
 
 
 async def test_changing_and_deleting(accounts: Accounts, house: Any) -> None:
-    """Need the password, count as attempts, and have the sockets looked at."""
-    await accounts.change_password(7, b"right", b"new password")
-    await accounts.delete(7, b"right")
-    checked = [("ACCOUNT", "7"), "matches", ("forgive", "7")]
-    assert house.steps == [*checked, "set_password", ("changed", 7), *checked, "erase", ("changed", 7)]
+    """Need the password, count as attempts of their own even if it is right, and have the sockets looked at."""
+    checked = [("ADDRESS", "1.1.1.1"), ("CONFIRMATION", "7"), "matches"]
+    await accounts.change_password("1.1.1.1", 7, b"right", b"new password")
+    assert house.steps == [*checked, "set_password", ("changed", 7), ("confirm", "new digest")]
     house.steps.clear()
-    for attempt in (accounts.change_password(7, b"wrong", b"new password"), accounts.delete(7, b"wrong")):
+    await accounts.delete("1.1.1.1", 7, b"right")
+    assert house.steps == [*checked, "erase", ("changed", 7)]
+    house.steps.clear()
+    for attempt in (
+        accounts.change_password("1.1.1.1", 7, b"wrong", b"new password"),
+        accounts.delete("1.1.1.1", 7, b"wrong"),
+    ):
         with pytest.raises(Forbidden):
             await attempt
-    assert house.steps == [("ACCOUNT", "7"), "matches"] * 2
+    assert house.steps == checked * 2
+
+
+ATTEMPTS = {
+    "signing in": lambda accounts: accounts.sign_in("1.1.1.1", "name", b"right"),
+    "changing": lambda accounts: accounts.change_password("1.1.1.1", 7, b"right", b"another"),
+    "deleting": lambda accounts: accounts.delete("1.1.1.1", 7, b"right"),
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
+async def test_a_password_that_was_changed_meanwhile(
+    attempt: Callable[..., Any], accounts: Accounts, house: Any
+) -> None:
+    """While the old one waited to be checked: it was the right one, and is worth nothing any more."""
+    house.meanwhile = lambda: setattr(house, "digest", "of the owner's new password")
+    with pytest.raises((Unauthenticated, Forbidden)):
+        await attempt(accounts)
+    assert house.digest == "of the owner's new password"
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
+async def test_when_too_many_wait(attempt: Callable[..., Any], accounts: Accounts, house: Any) -> None:
+    """It is said before anything is counted: who tries again does not use up attempts."""
+    house.busy = True
+    with pytest.raises(EngineUnavailable):
+        await attempt(accounts)
+    assert house.steps == []
 
 
 async def test_signing_out_needs_a_token(accounts: Accounts, house: Any) -> None:

@@ -90,9 +90,13 @@ async def test_what_is_withheld(house: Any) -> None:
     """Of whom one has blocked, what came after the block; when it is lifted, the sockets have to resume."""
     blocks = Blocks(house, house, house, lambda *_: None)
     task = asyncio.ensure_future(blocks.rounds.run())
-    blocks.opened(2)
+    opening = asyncio.ensure_future(blocks.opening(2))
+    await asyncio.sleep(0)
+    assert not blocks.passes(Typing(3, 2))  # it is not known yet
+    await opening
+    assert blocks.passes(Typing(3, 2))
     await blocks.block(2, 1)
-    await until(lambda: blocks.holds(2, 1))
+    assert blocks.holds(2, 1)
     assert [blocks.withholds(message(seq)) for seq in (5, 6)] == [False, True]
     assert not blocks.passes(Typing(1, 2))
     assert not blocks.passes(Typing(2, 1))
@@ -118,3 +122,16 @@ async def test_without_sockets(house: Any) -> None:
     assert await blocks.shown_upto(2, 1) == 5
     assert await blocks.apart(1, 2)
     assert await blocks.of(2) == [1]
+
+
+async def test_a_socket_that_opens_while_the_store_is_away(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opens after a moment; until the blocks are known it gets messages and nothing else."""
+    monkeypatch.setattr("models.blocks.HELD_WITHIN", 0.01)
+    blocks = Blocks(house, house, house, lambda *_: None)
+    await blocks.opening(2)
+    assert not blocks.passes(Typing(1, 2))
+    assert not blocks.withholds(message(1))
+    task = asyncio.ensure_future(blocks.rounds.run())
+    await until(lambda: blocks.passes(Typing(1, 2)))
+    blocks.closed(2)
+    await end(task)

@@ -12,10 +12,19 @@ from models.bucket import Bucket, Buckets
 def test_a_burst_then_the_rate() -> None:
     """What was not used gathers up to the burst and no further."""
     bucket = Bucket(rate=2, burst=3, now=0)
-    assert [bucket.take(0) for _ in range(4)] == [0, 0, 0, 0.5]
-    assert bucket.take(0.25) == 0.25
-    assert bucket.take(0.5) == 0
-    assert [bucket.take(100) for _ in range(4)] == [0, 0, 0, 0.5]
+    assert [bucket.take(0) for _ in range(4)] == [0, 0, 0, 1]
+    assert bucket.take(1) == 0
+    assert [bucket.take(100) for _ in range(3)] == [0, 0, 0]
+
+
+def test_refusals_cost_as_well() -> None:
+    """Of many who ask at once each has to wait longer, up to a second's worth; and then has it."""
+    bucket = Bucket(rate=10, burst=1, now=0)
+    bucket.take(0)
+    waits = [bucket.take(0) for _ in range(20)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (0.2, 1.1)
+    assert bucket.take(1.1) == 0
 
 
 @given(st.lists(st.floats(0, 5), max_size=100), st.integers(1, 50), st.integers(1, 20))

@@ -25,7 +25,7 @@ from tests.storage.conftest import NOBODY, MakeMySQL, SetUser
 @pytest.fixture
 def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
     """Cheap hashes."""
-    store = Passwords(1, 16, cost=4)
+    store = Passwords(1, 16, 10, cost=4)
     yield store
     io_loop.run_sync(store.close)
 
@@ -118,8 +118,9 @@ async def test_no_password(accounts: MySQLAccounts, account: User, set_user: Set
 async def test_a_new_password(accounts: MySQLAccounts, account: User, users: MySQLUsers) -> None:
     """Is the only one that is good, and ends the tokens at once."""
     before = (await users.active(account.id))[account.id]
-    await accounts.set_password(account.id, b"new password")
+    changed = await accounts.set_password(account.id, await accounts.digest_of(account.id), b"new password")
     digest = await accounts.digest_of(account.id)
+    assert changed == digest
     assert await accounts.matches(b"new password", digest)
     assert not await accounts.matches(b"password", digest)
     after = (await users.active(account.id))[account.id]
@@ -129,8 +130,31 @@ async def test_a_new_password(accounts: MySQLAccounts, account: User, users: MyS
 
 async def test_the_same_password_again(accounts: MySQLAccounts, account: User, users: MySQLUsers) -> None:
     """Ends the tokens all the same."""
-    await accounts.set_password(account.id, b"password")
+    await accounts.set_password(account.id, await accounts.digest_of(account.id), b"password")
     assert (await users.active(account.id))[account.id].token_version != account.token_version
+
+
+async def test_two_changes_at_once(accounts: MySQLAccounts, account: User, users: MySQLUsers) -> None:
+    """Of those that begin with one digest, one wins; the others change nothing and end no tokens."""
+    digest = await accounts.digest_of(account.id)
+    outcomes = await asyncio.gather(*(accounts.set_password(account.id, digest, b"password") for _ in range(5)))
+    (changed,) = [outcome for outcome in outcomes if outcome is not None]
+    assert changed == await accounts.digest_of(account.id)
+    user = (await users.active_now([account.id]))[account.id]
+    assert await accounts.confirm(account.id, changed) == user
+    assert await accounts.set_password(account.id, changed.swapcase(), b"password") is None
+    assert not await accounts.erase(account.id, digest)
+    assert (await users.active_now([account.id]))[account.id] == user
+
+
+async def test_confirming(accounts: MySQLAccounts, account: User, set_user: SetUser) -> None:
+    """To the letter, and while the account is active."""
+    digest = await accounts.digest_of(account.id)
+    assert (await accounts.confirm(account.id, digest)).id == account.id
+    for other in (digest.swapcase(), digest + " ", "", "%"):
+        assert await accounts.confirm(account.id, other) is None
+    set_user(account.id, "status = 'banned'")
+    assert await accounts.confirm(account.id, digest) is None
 
 
 async def test_leaving(
@@ -139,7 +163,7 @@ async def test_leaving(
     """Takes all that is said about a person with it, at once."""
     set_user(account.id, "email = 'a@b', avatar = 'https://x', phone = '110'")
     await users.active(account.id)
-    await accounts.erase(account.id)
+    assert await accounts.erase(account.id, await accounts.digest_of(account.id))
     assert not await users.active(account.id)
     assert await accounts.find(account.user_name) is None
     assert not await accounts.matches(b"password", await accounts.digest_of(account.id))
@@ -149,10 +173,10 @@ async def test_leaving(
 
 async def test_a_name_stays_taken(accounts: MySQLAccounts, account: User) -> None:
     """Nobody becomes who has left, nor gives them a password."""
-    await accounts.erase(account.id)
+    await accounts.erase(account.id, await accounts.digest_of(account.id))
     with pytest.raises(NameTaken):
         await accounts.register(account.user_name, "nick", b"password")
-    await accounts.set_password(account.id, b"password")
+    assert await accounts.set_password(account.id, "!", b"password") is None
     assert not await accounts.matches(b"password", await accounts.digest_of(account.id))
 
 
@@ -163,8 +187,9 @@ async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: P
         accounts.register("nobody", "nobody", b"password"),
         accounts.find("nobody"),
         accounts.digest_of(1),
-        accounts.set_password(1, b"password"),
-        accounts.erase(1),
+        accounts.confirm(1, ""),
+        accounts.set_password(1, "", b"password"),
+        accounts.erase(1, ""),
     ):
         with pytest.raises(EngineUnavailable):
             await call

@@ -11,7 +11,7 @@ from models.account_ports import Rule
 from models.errors import EngineUnavailable, TooFast
 from storage.attempts import MINUTES, RedisAttempts
 
-MOST = {Rule.ACCOUNT: 3, Rule.ADDRESS: 3, Rule.REGISTRATION: 1}
+MOST = {Rule.ACCOUNT: 3, Rule.CONFIRMATION: 2, Rule.ADDRESS: 3, Rule.REGISTRATION: 1}
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ NO_DIGESTS = [
 @pytest.fixture
 def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
     """One thread, and one more caller that waits for it."""
-    store = Passwords(1, 1, cost=6)
+    store = Passwords(1, 1, 10, cost=6)
     yield store
     io_loop.run_sync(store.close)
 
@@ -73,7 +73,7 @@ async def test_a_digest_is_its_password_s(passwords: Passwords) -> None:
 
 async def test_the_cost_unless_another_is_told(rounds: list[int]) -> None:
     """Is that of gin-chat-demo."""
-    passwords = Passwords(1, 1)
+    passwords = Passwords(1, 1, 10)
     assert (await passwords.digest(b"password")).startswith("$2b$12$")
     assert rounds == [2**COST]
     await passwords.close()
@@ -140,3 +140,15 @@ async def test_closing_ends_the_threads(passwords: Passwords) -> None:
     await passwords.digest(b"password")
     await passwords.close()
     await until(lambda: not any(thread.name.startswith("password") for thread in threading.enumerate()))
+
+
+async def test_not_in_time(io_loop: IOLoop) -> None:
+    """Whoever waits for too long is told so; the threads lose nothing by it."""
+    store, go_on = Passwords(1, 1, 0.01, cost=4), threading.Event()
+    store._executor.submit(go_on.wait)
+    with pytest.raises(EngineUnavailable, match="in time"):
+        await store.digest(b"password")
+    go_on.set()
+    store._timeout = 10
+    assert await store.digest(b"password")
+    await store.close()

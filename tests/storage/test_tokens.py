@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import math
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -220,7 +221,7 @@ def test_an_unknown_key(name: object) -> None:
         *({name: value} for name in ("exp", "iat", "nbf") for value in (math.nan, math.inf, "x", [], {})),
         *({"tandem_version": version} for version in (5, ["version"], {}, False)),
     ],
-    ids=lambda wrong: json.dumps(wrong)[:40],
+    ids=lambda wrong: re.sub(r"[0-9]{9,}", "N", json.dumps(wrong))[:40],
 )
 def test_wrong_claims(wrong: dict[str, Any]) -> None:
     """Although they are signed."""
@@ -270,7 +271,9 @@ def test_a_secret_of_ours_beside_a_key_of_another_back_end() -> None:
             tokens.verify(jwt.encode(claims(), RSA, "RS256", headers))
 
 
-@pytest.mark.parametrize("exp", ["9" * 1000, str(NOW + 60), True, 1e400, float("nan")])
+@pytest.mark.parametrize(
+    "exp", ["9" * 1000, str(NOW + 60), True, 1e400, float("nan")], ids=["long", "text", "true", "infinite", "NaN"]
+)
 def test_times_that_are_no_numbers(exp: Any) -> None:
     """Are refused, however well signed: a token has to end."""
     with pytest.raises(Unauthenticated):
