@@ -1,0 +1,212 @@
+"""Requests by the API's description, what may come back, and strangers who must stay strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Collection, Sequence
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode, Response, checks
+
+from models.records import user_id
+from tests.clients import PATIENCE, Client2
+from tests.processes import ROOT
+
+__all__ = [
+    "CHECKS",
+    "DESCRIPTION",
+    "ENDS_TOKENS",
+    "NO_LIMITS",
+    "SLOW",
+    "UNGUESSABLE",
+    "Asker",
+    "Strangers",
+    "described",
+]
+
+DESCRIPTION = ROOT / "docs" / "openapi.yaml"
+CHECKS = [
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+NO_LIMITS = (
+    "--request-rate=1000000",
+    "--request-burst=1000000",
+    "--registrations-per-address=1000000",
+    "--sign-ins-per-address=1000000",
+    "--sign-ins-per-account=1000000",
+)
+SLOW = {"register", "signIn", "changePassword", "deleteAccount"}  # operations that may hash a password
+HOW = ("header", "header", "cookie", "nobody", "odd")  # a token may come with a request
+ENDS_TOKENS = {"signOut", "signOutEverywhere", "changePassword"}
+
+CHAT_EVERY = 0.5  # seconds between two messages of the strangers
+UNGUESSABLE = 3_141_592_653  # ids from here on are too far from the others to be met by chance
+
+
+def described(codec: str = "utf-8") -> schemathesis.BaseSchema:
+    """The description, from which texts of the characters of `codec` are made."""
+    config = schemathesis.Config()
+    config.projects.default.generation.update(codec=codec)
+    return schemathesis.openapi.from_path(str(DESCRIPTION), config=config)
+
+
+class Asker:
+    """A user of the server on `port`, who asks for all that is described and must never see `marker`, if given.
+
+    `believes` says that the server believes `uid`.
+    """
+
+    def __init__(self, port: int, marker: str = "", *, believes: bool) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.name, self.password = f"u{secrets.token_hex(6)}", secrets.token_hex(16)
+        self._marker = marker.encode()
+        self._believes = believes
+        self.peers: list[int] = []  # of whom it asks now and then
+        self._token = ""
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # each request says who asks itself
+        self._session.headers["Connection"] = "close"  # else the server may close it just when it is used again
+        names = {"nick_name": "asker", "user_name": self.name, "password": self.password}
+        self.user = int(self._post("/user/register", names)["id"])
+
+    def close(self) -> None:
+        self._session.close()
+
+    @property
+    def token(self) -> str:
+        """A good token, as far as this side knows."""
+        if not self._token:
+            self._sign_in()
+        return self._token
+
+    def _sign_in(self) -> None:
+        answer = self._post("/user/login", {"user_name": self.name, "password": self.password})
+        self._token = str(answer["token"])
+
+    def renew(self) -> None:
+        """Signs in again if somebody has ended the token."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        if self._session.get(f"{self.url}/user/me", headers=headers, timeout=PATIENCE).status_code == 401:
+            self._sign_in()
+
+    def ticket(self) -> str:
+        """A ticket for a socket."""
+        return str(self._post("/ws/ticket", {}, {"Authorization": f"Bearer {self.token}"})["ticket"])
+
+    def _post(self, path: str, body: dict[str, str], headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """What is in an answer; while too many wait for their passwords to be checked, asks again."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            answer = self._session.post(f"{self.url}{path}", json=body, headers=headers, timeout=2 * PATIENCE)
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                answer.raise_for_status()
+                data: dict[str, Any] = answer.json()["data"]
+                return data
+
+    def ask(
+        self, case: Case, how: str = "header", additional: Sequence[checks.CheckFunction] = (), token: str = ""
+    ) -> Response:
+        """Asks as ourselves, by header or cookie, or as nobody; the answer has to be as described.
+
+        Raises AssertionError, or a group of schemathesis's failures.
+        """
+        if how == "header":
+            case.headers["Authorization"] = f"Bearer {token or self.token}"
+        elif how == "cookie":
+            case.cookies["tandem"] = token or self.token
+        elif how == "odd":
+            case.headers["Authorization"] = f"Bearer {self.token[:-3]}"
+        if "uid" in case.query and (how in ("header", "cookie") or self._would_be_believed(case.query["uid"])):
+            case.query["uid"] = self.user
+        response = case.call(base_url=self.url, session=self._session, timeout=2 * PATIENCE)
+        if case.operation.definition.raw["operationId"] in ENDS_TOKENS and response.status_code == 200:
+            self._token = ""
+        assert not self._marker or self._marker not in response.content, f"a secret in {response.content!r}"
+        case.validate_response(response, checks=[*CHECKS, *additional])
+        return response
+
+    def _would_be_believed(self, uid: Any) -> bool:
+        """Whether a server could take this for somebody else, who then may see what is theirs."""
+        return self._believes and not (isinstance(uid, str | int | float) and user_id(str(uid)) is None)
+
+    def probe(
+        self,
+        operation: schemathesis.APIOperation,
+        mode: GenerationMode,
+        *,
+        examples: int,
+        seen: Callable[[Response], None],
+        additional: Sequence[checks.CheckFunction] = (),
+        number: int = 0,
+        phases: Collection[Phase] = (Phase.generate,),
+    ) -> None:
+        """Asks for one operation with so many examples, of valid or of invalid requests."""
+
+        @seed(number)
+        @settings(
+            max_examples=examples, database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=phases
+        )
+        @given(operation.as_strategy(mode), st.sampled_from(HOW), st.sampled_from([0, 0, *self.peers]))
+        def each(case: Case, how: str, peer: int) -> None:
+            for name, parts in (("toUid", case.query), ("id", case.path_parameters)):
+                if peer and name in parts:
+                    parts[name] = peer
+            seen(self.ask(case, how, additional))
+
+        with contextlib.suppress(Unsatisfiable):  # what takes nothing cannot be given anything invalid
+            each()
+
+
+class Strangers:
+    """Two users who chat about the marker, which is also in all else that is theirs alone."""
+
+    def __init__(self, port: int, marker: str, *, believes: bool) -> None:
+        self.marker = marker
+        self._port = port
+        self.users = [Asker(port, believes=believes) for _ in range(2)]
+        for user in self.users:
+            headers = {"Authorization": f"Bearer {user.token}"}
+            changes = {"email": f"{self.marker}@example.org"}
+            requests.patch(f"{user.url}/user/me", json=changes, headers=headers, timeout=PATIENCE).raise_for_status()
+        self._clients: list[Client2] = []
+
+    async def meet(self) -> None:
+        """Opens their sockets and writes the first messages."""
+        one, other = self.users
+        for me, you in ((one, other), (other, one)):
+            self._clients.append(await Client2.open(self._port, me.user, you.user, ticket=me.ticket()))
+        for client in self._clients:
+            await client.say(f"{self.marker} hello", 50004, id=f"{self.marker}-{secrets.token_hex(4)}")
+
+    async def chat(self) -> None:
+        """Goes on until it is cancelled."""
+        one, other = self._clients
+        while True:
+            await one.say(self.marker, 50004)
+            while self.marker not in (await other.read())["content"]:
+                pass
+            await asyncio.sleep(CHAT_EVERY)
+
+    async def part(self) -> None:
+        """Closes the sockets."""
+        for client in self._clients:
+            client.close()
+            while await client.connection.read_message() is not None:
+                pass
+
+    def close(self) -> None:
+        for user in self.users:
+            user.close()

@@ -1,0 +1,245 @@
+"""docs/openapi.yaml says what the server does: all of it, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import openapi_spec_validator
+import pytest
+import requests
+import yaml
+from hypothesis import Phase
+from jsonschema import Draft202012Validator
+from schemathesis import GenerationMode, Response
+from schemathesis.checks import not_a_server_error
+from tornado.web import RequestHandler
+
+from handlers.base import BaseHandler
+from handlers.routes import Collaborators, make_app
+from handlers.socket import SocketLimits
+from storage.engines import Addresses
+from tests.clients import PATIENCE, Client2
+from tests.conftest import StartServer
+from tests.fuzz.asker import DESCRIPTION, ENDS_TOKENS, NO_LIMITS, SLOW, Asker, Strangers, described
+from tests.processes import ServerProcess, external
+
+EXAMPLES = 10  # valid requests for each operation, and as many that are not
+SLOW_EXAMPLES = 2  # of those after which, or for which, a password may be hashed
+METRICS_TOKEN = "the token of metrics"
+NOBODY = 4_000_000_000  # an id that no user has
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+
+content = yaml.safe_load(DESCRIPTION.read_text("utf-8"))
+operations = {
+    operation["operationId"]: (path, method.upper())
+    for path, item in content["paths"].items()
+    for method, operation in item.items()
+    if method != "parameters"
+}
+schema = described("latin-1")
+
+
+class Place(NamedTuple):
+    """A server in a process of its own, somebody who asks it, and others whom that is none of the business of."""
+
+    port: int
+    believes: bool
+    asker: Asker
+    strangers: Strangers
+
+
+async def chat(strangers: Strangers) -> None:
+    await strangers.meet()
+    await strangers.part()
+
+
+@pytest.fixture(scope="module", params=["open", "token"])
+def place(request: pytest.FixtureRequest, addresses: Addresses) -> Iterator[Place]:
+    """A server where `uid` is believed, and one where it is not; neither has logged an error in the end."""
+    believes = request.param == "open"
+    flags = [f"--auth={request.param}", "--log-level=error", "--password-waiting=1000", *NO_LIMITS]
+    if not believes:
+        flags.append(f"--metrics-token={METRICS_TOKEN}")
+    server = ServerProcess(*external(addresses), *flags)
+    try:
+        port = server.ready()
+        strangers = Strangers(port, f"marker{secrets.token_hex(8)}", believes=believes)
+        asyncio.run(chat(strangers))
+        asker = Asker(port, strangers.marker, believes=believes)
+        asker.peers = [user.user for user in strangers.users]
+        yield Place(port, believes, asker, strangers)
+        asker.close()
+        strangers.close()
+        server.signal(signal.SIGTERM)
+        assert server.failed() == (0, "")
+    finally:
+        server.kill()
+
+
+def test_it_is_valid() -> None:
+    """As OpenAPI 3.1 wants it."""
+    openapi_spec_validator.validate(content)
+
+
+def test_all_routes_are_there() -> None:
+    """Every path and method of the route table, and nothing else."""
+    nobody: Any = None
+    collaborators = Collaborators(*[nobody] * len(Collaborators._fields))
+    collaborators = collaborators._replace(chat=SimpleNamespace(blocks=nobody), metrics_token=METRICS_TOKEN)
+    app = make_app(collaborators, SocketLimits(*[1] * len(SocketLimits._fields)))
+
+    def methods(handler: type[RequestHandler]) -> Iterator[str]:
+        for method in handler.SUPPORTED_METHODS:
+            # What all have from the base is said once, in the description's text.
+            if getattr(handler, method.lower()) is not getattr(BaseHandler, method.lower()):
+                yield method
+
+    routes = {
+        (rule.matcher.regex.pattern.removesuffix("$").replace("\\.", "."), method)
+        for rule in app.wildcard_router.rules
+        for method in methods(rule.target)
+    }
+    found = {(re.sub(r"\{[^}]+\}", "([^/]+)", path), method) for path, method in operations.values()}
+    assert routes == found
+
+
+def test_it_is_served(place: Place) -> None:
+    """As it stands in the repository."""
+    answer = requests.get(f"{place.asker.url}/openapi.yaml", timeout=PATIENCE)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/yaml")
+    assert DESCRIPTION.read_bytes() == answer.content
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize("operation", operations)
+def test_answers_are_as_described(place: Place, operation: str, mode: GenerationMode) -> None:
+    """Status, content type, headers and body, whoever asks for whatever; and nothing that is only others'."""
+    path, method = operations[operation]
+    seen: Counter[int] = Counter()
+
+    def count(response: Response) -> None:
+        seen[response.status_code] += 1
+
+    place.asker.probe(
+        schema[path][method],
+        mode,
+        examples=SLOW_EXAMPLES if operation in SLOW | ENDS_TOKENS else EXAMPLES,
+        seen=count,
+        additional=[not_a_server_error],
+        phases=[Phase.generate, Phase.shrink],
+    )
+    takes_something = "requestBody" in content["paths"][path][method.lower()] or list(schema[path][method].query)
+    assert seen or not takes_something or mode is GenerationMode.NEGATIVE
+
+
+def test_the_secret_is_there(place: Place) -> None:
+    """Else it would be no wonder that nobody sees it."""
+    one, other = place.strangers.users
+    texts = [
+        one.ask(schema["/messages"]["GET"].Case(query={"toUid": other.user})).text,
+        one.ask(schema["/conversations"]["GET"].Case()).text,
+        one.ask(schema["/user/export"]["GET"].Case()).text,
+        one.ask(schema["/user/me"]["GET"].Case()).text,
+    ]
+    assert all(place.strangers.marker in text for text in texts)
+
+
+def test_an_answer_with_the_secret_is_noticed(place: Place) -> None:
+    """By whoever must not see it."""
+    one, other = place.strangers.users
+    spy = Asker(place.port, place.strangers.marker, believes=place.believes)
+    with pytest.raises(AssertionError, match="a secret"):
+        spy.ask(schema["/messages"]["GET"].Case(query={"toUid": other.user}), token=one.token)
+    spy.close()
+
+
+def test_what_succeeds(place: Place) -> None:
+    """Every operation does, in the course of an account's life, and is answered as described."""
+    media_type = JSON if place.believes else FORM
+    me, peer = Asker(place.port, place.strangers.marker, believes=place.believes), place.asker
+    succeeded = set()
+
+    def ask(operation: str, status: int = 200, how: str = "header", token: str = "", **parts: Any) -> Response:
+        path, method = operations[operation]
+        case = schema[path][method].Case(**parts, media_type=media_type if "body" in parts else None)
+        response = me.ask(case, how, [not_a_server_error], token)
+        assert status == response.status_code, response.text
+        if status == 200:
+            succeeded.add(operation)
+        return response
+
+    for operation in ("index", "ping", "health", "readiness", "describe"):
+        ask(operation, how="nobody")
+    account = {"nick_name": "小明", "user_name": f"n{secrets.token_hex(6)}", "password": "a long secret"}
+    ask("register", how="nobody", body=account)
+    ask("register", 409, how="nobody", body=account)
+    ask("register", 400, how="nobody", body=account | {"user_name": "four"})
+    ask("signIn", how="nobody", body={"user_name": account["user_name"], "password": "a long secret"})
+    ask("signIn", 401, how="nobody", body={"user_name": account["user_name"], "password": "another secret"})
+    ask("changeAccount", body={"nick_name": "somebody", "email": "a@example.org", "avatar": "https://example.org/a"})
+    ask("readAccount", how="cookie")
+    ask("readAccount", 401, how="odd")
+    ask("readAccount", 400 if place.believes else 401, how="nobody")
+
+    async def write(ticket: str) -> None:
+        client = await Client2.open(place.port, me.user, peer.user, ticket=ticket)
+        await client.say("with an id", 50005, id="k1")
+        await client.write(1, content="without", id="")
+        await client.receive(50005)
+        client.close()
+        while await client.connection.read_message() is not None:
+            pass
+
+    asyncio.run(write(ask("takeTicket").json()["data"]["ticket"]))
+    assert [each["last"]["seq"] for each in ask("listConversations").json()["data"]] == [2]
+    page = ask("readMessages", query={"toUid": peer.user, "before": 2}).json()["data"]
+    assert [each["content"] for each in page["messages"]] == ["with an id"]
+    ask("readMessages", 404, query={"toUid": NOBODY})
+    ask("findUser", query={"user_name": peer.name})
+    ask("findUser", 404, query={"user_name": "nobody at all"})
+    ask("block", path_parameters={"id": peer.user})
+    ask("block", 404, path_parameters={"id": NOBODY})
+    assert [peer.user] == [each["id"] for each in ask("listBlocks").json()["data"]]
+    ask("unblock", path_parameters={"id": peer.user})
+    _require_export(ask("exportMessages").text)
+    ask("openSocket", 400, query={"toUid": peer.user})
+    ask("metrics", 404 if place.believes else 200, token=METRICS_TOKEN)
+    ask("metrics", 404 if place.believes else 401, how="nobody")
+    ask("signOut", how="cookie")
+    ask("signOutEverywhere")
+    ask("changePassword", 403, body={"password": "another secret", "new_password": me.password})
+    ask("changePassword", body={"password": me.password, "new_password": me.password})
+    ask("deleteAccount", 403, body={"password": "another secret"})
+    ask("deleteAccount", body={"password": me.password})
+    me.close()
+    missing = {"openSocket", "metrics"} if place.believes else {"openSocket"}  # a socket's answer is no body
+    assert set(operations) - missing == succeeded
+
+
+def _require_export(text: str) -> None:
+    """An account, two messages and an end, each as described."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    for name, line in zip(["ExportedAccount", "Message", "Message", "ExportEnd"], lines, strict=True):
+        Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": content["components"]}).validate(
+            line
+        )
+
+
+def test_too_many_requests(start_server: StartServer, addresses: Addresses) -> None:
+    """429 says when to come again."""
+    server = start_server(*external(addresses), "--auth=open", "--request-burst=1", "--request-rate=1")
+    port = server.ready()
+    asker = Asker(port, believes=True)
+    case = schema["/user/blocks"]["GET"].Case(query={"uid": asker.user})
+    answers = [asker.ask(case, "nobody").status_code for _ in range(3)]
+    asker.close()
+    assert 429 in answers
+    assert server.end() == 0
