@@ -1,0 +1,177 @@
+"""How much a storm of sign-ins delays messages: `python -m bench.sign_ins`.
+
+A server of its own on engines of its own. Pairs of users write at a fixed rate, and each message is timed from the
+moment it should have been sent to its acknowledgement, so that a stall counts for all that it delays. Stretches with
+and without sign-ins take turns; half of the sign-ins have the right password, the others a wrong one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import bcrypt
+from tornado.httpclient import AsyncHTTPClient
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from tests.database import mysql_connection
+from tests.processes import ServerProcess, external, private_engines
+
+PASSWORD = "correct horse battery"  # noqa: S105  # of the bench's own users
+PERCENTILES = (50, 99, 99.9)
+
+
+async def chat(port: int, pair: tuple[int, int], rate: float, until: float, delays: list[float]) -> None:
+    """One user writes to another at `rate` messages a second until a time; the delays in milliseconds."""
+    one, two = [
+        await websocket_connect(f"ws://127.0.0.1:{port}/ws?uid={user}&toUid={peer}")
+        for user, peer in (pair, pair[::-1])
+    ]
+    for socket in (one, two):
+        await socket.read_message()
+    await two.write_message('{"type":1,"content":"so that the limit rule is open"}')
+    await asyncio.gather(two.read_message(), one.read_message())
+    due: collections.deque[float] = collections.deque()
+    reading = asyncio.ensure_future(_read(one, due, delays))
+    draining = asyncio.ensure_future(_drain(two))
+    begun, number = time.perf_counter(), 0
+    while (now := time.perf_counter()) < until:
+        number += 1
+        intended = begun + number / rate
+        await asyncio.sleep(max(0.0, intended - now))
+        due.append(intended)
+        await one.write_message(json.dumps({"type": 1, "content": f"message {number} {'x' * 60}"}))
+    while due:
+        await asyncio.sleep(0.01)
+    one.close()
+    two.close()
+    await asyncio.gather(reading, draining)
+
+
+async def _read(socket: WebSocketClientConnection, due: collections.deque[float], delays: list[float]) -> None:
+    while (frame := await socket.read_message()) is not None:
+        if '"code":50004' not in str(frame):
+            raise RuntimeError(f"not acknowledged: {frame!r}")
+        delays.append((time.perf_counter() - due.popleft()) * 1000)
+
+
+async def _drain(socket: WebSocketClientConnection) -> None:
+    while await socket.read_message() is not None:
+        pass
+
+
+async def sign_in(
+    port: int, names: Sequence[str], rate: float, until: float, outcomes: collections.Counter[int]
+) -> None:
+    """Signs in `rate` times a second until a time."""
+    client = AsyncHTTPClient(force_instance=True, max_clients=1000)
+    asked: set[asyncio.Future[None]] = set()
+
+    async def once(number: int) -> None:
+        password = PASSWORD if number % 2 else "a wrong password"
+        answer = await client.fetch(
+            f"http://127.0.0.1:{port}/user/login",
+            method="POST",
+            headers={"Content-Type": "application/json"},
+            body=json.dumps({"user_name": names[number % len(names)], "password": password}),
+            raise_error=False,
+            request_timeout=60,
+        )
+        outcomes[answer.code] += 1
+
+    begun, number = time.perf_counter(), 0
+    while (now := time.perf_counter()) < until:
+        number += 1
+        await asyncio.sleep(max(0.0, begun + number / rate - now))
+        task = asyncio.ensure_future(once(number))
+        asked.add(task)
+        task.add_done_callback(asked.discard)
+    await asyncio.gather(*asked)
+    client.close()
+
+
+async def stretch(
+    port: int, pairs: list[tuple[int, int]], names: list[str], options: argparse.Namespace, *, storm: bool
+) -> tuple[list[float], collections.Counter[int]]:
+    """One stretch of chatting, with or without a storm: delays in milliseconds, and sign-ins by HTTP status."""
+    delays: list[float] = []
+    outcomes: collections.Counter[int] = collections.Counter()
+    until = time.perf_counter() + options.seconds
+    work = [chat(port, pair, options.rate / len(pairs), until, delays) for pair in pairs]
+    if storm:
+        work.append(sign_in(port, names, options.sign_ins, until, outcomes))
+    await asyncio.gather(*work)
+    return delays, outcomes
+
+
+async def measure(port: int, pairs: list[tuple[int, int]], names: list[str], options: argparse.Namespace) -> None:
+    """Takes turns, and prints what came of it."""
+    found: dict[bool, list[list[float]]] = {False: [], True: []}
+    outcomes: collections.Counter[int] = collections.Counter()
+    await stretch(port, pairs, names, argparse.Namespace(**vars(options) | {"seconds": 3}), storm=False)  # warm up
+    for _ in range(options.turns):
+        for storm in (False, True):
+            delays, signed_in = await stretch(port, pairs, names, options, storm=storm)
+            found[storm].append(delays)
+            outcomes += signed_in
+    print(
+        f"{len(pairs)} pairs, {options.rate:g} messages a second; {options.turns} turns of {options.seconds:g} s each"
+    )
+    print(f"{'':28}{'messages':>9}" + "".join(f"{f'p{p:g} ms':>10}" for p in PERCENTILES))
+    for storm, turns in found.items():
+        name = f"with {options.sign_ins:g} sign-ins a second" if storm else "without sign-ins"
+        points = [[_percentile(delays, p) for p in PERCENTILES] for delays in turns]
+        medians = [statistics.median(column) for column in zip(*points, strict=True)]
+        print(f"{name:28}{sum(map(len, turns)):9}" + "".join(f"{value:10.1f}" for value in medians))
+        print(f"{'  of the worst turn':37}" + "".join(f"{max(column):10.1f}" for column in zip(*points, strict=True)))
+    print("sign-ins by HTTP status: " + ", ".join(f"{status}: {count}" for status, count in sorted(outcomes.items())))
+
+
+def _percentile(values: list[float], percent: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Starts engines and a server, and measures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sign_ins", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=50, metavar="N", help="pairs that write (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=500, metavar="N", help="messages a second (default: %(default)s)")
+    parser.add_argument("--sign-ins", type=float, default=50, metavar="N", help="a second (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10, help="of each stretch (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="of each kind (default: %(default)s)")
+    options = parser.parse_args(argv)
+    with private_engines() as engines:
+        server = ServerProcess(
+            *external(engines.addresses),
+            "--auth=open",
+            "--sign-ins-per-address=1000000",
+            "--sign-ins-per-account=1000000",
+            "--log-level=warning",
+        )
+        try:
+            port = server.ready()
+            digest = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()
+            names = [f"bench{number}" for number in range(2 * options.pairs)]
+            with mysql_connection(engines.addresses.mysql) as connection, connection.cursor() as cursor:
+                ids = []
+                for name in names:
+                    cursor.execute(
+                        "INSERT INTO `user` (created_at, updated_at, user_name, password_digest, status) "
+                        "VALUES (NOW(), NOW(), %s, %s, 'active')",
+                        (name, digest),
+                    )
+                    ids.append(int(cursor.lastrowid))
+            asyncio.run(measure(port, list(zip(ids[::2], ids[1::2], strict=True)), names, options))
+        finally:
+            server.end()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
