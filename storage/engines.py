@@ -32,13 +32,13 @@ import structlog
 from pymongo.errors import OperationFailure, PyMongoError
 from redis.exceptions import RedisError
 
+from storage.processes import STOP_AFTER, end_processes, holders
 from storage.programs import Program, ProgramError, find_program
 
 __all__ = ["KEY_FILE", "Addresses", "EngineStartError", "PrivateEngines"]
 
 KEY_FILE = "token-keys.json"  # a server of the directory may have left it there without any engines
 SOCKET_PATH_LIMIT = 107  # bytes; unix(7), sun_path less its end
-STOP_AFTER = 6.0  # seconds from SIGTERM to SIGKILL
 LOOK_EVERY = 0.02  # seconds between two looks at an engine that starts or ends
 RESTART_AFTER = 0.5  # seconds between two starts of an engine that keeps dying
 LOG_TAIL = 8  # lines of an engine's log in an error
@@ -146,7 +146,7 @@ class PrivateEngines:
     def stop(self) -> None:
         """Ends the engines, with SIGTERM and after a while with SIGKILL, and gives the directory free."""
         running = [psutil.Process(e.process.pid) for e in self._engines if e.process and e.process.poll() is None]
-        _end(running)
+        end_processes(running)
         for engine in self._engines:
             if engine.process:
                 engine.process.wait()
@@ -179,9 +179,9 @@ class PrivateEngines:
             raise EngineStartError(f"--data-dir: {self._dir} is in use by another server")
         deadline = time.monotonic() + 2 * STOP_AFTER
         while not self._lock("engines.lock"):
-            left = _holders(self._dir / "engines.lock")
+            left = holders(self._dir / "engines.lock")
             _log.warning("engines_left_behind", pids=[process.pid for process in left])
-            _end(left)
+            end_processes(left)
             if time.monotonic() > deadline:
                 raise EngineStartError(f"--data-dir: {self._dir} is locked by a process that cannot be found or ended")
             time.sleep(LOOK_EVERY)
@@ -360,26 +360,3 @@ def _mariadbd_ready(path: Path) -> bool:
             return bool(client.recv(1))
     except OSError:
         return False
-
-
-def _holders(path: Path) -> list[psutil.Process]:
-    """The processes of this user that have `path` open, other than this one."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and any(file.path == str(path) for file in process.open_files()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def _end(processes: list[psutil.Process]) -> None:
-    """Ends processes: SIGTERM, and SIGKILL for those that do not follow."""
-    for process in processes:
-        process.terminate()
-        process.resume()  # it may be stopped, and would not hear
-    _, stubborn = psutil.wait_procs(processes, timeout=STOP_AFTER)
-    for process in stubborn:
-        process.kill()
-    psutil.wait_procs(stubborn, timeout=STOP_AFTER)

@@ -39,6 +39,7 @@ CONNECTIONS = 100  # at once
 WARM_UP = 0.2  # of all frames: before the server's memory is measured for the first time
 GROWTH = 64 * 2**20  # bytes of memory that the server may have more at the end than after the warm-up
 POOLED = 48  # open files more than after the warm-up: its connections to engines, which come as they are needed
+OWN_CODES = (1000, 1001, 1007, 1008, 1009, 1011, 4008, 4010)
 TELL_EVERY = 10.0  # seconds between two lines of progress
 FLAGS = (
     "--auth=open",
@@ -78,6 +79,14 @@ class Outcome:
         """How many were written."""
         return self.kinds.total()
 
+    @property
+    def _own_closes(self) -> Counter[int | str]:
+        """Closes by code; a code that only the client had chosen is an echo."""
+        counted: Counter[int | str] = Counter()
+        for code, number in self.closes.items():
+            counted[code if isinstance(code, str) or code in OWN_CODES else "an echo of the client's"] += number
+        return counted
+
     def table(self) -> str:
         """One table, for people."""
         rate = self.frames / self.seconds if self.seconds else 0.0
@@ -92,7 +101,11 @@ class Outcome:
                 lines.append(f"  {title:18} {held.rss / 2**20:8.1f} MiB, {held.files} files, {held.sockets} sockets")
         lines.append(f"  {'at most':18} {self.peak / 2**20:8.1f} MiB")
         parts: list[tuple[str, Mapping[Any, int]]] = [
-            *(("frames by kind", self.kinds), ("answers by code", self.answers), ("closes by close code", self.closes)),
+            *(
+                ("frames by kind", self.kinds),
+                ("answers by code", self.answers),
+                ("closes by close code", self._own_closes),
+            ),
             *(("log lines by event", self.events), ("findings", self.findings.counted)),
         ]
         for title, counted in parts:
