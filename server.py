@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +33,7 @@ from config import Settings, SettingsError, load, secrets_of
 from config.logs import configure_logging
 from config.redaction import Redactor, masked
 from handlers.door import Doorkeeper, read_certificate_again, tls_context
-from handlers.entrance import Entrance, Network, networks_in
+from handlers.entrance import Entrance, Network, is_loopback, networks_in
 from handlers.metrics import Metrics
 from handlers.routes import Collaborators, make_app, make_metrics_app
 from handlers.socket import ChatSocket, SocketLimits
@@ -200,7 +199,7 @@ async def serving(
             token_lifetime=settings.auth.token_lifetime,
             metrics_token=settings.server.metrics_token,
         )
-        tls = _tls(settings)
+        tls = _tls(settings, stack)
         listening = _bind(settings.server.address, settings.server.port, "--address and --port")
         _listen(
             settings, make_app(collaborators, SocketLimits(**_picked(settings, SocketLimits))), listening, stack, tls
@@ -265,14 +264,7 @@ def _mode(settings: Settings) -> Mode:
     """How it is known who asks: what was said, else what the address allows."""
     if settings.auth.auth != "auto":
         return Mode(settings.auth.auth)
-    return Mode.LOCAL if _is_loopback(settings.server.address) else Mode.TOKEN
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
+    return Mode.LOCAL if is_loopback(settings.server.address) else Mode.TOKEN
 
 
 def _why(settings: Settings, mode: Mode) -> str:
@@ -326,7 +318,7 @@ def _entrance(settings: Settings, access: Access) -> Entrance:
 # Doors
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+def _tls(settings: Settings, stack: AsyncExitStack) -> ssl.SSLContext | None:
     """The TLS context; on SIGHUP it reads the certificate again."""
     certificate, key = settings.server.certfile, settings.server.keyfile
     if bool(certificate) != bool(key):
@@ -337,7 +329,9 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
         context = tls_context(certificate, key)
     except OSError as error:  # ssl.SSLError is one
         raise StartError(f"--certfile, --keyfile: {certificate}, {key}: {error.strerror or error}") from None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_certificate_again, context, certificate, key)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, read_certificate_again, context, certificate, key)
+    stack.callback(loop.remove_signal_handler, signal.SIGHUP)
     return context
 
 

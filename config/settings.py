@@ -110,8 +110,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=1_000_000, description="most open sockets from one address, or IPv6 /64")
     ] = 1000
     request_rate: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="requests of one user in a second; more get 429")
-    ] = 100
+        float, Meta(gt=0, le=1_000_000, description="requests of one user in a second; more get 429")
+    ] = 100.0
     request_burst: Annotated[
         int, Meta(ge=1, le=1_000_000, description="requests of one user at once, now and then")
     ] = 1000
@@ -155,7 +155,8 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
         10.0
     )
     handshake_timeout: Annotated[
-        Seconds, Meta(description="an HTTP request, or the next one on an open connection")
+        Seconds,
+        Meta(description="an HTTP request, the next one on a connection, or a byte of an answer read"),
     ] = 20.0
     ping_interval: Annotated[Seconds, Meta(description="between two pings to a socket")] = 30.0
     ping_timeout: Annotated[Seconds, Meta(description="a pong is awaited, then the socket is closed")] = 20.0

@@ -61,6 +61,15 @@ class _Setting:
         return ", ".join([kind, *words])
 
     @property
+    def metavar(self) -> str:
+        """What stands for a value in the help."""
+        if self.choices:
+            return "|".join(self.choices)
+        if isinstance(self.default, float):
+            return "N" if self.group == "limits" else "SECONDS"
+        return "N" if isinstance(self.default, int) else "TEXT"
+
+    @property
     def secret(self) -> bool:
         """Whether its value holds a password and must not be shown."""
         return any((meta.extra or {}).get("secret") for meta in self._metas)
@@ -173,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         sections[setting.group].add_argument(
             setting.flag,
             dest=setting.name,
-            metavar="|".join(setting.choices) or {int: "N", float: "SECONDS"}.get(type(setting.default), "TEXT"),
+            metavar=setting.metavar,
             help=f"{setting.help} (default: {shown})",
         )
     return parser
@@ -185,7 +194,11 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
     `argv` are the flags without the program's name. Raises SettingsError, naming the key, for an
     unknown key, a wrong type or an impossible value; SystemExit after `--help`.
     """
-    flags = {name: value for name, value in vars(_parser().parse_args(argv)).items() if value is not None}
+    known, unknown = _parser().parse_known_args(argv)
+    for argument in unknown:  # what stands behind its name may be a password
+        name = argument.partition("=")[0]
+        raise SettingsError(f"{name}: unknown flag" if name.startswith("-") else "an argument that is no flag")
+    flags = {name: value for name, value in vars(known).items() if value is not None}
     path = flags.pop("config", None) or environ.get("TANDEM_CONFIG")
     values: dict[str, Any] = _from_file(path) if path else {}
     values |= _from_environment(environ)

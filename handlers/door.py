@@ -95,6 +95,7 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
 def read_certificate_again(context: ssl.SSLContext, certificate: str, key: str) -> None:
     """Takes a renewed certificate for new connections; keeps the old one when that cannot be used."""
     try:
+        tls_context(certificate, key)  # a context that is given half of a renewal has lost what it had
         context.load_cert_chain(certificate, key)
     except OSError as error:
         _log.error("certificate_not_read", reason=str(error))

@@ -17,7 +17,7 @@ from tornado.httputil import HTTPServerRequest
 from models.access import Access
 from models.bucket import Buckets
 
-__all__ = ["Entrance", "Network", "networks_in", "subject_of", "within"]
+__all__ = ["Entrance", "Network", "is_loopback", "networks_in", "subject_of", "within"]
 
 Network = IPv4Network | IPv6Network
 
@@ -41,6 +41,12 @@ SITE = 64  # bits of an IPv6 address that one customer has
 def networks_in(text: str) -> tuple[Network, ...]:
     """The networks, or single addresses, in a list with commas. Raises ValueError."""
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or an address is this machine's own for itself."""
+    address = _address(name)
+    return name == "localhost" if address is None else address.is_loopback
 
 
 def within(address: str | None, networks: Collection[Network]) -> bool:
@@ -148,8 +154,6 @@ def _address(text: str | None) -> IPv4Address | IPv6Address | None:
 
 def _is_loopback_name(host: str) -> bool:
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
         return False
-    address = _address(name)
-    return name == "localhost" if address is None else address.is_loopback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -48,11 +49,12 @@ class ExportHandler(BaseHandler):
             self.set_header("Content-Disposition", 'attachment; filename="messages.ndjson"')
             await self._line({"account": fields.shown(account)})
             count = 0
-            async for messages in self._reader.everything(user):
-                for message in messages:
-                    self.write(_encode(shown(message)) + b"\n")
-                count += len(messages)
-                await self.flush()
+            async with aclosing(self._reader.everything(user)) as parts:
+                async for messages in parts:
+                    for message in messages:
+                        self.write(_encode(shown(message)) + b"\n")
+                    count += len(messages)
+                    await self.flush()
             await self._line({"complete": True, "messages": count})
         except StreamClosedError:
             return

@@ -38,6 +38,7 @@ TOO_SLOW = 4008
 NO_PONG = 4010
 
 AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
+LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
 EVERYBODY = 0  # stands for the peer in the registry's keys of inbox sockets; no user has this id
 DRAIN_BATCH = 200  # sockets closed in one turn of the loop
 LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
@@ -202,8 +203,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self.peer = self.id_argument("toUid")
         self.language = self.choice_argument("lang", tuple(frames.TEXTS))
         self._texts = frames.TEXTS[self.language]
-        if ChatSocket._draining:
-            raise HTTPError(503, "the server is going away")
+        self._require_serving()
         self.on_finish()  # the registry counts from here on
         with ChatSocket._places.holder() as take:
             take(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
@@ -218,9 +218,14 @@ class ChatSocket(BaseHandler, WebSocketHandler):
                 await self.require_active(self._users, self.peer)
             try:
                 await self._chat.blocks.opening(self.user)
+                self._require_serving()
                 await super().get(*args, **kwargs)
             finally:
                 self._chat.blocks.closed(self.user)
+
+    def _require_serving(self) -> None:
+        if ChatSocket._draining:
+            raise HTTPError(503, "the server is going away")
 
     def _ticket(self) -> str | None:
         tickets = self.get_query_arguments("ticket")
@@ -253,7 +258,6 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Enters the registry and greets."""
         self.set_nodelay(True)
         self._pinged = asyncio.get_running_loop().time()
-        self._requests = self.entrance.requests.of(self.user)
         self._registry[self._key].add(self)
         self._dialect = self._make_dialect()
         self._chat.join(self.user, self.peer, watching=self._dialect.watching)
@@ -286,7 +290,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             return None
         text = message if isinstance(message, str) else ""
         try:
-            wait = self._requests.take(asyncio.get_running_loop().time())
+            wait = self.entrance.requests.take(self.user)
             if wait:
                 raise TooFast("requests", wait)
             if isinstance(message, bytes):
@@ -295,7 +299,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         except TooFast as error:
             self._metrics.refused.labels(error.code).inc()
             self._dialect.refuse(text, error)
-            return self._dialect.room() or _after(error.retry_after)  # to answer refusals is work as well
+            return self._dialect.room() or _after(min(error.retry_after, LONGEST_PAUSE))  # refusals are work as well
         except InvalidFrame as error:
             _log.debug("frame_refused", user=self.user, reason=str(error))
             self._metrics.refused.labels(error.code).inc()
@@ -387,5 +391,10 @@ def _after(seconds: float) -> asyncio.Future[None]:
     """A future that is done after some seconds."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
-    loop.call_later(seconds, future.set_result, None)
+    loop.call_later(seconds, _finish, future)
     return future
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

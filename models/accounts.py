@@ -36,6 +36,7 @@ class Accounts:
 
     async def register(self, address: str, user_name: str, nick_name: str, password: bytes) -> User:
         """Adds a user. Raises TooFast, NameTaken."""
+        self._require_room()
         await self._attempts.take(Rule.REGISTRATION, address)
         return await self._store.register(user_name, nick_name, password)
 
@@ -105,6 +106,6 @@ class Accounts:
         return digest
 
     def _require_room(self) -> None:
-        """Refuses before an attempt is counted."""
+        """Refuses before an attempt is counted, as far as can be seen by then: others may be about to wait."""
         if self._store.busy:
             raise EngineUnavailable("sign-in", "too many passwords are waiting to be checked")

@@ -27,7 +27,7 @@ from models.rounds import Rounds
 
 __all__ = ["EVERYTHING", "Blocks"]
 
-EVERYTHING = 2**63 - 1  # the seq up to which somebody is shown a conversation without a block
+EVERYTHING = 2**62  # the seq up to which somebody is shown a conversation without a block
 REMEMBERED = 4.0  # seconds for which a sender's conversation is known to have no block, unless one is heard of
 ASKING = 0.0  # stands for such a time while the store is asked
 HELD_WITHIN = 1.0  # seconds that a socket's opening waits for its user's blocks
@@ -72,12 +72,9 @@ class Blocks:
             del self._here[user]
             self._held.pop(user, None)
             self._awaited.pop(user, None)
+            self._withheld = {(who, peer) for who, peer in self._withheld if who != user}
 
     # What follows from a block
-
-    def holds(self, user: int, peer: int) -> bool:
-        """Whether `user`, who has a socket here, has blocked `peer`."""
-        return peer in self._held.get(user, ())
 
     def passes(self, event: Told) -> bool:
         """Whether a user may hear of what a peer does, by the blocks of those of the two who have sockets here."""
@@ -87,10 +84,13 @@ class Blocks:
         return True
 
     def withholds(self, message: Message) -> bool:
-        """Whether the recipient, who has a socket here, is not to be shown a message."""
-        upto = self._held.get(message.recipient, {}).get(message.sender)
-        if upto is None or message.seq <= upto:
+        """Whether the recipient, who has a socket here, is not to be shown a message, or that is not known yet."""
+        if message.recipient not in self._here:
             return False
+        if message.recipient in self._held:
+            upto = self._held[message.recipient].get(message.sender)
+            if upto is None or message.seq <= upto:
+                return False
         self._withheld.add((message.recipient, message.sender))
         return True
 

@@ -45,8 +45,7 @@ class Buckets:
         self._clock = clock
         self._buckets: LRUCache[int, Bucket] = LRUCache(KEPT)
 
-    def of(self, user: int) -> Bucket:
-        """The bucket of a user."""
+    def _of(self, user: int) -> Bucket:
         bucket = self._buckets.get(user)
         if bucket is None:
             bucket = self._buckets[user] = Bucket(self._rate, self._burst, self._clock())
@@ -54,4 +53,4 @@ class Buckets:
 
     def take(self, user: int) -> float:
         """Takes a request of `user`: 0, or the seconds after which there will be one to take."""
-        return self.of(user).take(self._clock())
+        return self._of(user).take(self._clock())

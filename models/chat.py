@@ -319,8 +319,7 @@ class Chat:
         conversation = self.delivery.get(conversation_of(user, peer))
         if conversation is not None:
             conversation.unblocked_until = NEVER
-        self.presence.look(user)
-        self.presence.look(peer)
+        self.presence.doubt(user, peer)
 
     def followed(self, user: int, peer: int) -> None:
         """From now on this process hears of what is stored elsewhere; before, it may have missed something."""

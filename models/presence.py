@@ -38,6 +38,7 @@ class Presence:
         self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
         self._watching: Counter[tuple[int, int]] = Counter()
         self._mutual: set[tuple[int, int]] = set()  # watchers and users who have both written
+        self._doubtful: set[tuple[int, int]] = set()  # watchers and users between whom a block has come or gone
         self._looking: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
 
@@ -77,6 +78,7 @@ class Presence:
             return
         del self._watching[watcher, user]
         self._mutual.discard((watcher, user))
+        self._doubtful.discard((watcher, user))
         del self._watchers[user][watcher]
         if not self._watchers[user]:
             del self._watchers[user]
@@ -96,6 +98,13 @@ class Presence:
             self._again.add(user)
         else:
             self._looking[user] = asyncio.get_running_loop().create_task(self._look(user))
+
+    def doubt(self, one: int, other: int) -> None:
+        """A block between two has come or gone: looks whether they may see each other."""
+        for watcher, user in ((one, other), (other, one)):
+            if self._watching.get((watcher, user)):
+                self._doubtful.add((watcher, user))
+            self.look(user)
 
     def look_at_all(self) -> None:
         """Looks whether somebody came or went unnoticed."""
@@ -126,7 +135,10 @@ class Presence:
 
     async def _tell(self, user: int, online: bool) -> None:
         for watcher, told in tuple(self._watchers.get(user, {}).items()):
+            if told == online and (watcher, user) not in self._doubtful:
+                continue
             shown = online and not await self._blocks.apart(watcher, user)
+            self._doubtful.discard((watcher, user))
             news = told is not None and told != shown and await self._have_talked(watcher, user)
             if watcher in self._watchers.get(user, {}):  # still
                 self._watchers[user][watcher] = shown

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from models.blocks import EVERYTHING
 from models.chat import Chat
 from models.errors import EngineUnavailable, InvalidFrame
 from models.events import Moved
@@ -28,6 +27,7 @@ PAGE = 10  # messages in an answer to a history request of dialect 1; the articl
 PAGE_BYTES = 262_144  # of content, as JSON, in one answer of dialect 2; a single message may be longer
 CHUNK = 100  # messages read at once for an unread request of dialect 1
 COUNTED = 100  # unread messages are counted up to here
+EVERYBODY = 2**31  # more conversations than a user has
 COUNTS = 16  # conversations of a list that are counted at once
 
 _encode = msgspec.json.Encoder().encode
@@ -123,7 +123,7 @@ class Reader:
         """The last messages before `seq`, or of all."""
         async with _until(deadline):
             upto = await self._chat.blocks.shown_upto(reader, peer)
-            end = seq if upto == EVERYTHING else min(upto + 1, upto + 1 if seq is None else seq)
+            end = upto + 1 if seq is None else min(seq, upto + 1)
             messages = await self._messages.before(conversation_of(reader, peer), end, most + 1)
         newest_first = _cut(messages[::-1], most)
         return Page(newest_first.messages[::-1], newest_first.complete)
@@ -204,7 +204,7 @@ class Reader:
             return asyncio.get_running_loop().time() + self._answer_timeout
 
         async with _until(deadline()):
-            summaries = await self._directory.conversations(user, None, EVERYTHING)
+            summaries = await self._directory.conversations(user, None, EVERYBODY)
         for summary in summaries:
             page, seq = Page([], complete=False), 0
             while not page.complete:

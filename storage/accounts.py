@@ -34,10 +34,9 @@ class MySQLAccounts:
         def taken(cursor: Cursor) -> bool:
             return bool(cursor.execute("SELECT 1 FROM `user` WHERE user_name = %s", (user_name,)))
 
-        async with self._mysql.turn():
-            if await self._mysql.run(taken):  # spares the hash
-                raise NameTaken(user_name)
-            digest = await self._passwords.digest(password)
+        if await self._mysql.run(taken):  # spares the hash
+            raise NameTaken(user_name)
+        digest = await self._passwords.digest(password)
 
         def insert(cursor: Cursor) -> User:
             try:
@@ -67,8 +66,7 @@ class MySQLAccounts:
             row = cursor.fetchone()
             return Found(*row) if row else None
 
-        async with self._mysql.turn():
-            return await self._mysql.run(work)
+        return await self._mysql.run(work)
 
     async def digest_of(self, user: int) -> str:
         """The password digest of an active account, "" if it has none."""
@@ -81,8 +79,7 @@ class MySQLAccounts:
             (digest,) = cursor.fetchone() or ("",)
             return str(digest)
 
-        async with self._mysql.turn():
-            return await self._mysql.run(work)
+        return await self._mysql.run(work)
 
     async def matches(self, password: bytes, digest: str | None) -> bool:
         """Whether a digest is this password's; takes as long for None. Raises EngineUnavailable."""
@@ -101,8 +98,7 @@ class MySQLAccounts:
             row = cursor.fetchone()
             return user_of(row) if row else None
 
-        async with self._mysql.turn():
-            return await self._mysql.run(work)
+        return await self._mysql.run(work)
 
     async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
         """Gives an account whose digest is this one a new password, and ends its tokens; the new digest.

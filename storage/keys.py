@@ -90,16 +90,23 @@ def generated_keys(path: Path) -> Sequence[Key]:
         # Written elsewhere first: of two servers that begin at once, both must read the same whole file.
         making = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
-            with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                json.dump({"keys": [entry]}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                path.hardlink_to(making)
-            making.unlink()
+            try:
+                _write(making, entry)
+                with suppress(FileExistsError):
+                    path.hardlink_to(making)
+            finally:
+                making.unlink(missing_ok=True)
         except OSError as error:
             raise KeyFileError(f"{path}: {error.strerror}") from None
     return keys_in(path)
+
+
+def _write(path: Path, entry: dict[str, str]) -> None:
+    """Writes a set of one key to a new file that only its owner may read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump({"keys": [entry]}, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _from_jwk(entry: dict[str, Any], where: str) -> Key:

@@ -29,7 +29,7 @@ class MySQL:
     """The database behind `url`, mysql://user:password@host:port/database[?unix_socket=path].
 
     `timeout` (seconds) bounds each step on a connection, and twice of it the wait for an answer; `waiting` bounds how
-    many callers wait at once. Raises ValueError for a URL that is none.
+    many requests wait at once. Raises ValueError for a URL that is none.
     """
 
     def __init__(self, url: str, *, timeout: float, threads: int, waiting: int) -> None:
@@ -45,7 +45,7 @@ class MySQL:
 
     async def ping(self) -> None:
         """Raises EngineUnavailable unless the database answers."""
-        await self.run(lambda cursor: cursor.execute("SELECT 1"))
+        await self.always(lambda cursor: cursor.execute("SELECT 1"))
 
     async def close(self) -> None:
         """Ends the threads and their connections."""
@@ -62,8 +62,13 @@ class MySQL:
     async def run(self, work: Callable[[Cursor], Result]) -> Result:
         """Runs `work` with a cursor, in a thread that has a connection; each statement commits by itself.
 
-        Raises EngineUnavailable, and what `work` raises itself.
+        Raises EngineUnavailable, at once when too many wait, and what `work` raises itself.
         """
+        async with self.turn():
+            return await self.always(work)
+
+    async def always(self, work: Callable[[Cursor], Result]) -> Result:
+        """The same however many wait: for what a flood of requests must not stop, and for who has a turn."""
 
         def in_thread() -> Result:
             with _translated(), self._connections.connection() as connection, connection.cursor() as cursor:

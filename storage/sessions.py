@@ -65,7 +65,7 @@ class MySQLSessions:
 
         for start in range(0, len(sessions), BATCH):
             chunk = sessions[start : start + BATCH]
-            ended |= await self._mysql.run(work)
+            ended |= await self._mysql.always(work)
         if self._cache.maxsize:
             for session in sessions:
                 self._cache[session] = session in ended
@@ -84,12 +84,10 @@ class MySQLSessions:
                 "DELETE FROM `tandem_signed_out` WHERE expires < %s LIMIT %s", (int(self._clock()) - SPARE, SWEPT)
             )
 
-        async with self._mysql.turn():
-            await self._mysql.run(work)
+        await self._mysql.run(work)
         self._cache.pop(identity.session, None)
 
     async def sign_out_everywhere(self, user: int) -> None:
         """Ends all tokens of a user."""
-        async with self._mysql.turn():
-            await self._mysql.run(lambda cursor: end_tokens(cursor, user, self._clock()))
+        await self._mysql.run(lambda cursor: end_tokens(cursor, user, self._clock()))
         self._users.forget(user)

@@ -7,7 +7,6 @@ that are issued here also hold the version of the user's tokens then. PyJWT read
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from storage.keys import Key
 __all__ = ["SignedTokens"]
 
 LEEWAY = 5  # seconds by which the clocks of those who issue and of those who check may differ
+LATEST = 2**53  # seconds since the epoch
 VERSION = "tandem_version"  # the claim
 LONGEST = 4096  # characters; what is longer is no token of anybody's
 
@@ -77,11 +77,12 @@ class SignedTokens:
             times = claims["iat"], claims["exp"]
             if user is None or not (version is None or (isinstance(version, str) and version.isascii())):
                 raise Unauthenticated("the token is nobody's")
-            if not all(
-                type(time) in (int, float) and math.isfinite(time) for time in times
-            ):  # PyJWT takes text as well
-                raise Unauthenticated("the token's times are no numbers")
-            return Identity(user, _session(token), version, *map(float, times))
+            # PyJWT takes text as well.
+            if not all(type(time) in (int, float) and abs(time) < LATEST for time in times):
+                raise Unauthenticated("the token's times are no numbers, or not of this world")
+            # The leeway is given here, once for all who look at these times.
+            issued, expires = min(float(times[0]), self._clock()), float(times[1]) + LEEWAY
+            return Identity(user, _session(token), version, issued, expires)
         # What PyJWT does not foresee in numbers and nesting is no reason to fail.
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Unauthenticated(f"the token is not good: {type(error).__name__}") from None

@@ -101,8 +101,7 @@ class MySQLUsers:
             row = cursor.fetchone()
             return user_of(row) if row else None
 
-        async with self._mysql.turn():
-            return await self._mysql.run(work)
+        return await self._mysql.run(work)
 
     async def change(self, user: int, profile: Profile) -> User | None:
         """Changes what is given of a user's profile; the user as it is then, None if there is none."""
@@ -121,10 +120,9 @@ class MySQLUsers:
                 (*given.values(), user),
             )
 
-        async with self._mysql.turn():
-            if given:
-                await self._mysql.run(work)
-            return (await self.active_now([user])).get(user)
+        if given:
+            await self._mysql.run(work)
+        return (await self.active_now([user])).get(user)
 
     def _remembered(self, users: Sequence[User | None]) -> dict[int, User]:
         found = {user.id: user for user in users if user is not None}
@@ -138,5 +136,5 @@ class MySQLUsers:
             cursor.execute(SELECT + "u.id IN %s", (tuple(set(ids)),))
             return {row[0]: user_of(row) for row in cursor.fetchall()}
 
-        users = await self._mysql.run(work) if ids else {}
+        users = await self._mysql.always(work) if ids else {}
         return [users.get(user) for user in ids]

@@ -295,3 +295,19 @@ async def test_sign_ins_under_way_when_told_to_end(
     assert (status, "error" in errors) == (0, False)
     for raw in raws:
         raw.abort()
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_metrics_on_a_port_of_their_own(
+    start_server: StartServer, addresses: Addresses, database: pymysql.Connection
+) -> None:
+    """Without a token, with nothing else there, and not on the server's own port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        metrics_port = free.getsockname()[1]
+    port = start_server(*external(addresses), f"--metrics-port={metrics_port}").ready()
+    for at, path, status in ((port, "/metrics", 404), (metrics_port, "/metrics", 200), (metrics_port, "/user/me", 404)):
+        raw = await RawSocket.open(at)
+        got, body = await raw.request(path, headers={"Host": "127.0.0.1"})
+        assert (got, b"tandem_sockets" in body) == (status, status == 200)
+        raw.abort()

@@ -90,7 +90,14 @@ async def test_a_renewed_certificate(start_server: StartServer, addresses: Any, 
     async with asyncio.timeout(PATIENCE):
         while (await fetch(port, "/ping"))[1] != "CN=second":
             pass
+    old_key = pem[1].read_bytes()
+    certificate(pem[0].parent, "third")
+    pem[1].write_bytes(old_key)  # half of a renewal
+    server.signal(signal.SIGHUP)
+    assert (await fetch(port, "/ping"))[1] == "CN=second"
     pem[0].write_text("broken")
     server.signal(signal.SIGHUP)
     assert (await fetch(port, "/ping"))[1] == "CN=second"
-    assert server.end() == 0
+    server.signal(signal.SIGTERM)
+    status, errors = server.failed()
+    assert (status, errors.count("certificate_not_read")) == (0, 2)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import pymysql
 import pytest
 from redis.asyncio import Redis
 from tornado.httpclient import AsyncHTTPClient
@@ -28,7 +29,7 @@ Pair = tuple[int, int]
 There = Callable[..., Awaitable[Client2]]
 Further = Callable[[], Awaitable[None]]  # waits until some more messages are stored
 
-FLAGS = ["--sweep-interval=0.3"]
+FLAGS = ["--sweep-interval=0.3", "--session-check=0.3"]
 
 
 @pytest.fixture
@@ -287,3 +288,19 @@ async def test_blocking_at_the_other_server(there: There, connect2: Connect2, ot
     client.close()
     later = await there(*pair[::-1])
     assert len((await later.ask(6, after=last))["messages"]) == sent
+
+
+@pytest.mark.parametrize("assignment", ["status = 'banned'", "deleted_at = NOW()"])
+async def test_an_account_that_another_program_ends(
+    assignment: str, there: There, connect2: Connect2, pair: Pair, database: pymysql.Connection
+) -> None:
+    """Ends its sockets at both servers, and nobody else's."""
+    here, elsewhere, peer = await connect2(*pair), await there(*pair), await there(*pair[::-1])
+    with database.cursor() as cursor:
+        cursor.execute(f"UPDATE `user` SET {assignment} WHERE id = %s", (pair[0],))
+    for client in (here, elsewhere):
+        async with asyncio.timeout(10):
+            while await client.connection.read_message() is not None:
+                pass
+        assert client.connection.close_code == 1008
+    await peer.say("still here", 50005)

@@ -59,7 +59,7 @@ def test_the_file_may_come_from_the_environment(file: Path) -> None:
         ("--data-dir=", "--data-dir"),
         ("--colour=red", "--colour"),
         ("--por=3000", "--por"),
-        ("stray", "stray"),
+        ("stray", "an argument that is no flag"),
         ("--config=/nowhere/x.toml", "/nowhere/x.toml"),
         ("--mongo=mongodb://x", "--redis"),
     ],
@@ -139,3 +139,11 @@ def test_the_secrets_of_settings() -> None:
     """The values that are never shown."""
     urls = ["--mongo=mongodb://x", "--redis=redis://:pw@x", "--mysql=mysql://u:pw@x/d"]
     assert {url.partition("=")[2] for url in urls} <= set(secrets_of(load(urls, environ={})))
+
+
+@pytest.mark.parametrize("flag", ["--mysq=mysql://u:hunter22@h/d", "mysql://u:hunter22@h/d", "--token-secre=hunter22"])
+def test_a_mistyped_flag_shows_no_password(flag: str) -> None:
+    """Its name is enough."""
+    with pytest.raises(SettingsError) as caught:
+        load([flag], environ={})
+    assert "hunter22" not in str(caught.value)

@@ -187,7 +187,7 @@ def _ask_by_description(rivals: Sequence[Rival], chance: Random, ending: threadi
     tally = rivals[0].tally
     schemas = [described("utf-8"), described("gb2312")]
     while not ending.is_set():
-        operations = [found.ok() for found in chance.choice(schemas).get_alloperations()]
+        operations = [found.ok() for found in chance.choice(schemas).get_all_operations()]
         chance.shuffle(operations)
         for operation in operations:
             if ending.is_set():

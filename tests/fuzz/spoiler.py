@@ -84,7 +84,7 @@ class Operation(NamedTuple):
 
 def described_operations() -> list[Operation]:
     """All that are described."""
-    found = [each.ok() for each in described().get_alloperations()]
+    found = [each.ok() for each in described().get_all_operations()]
     return [Operation(each.method.upper(), each.path, [name.name for name in each.query]) for each in found]
 
 

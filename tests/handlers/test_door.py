@@ -107,3 +107,11 @@ async def asked_until_answered(port: int) -> int:
                 pass
             finally:
                 raw.abort()
+
+
+async def test_a_header_that_is_too_large(http_server: Server) -> None:
+    """Closes the connection before it is held."""
+    raw = await RawSocket.open(http_server.port)
+    raw.writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
+    assert b"200" not in await ended(raw)
+    raw.abort()

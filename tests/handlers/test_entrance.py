@@ -178,7 +178,7 @@ async def test_a_listed_origin(http_server: Server, ask: Ask, pair: Pair) -> Non
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
 async def test_behind_a_trusted_proxy(ask: Ask, http_server: Server) -> None:
-    """Its word for TLS makes cookies secure; and each client behind it is an address of its own."""
+    """Its word for TLS is believed: browsers are told to stay with it."""
     body = {"user_name": "nobody", "password": "x"}
     answer = await ask("POST", "/user/login", body=body, X_Forwarded_Proto="https", X_Forwarded_For="9.9.9.9")
     assert (answer.status, "max-age" in answer.headers["Strict-Transport-Security"]) == (401, True)

@@ -57,7 +57,7 @@ async def test_cut_off(
     monkeypatch.setattr(http_server.reader, "after", fail)
     with pytest.raises(HTTPStreamClosedError):
         await ask("GET", f"/user/export?uid={pair[0]}")
-    monkeypatch.setattr(http_server.stores.mysql, "run", fail)
+    monkeypatch.setattr(http_server.stores.mysql, "always", fail)
     http_server.stores.users.forget(pair[0])
     assert (await ask("GET", f"/user/export?uid={pair[0]}")).status == 503
 

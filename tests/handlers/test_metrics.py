@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server import Server
-from tests.clients import RawSocket
+from handlers.socket import ChatSocket
+from tests.clients import until
 from tests.conftest import Ask, Connect
 
 Pair = tuple[int, int]
@@ -31,18 +29,14 @@ async def test_what_is_counted(ask: Ask, connect: Connect, pair: Pair) -> None:
     for _ in range(10):
         await one.send_text("garbage")
     assert await one.closed() == 1008
-    found: dict[tuple[str, str], float] = {}
-
-    async def look() -> None:
-        found.update(await samples(ask))
-
-    await look()
+    found = await samples(ask)
     assert found["tandem_messages_total", "50005"] == 1
     assert found["tandem_message_seconds_count", ""] == 1
     assert found["tandem_frames_refused_total", "400"] == 10
     assert found["tandem_sockets_closed_total", "1008"] == 1
     assert found["tandem_http_requests_total", "ChatSocket101"] >= 1
     assert found["process_resident_memory_bytes", ""] > 0
+    await until(lambda: ChatSocket.count() == 0)
     one = await connect(*pair)
     assert ((await samples(ask))["tandem_sockets", ""], (await samples(ask))["tandem_conversations", ""]) == (1, 1)
 
@@ -57,25 +51,3 @@ async def test_only_with_the_token(ask: Ask) -> None:
 async def test_not_there_by_itself(ask: Ask) -> None:
     """Nobody who has not asked for metrics shows them."""
     assert (await ask("GET", "/metrics", token="")).status == 404
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-PORT = free_port()
-
-
-@pytest.mark.parametrize("flags", [[f"--metrics-port={PORT}"]])
-async def test_on_a_port_of_its_own(http_server: Server, ask: Ask) -> None:
-    """Without a token, with nothing else there, and not on the server's own port."""
-    assert (await ask("GET", "/metrics")).status == 404
-    raw = await RawSocket.open(PORT)
-    status, body = await raw.request("/metrics", headers={"Host": "prometheus.example"})
-    assert (status, b"tandem_sockets" in body) == (200, True)
-    raw.abort()
-    raw = await RawSocket.open(PORT)
-    assert (await raw.request("/user/me?uid=1"))[0] == 404
-    raw.abort()

@@ -15,7 +15,7 @@ from tornado.httpclient import HTTPClientError
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from server import Server
-from tests.clients import PATIENCE, Client2, RawSocket, websocket
+from tests.clients import PATIENCE, Client2, RawSocket, socket_path, websocket
 from tests.conftest import Ask, Connect2, TokenOf
 
 Pair = tuple[int, int]
@@ -289,21 +289,27 @@ async def test_a_token_that_expires(
 
 
 async def test_nobody_is_sent_away_while_mysql_is_away(
-    http_server: Server, token_of: TokenOf, pair: Pair, connect2: Connect2, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, http_server: Server, token_of: TokenOf, pair: Pair, connect2: Connect2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Open sockets chat on; new ones, and requests, get 503 once nothing is remembered."""
-    socket = await connect2(*pair, headers=bearer(await token_of(pair[0])))
+    token = await token_of(pair[0])
+    socket = await connect2(*pair, headers=bearer(token))
     looked = asyncio.Event()
 
     async def away(*_: object) -> None:
         looked.set()
         raise EngineUnavailable("mysql", "away")
 
-    monkeypatch.setattr(http_server.stores.mysql, "run", away)
+    monkeypatch.setattr(http_server.stores.mysql, "always", away)
     http_server.chat.suspected(pair[0])
     await looked.wait()
     await socket.say("still here", 50005)
     assert ChatSocket.count() == 1
+    for user in pair:
+        http_server.stores.users.forget(user)
+    with pytest.raises(HTTPClientError, match="503"):
+        await websocket(http_server.port, socket_path(*pair), bearer(token))
+    assert (await ask("GET", "/user/me", token=token)).status == 503
 
 
 async def test_a_malformed_header(http_server: Server, pair: Pair) -> None:
@@ -313,3 +319,16 @@ async def test_a_malformed_header(http_server: Server, pair: Pair) -> None:
         status, _ = await raw.request("/user/me", headers={"Authorization": value})
         assert status == 401
         raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
+async def test_a_cookie_behind_tls(ask: Ask, known: Any) -> None:
+    """Is secure, and of a name that no neighbouring site can set; the plain one is not believed there."""
+    user, name = known("password")
+    https = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "9.9.9.9"}
+    answer = await ask("POST", "/user/login", body={"user_name": name, "password": "password"}, **https)
+    cookie, token = answer.headers["Set-Cookie"], answer.data["token"]
+    assert cookie.startswith(f"__Host-tandem={token};")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
+    assert (await ask("GET", "/user/me", Cookie=f"__Host-tandem={token}", **https)).data["id"] == user
+    assert (await ask("GET", "/user/me", Cookie=f"tandem={token}", **https)).status == 401

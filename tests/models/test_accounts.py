@@ -159,7 +159,10 @@ async def test_a_password_that_was_changed_meanwhile(
     assert house.digest == "of the owner's new password"
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
+ALL = ATTEMPTS | {"registering": lambda accounts: accounts.register("1.1.1.1", "name", "nick", b"password")}
+
+
+@pytest.mark.parametrize("attempt", ALL.values(), ids=ALL)
 async def test_when_too_many_wait(attempt: Callable[..., Any], accounts: Accounts, house: Any) -> None:
     """It is said before anything is counted: who tries again does not use up attempts."""
     house.busy = True

@@ -1,0 +1,15 @@
+"""A short run of damaged requests finds nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.http import fuzz
+
+
+@pytest.mark.timeout(120)
+def test_requests() -> None:
+    """Described and damaged ones, at servers that believe and at servers that do not."""
+    tally, lines = fuzz(seconds=8, number=7)
+    assert not tally.findings, "\n".join([*tally.lines(), *lines, *tally.findings.examples])
+    assert sum(outcomes.total() for outcomes in tally.outcomes.values()) > 500
