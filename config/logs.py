@@ -26,9 +26,14 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
 
 
 class _Unquoted(logging.Filter):
-    """Tornado quotes the line of a request that it cannot read, and in that may stand a token or a ticket."""
+    """Tornado quotes the line of a request that it cannot read, and in that may stand a token or a ticket.
+
+    And it warns of everybody who does not speak TLS to a port that does.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith("SSL Error"):
+            return logging.getLogger().isEnabledFor(logging.DEBUG)
         if str(record.msg).startswith("Malformed HTTP message") and isinstance(record.args, tuple):
             record.msg, record.args = "Malformed HTTP message from %s", record.args[:1]
         return True

@@ -17,6 +17,7 @@ from handlers.base import BaseHandler
 from handlers.dialect1 import Dialect1
 from handlers.dialect2 import Dialect2
 from handlers.framing import ChatProtocol
+from handlers.handshake import require_handshake
 from handlers.metrics import Metrics
 from handlers.places import ALL, Places
 from handlers.speaker import Dialect, Live
@@ -196,7 +197,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Asks who it is, looks both users up and upgrades the connection, or says why not."""
-        self._require_handshake()
+        require_handshake(self.request.headers)
+        if self._check_cross_origin(self.check_trusted_origin) is not None:
+            raise HTTPError(403, "cross-origin requests are not allowed")
         self._version = self.choice_argument("v", ("1", "2"))
         self.peer: int | None = None
         if self._version == "1" or self.get_query_arguments("toUid"):
@@ -232,19 +235,6 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         if len(tickets) > 1:
             raise HTTPError(400, "ticket is given twice")
         return tickets[0] if tickets else None
-
-    def _require_handshake(self) -> None:
-        """Says no before Tornado does, which would not say it in the envelope; RFC 6455, section 4.2.1."""
-        headers = self.request.headers
-        connection = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
-        if headers.get("Upgrade", "").lower() != "websocket" or "upgrade" not in connection:
-            raise HTTPError(400, "a WebSocket upgrade is expected")
-        if not headers.get("Sec-WebSocket-Key"):
-            raise HTTPError(400, "Sec-WebSocket-Key is missing")
-        if headers.get("Sec-WebSocket-Version") != "13":
-            raise HTTPError(426, "Sec-WebSocket-Version is not 13")
-        if self._check_cross_origin(self.check_trusted_origin) is not None:
-            raise HTTPError(403, "cross-origin requests are not allowed")
 
     def check_origin(self, origin: str) -> bool:
         """Tornado's question about a page of another origin."""

@@ -66,7 +66,7 @@ class Access:
         elif token is not None:
             identity = self._tokens.verify(token)
         elif self.mode.believes:
-            raise InvalidRequest("uid", "is missing")
+            raise InvalidRequest("uid", "is missing, and there is no token")
         else:
             raise Unauthenticated("a token is needed")
         if uid is not None and uid != identity.user:

@@ -61,7 +61,7 @@ class Blocks:
             return
         self.rounds.suspect(user)
         known = self._awaited.setdefault(user, asyncio.get_running_loop().create_future())
-        with suppress(TimeoutError):  # then nothing but messages passes for now
+        with suppress(TimeoutError):  # then nothing passes for now
             async with asyncio.timeout(HELD_WITHIN):
                 await asyncio.shield(known)
 

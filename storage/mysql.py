@@ -98,7 +98,10 @@ def _connection(url: str, timeout: float) -> dict[str, Any]:
         "charset": "utf8mb4",
         "autocommit": True,
     }
-    socket = parse_qs(parts.query).get("unix_socket")
+    options = parse_qs(parts.query, keep_blank_values=True)
+    socket = options.pop("unix_socket", None)
+    if options:  # in particular none that is about TLS may be passed over
+        raise ValueError(f"{', '.join(options)}: unknown in this URL; unix_socket is the only option")
     return arguments | {"unix_socket": socket[0]} if socket else arguments
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jwt
@@ -20,6 +20,12 @@ from storage.keys import Key
 __all__ = ["SignedTokens"]
 
 LEEWAY = 5  # seconds by which the clocks of those who issue and of those who check may differ
+WRONG: Mapping[type[Exception], str] = {
+    jwt.DecodeError: "is not a JSON Web Token",
+    jwt.ExpiredSignatureError: "has expired",
+    jwt.ImmatureSignatureError: "is not good yet",
+    jwt.InvalidAudienceError: "is for somebody else",
+}
 LATEST = 2**53  # seconds since the epoch
 VERSION = "tandem_version"  # the claim
 LONGEST = 4096  # characters; what is longer is no token of anybody's
@@ -85,7 +91,7 @@ class SignedTokens:
             return Identity(user, _session(token), version, issued, expires)
         # What PyJWT does not foresee in numbers and nesting is no reason to fail.
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise Unauthenticated(f"the token is not good: {type(error).__name__}") from None
+            raise Unauthenticated(f"the token {WRONG.get(type(error), 'is not good')}") from None
 
     def _key_of(self, header: dict[str, Any]) -> Key:
         """The key that a token names, else one without a name; of several, the one for the token's algorithm."""

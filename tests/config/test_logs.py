@@ -73,3 +73,11 @@ def test_what_tornado_quotes_of_a_request(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().err
     assert "Malformed HTTP message from 127.0.0.1" in shown
     assert (token in shown, "secret-ticket" in shown, "something else with ***" in shown) == (False, False, True)
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+def test_who_does_not_speak_tls(level: str, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Does not fill the log."""
+    configure_logging(Log(log_level=level), Redactor([]))
+    logging.getLogger("tornado.general").warning("SSL Error on %s %s: %s", 25, "127.0.0.1", "HTTP_REQUEST")
+    assert ("HTTP_REQUEST" in capsys.readouterr().err) is shown

@@ -154,6 +154,12 @@ def test_a_url_that_is_none(url: str) -> None:
         MySQL(url, timeout=1, threads=1, waiting=1)
 
 
+def test_an_option_that_is_not_known() -> None:
+    """Is no wish that can be passed over in silence."""
+    with pytest.raises(ValueError, match="ssl_ca: unknown in this URL"):
+        MySQL("mysql://u:p@h/d?ssl_ca=/x", timeout=1, threads=1, waiting=1)
+
+
 @pytest.mark.parametrize("url", ["mysql://host:port/x", "mysql://host:99999/x", "mysql://[::1/x"])
 def test_a_url_with_an_impossible_host(url: str) -> None:
     """Is none either."""
