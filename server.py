@@ -8,6 +8,7 @@ What is opened is closed by the exit stack that stands next to it, in reverse or
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import resource
@@ -142,6 +143,8 @@ async def _run(settings: Settings, addresses: Addresses, private: PrivateEngines
         if private is not None:
             stack.callback(asyncio.create_task(private.supervise()).cancel)
         server = await stack.enter_async_context(serving(settings, addresses, article_users=private is not None))
+        gc.collect()
+        gc.freeze()  # what is there for good need not be looked through again and again
         print(f"Tandem is ready: {server.url} ({_why(settings, server.access.mode)})", flush=True)
         await ending.wait()
 

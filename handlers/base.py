@@ -121,7 +121,7 @@ class BaseHandler(RequestHandler):
         """Who asks; counted among the requests of that user. Raises what Access.identify does, and TooFast."""
         uid = self.id_argument("uid") if self.get_query_arguments("uid", strip=False) else None
         identity = await self.entrance.access.identify(uid=uid, token=self._token(), ticket=ticket)
-        wait = self.entrance.requests.take(identity.user)
+        wait = self.entrance.requests.of(identity.user).take()
         if wait:
             raise TooFast("requests", wait)
         return identity

@@ -34,9 +34,14 @@ class Metrics:
         self.closed = Counter("tandem_sockets_closed", "Sockets closed here.", ["code"], registry=registry)
         self.requests = Counter("tandem_http_requests", "HTTP requests.", ["handler", "status"], registry=registry)
 
+        self._by_code: dict[int, Counter] = {}  # to look a label up takes longer than to count
+
     def settled(self, code: int, seconds: float) -> None:
         """A message was answered with a code, so many seconds after it came."""
-        self.messages.labels(code).inc()
+        counter = self._by_code.get(code)
+        if counter is None:
+            counter = self._by_code[code] = self.messages.labels(code)
+        counter.inc()
         self.message_seconds.observe(seconds)
 
 

@@ -248,6 +248,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Enters the registry and greets."""
         self.set_nodelay(True)
         self._pinged = asyncio.get_running_loop().time()
+        self._requests = self.entrance.requests.of(self.user)
         self._registry[self._key].add(self)
         self._dialect = self._make_dialect()
         self._chat.join(self.user, self.peer, watching=self._dialect.watching)
@@ -280,7 +281,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             return None
         text = message if isinstance(message, str) else ""
         try:
-            wait = self.entrance.requests.take(self.user)
+            wait = self._requests.take()
             if wait:
                 raise TooFast("requests", wait)
             if isinstance(message, bytes):

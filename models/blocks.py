@@ -95,14 +95,15 @@ class Blocks:
         return True
 
     async def require_open(self, conversation: Conversation) -> None:
-        """Raises Blocked when one of the two has blocked the other, EngineUnavailable when that is not known."""
-        now = asyncio.get_running_loop().time()
-        if conversation.unblocked_until <= now:
-            conversation.unblocked_until = ASKING
-            if await self.apart(*conversation.users):
-                raise Blocked
-            if conversation.unblocked_until == ASKING:  # else a block was heard of after the store was asked
-                conversation.unblocked_until = now + REMEMBERED
+        """Raises Blocked when one of the two has blocked the other, EngineUnavailable when that is not known.
+
+        Need not be asked before `unblocked_until`.
+        """
+        conversation.unblocked_until = ASKING
+        if await self.apart(*conversation.users):
+            raise Blocked
+        if conversation.unblocked_until == ASKING:  # else a block was heard of after the store was asked
+            conversation.unblocked_until = asyncio.get_running_loop().time() + REMEMBERED
 
     async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
         """Up to which `seq` each is shown the conversation because of a block of the other; None: there is none."""

@@ -12,21 +12,23 @@ KEPT = 100_000  # users whose buckets are kept; that of somebody who has not ask
 
 
 class Bucket:
-    """Holds up to `burst` requests and gains `rate` of them a second; `now` is in seconds, and only rises.
+    """Holds up to `burst` requests and gains `rate` of them a second, by a clock in seconds that only rises.
 
     A request that is refused costs as well, up to a second's worth: of many who wait each waits longer.
     """
 
-    __slots__ = ("_burst", "_left", "_rate", "_seen")
+    __slots__ = ("_burst", "_clock", "_left", "_rate", "_seen")
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         self._rate = rate
         self._burst = burst
+        self._clock = clock
         self._left = burst
-        self._seen = now
+        self._seen = clock()
 
-    def take(self, now: float) -> float:
+    def take(self) -> float:
         """Takes a request: 0, or the seconds after which there will be one to take."""
+        now = self._clock()
         self._left = min(self._burst, self._left + (now - self._seen) * self._rate)
         self._seen = now
         if self._left >= 1:
@@ -37,7 +39,7 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for each user; `clock` only rises."""
+    """A bucket for each user."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         self._rate = rate
@@ -45,12 +47,9 @@ class Buckets:
         self._clock = clock
         self._buckets: LRUCache[int, Bucket] = LRUCache(KEPT)
 
-    def _of(self, user: int) -> Bucket:
+    def of(self, user: int) -> Bucket:
+        """The bucket of a user."""
         bucket = self._buckets.get(user)
         if bucket is None:
-            bucket = self._buckets[user] = Bucket(self._rate, self._burst, self._clock())
+            bucket = self._buckets[user] = Bucket(self._rate, self._burst, self._clock)
         return bucket
-
-    def take(self, user: int) -> float:
-        """Takes a request of `user`: 0, or the seconds after which there will be one to take."""
-        return self._of(user).take(self._clock())

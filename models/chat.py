@@ -144,19 +144,16 @@ class Chat:
         loop = asyncio.get_running_loop()
         conversation = self.delivery.enter(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
-        began = loop.time()
-
-        def answered(draft: Draft) -> None:
-            if draft.outcome is not None:
-                self._observe(draft.outcome.code, loop.time() - began)
-            settled(draft)
-
-        draft = Draft(sender, recipient, content, key, answered, message_id, origin)
+        draft = Draft(sender, recipient, content, key, settled, message_id, origin, self._answered, loop.time())
         draft.timer = loop.call_at(deadline, draft.settle, EngineUnavailable("storage", "no answer yet"))
         conversation.queue.append(draft)
         if conversation.writer is None:
             conversation.writer = loop.create_task(self._write(conversation))
         return draft
+
+    def _answered(self, draft: Draft) -> None:
+        if draft.outcome is not None:
+            self._observe(draft.outcome.code, asyncio.get_running_loop().time() - draft.taken)
 
     async def drain(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
@@ -194,7 +191,8 @@ class Chat:
         """The steps of one message, in order."""
         admission = None
         try:
-            await self.blocks.require_open(conversation)
+            if conversation.unblocked_until <= asyncio.get_running_loop().time():
+                await self.blocks.require_open(conversation)
             if conversation.open_until <= self._clock():
                 admission = await self._counters.admit(
                     draft.sender, draft.recipient, self._recount(conversation, draft)

@@ -35,10 +35,23 @@ class Draft:
     """A message on its way to being stored, and its sender's answer: `outcome`, as soon as there is one.
 
     `settled` is called then, and once more when a message that was answered with EngineUnavailable turns out to
-    be stored. `origin` is the socket that it came from: its copy of the message is the answer.
+    be stored. `origin` is the socket that it came from: its copy of the message is the answer. `answered` is called
+    before `settled`; `taken` is when the draft was made (loop time).
     """
 
-    __slots__ = ("content", "id", "key", "origin", "outcome", "recipient", "sender", "settled", "timer")
+    __slots__ = (
+        "answered",
+        "content",
+        "id",
+        "key",
+        "origin",
+        "outcome",
+        "recipient",
+        "sender",
+        "settled",
+        "taken",
+        "timer",
+    )
 
     def __init__(
         self,
@@ -49,7 +62,11 @@ class Draft:
         settled: Callable[[Draft], None],
         message_id: str = "",
         origin: object = None,
+        answered: Callable[[Draft], None] | None = None,
+        taken: float = 0.0,
     ) -> None:
+        self.answered = answered
+        self.taken = taken
         self.sender = sender
         self.recipient = recipient
         self.content = content
@@ -68,6 +85,8 @@ class Draft:
         late = isinstance(self.outcome, EngineUnavailable) and isinstance(outcome, Sent)
         if self.outcome is None or late:
             self.outcome = outcome
+            if self.answered is not None:
+                self.answered(self)
             self.settled(self)
 
     def at(self, seq: int, time: int) -> Message:
