@@ -2,10 +2,11 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 3000
+FRAMES ?= bulk
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools run test check faults fuzz clean
+.PHONY: help setup tools run test check faults fuzz bench clean
 
 help:  ## show this list
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -18,7 +19,7 @@ run: setup  ## set up what is missing, then start the server on port 3000 (PORT=
 	@exec .venv/bin/python server.py --port=$(PORT)
 
 test: setup .venv/dev  ## set up what is missing, then run the tests against real engines of their own
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@TANDEM_FRAMES=$(FRAMES) exec .venv/bin/python -m pytest $(ARGS)
 
 check: .venv/dev  ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff check .
@@ -32,6 +33,9 @@ faults: setup .venv/dev  ## clients chat for ten minutes while engines and serve
 fuzz: setup .venv/dev  ## damaged frames and requests by the million while others chat; then what broke
 	@.venv/bin/python -m tests.fuzz.frames
 	@exec .venv/bin/python -m tests.fuzz.http
+
+bench: setup .venv/bench  ## measure the server beside its yardsticks, about twenty minutes; ARGS=--quick is short
+	@exec .venv/bin/python -m bench $(ARGS)
 
 clean:  ## remove what setup brought; data/ stays
 	@rm -rf .venv .engines
@@ -55,6 +59,12 @@ clean:  ## remove what setup brought; data/ stays
 	@echo "setup: installing what tests and checks need (requirements-dev.txt, from PyPI)"
 	@$(PIP) install -q -r requirements-dev.txt || \
 	  { echo "setup: failed: pip could not install requirements-dev.txt; check the network and try again" >&2; exit 1; }
+	@touch $@
+
+.venv/bench: requirements-bench.txt .venv/dev
+	@echo "setup: installing what the bench needs (requirements-bench.txt, from PyPI)"
+	@$(PIP) install -q -r requirements-bench.txt || \
+	  { echo "setup: failed: pip could not install requirements-bench.txt; check the network and try again" >&2; exit 1; }
 	@touch $@
 
 .engines/ready: scripts/setup_engines.py | .venv/made

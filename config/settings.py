@@ -31,6 +31,9 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     trusted_proxies: Annotated[
         str, Meta(description="addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed")
     ] = ""
+    frames: Annotated[
+        Literal["bulk", "tornado"], Meta(description="way of WebSocket frames: bulk is faster; TLS takes Tornado's own")
+    ] = "bulk"
     metrics_port: Annotated[
         int, Meta(ge=0, le=65_535, description="port of its own for /metrics, on loopback; 0 is none")
     ] = 0

@@ -61,8 +61,7 @@ class BaseHandler(RequestHandler):
     def set_default_headers(self) -> None:
         """What every answer says to browsers; nothing says which server this is."""
         self.clear_header("Server")
-        for name, value in HEADERS.items():
-            self.set_header(name, value)
+        self._headers.update(HEADERS)
         if self.secure:
             self.set_header("Strict-Transport-Security", f"max-age={A_YEAR}")
         if self.entrance.origins:
@@ -82,6 +81,11 @@ class BaseHandler(RequestHandler):
         refusal = self.entrance.refusal(self.request) if self.guarded else None
         if refusal is not None:
             raise HTTPError(403, f"{refusal}; see --auth")
+
+    @property
+    def path(self) -> str:
+        """The path that was asked for, for log lines."""
+        return self.request.path
 
     def on_finish(self) -> None:
         """Is done with a request."""
@@ -260,9 +264,9 @@ class BaseHandler(RequestHandler):
         if isinstance(value, (HTTPError, ChatError)) and status_of(value) != 500:
             # What Tornado's own errors say quotes the request.
             reason = str(value) if isinstance(value, ChatError) else HTTPStatus(status_of(value)).phrase
-            _log.debug("refused", path=self.request.path, status=status_of(value), reason=reason)
+            _log.debug("refused", path=self.path, status=status_of(value), reason=reason)
         else:
-            _log.error("request_failed", path=self.request.path, exc_info=(typ, value, tb))
+            _log.error("request_failed", path=self.path, exc_info=(typ, value, tb))
 
 
 class NotFoundHandler(BaseHandler):

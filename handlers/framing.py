@@ -9,6 +9,7 @@ connection that is gone.
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
@@ -19,20 +20,27 @@ TEXT = 0x1
 INVALID_PAYLOAD = 1007
 
 
+@cache
+def _parameters(max_message_size: int) -> _WebSocketParams:
+    """Tornado's parameters, the same for all connections."""
+    return _WebSocketParams(
+        ping_interval=None,  # handlers/socket.py pings
+        ping_timeout=None,
+        max_message_size=max_message_size,
+        compression_options=None,  # 160 KiB a connection
+    )
+
+
 class ChatProtocol(WebSocketProtocol13):
-    """RFC 6455 as Tornado implements it, for frames that are already encoded."""
+    """RFC 6455 as Tornado implements it, for frames that are already encoded.
+
+    `taken_over` says that the connection goes on by itself, without a coroutine that ends with it.
+    """
+
+    taken_over = False
 
     def __init__(self, handler: WebSocketHandler, max_message_size: int) -> None:
-        super().__init__(
-            handler,
-            mask_outgoing=False,
-            params=_WebSocketParams(
-                ping_interval=None,  # handlers/socket.py pings
-                ping_timeout=None,
-                max_message_size=max_message_size,
-                compression_options=None,  # 160 KiB a connection
-            ),
-        )
+        super().__init__(handler, mask_outgoing=False, params=_parameters(max_message_size))
 
     @property
     def unsent(self) -> int:

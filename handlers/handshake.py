@@ -8,8 +8,16 @@ from __future__ import annotations
 from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError
 
-__all__ = ["require_handshake"]
+__all__ = ["OF_THE_HANDSHAKE", "require_handshake"]
 
+# The attributes of a handler, Tornado's and ours, that nobody needs once the connection is upgraded.
+# fmt: off
+OF_THE_HANDSHAKE = frozenset((
+    "request", "ui", "path_args", "path_kwargs", "open_args", "open_kwargs", "write", "redirect", "set_header",
+    "set_cookie", "set_status", "flush", "finish", "_headers", "_headers_written", "_reason", "_transforms",
+    "_write_buffer", "_reader", "_users", "_version",
+))
+# fmt: on
 VERSION = "13"  # of the protocol; the only one that browsers still speak
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-__all__ = ["ALL", "Places"]
+__all__ = ["ALL", "Holder", "Places"]
 
 ALL = "all"  # stands for all sockets; users are numbers and addresses have dots or colons
 
@@ -21,24 +19,31 @@ class Places:
         """How many are taken."""
         return self._taken[of]
 
-    @contextmanager
-    def holder(self) -> Iterator[Callable[[int | str, int, Exception], None]]:
-        """Yields a function that takes one place, or raises an error when as many as may are taken.
+    def holder(self) -> Holder:
+        """Somebody who has taken nothing yet."""
+        return Holder(self._taken)
 
-        What it took is given back at the end.
-        """
-        taken: list[int | str] = []
 
-        def take(of: int | str, most: int, error: Exception) -> None:
-            if self._taken[of] >= most:
-                raise error
-            self._taken[of] += 1
-            taken.append(of)
+class Holder:
+    """Takes places, and gives them back together."""
 
-        try:
-            yield take
-        finally:
-            for of in taken:
-                self._taken[of] -= 1
-                if not self._taken[of]:
-                    del self._taken[of]
+    __slots__ = ("_all", "_own")
+
+    def __init__(self, taken: Counter[int | str]) -> None:
+        self._all = taken
+        self._own: list[int | str] = []
+
+    def take(self, of: int | str, most: int, error: Exception) -> None:
+        """Takes one place, or raises an error when as many as may are taken."""
+        if self._all[of] >= most:
+            raise error
+        self._all[of] += 1
+        self._own.append(of)
+
+    def release(self) -> None:
+        """Gives back what was taken; nothing the second time."""
+        for of in self._own:
+            self._all[of] -= 1
+            if not self._all[of]:
+                del self._all[of]
+        self._own.clear()

@@ -11,11 +11,12 @@ from handlers.base import NotFoundHandler, log_request
 from handlers.blocks import BlockHandler, BlocksHandler
 from handlers.entrance import Entrance
 from handlers.export import ExportHandler
+from handlers.limits import SocketLimits
 from handlers.messages import ConversationsHandler, HistoryHandler
 from handlers.metrics import Metrics, MetricsHandler
 from handlers.ops import ApiHandler, Check, HealthHandler, IndexHandler, PingHandler, Readiness, ReadyHandler
 from handlers.sessions import LoginHandler, LogoutEverywhereHandler, LogoutHandler, PasswordHandler, TicketHandler
-from handlers.socket import ChatSocket, SocketLimits
+from handlers.socket import PATH, ChatSocket
 from handlers.users import FindHandler, MeHandler, RegisterHandler
 from models.accounts import Accounts
 from models.chat import Chat
@@ -58,7 +59,7 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
     routes: list[tuple[str, type[RequestHandler]] | tuple[str, type[RequestHandler], dict[str, Any]]] = [
         (r"/", IndexHandler),
         (r"/ping", PingHandler),
-        (r"/ws", ChatSocket, socket),
+        (PATH, ChatSocket, socket),
         (r"/ws/ticket", TicketHandler),
         (r"/conversations", ConversationsHandler, reading),
         (r"/messages", HistoryHandler, reading),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Collection
+from typing import Any, ClassVar
 
 import structlog
 from tornado.iostream import StreamClosedError
@@ -14,10 +14,12 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from handlers.answers import Window
 from handlers.base import BaseHandler
+from handlers.bulk import BulkProtocol
 from handlers.dialect1 import Dialect1
 from handlers.dialect2 import Dialect2
 from handlers.framing import ChatProtocol
-from handlers.handshake import require_handshake
+from handlers.handshake import OF_THE_HANDSHAKE, require_handshake
+from handlers.limits import SocketLimits
 from handlers.metrics import Metrics
 from handlers.places import ALL, Places
 from handlers.speaker import Dialect, Live
@@ -29,14 +31,17 @@ from models.frames import Code
 from models.ports import Reached, Users
 from models.reader import Reader
 from models.records import Identity, Message
+from models.tasks import after
 
-__all__ = ["ChatSocket", "SocketLimits"]
+__all__ = ["PATH", "ChatSocket"]
 
 # Close codes, RFC 6455 section 7.4; those from 4000 are Tandem's own.
 GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
 TOO_SLOW = 4008
 NO_PONG = 4010
+
+PATH = "/ws"
 
 AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
 LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
@@ -47,22 +52,6 @@ LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
 _log = structlog.get_logger(__name__)
 
 
-class SocketLimits(NamedTuple):
-    """The bounds of a socket; docs and defaults are in config/settings.py."""
-
-    max_connections: int
-    max_user_connections: int
-    max_address_connections: int
-    window: int
-    max_frame: int
-    max_content: int
-    malformed_frames: int
-    write_buffer: int
-    ping_interval: float
-    ping_timeout: float
-    answer_timeout: float
-
-
 class ChatSocket(BaseHandler, WebSocketHandler):
     """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which is of dialect 2."""
 
@@ -70,6 +59,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     _registry: ClassVar[defaultdict[tuple[int, int], set[ChatSocket]]] = defaultdict(set)
     _places: ClassVar[Places] = Places()
     _draining: ClassVar[bool] = False
+
+    ws_connection: ChatProtocol | None  # as get_websocket_protocol makes it
 
     def initialize(self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics) -> None:
         """Takes the collaborators."""
@@ -79,6 +70,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._users = users
         self._limits = limits
         self._joined = False
+        self._places_held = ChatSocket._places.holder()
+        self._blocks_held = False
+        self._protocol: ChatProtocol | None = None
         self._window = Window(limits.window)
         self._dialect: Dialect | None = None
         self._malformed = 0
@@ -106,7 +100,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     @classmethod
     def reaches(cls, user: int, peer: int) -> bool:
         """Whether a socket of `user` gets what `peer` writes."""
-        return any(True for _ in cls._talking(user, peer))
+        return bool(cls._talking(user, peer))
 
     @classmethod
     def tell(cls, event: Told) -> None:
@@ -121,16 +115,18 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             dialect.present(peer, online=online)
 
     @classmethod
-    def _talking(cls, user: int, peer: int, without: object = None) -> Iterator[Dialect]:
+    def _talking(cls, user: int, peer: int, without: object = None) -> list[Dialect]:
         """The dialects of the sockets of `user` that get what is said between these two."""
-        for socket in cls._sockets_of(user, peer):
-            if socket is not without and socket._dialect is not None:
-                yield socket._dialect
+        return [
+            socket._dialect
+            for socket in cls._sockets_of(user, peer)
+            if socket is not without and socket._dialect is not None
+        ]
 
     @classmethod
-    def _sockets_of(cls, user: int, peer: int) -> Iterator[ChatSocket]:
-        for key in ((user, peer), (user, EVERYBODY)):
-            yield from tuple(cls._registry.get(key, ()))
+    def _sockets_of(cls, user: int, peer: int) -> list[ChatSocket]:
+        """As they are now: writing may close a socket, which leaves the registry."""
+        return [*cls._registry.get((user, peer), ()), *cls._registry.get((user, EVERYBODY), ())]
 
     @classmethod
     def _everyone(cls) -> list[ChatSocket]:
@@ -181,7 +177,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         everyone = cls._everyone()
         for start in range(0, len(everyone), DRAIN_BATCH):
             for socket in everyone[start : start + DRAIN_BATCH]:
-                socket.write_frame(frames.encode(Code.END, socket._texts["closing"]))
+                socket.write_frame(frames.encode(Code.END, frames.TEXTS[socket.language]["closing"]))
                 socket._shut(GOING_AWAY, "the server is going away")
             await asyncio.sleep(0)
         deadline = asyncio.get_running_loop().time() + timeout
@@ -205,10 +201,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         if self._version == "1" or self.get_query_arguments("toUid"):
             self.peer = self.id_argument("toUid")
         self.language = self.choice_argument("lang", tuple(frames.TEXTS))
-        self._texts = frames.TEXTS[self.language]
         self._require_serving()
         self.on_finish()  # the registry counts from here on
-        with ChatSocket._places.holder() as take:
+        take = self._places_held.take
+        try:
             take(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
             too_many = TooFast("sockets from this address", AWHILE)
             take(self.address, self._limits.max_address_connections, too_many)
@@ -219,12 +215,25 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             take(self.user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
             if self.peer is not None:
                 await self.require_active(self._users, self.peer)
-            try:
-                await self._chat.blocks.opening(self.user)
-                self._require_serving()
-                await super().get(*args, **kwargs)
-            finally:
-                self._chat.blocks.closed(self.user)
+            self._blocks_held = True
+            await self._chat.blocks.opening(self.user)
+            self._require_serving()
+            await super().get(*args, **kwargs)
+        finally:
+            if not self._goes_on:
+                self._release()
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the socket lives on without the coroutine that opened it."""
+        return self._protocol is not None and self._protocol.taken_over
+
+    def _release(self) -> None:
+        """Gives back what counts sockets."""
+        self._places_held.release()
+        if self._blocks_held:
+            self._blocks_held = False
+            self._chat.blocks.closed(self.user)
 
     def _require_serving(self) -> None:
         if ChatSocket._draining:
@@ -241,8 +250,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         return self.check_trusted_origin(origin)
 
     def get_websocket_protocol(self) -> ChatProtocol:
-        """The protocol with our additions."""
-        return ChatProtocol(self, self._limits.max_frame)
+        """The way of frames that the settings say."""
+        kind = BulkProtocol if self._limits.frames == "bulk" else ChatProtocol
+        self._protocol = kind(self, self._limits.max_frame)
+        return self._protocol
 
     def open(self, *args: str, **kwargs: str) -> None:
         """Enters the registry and greets."""
@@ -253,7 +264,17 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._dialect = self._make_dialect()
         self._chat.join(self.user, self.peer, watching=self._dialect.watching)
         self._joined = True
-        self.write_frame(frames.encode(Code.SUCCESS, self._texts["connected"]))
+        self.write_frame(frames.encode(Code.SUCCESS, frames.TEXTS[self.language]["connected"]))
+        self._forget_request()
+
+    def _forget_request(self) -> None:
+        """Lets go of what was for the handshake: it is more than all that an idle socket needs."""
+        self.__dict__ = {name: value for name, value in vars(self).items() if name not in OF_THE_HANDSHAKE}
+
+    @property
+    def path(self) -> str:
+        """For log lines, also when the request is forgotten."""
+        return PATH
 
     @property
     def _key(self) -> tuple[int, int]:
@@ -290,7 +311,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         except TooFast as error:
             self._metrics.refused.labels(error.code).inc()
             self._dialect.refuse(text, error)
-            return self._dialect.room() or _after(min(error.retry_after, LONGEST_PAUSE))  # refusals are work as well
+            return self._dialect.room() or after(min(error.retry_after, LONGEST_PAUSE))  # refusals are work as well
         except InvalidFrame as error:
             _log.debug("frame_refused", user=self.user, reason=str(error))
             self._metrics.refused.labels(error.code).inc()
@@ -312,13 +333,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     @property
     def busy(self) -> bool:
         """Whether so much waits to be sent that what can be done without should be."""
-        protocol = self.ws_connection
-        return isinstance(protocol, ChatProtocol) and protocol.unsent > self._limits.write_buffer // 4
+        return self.ws_connection is not None and self.ws_connection.unsent > self._limits.write_buffer // 4
 
     def write_frame(self, frame: bytes) -> bool:
         """Writes a frame; False when the socket is closing, or is closed now because it takes too little."""
         protocol = self.ws_connection
-        if not isinstance(protocol, ChatProtocol):
+        if protocol is None:
             return False
         if protocol.unsent > self._limits.write_buffer:
             self.too_slow()
@@ -328,7 +348,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     async def drained(self) -> None:
         """Waits while too much waits to be sent for a long answer to go on."""
         protocol = self.ws_connection
-        if isinstance(protocol, ChatProtocol) and protocol.unsent > self._limits.write_buffer // 2:
+        if protocol is not None and protocol.unsent > self._limits.write_buffer // 2:
             await protocol.sent()
 
     def too_slow(self) -> None:
@@ -364,6 +384,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     def on_close(self) -> None:
         """Leaves the registry."""
         self._leave()
+        self._release()
         if self._dialect is not None:
             self._dialect.drop()
 
@@ -376,16 +397,3 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         if not sockets:
             del self._registry[self._key]
         self._chat.leave(self.user, self.peer, watching=self._dialect.watching)
-
-
-def _after(seconds: float) -> asyncio.Future[None]:
-    """A future that is done after some seconds."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    loop.call_later(seconds, _finish, future)
-    return future
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

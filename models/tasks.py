@@ -1,10 +1,10 @@
-"""Ending tasks."""
+"""Tasks and futures: ending the ones, and one that time fulfils."""
 
 from __future__ import annotations
 
 import asyncio
 
-__all__ = ["end"]
+__all__ = ["after", "end"]
 
 AGAIN_AFTER = 0.1  # seconds until a task that did not end is cancelled again
 
@@ -23,3 +23,16 @@ async def end(*tasks: asyncio.Task[None]) -> None:
         for task in done:
             if not task.cancelled():
                 task.exception()
+
+
+def after(seconds: float) -> asyncio.Future[None]:
+    """A future that is done after some time."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_later(seconds, _finish, future)
+    return future
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

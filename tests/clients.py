@@ -27,6 +27,12 @@ async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> Non
             await asyncio.sleep(0.005)
 
 
+def end_of(protocol: Any) -> Any:
+    """The operating system's socket at the server's end of a connection, whichever way its frames take."""
+    transport = getattr(protocol, "_transport", None)
+    return transport.get_extra_info("socket") if transport else protocol.stream.socket
+
+
 def socket_path(uid: object, to: object, **query: str) -> str:
     return "/ws?" + urlencode({"uid": uid, "toUid": to, **query})
 

@@ -30,7 +30,7 @@ from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
 from tests.clients import PATIENCE, Answer, Client, Client2, until
 from tests.database import make_users, mysql_connection
-from tests.processes import TOKEN_SECRET, ServerProcess, private_engines
+from tests.processes import FRAMES, TOKEN_SECRET, ServerProcess, private_engines
 
 
 class Clock:
@@ -123,7 +123,7 @@ def flags() -> list[str]:
 def settings(flags: list[str]) -> Settings:
     """The server's settings, on a free port; nobody signs up or in too often unless a test says so."""
     often = ["--registrations-per-address=1000000", "--sign-ins-per-address=1000000"]
-    return load(["--port=0", f"--token-secret={TOKEN_SECRET}", *often, *flags], environ={})
+    return load(["--port=0", f"--frames={FRAMES}", f"--token-secret={TOKEN_SECRET}", *often, *flags], environ={})
 
 
 @pytest.fixture

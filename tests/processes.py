@@ -17,6 +17,7 @@ from storage.engines import Addresses, PrivateEngines
 
 TOKEN_SECRET = "the secret of tests, not of anybody"
 ROOT = Path(__file__).resolve().parent.parent
+FRAMES = os.environ.get("TANDEM_FRAMES", "bulk")  # the way of frames that this run tests
 
 
 class ServerProcess:
@@ -25,7 +26,7 @@ class ServerProcess:
     def __init__(self, *flags: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
         self.process = subprocess.Popen(
-            [sys.executable, "server.py", "--port=0", *flags],
+            [sys.executable, "server.py", "--port=0", f"--frames={FRAMES}", *flags],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

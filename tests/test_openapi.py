@@ -23,8 +23,8 @@ from schemathesis.checks import not_a_server_error
 from tornado.web import RequestHandler
 
 from handlers.base import BaseHandler
+from handlers.limits import SocketLimits
 from handlers.routes import Collaborators, make_app
-from handlers.socket import SocketLimits
 from storage.engines import Addresses
 from tests.clients import PATIENCE, Client2
 from tests.conftest import StartServer

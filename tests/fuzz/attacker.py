@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Attacker"]
 
 REFUSED = {400, 429, 500}  # codes that a good request is not answered with
-CLOSES = {1007, 1008, 1009, 4008}  # close codes that an invalid frame may be answered with
+CLOSES = {1002, 1007, 1008, 1009, 4008}  # close codes that an invalid frame may be answered with
 SHOWN = 40  # frames of a batch that a finding shows
 MESSAGE, ENGINE = 50001, 40001
 UNASKED = {MESSAGE, 50007, 50008, 50009}  # codes of frames that answer nothing

@@ -34,6 +34,8 @@ def chatting(connect: Connect, people: Callable[[int], list[int]]) -> Chatting:
     return talk
 
 
+PROTOCOL_ERROR = (1002).to_bytes(2, "big")
+
 FRAMES = {
     "not JSON": "hello",
     "empty": "",
@@ -224,7 +226,8 @@ async def test_broken_protocol(junk: bytes, http_server: Server, pair: tuple[int
     async with chatting():
         raw = await RawSocket.upgraded(http_server.port, *pair)
         raw.writer.write(junk)
-        assert await raw.reader.read() == b""
+        said = await raw.reader.read()
+        assert not said or said[2:4] == PROTOCOL_ERROR  # Tornado's own way gives no reason
         raw.abort()
 
 

@@ -16,7 +16,7 @@ from models.errors import EngineUnavailable
 from models.records import Message, conversation_of
 from server import Server
 from storage.messages import MongoMessages
-from tests.clients import Client2, RawSocket, socket_path, until
+from tests.clients import Client2, RawSocket, end_of, socket_path, until
 from tests.conftest import Ask, Clock, Connect, Connect2
 
 Pair = tuple[int, int]
@@ -231,7 +231,7 @@ async def test_a_slow_reader_is_not_too_slow(
     monkeypatch.setattr(socket, "_limits", socket._limits._replace(write_buffer=300_000))
     for end, size in (
         (slow.writer.get_extra_info("socket"), SO_RCVBUF),
-        (socket.ws_connection.stream.socket, SO_SNDBUF),
+        (end_of(socket.ws_connection), SO_SNDBUF),
     ):
         end.setsockopt(SOL_SOCKET, size, 65_536)  # so that the kernel holds little
     for number in range(20):

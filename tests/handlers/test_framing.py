@@ -72,6 +72,7 @@ async def test_writing_to_what_is_closing(connect: Connect, pair: tuple[int, int
     await protocol.sent()
 
 
+@pytest.mark.parametrize("flags", [["--frames=tornado"]])
 async def test_who_is_gone_is_not_served(http_server: Server, pair: tuple[int, int]) -> None:
     """What a torn connection had still sent is not worked off: its place is free at once."""
     raw = await RawSocket.upgraded(http_server.port, *pair)

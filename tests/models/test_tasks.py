@@ -1,10 +1,10 @@
-"""Ending tasks, also those that lose a cancellation."""
+"""Tasks end, also those that lose a cancellation; time fulfils futures."""
 
 from __future__ import annotations
 
 import asyncio
 
-from models.tasks import end
+from models.tasks import after, end
 
 
 async def test_a_task_that_loses_a_cancellation() -> None:
@@ -30,3 +30,11 @@ async def test_a_task_that_loses_a_cancellation() -> None:
     assert lost == 3
     assert [task.cancelled() for task in tasks] == [True, False]
     await end()
+
+
+async def test_time_fulfils_a_future() -> None:
+    """Also one that somebody has cancelled, or fulfilled, before."""
+    early, late = after(0.01), after(0.02)
+    early.cancel()
+    await late
+    assert (early.cancelled(), late.done()) == (True, True)

@@ -1,0 +1,400 @@
+"""The fast way of frames: below Tornado's stream, on a transport of the event loop's own.
+
+What `BulkProtocol` changes of `tornado.websocket.WebSocketProtocol13` (Tornado 6.6), whose handshake it keeps: once a
+connection is upgraded its socket is taken out of the stream and given to the loop. Frames are then parsed in bulk from
+what has arrived, in one callback without any coroutine; nothing waits in a coroutine for a connection that is idle. It
+is also stricter than Tornado: frames that are not masked, lengths in more bytes than they need, and close frames that
+say what they must not, end the connection with the close code that RFC 6455 asks for.
+
+A TLS connection stays with Tornado's own way, and so do all with the setting `frames` = tornado.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import lru_cache
+from typing import cast
+
+from tornado.iostream import SSLIOStream
+from tornado.util import _websocket_mask
+from tornado.websocket import WebSocketHandler
+
+from handlers.framing import INVALID_PAYLOAD, ChatProtocol
+
+__all__ = ["BulkProtocol"]
+
+# RFC 6455, section 5.2.
+FIN = 0x80
+RESERVED = 0x70
+OPCODE = 0x0F
+MASKED = 0x80
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+WHOLE_TEXT = FIN | TEXT
+MAX_CONTROL = 125  # bytes
+# Section 7.4.1. Codes that a close frame may carry: these, and those of libraries and applications.
+NO_STATUS = 1005
+PROTOCOL_ERROR = 1002
+TOO_BIG = 1009
+CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+OWN_CODES = range(3000, 5000)
+
+FRAMES = 64  # frames of one socket that are worked off in one turn of the loop
+CONGESTED = 16_384  # unsent bytes above which pongs, and long answers, wait until all is sent
+# What of Tornado's attributes is needed when the connection is taken over.
+# fmt: off
+KEPT = frozenset((
+    "handler", "params", "client_terminated", "server_terminated", "close_code", "close_reason",
+    "_selected_subprotocol", "_fragmented_message_buffer", "_fragmented_message_opcode", "_joined",
+))
+# fmt: on
+CLOSE_WITHIN = 5.0  # seconds for the peer to agree to a close, as in Tornado
+
+
+@lru_cache(maxsize=4096)
+def _head(opcode: int, size: int) -> bytes:
+    """The head of a whole, unmasked frame."""
+    if size < 126:
+        return bytes((FIN | opcode, size))
+    if size < 0x10000:
+        return bytes((FIN | opcode, 126)) + size.to_bytes(2, "big")
+    return bytes((FIN | opcode, 127)) + size.to_bytes(8, "big")
+
+
+class BulkProtocol(ChatProtocol, asyncio.Protocol):
+    """RFC 6455 on a transport; Tornado's stream until the connection is upgraded."""
+
+    taken_over = False  # from the stream; from then on nothing of Tornado's own way is left
+    _transport: asyncio.Transport | None = None  # comes a moment later
+    _rest: bytes | bytearray = b""  # what has arrived and is not worked off
+    _needed = 0  # bytes without which nothing can be worked off
+    _paused = False  # the handler does not want the next message yet
+    _discarding = False  # the peer broke the protocol, or either end is gone: what it sends is dropped
+    _lost = False  # the transport has ended: asyncio's fails when it is aborted once more
+    _sent: asyncio.Future[None] | None = None  # there while more than CONGESTED bytes are unsent
+    _pong: bytes | None = None  # to be sent when no longer congested
+    _timer: asyncio.TimerHandle | None = None
+    _joined_size = 0  # bytes in `_joined`
+
+    def __init__(self, handler: WebSocketHandler, max_message_size: int) -> None:
+        super().__init__(handler, max_message_size)
+        self._joined: list[bytes] = []  # what was written in this turn of the loop, or before there is a transport
+
+    async def _receive_frame_loop(self) -> None:
+        """Takes the socket out of the stream; returns when that is done, not when the connection ends."""
+        stream = self.stream
+        if isinstance(stream, SSLIOStream):
+            await super()._receive_frame_loop()
+            return
+        try:
+            while stream.writing() and not stream.closed():  # the handshake's answer, and the greeting
+                await super().sent()
+            if not self.is_closing():
+                socket = stream.socket.dup()  # raises OSError when no descriptor is left
+                behind = bytes(stream._read_buffer)  # the client need not wait for the answer to send
+                stream.close()
+                self.__dict__ = {name: value for name, value in vars(self).items() if name in KEPT}  # the rest is big
+                self.taken_over, self._paused, self._rest = True, True, behind
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: self, socket)
+        finally:
+            if self._transport is None:  # nobody else would say that it has ended
+                self._abort()
+                self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+
+    # The transport's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is in the loop's hands."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
+        self._transport.set_write_buffer_limits(CONGESTED, 0)
+        self._flush()
+        if self._discarding:  # it was aborted before it was there
+            self._transport.abort()
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def eof_received(self) -> None:
+        """The peer is gone, or sends nothing more: what is unsent is sent if that does not take long."""
+        self.client_terminated = self.server_terminated = True
+        self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, whoever ended it."""
+        self.client_terminated = self.server_terminated = self._lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.resume_writing()
+        self._rest = b""
+        self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+
+    def pause_writing(self) -> None:
+        """Much is unsent."""
+        if self._sent is None:
+            self._sent = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """All is sent."""
+        if self._sent is not None:
+            self._sent.set_result(None)
+            self._sent = None
+        pong, self._pong = self._pong, None
+        if pong is not None:
+            self._send_pong(pong)
+
+    # Frames in
+
+    def data_received(self, data: bytes) -> None:
+        """Works off what has arrived."""
+        if self._discarding:
+            return
+        if self._rest:
+            if not isinstance(self._rest, bytearray):
+                self._rest = bytearray(self._rest)
+            self._rest += data
+            if self._paused or len(self._rest) < self._needed:
+                return
+            data = bytes(self._rest)
+            self._rest = b""
+        elif self._paused:
+            self._rest = data
+            return
+        self._work_off(data)
+
+    def _work_off(self, data: bytes) -> None:
+        """Takes whole frames from the front of `data`, and keeps the rest."""
+        at, end, left = 0, len(data), FRAMES
+        limit = self.params.max_message_size
+        while left:
+            self._needed = 2
+            if end - at < 2:
+                break
+            size = data[at + 1] & 0x7F
+            begin = at + 6
+            if size > MAX_CONTROL:
+                bytes_of_size = 2 if size == 126 else 8
+                begin += bytes_of_size
+                if end - at < 2 + bytes_of_size:
+                    self._needed = 2 + bytes_of_size
+                    break
+                size = int.from_bytes(data[at + 2 : at + 2 + bytes_of_size], "big")
+                if size <= (MAX_CONTROL if bytes_of_size == 2 else 0xFFFF):
+                    return self._fail(PROTOCOL_ERROR, "a length in more bytes than it needs")
+            if not data[at + 1] & MASKED:
+                return self._fail(PROTOCOL_ERROR, "a frame that is not masked")
+            if size > limit:
+                return self._fail(TOO_BIG, "message too big")
+            stop = begin + size
+            if stop > end:
+                self._needed = stop - at
+                break
+            payload = _websocket_mask(data[begin - 4 : begin], data[begin:stop])
+            first = data[at]
+            at = stop
+            left -= 1
+            if first == WHOLE_TEXT and self._fragmented_message_buffer is None:
+                self._take_text(payload)
+            else:
+                self._take_other(first, payload)
+            if self._paused or self._discarding:
+                break
+        if not self._discarding:
+            self._rest = data[at:]
+        if not left and not self._paused:  # others have their turn first
+            self._pause()
+            asyncio.get_running_loop().call_soon(self._read_on)
+        return None
+
+    def _take_text(self, payload: bytes | bytearray) -> None:
+        """Hands a text message on, and waits if the handler wants that."""
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            self._fail(INVALID_PAYLOAD, "not UTF-8")
+            return
+        future = self._run_callback(self.handler.on_message, text)
+        if future is not None:
+            self._wait_for(future)
+
+    def _take_other(self, first: int, payload: bytes) -> None:
+        """A control frame, a binary message, or a part of a message. RFC 6455, sections 5.4 and 5.5."""
+        opcode, final = first & OPCODE, first & FIN
+        if first & RESERVED or opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
+            return self._fail(PROTOCOL_ERROR, "an extension that was not agreed on")
+        if opcode >= CLOSE:
+            if not final or len(payload) > MAX_CONTROL:
+                return self._fail(PROTOCOL_ERROR, "a control frame that is long or in parts")
+            if opcode == CLOSE:
+                self._take_close(payload)
+            elif opcode == PING:
+                self._send_pong(payload)
+                self._run_callback(self.handler.on_ping, payload)
+            else:
+                self._run_callback(self.handler.on_pong, payload)
+            return None
+        whole = self._fragmented_message_buffer
+        if (opcode == CONTINUATION) != (whole is not None):
+            return self._fail(PROTOCOL_ERROR, "parts of messages in a wrong order")
+        if whole is None:
+            self._fragmented_message_opcode = opcode  # type: ignore[assignment]  # Tornado's hint says None alone
+            whole = bytearray()
+        if len(whole) + len(payload) > self.params.max_message_size:
+            return self._fail(TOO_BIG, "message too big")
+        whole += payload
+        self._fragmented_message_buffer = None if final else whole
+        if final and self._fragmented_message_opcode == TEXT:
+            self._take_text(whole)
+        elif final and (future := self._run_callback(self.handler.on_message, bytes(whole))):
+            self._wait_for(future)
+        return None
+
+    def _take_close(self, payload: bytes) -> None:
+        """The peer's goodbye: answered, or the answer to ours."""
+        code = int.from_bytes(payload[:2], "big") if payload else NO_STATUS
+        if len(payload) == 1 or (payload and code not in CLOSE_CODES and code not in OWN_CODES):
+            return self._fail(PROTOCOL_ERROR, "a close code that must not be sent")
+        try:
+            reason = payload[2:].decode()
+        except UnicodeDecodeError:
+            return self._fail(INVALID_PAYLOAD, "not UTF-8")
+        if payload:
+            self.close_code, self.close_reason = code, reason or None
+        self.client_terminated = self._discarding = True
+        self.close(self.close_code)
+        return None
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Fails the connection: says why, and that nothing follows; heeds no answer (RFC 6455, section 7.1.7).
+
+        It is closed when the peer has closed it, too: a socket that is closed with something unread is reset, which
+        can take away from the peer what we said.
+        """
+        self._discarding = True
+        self._rest = b""
+        self.close(code, reason)
+        if self._transport is not None and not self._transport.is_closing():
+            with suppress(OSError):  # asyncio's; the peer has reset the connection
+                self._flush()
+                self._transport.write_eof()
+
+    def _wait_for(self, future: asyncio.Future[None]) -> None:
+        """Reads on when a future is done."""
+        self._pause()
+        future.add_done_callback(self._read_on)
+
+    def _pause(self) -> None:
+        self._paused = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _read_on(self, _: object = None) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._paused = False
+        rest, self._rest = bytes(self._rest), b""
+        if rest:
+            self._work_off(rest)
+        if not self._paused:
+            transport.resume_reading()
+
+    # Frames out
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and not yet taken by the operating system."""
+        if not self.taken_over:
+            return super().unsent
+        return self._joined_size + (self._transport.get_write_buffer_size() if self._transport else 0)
+
+    def write_text(self, payload: bytes) -> bool:
+        """Writes one text message; False says that it is too late."""
+        if not self.taken_over:
+            return super().write_text(payload)
+        if self.is_closing():
+            return False
+        self._write(_head(TEXT, len(payload)), payload)
+        return True
+
+    def _write(self, head: bytes, payload: bytes) -> None:
+        """Writes a frame, together with what else is written in this turn of the loop."""
+        joined = self._joined
+        if not joined:
+            asyncio.get_running_loop().call_soon(self._flush)
+        joined.append(head)
+        joined.append(payload)
+        self._joined_size += len(head) + len(payload)
+        if self._joined_size > CONGESTED:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hands what was written to the transport: one system call, if the operating system takes it all."""
+        if self._joined and self._transport is not None:
+            data, self._joined, self._joined_size = b"".join(self._joined), [], 0
+            if not self._transport.is_closing():
+                self._transport.write(data)
+
+    async def sent(self) -> None:
+        """Waits until everything written so far is sent, if that is much, or the connection gone."""
+        if not self.taken_over:
+            await super().sent()
+            return
+        self._flush()
+        if self._sent is not None:
+            await asyncio.shield(self._sent)
+
+    def write_ping(self, data: bytes) -> None:
+        """Writes a ping."""
+        if not self.taken_over:
+            super().write_ping(data)
+        elif not self.is_closing():
+            self._write(_head(PING, len(data)), data)
+
+    def _send_pong(self, data: bytes) -> None:
+        """Answers a ping; of those that come faster than they are answered the last one (section 5.5.3)."""
+        if not self.taken_over:
+            super()._send_pong(data)
+        elif self._sent is not None:
+            self._pong = data
+        elif not self.server_terminated:
+            self._write(_head(PONG, len(data)), data)
+
+    # The end
+
+    def is_closing(self) -> bool:
+        """Whether either side has said goodbye, or the connection is gone."""
+        if not self.taken_over:
+            return super().is_closing()
+        return (
+            self.client_terminated
+            or self.server_terminated
+            or (self._transport is not None and self._transport.is_closing())
+        )
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Says goodbye, and closes when the peer has, too, or takes too long."""
+        if not self.taken_over:
+            super().close(code, reason)
+            return
+        if not self.server_terminated:
+            self.server_terminated = True
+            if code is None and reason is not None:
+                code = 1000
+            said = b"" if code is None else code.to_bytes(2, "big") + (reason or "").encode()
+            self._write(_head(CLOSE, len(said)), said)
+        if self.client_terminated and self._transport is not None:
+            self._flush()
+            self._transport.close()
+        if self._timer is None and not self._lost:
+            self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self._abort)
+
+    def _abort(self) -> None:
+        if not self.taken_over:
+            super()._abort()
+            return
+        self.client_terminated = self.server_terminated = self._discarding = True
+        if self._transport is not None and not self._lost:
+            self._transport.abort()
+
+    def set_nodelay(self, x: bool) -> None:
+        """Whether small frames leave at once; uvloop and asyncio see to that for theirs."""
+        if not self.taken_over:
+            super().set_nodelay(x)
