@@ -35,9 +35,10 @@ from config.logs import configure_logging
 from config.redaction import Redactor, masked
 from handlers.door import Doorkeeper, read_certificate_again, tls_context
 from handlers.entrance import Entrance, Network, is_loopback, networks_in
+from handlers.limits import SocketLimits
 from handlers.metrics import Metrics
 from handlers.routes import Collaborators, make_app, make_metrics_app
-from handlers.socket import ChatSocket, SocketLimits
+from handlers.socket import ChatSocket
 from models.access import Access, Mode
 from models.account_ports import Rule
 from models.accounts import Accounts
@@ -45,6 +46,7 @@ from models.bucket import Buckets
 from models.chat import Chat
 from models.evicting import Evictor
 from models.reader import Reader
+from models.records import new_keys
 from models.tasks import end
 from storage.counters import UnsuitableRedisError
 from storage.engines import KEY_FILE, Addresses, EngineStartError, PrivateEngines
@@ -59,6 +61,7 @@ __all__ = ["Server", "StartError", "main", "serving"]
 SPARE_FILES = 200  # open files for everything but sockets
 CLOSE_WITHIN = 2.0  # seconds that peers have to answer the closing of their sockets
 LOOK_EVERY = 1000  # milliseconds between two looks for peers that do not answer, or do not read
+COLLECT_AFTER = (50_000, 20, 50)  # objects, then younger generations' collections; Python's own are 700, 10, 10
 LOOPBACK = "127.0.0.1"
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
@@ -69,14 +72,7 @@ class StartError(Exception):
     """The server cannot start; the text says why and what to do."""
 
 
-CANNOT_START = (
-    StartError,
-    EngineStartError,
-    SchemaError,
-    UnsuitableMongoError,
-    UnsuitableRedisError,
-    KeyFileError,
-)
+CANNOT_START = (StartError, EngineStartError, SchemaError, UnsuitableMongoError, UnsuitableRedisError, KeyFileError)
 
 
 class Server(NamedTuple):
@@ -143,10 +139,16 @@ async def _run(settings: Settings, addresses: Addresses, private: PrivateEngines
         if private is not None:
             stack.callback(asyncio.create_task(private.supervise()).cancel)
         server = await stack.enter_async_context(serving(settings, addresses, article_users=private is not None))
-        gc.collect()
-        gc.freeze()  # what is there for good need not be looked through again and again
+        _relieve_collector()
         print(f"Tandem is ready: {server.url} ({_why(settings, server.access.mode)})", flush=True)
         await ending.wait()
+
+
+def _relieve_collector() -> None:
+    """Has Python look for cycles less often, and not at what is there for good; docs/performance.md has figures."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 @asynccontextmanager
@@ -174,7 +176,7 @@ async def serving(
             stores.router,
             stores.messages.blocks,
             clock=clock,
-            new_key=lambda: _new_key(clock()),
+            new_key=new_keys(clock, secrets.token_bytes(6)),
             suspected=evictor.rounds.suspect,
             observe=metrics.settled,
         )
@@ -386,11 +388,6 @@ def _on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     return ending
-
-
-def _new_key(now: float) -> bytes:
-    """A message's key: six bytes of time, so that the index over keys grows at its end, then chance."""
-    return int(now * 1000).to_bytes(6, "big") + secrets.token_bytes(10)
 
 
 if __name__ == "__main__":

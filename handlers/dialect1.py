@@ -46,7 +46,7 @@ class Dialect1:
 
     def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
         """Answers a frame that is not valid, or comes too fast."""
-        self._answers.then(lambda: self._reply(Code(error.code)))
+        self._answers.then(lambda: self._reply(error.code))
 
     def then(self, action: Callable[[], None]) -> None:
         """Does something when all that is owed so far is paid."""
@@ -81,7 +81,7 @@ class Dialect1:
 
     def tell_outcome(self, outcome: Sent | ChatError) -> None:
         """Writes the frame that tells what became of a message."""
-        self._reply(Code(outcome.code))
+        self._reply(outcome.code)
 
     async def show(self, request: Request, deadline: float) -> bool:
         """Answers a request for history or for what is unread; whether the engines answered."""
@@ -125,5 +125,5 @@ class Dialect1:
             await self._socket.drained()
         return self._socket.is_open
 
-    def _reply(self, code: Code) -> None:
+    def _reply(self, code: int) -> None:
         self._socket.write_frame(frames.reply(code, self._socket.language))

@@ -110,7 +110,7 @@ class Dialect2:
     def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
         """Answers a frame that is not valid, or comes too fast."""
         retry_after = error.retry_after if isinstance(error, TooFast) else 0.0
-        self._reply(Code(error.code), frames2.id_in(text), retry_after=retry_after)
+        self._reply(error.code, frames2.id_in(text), retry_after=retry_after)
 
     def then(self, action: Callable[[], None]) -> None:
         """Does something now: answers keep no order."""
@@ -185,7 +185,7 @@ class Dialect2:
                 self._hand_over(request, peer, deadline)
             else:
                 self._paid()
-                self._reply(Code(error.code), request.id, peer)
+                self._reply(error.code, request.id, peer)
 
     def _hand_over(self, request: Request2, peer: int, deadline: float) -> None:
         answered = False
@@ -203,11 +203,10 @@ class Dialect2:
         )
 
     def _tell_outcome(self, request: str | None, peer: int, outcome: Sent | ChatError) -> None:
-        code = Code(outcome.code)
         if isinstance(outcome, Sent):
-            self._reply(code, request, peer, seq=outcome.seq, time=outcome.time, dup=outcome.dup)
+            self._reply(outcome.code, request, peer, seq=outcome.seq, time=outcome.time, dup=outcome.dup)
         else:
-            self._reply(code, request, peer)
+            self._reply(outcome.code, request, peer)
 
     # Reading
 
@@ -231,7 +230,7 @@ class Dialect2:
         except ChatError as error:
             level = _log.debug if isinstance(error, Refused) else _log.info
             level("request_unanswered", user=self._user, reason=str(error))
-            self._reply(Code(error.code), request.id, peer)
+            self._reply(error.code, request.id, peer)
         except Exception:  # noqa: BLE001  # a bug must not leave the client without an answer
             _log.exception("request_failed", user=self._user, peer=peer)
             self._reply(Code.BUG, request.id, peer)
@@ -346,7 +345,7 @@ class Dialect2:
 
     def _reply(
         self,
-        code: Code,
+        code: int,
         request: str | None,
         peer: int | None = None,
         *,

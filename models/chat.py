@@ -2,15 +2,16 @@
 stand in order.
 
 A message is admitted by the limit rule, stored at its conversation's next `seq`, delivered, acknowledged.
-One message of a conversation is on its way at a time; what is behind it waits in the conversation's queue.
-Trying the place is the fence between processes: of two that insert at the same `seq` one is told what
-stands there, delivers it, and goes on behind it. docs/design.md says why nothing is lost on this way.
+One run of messages of a conversation is on its way at a time, stored in order as far as it goes; what is behind it
+waits in the conversation's queue. Trying the place is the fence between processes: of two that insert at the same `seq`
+one is told what stands there, delivers it, and goes on behind it. docs/design.md says why nothing is lost on this way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 
 import structlog
 from msgspec import structs
@@ -23,7 +24,7 @@ from models.events import Barred, Event, Moved, Stored, Typing
 from models.inboxes import Inboxes
 from models.limits import LIMIT
 from models.loading import Loader
-from models.placing import Placer
+from models.placing import Placed, Placer
 from models.ports import Admission, BlockStore, Counters, Directory, Messages, Recount, Router, Sockets
 from models.presence import Presence
 from models.records import Message, conversation_of, key_of
@@ -33,6 +34,7 @@ __all__ = ["Chat"]
 
 NEVER = -1.0  # loop time
 OPEN_FOR = 3600.0  # seconds for which a conversation is taken to stay open before the rule is asked again
+RUN = 32  # messages of one conversation that travel together
 SWEEP_PACE = 0.005  # least seconds between two conversations of a sweep
 
 _log = structlog.get_logger(__name__)
@@ -144,9 +146,12 @@ class Chat:
         loop = asyncio.get_running_loop()
         conversation = self.delivery.enter(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
-        draft = Draft(sender, recipient, content, key, settled, message_id, origin, self._answered, loop.time())
-        draft.timer = loop.call_at(deadline, draft.settle, EngineUnavailable("storage", "no answer yet"))
+        draft = Draft(
+            sender, recipient, content, key, settled, message_id, origin, self._answered, loop.time(), deadline
+        )
         conversation.queue.append(draft)
+        if conversation.overdue is None or conversation.overdue.when() > deadline:
+            self._watch(conversation, deadline)
         if conversation.writer is None:
             conversation.writer = loop.create_task(self._write(conversation))
         return draft
@@ -154,6 +159,23 @@ class Chat:
     def _answered(self, draft: Draft) -> None:
         if draft.outcome is not None:
             self._observe(draft.outcome.code, asyncio.get_running_loop().time() - draft.taken)
+
+    def _watch(self, conversation: Conversation, deadline: float) -> None:
+        """Has what is not answered at a deadline (loop time) answered then."""
+        if conversation.overdue is not None:
+            conversation.overdue.cancel()
+        conversation.overdue = asyncio.get_running_loop().call_at(deadline, self._overdue, conversation)
+
+    def _overdue(self, conversation: Conversation) -> None:
+        conversation.overdue = None
+        now = asyncio.get_running_loop().time()
+        waiting = [draft for draft in (*conversation.carried, *conversation.queue) if draft.outcome is None]
+        for draft in waiting:
+            if draft.deadline <= now:
+                draft.settle(EngineUnavailable("storage", "no answer yet"))
+        later = [draft.deadline for draft in waiting if draft.deadline > now]
+        if later:
+            self._watch(conversation, min(later))
 
     async def drain(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
@@ -169,46 +191,65 @@ class Chat:
         await self.presence.close()
 
     async def _write(self, conversation: Conversation) -> None:
-        """Carries the conversation's messages through, one after the other, until none waits."""
+        """Carries the conversation's messages through, one run after the other, until none waits."""
         try:
             while conversation.queue:
-                draft = conversation.queue.popleft()
-                if draft.outcome is not None:  # waited too long, and was never tried
-                    continue
+                conversation.carried = run = self._run_of(conversation)
                 try:
-                    await self._carry(conversation, draft)
+                    await self._carry(conversation, run)
                 except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
                     _log.exception("message_failed", conversation=conversation.name)
-                    draft.settle(ChatError(str(error)))
+                    for draft in run:
+                        draft.settle(ChatError(str(error)))
                 finally:
-                    conversation.placing = None
+                    conversation.carried = []
+                    conversation.placing = ()
                     self.delivery.serve(conversation)
         finally:
             conversation.writer = None
             self.delivery.forget(conversation)
 
-    async def _carry(self, conversation: Conversation, draft: Draft) -> None:
-        """The steps of one message, in order."""
+    def _run_of(self, conversation: Conversation) -> list[Draft]:
+        """The next messages from the queue that can travel together: those that the rule cannot refuse."""
+        most = RUN if conversation.open_until > self._clock() else 1
+        run = conversation.queue[:most]
+        del conversation.queue[:most]
+        return [draft for draft in run if draft.outcome is None]  # others waited too long, and were never tried
+
+    async def _carry(self, conversation: Conversation, run: list[Draft]) -> None:
+        """The steps of messages that travel together, in order; takes from `run` what has its outcome."""
+        if not run:
+            return
         admission = None
         try:
             if conversation.unblocked_until <= asyncio.get_running_loop().time():
                 await self.blocks.require_open(conversation)
             if conversation.open_until <= self._clock():
+                first = run[0]
                 admission = await self._counters.admit(
-                    draft.sender, draft.recipient, self._recount(conversation, draft)
+                    first.sender, first.recipient, self._recount(conversation, first)
                 )
-            if draft.outcome is not None:
+            if all(draft.outcome is not None for draft in run):
                 raise EngineUnavailable("storage", "no answer in time")
-            placed = await self._placer.place(conversation, draft, admission)
+            async with aclosing(self._placer.place(conversation, run, admission)) as steps:
+                async for placed in steps:
+                    for each in placed:
+                        await self._placed(conversation, run[0], each, admission)
+                        del run[0]
         except (LimitReached, Blocked) as error:
             # A count that MongoDB knows to be true is kept: it is not given back.
-            draft.settle(await self._repeated(conversation, draft) or error)
-            return
+            for draft in run:
+                draft.settle(await self._repeated(conversation, draft) or error)
         except ChatError as error:
-            # Whatever is raised here is raised for a message that is known not to be stored.
+            # Whatever is raised here is raised for messages that are known not to be stored.
             await self._give_back(admission)
-            draft.settle(error)
-            return
+            for draft in run:
+                draft.settle(error)
+
+    async def _placed(
+        self, conversation: Conversation, draft: Draft, placed: Placed, admission: Admission | None
+    ) -> None:
+        """The steps of a message that is stored."""
         if placed.dup:
             await self._give_back(admission)
             draft.settle(await self._repeat(conversation, draft, placed.message))
@@ -235,7 +276,7 @@ class Chat:
         if first.content != draft.content:
             return InvalidFrame("the id was used for another content")
         if conversation.seen is not None and first.seq > conversation.seen:  # nobody here knew of it
-            conversation.placing = first  # so that nobody else delivers it, also to the socket that gets the answer
+            conversation.placing = (first,)  # so that nobody else delivers it, also to the socket that gets the answer
             try:
                 await self.delivery.lead_up_to(conversation, first.seq)
             except EngineUnavailable as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from models.errors import ChatError, EngineUnavailable
@@ -26,9 +26,9 @@ class Sent(NamedTuple):
     dup: bool = False
 
     @property
-    def code(self) -> int:
+    def code(self) -> Code:
         """What the wire says."""
-        return int(Code.ONLINE if self.online else Code.OFFLINE)
+        return Code.ONLINE if self.online else Code.OFFLINE
 
 
 class Draft:
@@ -36,12 +36,14 @@ class Draft:
 
     `settled` is called then, and once more when a message that was answered with EngineUnavailable turns out to
     be stored. `origin` is the socket that it came from: its copy of the message is the answer. `answered` is called
-    before `settled`; `taken` is when the draft was made (loop time).
+    before `settled`; `taken` is when the draft was made, `deadline` when it is answered with EngineUnavailable (both
+    loop time).
     """
 
     __slots__ = (
         "answered",
         "content",
+        "deadline",
         "id",
         "key",
         "origin",
@@ -50,7 +52,6 @@ class Draft:
         "sender",
         "settled",
         "taken",
-        "timer",
     )
 
     def __init__(
@@ -64,9 +65,11 @@ class Draft:
         origin: object = None,
         answered: Callable[[Draft], None] | None = None,
         taken: float = 0.0,
+        deadline: float = math.inf,
     ) -> None:
         self.answered = answered
         self.taken = taken
+        self.deadline = deadline
         self.sender = sender
         self.recipient = recipient
         self.content = content
@@ -75,13 +78,9 @@ class Draft:
         self.origin = origin
         self.settled = settled
         self.outcome: Sent | ChatError | None = None
-        self.timer: asyncio.TimerHandle | None = None
 
     def settle(self, outcome: Sent | ChatError) -> None:
         """Answers the sender, unless it was answered before with something that stands."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
         late = isinstance(self.outcome, EngineUnavailable) and isinstance(outcome, Sent)
         if self.outcome is None or late:
             self.outcome = outcome
@@ -142,18 +141,21 @@ class Conversation:
     """The state of one conversation while somebody uses it.
 
     `head` is where it stands in the store, as far as this process knows; None until it was read. `seen` is up to
-    which `seq` the sockets of this process were served; None until that matters. `placing` is the message that
-    is being inserted. `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse,
-    `unblocked_until` (loop time) how long neither is taken to have blocked the other.
+    which `seq` the sockets of this process were served; None until that matters. `carried` are the drafts that are on
+    their way, `placing` the messages that are being inserted; `overdue` is the timer of the first deadline.
+    `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse, `unblocked_until` (loop
+    time) how long neither is taken to have blocked the other.
     """
 
     __slots__ = (
         "behind",
+        "carried",
         "chaser",
         "early",
         "head",
         "name",
         "open_until",
+        "overdue",
         "placing",
         "queue",
         "readings",
@@ -169,9 +171,12 @@ class Conversation:
         self.users = (one, other)
         self.head: Head | None = None
         self.seen: int | None = None
-        self.queue: deque[Draft] = deque()
+        # Lists, though they are queues: they are short, and an empty deque takes 760 bytes.
+        self.queue: list[Draft] = []
         self.writer: asyncio.Task[None] | None = None
-        self.placing: Message | None = None
+        self.carried: list[Draft] = []
+        self.overdue: asyncio.TimerHandle | None = None
+        self.placing: Sequence[Message] = ()
         self.chaser: asyncio.Task[None] | None = None
         self.early: dict[int, Message] = {}  # by seq, what came before its turn
         self.behind = False  # there is more to be fetched once `placing` is decided

@@ -139,7 +139,7 @@ class Delivery:
 
     def serve(self, conversation: Conversation) -> None:
         """Delivers what is known, then has the rest fetched; not while a message of ours is being placed."""
-        if conversation.placing is not None or not (conversation.early or conversation.behind):
+        if conversation.placing or not (conversation.early or conversation.behind):
             return
         while conversation.seen is not None and (message := conversation.early.pop(conversation.seen + 1, None)):
             self.deliver(conversation, message)
@@ -190,7 +190,7 @@ class Delivery:
         while True:
             messages = await self._messages.after(conversation.name, conversation.seen, CHUNK)
             for message in messages:
-                if conversation.placing is not None:  # ours may be among these, and its sender gets another copy
+                if conversation.placing:  # ours may be among these, and its sender gets another copy
                     conversation.behind = True
                     return
                 self.deliver(conversation, message)

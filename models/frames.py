@@ -116,6 +116,7 @@ class _Reply(Struct, rename={"sender": "from"}):
 _TYPES = frozenset({RequestType.SEND, RequestType.HISTORY, RequestType.UNREAD})
 _decode = msgspec.json.Decoder(Request).decode
 _encode = msgspec.json.Encoder().encode
+_KEYS = ('"type"', '"content"')
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*", re.ASCII)
 
 
@@ -123,12 +124,12 @@ Decoded = TypeVar("Decoded")
 
 
 def decode_with(decoder: Callable[[str], Decoded], text: str, keys: Iterable[str]) -> Decoded:
-    """Reads one JSON object in which none of these keys appears twice. Raises InvalidFrame."""
+    """Reads one JSON object in which none of these keys, given in quotes, appears twice. Raises InvalidFrame."""
     try:
         decoded = decoder(text)
         # msgspec takes the last of two equal keys in silence. Two equal keys show as two occurrences
         # of a name, or hide one behind an escape.
-        if "\\" in text or any(text.count(f'"{key}"') > 1 for key in keys):
+        if "\\" in text or max(map(text.count, keys)) > 1:
             require_unique_keys(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidFrame(str(error)) from None
@@ -155,7 +156,7 @@ def decode(text: str, max_content: int) -> Request:
 
     Raises InvalidFrame when `text` is not one JSON object with a known type and text content.
     """
-    request = decode_with(_decode, text, ("type", "content"))
+    request = decode_with(_decode, text, _KEYS)
     if request.type not in _TYPES:
         raise InvalidFrame(f"unknown type {request.type}")
     if len(request.content) > max_content:
@@ -173,17 +174,17 @@ def moment(content: str) -> int | None:
     return round(max(-1e12, min(1e12, float(content))) * 1000)
 
 
-def encode(code: Code, content: str, sender: str = "") -> bytes:
-    """A server's frame as UTF-8 JSON."""
-    return _encode(_Reply(sender, int(code), content))
+def encode(code: int, content: str, sender: str = "") -> bytes:
+    """A server's frame as UTF-8 JSON; a Code is a number."""
+    return _encode(_Reply(sender, code, content))
 
 
-def reply(code: Code, language: Language = "zh") -> bytes:
+def reply(code: int, language: Language = "zh") -> bytes:
     """The frame for a code that has one text of its own."""
     return _REPLIES[language][code]
 
 
-_REPLIES: dict[Language, dict[Code, bytes]] = {
+_REPLIES: dict[Language, dict[int, bytes]] = {
     language: {code: encode(code, text) for code, text in texts.items() if isinstance(code, Code)}
     for language, texts in TEXTS.items()
 }

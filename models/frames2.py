@@ -73,6 +73,7 @@ class _Frame(Struct, rename={"sender": "from"}, omit_defaults=True):
 
 
 _TYPES = frozenset(RequestType)
+_KEYS = tuple(f'"{name}"' for name in Request2.__struct_fields__)
 _decode = msgspec.json.Decoder(Request2).decode
 _decode_name = msgspec.json.Decoder(_Named).decode
 _encode = msgspec.json.Encoder().encode
@@ -80,7 +81,7 @@ _encode = msgspec.json.Encoder().encode
 
 def decode2(text: str, max_content: int) -> Request2:
     """Reads a client's frame; `max_content` is in characters. Raises InvalidFrame."""
-    request = decode_with(_decode, text, Request2.__struct_fields__)
+    request = decode_with(_decode, text, _KEYS)
     if isinstance(request.after, dict):
         require_unique_keys(text)
     if request.type not in _TYPES:
@@ -111,7 +112,7 @@ def id_in(text: str) -> str | None:
 
 
 def answer(
-    code: Code,
+    code: int,
     language: Language,
     request: str | None,
     *,
@@ -123,7 +124,7 @@ def answer(
     retry_after: float = 0.0,
 ) -> bytes:
     """The answer to a request, with its id; `to` names the peer on an inbox socket, `retry_after` is in seconds."""
-    frame = _Frame("", int(code), TEXTS[language].get(code, ""), to, request or "", seq, time, dup)
+    frame = _Frame("", code, TEXTS[language].get(code, ""), to, request or "", seq, time, dup)
     if retry_after:
         frame.retry_after = round(retry_after, 3)
     if marks is not None:
@@ -135,7 +136,7 @@ def page(
     request: str | None, messages: Sequence[Message], *, complete: bool, to: str = "", more: Sequence[str] = ()
 ) -> bytes:
     """The answer to a history, unread or resume request; `more` are the peers of whom there is more."""
-    frame = _Frame("", int(Code.SUCCESS), "", to, request or "")
+    frame = _Frame("", Code.SUCCESS, "", to, request or "")
     frame.messages = [_shown(message) for message in messages]
     frame.complete = complete
     if more:
@@ -148,7 +149,7 @@ def live(message: Message) -> bytes:
     return _encode(
         _Frame(
             str(message.sender),
-            int(Code.MESSAGE),
+            Code.MESSAGE,
             message.content,
             str(message.recipient),
             message.id,
@@ -160,19 +161,19 @@ def live(message: Message) -> bytes:
 
 def moved(event: Moved) -> bytes:
     """The peer has received or read up to here."""
-    frame = _Frame(str(event.user), int(Code.MOVED), "", str(event.peer))
+    frame = _Frame(str(event.user), Code.MOVED, "", str(event.peer))
     frame.received, frame.read = event.received, event.read
     return _encode(frame)
 
 
 def typing(user: int, peer: int) -> bytes:
     """`user` is writing to `peer`."""
-    return _encode(_Frame(str(user), int(Code.TYPING), "", str(peer)))
+    return _encode(_Frame(str(user), Code.TYPING, "", str(peer)))
 
 
 def presence(user: int, peer: int, *, online: bool) -> bytes:
     """`user` came online or went offline, told to `peer`."""
-    return _encode(_Frame(str(user), int(Code.PRESENCE), "", str(peer), online=online))
+    return _encode(_Frame(str(user), Code.PRESENCE, "", str(peer), online=online))
 
 
 def shown(message: Message) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from msgspec import structs
@@ -49,42 +49,56 @@ class Placer:
         self._found = found
         self._lead_up_to = lead_up_to
 
-    async def place(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Placed:
-        """Stores a message. Raises a ChatError only when the message is known not to be stored.
+    async def place(
+        self, conversation: Conversation, drafts: Sequence[Draft], admission: Admission | None
+    ) -> AsyncGenerator[list[Placed], None]:
+        """Stores messages; yields where they stand, some or all of them at a time, in order.
 
-        The conversation's `placing` stands until the caller has delivered the message and clears it.
+        Raises a ChatError only when all that was not yielded is known not to be stored. The conversation's `placing`
+        stands until the caller has delivered the last message and clears it.
         """
-        uncertain = False
+        left = tuple(drafts)
         pause = BACKOFF[0]
-        while True:
-            if conversation.placing is None:
-                conversation.placing = await self._next(conversation, draft, admission)
+        uncertain = False  # an earlier attempt may have stored `placing`, or some of it, or may yet
+        conversation.placing = ()
+        while left:
+            if not conversation.placing:
+                conversation.placing = await self._next(conversation, left, admission)
                 uncertain = False
-            message = conversation.placing
+            run = conversation.placing
             try:
-                occupied = await self._messages.insert(message)
+                occupied = await self._messages.insert(*run)
             except EngineUnavailable as error:
                 if not uncertain and isinstance(error, NotSent):
-                    if draft.outcome is not None:
+                    if all(draft.outcome is not None for draft in left):
                         raise
                 else:
                     uncertain = True
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, BACKOFF[1])
                 continue
-            if occupied is None:
-                return Placed(message, dup=False)
-            standing = occupied.standing
-            if standing.key == message.key:
-                return Placed(standing, dup=not uncertain or standing.seq != message.seq)
-            conversation.placing = None
-            self._found(conversation, standing)
-            conversation.advance(standing)  # also when the sockets had been given it before the head was read
+            standing = None if occupied is None else occupied.standing
+            count = len(run) if occupied is None else occupied.place
+            placed = [Placed(message, dup=False) for message in run[:count]]
+            rest: Sequence[Message] = ()
+            if standing is not None and standing.key == run[count].key:
+                placed.append(Placed(standing, dup=not uncertain or standing.seq != run[count].seq))
+                if standing.seq == run[count].seq:  # else what is behind it has not been stored there, by no attempt
+                    rest = run[count + 1 :]
+            if placed:
+                yield placed
+            left = left[len(placed) :]
+            conversation.placing = rest
+            if standing is not None and len(placed) == count:  # another process's message is in the way
+                self._found(conversation, standing)
+                conversation.advance(standing)  # also when the sockets had been given it before the head was read
 
-    async def _next(self, conversation: Conversation, draft: Draft, admission: Admission | None) -> Message:
-        """The message at the place behind the last one that exists."""
+    async def _next(
+        self, conversation: Conversation, drafts: Sequence[Draft], admission: Admission | None
+    ) -> Sequence[Message]:
+        """The messages at the places behind the last one that exists; as many of them as there are places reserved."""
         head = await self._loader.head(conversation)
-        if admission is not None and admission.theirs == 0 and self._exhausted(head, draft.sender):
+        if admission is not None and admission.theirs == 0 and self._exhausted(head, drafts[0].sender):
             raise LimitReached
         for user in conversation.users:
             await self._loader.reading(conversation, user)
@@ -100,7 +114,9 @@ class Placer:
                 await self._lead_up_to(conversation, head.seq + 1)
             else:
                 break
-        return draft.at(head.seq + 1, max(int(self._clock() * 1000), head.time))
+        now = max(int(self._clock() * 1000), head.time)
+        places = range(head.seq + 1, head.reserved + 1)
+        return [draft.at(seq, now) for draft, seq in zip(drafts, places, strict=False)]
 
     def _exhausted(self, head: Head, sender: int) -> bool:
         """Whether MongoDB shows that the sender's count was used up, whatever Redis remembers.

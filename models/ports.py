@@ -31,13 +31,14 @@ Recount = Callable[[int], Awaitable[tuple[int, int]]]
 
 
 class Occupied(NamedTuple):
-    """A message was not inserted: `standing` is there instead.
+    """A message of a run was not inserted, that at `place`, nor any behind it: `standing` is there instead.
 
     At the same place it may be the very message (same key: an earlier attempt did succeed) or another
     process's; at another place it is the first copy of the message, and this one a resend.
     """
 
     standing: Message
+    place: int = 0  # in the run, from 0
 
 
 class Admission(NamedTuple):
@@ -61,10 +62,11 @@ class Messages(Protocol):
         No message stands, or will ever arrive, at a place that was not reserved before.
         """
 
-    async def insert(self, message: Message) -> Occupied | None:
-        """Stores the message, on a majority and journaled, unless its place or its key is taken.
+    async def insert(self, *run: Message) -> Occupied | None:
+        """Stores messages of one conversation, on a majority and journaled, in order.
 
-        NotSent says that nothing was sent, any other EngineUnavailable that the outcome is not known.
+        That ends at the first whose place or key is taken; none is stored, now or later, without all that stand before
+        it in the run. NotSent says that nothing was sent, any other EngineUnavailable that the outcome is not known.
         """
 
     async def find(self, conversation: str, key: bytes) -> Message | None:

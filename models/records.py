@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Callable
 from uuid import UUID
 
 from msgspec import Struct
@@ -18,6 +20,7 @@ __all__ = [
     "User",
     "conversation_of",
     "key_of",
+    "new_keys",
     "user_id",
 ]
 
@@ -47,6 +50,20 @@ def key_of(sender: int, message_id: str) -> bytes:
     except ValueError:
         return digest
     return uuid.bytes[:6] + digest[:10] if uuid.version == 7 else digest
+
+
+def new_keys(now: Callable[[], float], process: bytes) -> Callable[[], bytes]:
+    """What makes keys for messages without an id; `now` returns seconds since the epoch.
+
+    Six bytes of time, so that the index over keys grows at its end, then `process`, six bytes that tell this process
+    from every other, then a count.
+    """
+    numbers = itertools.count()
+
+    def key() -> bytes:
+        return int(now() * 1000).to_bytes(6, "big") + process + (next(numbers) & 0xFFFFFFFF).to_bytes(4, "big")
+
+    return key
 
 
 class User(Struct, frozen=True):

@@ -5,18 +5,19 @@ A message's place is its `_id` = {c: conversation, s: seq}.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-from bson import Binary, Int64
+from bson import Int64
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError, WaitQueueTimeoutError
 
 from models.errors import EngineUnavailable, NotSent
 from models.records import Message
 
-__all__ = ["DAY", "RETENTION", "Document", "alive", "document_of", "message_of", "place", "places", "translated"]
+__all__ = ["DAY", "RETENTION", "Document", "alive", "documents_of", "message_of", "place", "places", "translated"]
 
 DAY = 86_400_000  # milliseconds, as all times here
 RETENTION = 90 * DAY  # three months of thirty days, as the article counts them (section 2.5.1)
@@ -52,20 +53,31 @@ def alive(now: float) -> Document:
     return {"startTime": {"$gt": int(now * 1000) - RETENTION}}
 
 
-def document_of(message: Message) -> Document:
-    """The document that keeps a message."""
-    document = {
-        "_id": place(message.conversation, message.seq),
-        "conversation": message.conversation,
+def documents_of(run: Sequence[Message]) -> list[Document]:
+    """The documents that keep messages of one conversation."""
+    name = run[0].conversation
+    return [_document_of(message, name) for message in run]
+
+
+def _document_of(message: Message, name: str) -> Document:
+    document: Document = {
+        "_id": place(name, message.seq),
+        "conversation": name,
         "sender": Int64(message.sender),
         "content": message.content,
-        "key": Binary(message.key),
+        "key": message.key,
         "startTime": Int64(message.time),
-        "endTime": datetime.fromtimestamp(-(-(message.time + RETENTION) // HOUR) * HOUR // 1000, UTC),
+        "endTime": _hour(-(-(message.time + RETENTION) // HOUR)),
     }
     if message.id:
         document["id"] = message.id
     return document
+
+
+@lru_cache(maxsize=16)
+def _hour(number: int) -> datetime:
+    """The beginning of an hour, counted since the epoch."""
+    return datetime.fromtimestamp(number * HOUR // 1000, UTC)
 
 
 def message_of(document: Mapping[str, Any]) -> Message:

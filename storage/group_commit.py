@@ -22,6 +22,7 @@ class GroupCommit(Generic[Item, Outcome]):
 
     `commit` takes a batch and returns one outcome for each item, in order; an outcome that is an exception
     is raised to that item's caller alone, an exception that `commit` raises to the callers of all its items.
+    A batch holds items of up to `max_batch` in all, by their `size`; one that is larger travels alone.
     """
 
     def __init__(
@@ -30,7 +31,9 @@ class GroupCommit(Generic[Item, Outcome]):
         *,
         max_batch: int,
         max_flights: int,
+        size: Callable[[Item], int] = lambda item: 1,
     ) -> None:
+        self._size = size
         self._commit = commit
         self._max_batch = max_batch
         self._max_flights = max_flights
@@ -62,10 +65,12 @@ class GroupCommit(Generic[Item, Outcome]):
         try:
             while self._waiting:
                 batch: list[tuple[Item, asyncio.Future[Outcome]]] = []
-                while self._waiting and len(batch) < self._max_batch:
+                room = self._max_batch
+                while self._waiting and (room >= self._size(self._waiting[0][0]) or not batch):
                     item, future = self._waiting.popleft()
                     if not future.done():  # else its caller was cancelled
                         batch.append((item, future))
+                        room -= self._size(item)
                 if batch:
                     await self._land(batch)
         finally:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from bson import Binary, CodecOptions, Int64
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -32,7 +33,7 @@ from models.ports import Occupied
 from models.records import Bookmarks, Head, Marks, Message
 from storage.blocks import MongoBlocks
 from storage.directory import MongoDirectory
-from storage.documents import DAY, RETENTION, Document, alive, document_of, message_of, place, places, translated
+from storage.documents import DAY, RETENTION, Document, alive, documents_of, message_of, place, places, translated
 from storage.group_commit import GroupCommit
 from storage.positions import Positions
 
@@ -46,6 +47,8 @@ SWEEP_AFTER = 2 * DAY
 GONE_AFTER = DAY
 RESERVE = 1000  # places reserved at once; one write of `conversations` for so many messages
 PLACE_TAKEN = 11_000  # MongoDB's code for a duplicate key
+
+Run = tuple[Message, ...]  # of one conversation, at places one after the other
 
 OLDEST = [6, 0]  # the first version with clustered collections in general use
 
@@ -95,7 +98,9 @@ class MongoMessages:
         self._messages = self._database.messages
         self._conversations = self._database.conversations
         self._clock = clock
-        self._insert = GroupCommit(self._insert_batch, max_batch=max_batch, max_flights=max_flights)
+        self._insert: GroupCommit[Run, Occupied | None] = GroupCommit(
+            self._insert_batch, max_batch=max_batch, max_flights=max_flights, size=len
+        )
         self._positions = Positions(self._conversations)
         self.directory = MongoDirectory(self._conversations, self._messages, clock)
         self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks)
@@ -175,9 +180,9 @@ class MongoMessages:
             )
         return int(record["reserved"])
 
-    async def insert(self, message: Message) -> Occupied | None:
-        """Stores the message; see `models.ports.Messages.insert`."""
-        return await self._insert(message)
+    async def insert(self, *run: Message) -> Occupied | None:
+        """Stores messages of one conversation, in order; see `models.ports.Messages.insert`."""
+        return await self._insert.submit(run)
 
     async def find(self, conversation: str, key: bytes) -> Message | None:
         """The message with this key, if it is stored."""
@@ -271,29 +276,67 @@ class MongoMessages:
             found = await self._messages.find_one({"_id": place(conversation, seq)}, {"startTime": 1})
         return found is None or found["startTime"] < time
 
-    async def _insert_batch(self, messages: Sequence[Message]) -> list[Occupied | Exception | None]:
-        """One insert_many; the outcome of each message."""
-        outcomes: list[Occupied | Exception | None] = [None] * len(messages)
+    async def _insert_batch(self, runs: Sequence[Run]) -> list[Occupied | Exception | None]:
+        """The outcome of each run: inserted whole, or up to where something stands in the way.
+
+        All runs are tried in order, which stops at the first obstacle. Then only what stands first in each run that is
+        left is tried, out of order: of many obstacles, such as when everybody sends again, all are found at once.
+        """
+        outcomes: list[Occupied | Exception | None] = [None] * len(runs)
+        left = dict.fromkeys(range(len(runs)), 0)  # by run: how much of it is stored
+        ordered = True
+        try:
+            while left:
+                ends = {i: len(runs[i]) if ordered else begin + 1 for i, begin in left.items()}
+                failed = await self._insert_many([runs[i][left[i] : end] for i, end in ends.items()], ordered=ordered)
+                tried = [(i, k) for i, end in ends.items() for k in range(left[i], end)]
+                done = len(tried) if not failed or not ordered else min(failed)
+                for number, (i, k) in enumerate(tried[:done]):
+                    if number not in failed:
+                        left[i] = k + 1
+                standing = await asyncio.gather(
+                    *(self._outcome(runs[i][k], k, failed[n]) for n, (i, k) in enumerate(tried) if n in failed)
+                )
+                for number, outcome in zip(sorted(failed), standing, strict=True):
+                    outcomes[tried[number][0]] = outcome
+                    del left[tried[number][0]]
+                left = {i: begin for i, begin in left.items() if begin < len(runs[i])}
+                ordered = not ordered
+        except EngineUnavailable as error:
+            if len(left) == len(runs) and not any(left.values()):
+                raise
+            for i in left:  # whether something was sent is not known any more, so this is no NotSent
+                outcomes[i] = EngineUnavailable(error.engine, str(error))
+        return outcomes
+
+    async def _insert_many(self, runs: Sequence[Run], *, ordered: bool) -> dict[int, dict[str, Any]]:
+        """One insert_many; MongoDB's words about each message that it did not insert, by index among all.
+
+        Raises EngineUnavailable when the outcome of any is not known.
+        """
         try:
             with translated():
-                await self._messages.insert_many([document_of(message) for message in messages], ordered=False)
+                documents = [document for run in runs for document in documents_of(run)]
+                await self._messages.insert_many(documents, ordered=ordered)
         except EngineUnavailable as error:
             if not isinstance(error.__cause__, BulkWriteError):
                 raise
             details = error.__cause__.details
             if details.get("writeConcernErrors"):  # written somewhere, on a majority nobody knows
                 raise
-            taken = [e["index"] for e in details["writeErrors"] if e["code"] == PLACE_TAKEN]
-            for failure in details["writeErrors"]:
-                outcomes[failure["index"]] = EngineUnavailable("mongodb", failure["errmsg"])
-            standing = await asyncio.gather(*(self._standing(messages[i]) for i in taken), return_exceptions=True)
-            for index, outcome in zip(taken, standing, strict=True):
-                if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
-                    raise outcome from None
-                outcomes[index] = outcome
-        return outcomes
+            return {failure["index"]: failure for failure in details["writeErrors"]}
+        return {}
 
-    async def _standing(self, message: Message) -> Occupied:
+    async def _outcome(self, message: Message, index: int, failure: dict[str, Any]) -> Occupied | Exception:
+        """What became of the message at an index of its run that was not inserted."""
+        if failure["code"] != PLACE_TAKEN:
+            return EngineUnavailable("mongodb", failure["errmsg"])
+        try:
+            return Occupied(await self._standing(message), index)
+        except EngineUnavailable as error:
+            return error
+
+    async def _standing(self, message: Message) -> Message:
         """What stands in the message's way: its first copy, or another message at its place."""
         with translated():
             found = await self._messages.find_one({"conversation": message.conversation, "key": Binary(message.key)})
@@ -301,4 +344,4 @@ class MongoMessages:
                 found = await self._messages.find_one({"_id": place(message.conversation, message.seq)})
         if found is None:  # written, but not on a majority yet
             raise EngineUnavailable("mongodb", "the place is taken by a write that is not decided yet")
-        return Occupied(message_of(found))
+        return message_of(found)

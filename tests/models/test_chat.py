@@ -76,13 +76,13 @@ class Faulty:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
 
-    async def insert(self, message: Message) -> Occupied | None:
-        self.tried.append(message)
+    async def insert(self, *run: Message) -> Occupied | None:
+        self.tried.extend(run)
         fault = self.faults_before.pop(0) if self.faults_before else None
         if fault:
             raise fault
         await self.gate.wait()
-        outcome = await self.store.insert(message)
+        outcome = await self.store.insert(*run)
         fault = self.faults_after.pop(0) if self.faults_after else None
         if fault:
             raise fault
@@ -237,6 +237,30 @@ async def test_five_hundred_at_once_keep_their_order(
     answers = [chat.send(*pair, str(number)) for number in range(500)]
     assert list(range(4, 504)) == [sent.seq for sent in await asyncio.gather(*answers)]
     assert [str(number) for number in range(500)] == [m.content for m in sockets.delivered[3:]]
+
+
+async def test_what_waits_travels_together(make: Make, messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """Behind a message on its way gathers a run; an answer that is lost on the run's way loses and doubles nothing."""
+    chat, store, sockets = make()
+    await make_friends(chat, pair)
+    before = len(store.tried)
+    store.faults_after = [None, EngineUnavailable("mongodb", "lost")]
+    sent = await asyncio.gather(*(chat.send(*pair[:: 1 - 2 * (number % 2)], f"{number}") for number in range(40)))
+    assert [each.seq for each in sent] == list(range(4, 44))
+    assert [m.content for m in (await stored(messages, pair))[3:]] == [f"{number}" for number in range(40)]
+    assert [m.content for m in sockets.delivered[3:]] == [f"{number}" for number in range(40)]
+    assert len(store.tried) - before > 40  # the second run was tried twice, whole
+
+
+async def test_a_resend_in_a_run(make: Make, messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """Is told where it stands; what is behind it takes the next places."""
+    chat, _, sockets = make()
+    await make_friends(chat, pair)
+    await chat.send(*pair, "once", message_id="once")
+    names = ["a", "once", "b", "once", "c"]
+    sent = await asyncio.gather(*(chat.send(*pair, name, message_id=name) for name in names))
+    assert [(each.seq, each.dup) for each in sent] == [(5, False), (4, True), (6, False), (4, True), (7, False)]
+    assert [m.content for m in sockets.delivered[3:]] == ["once", "a", "b", "c"]
 
 
 async def test_time_never_goes_back(make: Make, messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:

@@ -100,11 +100,11 @@ async def test_nothing_overtakes_a_message_that_is_being_placed() -> None:
     house = House()
     house.conversation.seen = 0
     first, second = house.write(), house.write()
-    house.conversation.placing = first
+    house.conversation.placing = (first,)
     house.delivery.arrive(house.conversation, second)
     assert house.given == []
     house.delivery.deliver(house.conversation, first)
-    house.conversation.placing = None
+    house.conversation.placing = ()
     house.delivery.serve(house.conversation)
     assert house.given == [1, 2]
     assert house.store.reads == 0
@@ -115,12 +115,12 @@ async def test_a_fetch_leaves_what_is_being_placed_to_its_writer() -> None:
     house = House()
     house.conversation.seen = 0
     placing = house.write()
-    house.conversation.placing = placing
+    house.conversation.placing = (placing,)
     await house.delivery.catch_up(house.conversation)
     assert house.given == []
     assert house.conversation.behind
     house.delivery.deliver(house.conversation, placing)
-    house.conversation.placing = None
+    house.conversation.placing = ()
     house.write()
     house.delivery.serve(house.conversation)
     await until(lambda: house.given == [1, 2])
@@ -131,12 +131,12 @@ async def test_more_early_messages_than_are_kept() -> None:
     house = House()
     house.conversation.seen = 0
     messages = [house.write() for _ in range(200)]
-    house.conversation.placing = messages[0]
+    house.conversation.placing = messages[:1]
     for message in messages[1:]:
         house.delivery.arrive(house.conversation, message)
     assert len(house.conversation.early) < 100
     house.delivery.deliver(house.conversation, messages[0])
-    house.conversation.placing = None
+    house.conversation.placing = ()
     house.delivery.serve(house.conversation)
     await until(lambda: house.given == list(range(1, 201)))
     assert not house.conversation.early

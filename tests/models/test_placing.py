@@ -28,12 +28,16 @@ class Losing:
     def __getattr__(self, name: str) -> object:
         return getattr(self.store, name)
 
-    async def insert(self, message: Message) -> Occupied | None:
-        outcome = await self.store.insert(message)
+    async def insert(self, *run: Message) -> Occupied | None:
+        outcome = await self.store.insert(*run)
         if self.losses:
             self.losses -= 1
             raise EngineUnavailable("mongodb", "lost")
         return outcome
+
+
+def draft_of(pair: Pair, name: str) -> Draft:
+    return Draft(*pair, name, key_of(pair[0], name), lambda _: None, name)
 
 
 @pytest.fixture
@@ -49,11 +53,13 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
 
         placer = Placer(store, loader, clock, lambda *_: None, lead_up_to)
 
-        async def place(name: str) -> Placed:
-            draft = Draft(*pair, name, key_of(pair[0], name), lambda _: None, name)
-            placed = await placer.place(conversation, draft, None)
-            conversation.placing = None
-            conversation.advance(placed.message)
+        async def place(*names: str) -> list[Placed]:
+            placed = []
+            async for some in placer.place(conversation, [draft_of(pair, name) for name in names], None):
+                for each in some:
+                    conversation.advance(each.message)
+                placed += some
+            conversation.placing = ()
             return placed
 
         return place
@@ -63,7 +69,7 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
 
 async def test_an_answer_that_was_lost_is_no_resend(process: Callable[..., Callable[..., object]]) -> None:
     """The second attempt finds the first: that is this message, not an earlier one."""
-    placed = await process(losses=2)("k")
+    (placed,) = await process(losses=2)("k")
     assert (placed.message.seq, placed.dup) == (1, False)
 
 
@@ -71,9 +77,9 @@ async def test_a_resend_at_another_place(process: Callable[..., Callable[..., ob
     """It is told where the first one stands, also when answers are lost."""
     for losses in (0, 2):
         place = process(losses)
-        first = [await place(f"{losses} {name}") for name in "abc"]
-        again = await process(losses)(f"{losses} a")
-        assert (again.message.seq, again.dup) == (first[0].message.seq, True)
+        (first,), *_ = [await place(f"{losses} {name}") for name in "abc"]
+        (again,) = await process(losses)(f"{losses} a")
+        assert (again.message.seq, again.dup) == (first.message.seq, True)
 
 
 async def test_a_late_commit_of_a_process_that_died(process: Callable[..., Callable[..., object]]) -> None:
@@ -82,9 +88,78 @@ async def test_a_late_commit_of_a_process_that_died(process: Callable[..., Calla
     await place("a")
     late = process()
     await process()("b")  # behind the back of both
-    placed = await late("b")
+    (placed,) = await late("b")
     assert (placed.message.seq, placed.dup) == (2, True)
-    assert (await place("c")).message.seq == 3
+    assert [each.message.seq for each in await place("c", "d")] == [3, 4]
+
+
+@pytest.mark.parametrize("losses", [0, 1, 3])
+async def test_a_run_has_places_one_after_the_other(losses: int, process: Callable[..., Callable[..., object]]) -> None:
+    """Also when answers are lost: what was stored by an attempt whose answer was lost is no resend."""
+    placed = await process(losses)(*"abcde")
+    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+        (name, seq, False) for seq, name in enumerate("abcde", 1)
+    ]
+
+
+@pytest.mark.parametrize("losses", [0, 2])
+async def test_a_run_that_meets_another_process(
+    losses: int, process: Callable[..., Callable[..., object]], messages: MongoMessages, pair: Pair
+) -> None:
+    """All of it stands behind the other's messages, in order, without a hole."""
+    here = process(losses)
+    await here("a")
+    await process()("x", "y")  # behind its back
+    placed = await here(*"bcd")
+    assert [(each.message.content, each.message.seq) for each in placed] == [("b", 4), ("c", 5), ("d", 6)]
+    stored = await messages.after("-".join(map(str, pair)), 0, 100)
+    assert [message.content for message in stored] == ["a", "x", "y", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("losses", [0, 2])
+async def test_resends_in_a_run(losses: int, process: Callable[..., Callable[..., object]]) -> None:
+    """They are told where the first ones stand; the others stand in order, without a hole."""
+    await process()(*"abc")
+    placed = await process(losses)(*"bxcya")
+    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+        ("b", 2, True),
+        ("x", 4, False),
+        ("c", 3, True),
+        ("y", 5, False),
+        ("a", 1, True),
+    ]
+
+
+async def test_a_run_that_came_half_through(
+    process: Callable[..., Callable[..., object]], messages: MongoMessages, clock: Clock, pair: Pair
+) -> None:
+    """The answer is lost and only the beginning was stored: the rest takes its places at the next attempt."""
+    store = Losing(messages, 0)
+    real = store.insert
+
+    async def half(*run: Message) -> Occupied | None:
+        store.insert = real
+        await messages.insert(*run[:2])
+        raise EngineUnavailable("mongodb", "lost")
+
+    store.insert = half
+    placer = Placer(store, Loader(store, clock), clock, lambda *_: None, lambda *_: None)
+    conversation = Conversation(*pair)
+    drafts = [draft_of(pair, name) for name in "abcd"]
+    placed = [each async for some in placer.place(conversation, drafts, None) for each in some]
+    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+        (name, seq, False) for seq, name in enumerate("abcd", 1)
+    ]
+
+
+async def test_a_run_is_no_longer_than_the_places_reserved(
+    process: Callable[..., Callable[..., object]], messages: MongoMessages
+) -> None:
+    """What does not fit has places reserved first."""
+    names = [f"{number}" for number in range(1005)]
+    placed = await process()(*names)
+    assert [each.message.seq for each in placed] == list(range(1, 1006))
+    assert (await messages.head(placed[0].message.conversation)).reserved >= 1005
 
 
 async def test_the_sockets_have_what_stands_before(messages: MongoMessages, clock: Clock, pair: Pair) -> None:
@@ -107,7 +182,6 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
             return await here.reading(conversation, reader)
 
     placer = Placer(messages, Interrupted(messages, clock), clock, lambda *_: None, lead_up_to)
-    draft = Draft(*pair, "mine", key_of(pair[0], "mine"), lambda _: None, "mine")
-    placed = await placer.place(conversation, draft, None)
-    assert placed.message.seq == 2
+    placed = [each async for some in placer.place(conversation, [draft_of(pair, "mine")], None) for each in some]
+    assert [each.message.seq for each in placed] == [2]
     assert given == [1]

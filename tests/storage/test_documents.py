@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.records import Message
-from storage.documents import DAY, RETENTION, document_of, message_of
+from storage.documents import DAY, RETENTION, documents_of, message_of
 
 users = st.integers(1, 2**63 - 1)
 
@@ -26,11 +26,11 @@ def test_round_trip(sender: int, recipient: int, seq: int, time: int, content: s
     if sender == recipient:
         return
     message = Message(sender, recipient, seq, time, content, key, name)
-    assert message == message_of(bson.decode(bson.encode(document_of(message))))
+    assert message == message_of(bson.decode(bson.encode(*documents_of([message]))))
 
 
 def test_expiry_is_rounded_up() -> None:
     """To the hour: never before the ninety days are over."""
     for time in (0, 1, 3_599_999, 3_600_000):
-        end = document_of(Message(1, 2, 1, time, "", bytes(16)))["endTime"]
+        end = documents_of([Message(1, 2, 1, time, "", bytes(16))])[0]["endTime"]
         assert 0 <= end.timestamp() * 1000 - (time + RETENTION) < DAY // 24

@@ -99,3 +99,13 @@ async def test_a_caller_right_behind_the_last_flight_gets_its_own() -> None:
     async with asyncio.timeout(5):
         for item in range(100):
             assert await commit(item) == 10 * item
+
+
+async def test_items_have_sizes() -> None:
+    """A batch holds what fits; what fits into none travels alone."""
+    committer = Committer()
+    commit = GroupCommit(committer, max_batch=10, max_flights=1, size=lambda item: item)
+    waiting = [asyncio.ensure_future(commit(item)) for item in (1, 4, 6, 5, 30, 2)]
+    committer.gate.set()
+    assert await asyncio.gather(*waiting) == [10, 40, 60, 50, 300, 20]
+    assert [list(batch) for batch in committer.batches] == [[1, 4], [6], [5], [30], [2]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.errors import NotSent
+from models.errors import EngineUnavailable, NotSent
 from models.records import Message, conversation_of
 from server import Server
 from storage.documents import alive, places
@@ -71,6 +71,55 @@ async def test_a_batch_with_every_outcome(messages: MongoMessages, people: Any) 
         messages.insert(message(pairs[2], 2, key=there[1].key)),
     )
     assert [None, *there] == [outcome and outcome.standing for outcome in outcomes]
+
+
+async def test_a_run_is_stored_up_to_the_first_obstacle(messages: MongoMessages, pair: Pair) -> None:
+    """Nothing of what is behind it, be it a place or a key that is taken, also not when it comes again."""
+    name = conversation_of(*pair)
+    taken = message(pair, 3)
+    await messages.insert(taken)
+    run = [message(pair, seq) for seq in range(1, 6)]
+    assert await messages.insert(*run) == (taken, 2)
+    assert await messages.page(name, 1, 10) == [*run[:2], taken]
+    assert await messages.insert(*run[1:]) == (run[1], 0)
+    again = [message(pair, 4), message(pair, 5, key=run[0].key), message(pair, 6)]
+    assert await messages.insert(*again) == (run[0], 1)
+    assert await messages.page(name, 1, 10) == [*run[:2], taken, again[0]]
+
+
+async def test_runs_with_every_outcome(messages: MongoMessages, people: Any) -> None:
+    """In one batch, several obstacles: each caller gets its own, and nothing stands behind a hole."""
+    pairs = [tuple(people(2)) for _ in range(6)]
+    there = {pair: message(pair, number) for number, pair in enumerate(pairs[:4], 1)}
+    await asyncio.gather(*(messages.insert(one) for one in there.values()))
+    runs = {pair: [message(pair, seq) for seq in range(1, 4)] for pair in pairs}
+    outcomes = await asyncio.gather(*(messages.insert(*run) for run in runs.values()))
+    assert outcomes == [(there[pairs[0]], 0), (there[pairs[1]], 1), (there[pairs[2]], 2), None, None, None]
+    for pair, run in runs.items():
+        stored = await messages.page(conversation_of(*pair), 1, 10)
+        before = pairs.index(pair) if pair in pairs[:3] else 3
+        assert stored == [*run[:before], *([there[pair]] if pair in there else [])]
+
+
+async def test_a_batch_that_fails_half_through(
+    messages: MongoMessages, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When an obstacle was found and then MongoDB is away, nobody is told that nothing was sent."""
+    pairs = [tuple(people(2)) for _ in range(3)]
+    taken = message(pairs[0], 1)
+    await messages.insert(taken)
+    real, calls = messages._insert_many, []
+
+    async def once(batch: Any, *, ordered: bool) -> Any:
+        calls.append(batch)
+        if len(calls) > 1:
+            raise NotSent("mongodb", "away")
+        return await real(batch, ordered=ordered)
+
+    monkeypatch.setattr(messages, "_insert_many", once)
+    outcomes = await messages._insert_batch([(message(pair, 1),) for pair in pairs])
+    assert outcomes[0] == (taken, 0)
+    assert [type(outcome) for outcome in outcomes[1:]] == [EngineUnavailable, EngineUnavailable]
 
 
 async def test_head(messages: MongoMessages, pair: Pair) -> None:
