@@ -10,7 +10,9 @@ later was counted. A count that has expired stays expired.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import structlog
@@ -26,8 +28,11 @@ __all__ = ["RedisCounters", "UnsuitableRedisError"]
 
 BUCKETS = 64
 DAY = 86_400
-GATHER = 0.25  # seconds for which messages of open conversations gather
+GATHER = 1.0  # seconds for which messages of open conversations gather
+CHUNK = 200  # pairs counted in one round trip
 MAX_GATHERED = 100_000  # pairs; a count that finds no room is one that need not rise
+
+Pair = tuple[int, int]  # sender and recipient
 
 _log = structlog.get_logger(__name__)
 _source = Path(__file__).parent
@@ -46,7 +51,7 @@ class RedisCounters:
         self._count = client.register_script((_source / "count.lua").read_text("utf-8"))
         self._give_back = client.register_script((_source / "give_back.lua").read_text("utf-8"))
         self._run = ""
-        self._gathered: dict[tuple[int, int], tuple[int, Recount]] = {}
+        self._gathered: dict[Pair, tuple[int, Recount]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
@@ -106,19 +111,7 @@ class RedisCounters:
         while True:
             asked = self._run
             with translated():
-                answer = await self._count(
-                    keys=self._keys(asked, sender, recipient),
-                    args=[
-                        asked,
-                        int(ask),
-                        amount,
-                        LIMIT,
-                        ACCEPTED_DAYS * DAY,
-                        REFUSED_DAYS * DAY,
-                        2 * ACCEPTED_DAYS * DAY,
-                        *held,
-                    ],
-                )
+                answer = await self._ask(self._client, asked, sender, recipient, amount, ask, held)
             match answer:
                 case ["run", str(run)]:
                     self._run = run
@@ -127,6 +120,24 @@ class RedisCounters:
                     held = await recount(int(since) // 1000)
                 case [verdict, _, theirs, since]:
                     return verdict, int(theirs), f"{asked} {since}"
+
+    def _ask(
+        self,
+        client: Redis,
+        run: str,
+        sender: int,
+        recipient: int,
+        amount: int,
+        ask: bool,
+        held: tuple[int, int] | tuple[str, str],
+    ) -> Awaitable[Any]:
+        """Calls the script, or puts the call into a pipeline."""
+        days = (ACCEPTED_DAYS, REFUSED_DAYS, 2 * ACCEPTED_DAYS)
+        return self._count(
+            keys=self._keys(run, sender, recipient),
+            args=[run, int(ask), amount, LIMIT, *(each * DAY for each in days), *held],
+            client=client,
+        )
 
     async def _run_gathered(self) -> None:
         try:
@@ -139,10 +150,24 @@ class RedisCounters:
     async def _flush(self) -> None:
         """Counts what has gathered; what fails gathers again."""
         gathered, self._gathered = self._gathered, {}
-        for pair, (amount, recount) in gathered.items():
+        left = list(gathered.items())
+        while left:
+            chunk, left = left[:CHUNK], left[CHUNK:]
             try:
-                await self._counted(*pair, amount, recount, ask=False)
+                await self._raise(chunk)
             except EngineUnavailable as error:
-                _log.warning("counts_not_raised", pairs=len(gathered), reason=str(error))
-                self._gathered = gathered | self._gathered
+                _log.warning("counts_not_raised", pairs=len(chunk) + len(left), reason=str(error))
+                self._gathered = dict(chunk + left) | self._gathered
                 return
+
+    async def _raise(self, gathered: Sequence[tuple[Pair, tuple[int, Recount]]]) -> None:
+        """Counts messages of many pairs in one round trip, and then those by themselves that have to be recounted."""
+        run = self._run
+        with translated():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for pair, (amount, _) in gathered:
+                    await self._ask(pipe, run, *pair, amount, ask=False, held=("", ""))
+                answers = await pipe.execute()
+        for (pair, (amount, recount)), answer in zip(gathered, answers, strict=True):
+            if answer[0] in ("run", "missing"):
+                await self._counted(*pair, amount, recount, ask=False)
