@@ -99,7 +99,7 @@ class Engines(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=10_000, description="most passwords waiting for these; more get 503")
     ] = 16
     insert_batch: Annotated[int, Meta(ge=1, le=10_000, description="most messages in one insert_many")] = 500
-    insert_flights: Annotated[int, Meta(ge=1, le=32, description="most insert_many calls at once")] = 4
+    insert_flights: Annotated[int, Meta(ge=1, le=32, description="most insert_many calls at once")] = 1
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

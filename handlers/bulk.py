@@ -39,7 +39,8 @@ TOO_BIG = 1009
 CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 OWN_CODES = range(3000, 5000)
 
-FRAMES = 64  # frames of one socket that are worked off in one turn of the loop
+FRAMES = 64  # frames of one socket that are worked off …
+PERIOD = 0.005  # … in so many seconds; then others have their turn, and it is not read
 CONGESTED = 16_384  # unsent bytes above which pongs, and long answers, wait until all is sent
 # What of Tornado's attributes is needed when the connection is taken over.
 # fmt: off
@@ -67,6 +68,8 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
     taken_over = False  # from the stream; from then on nothing of Tornado's own way is left
     _transport: asyncio.Transport | None = None  # comes a moment later
     _rest: bytes | bytearray = b""  # what has arrived and is not worked off
+    _period = 0.0  # the end of the one in which at most `_left` more frames are worked off (loop time)
+    _left = 0
     _needed = 0  # bytes without which nothing can be worked off
     _paused = False  # the handler does not want the next message yet
     _discarding = False  # the peer broke the protocol, or either end is gone: what it sends is dropped
@@ -161,9 +164,12 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
 
     def _work_off(self, data: bytes) -> None:
         """Takes whole frames from the front of `data`, and keeps the rest."""
-        at, end, left = 0, len(data), FRAMES
+        at, end = 0, len(data)
         limit = self.params.max_message_size
-        while left:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._period:
+            self._period, self._left = loop.time() + PERIOD, FRAMES
+        while self._left:
             self._needed = 2
             if end - at < 2:
                 break
@@ -189,7 +195,7 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
             payload = _websocket_mask(data[begin - 4 : begin], data[begin:stop])
             first = data[at]
             at = stop
-            left -= 1
+            self._left -= 1
             if first == WHOLE_TEXT and self._fragmented_message_buffer is None:
                 self._take_text(payload)
             else:
@@ -198,9 +204,9 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
                 break
         if not self._discarding:
             self._rest = data[at:]
-        if not left and not self._paused:  # others have their turn first
+        if not self._left and not self._paused:
             self._pause()
-            asyncio.get_running_loop().call_soon(self._read_on)
+            loop.call_at(self._period, self._read_on)
         return None
 
     def _take_text(self, payload: bytes | bytearray) -> None:

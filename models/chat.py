@@ -34,7 +34,7 @@ __all__ = ["Chat"]
 
 NEVER = -1.0  # loop time
 OPEN_FOR = 3600.0  # seconds for which a conversation is taken to stay open before the rule is asked again
-RUN = 32  # messages of one conversation that travel together
+RUN = 16  # messages of one conversation that travel together
 SWEEP_PACE = 0.005  # least seconds between two conversations of a sweep
 
 _log = structlog.get_logger(__name__)
