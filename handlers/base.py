@@ -54,13 +54,19 @@ class BaseHandler(RequestHandler):
     """A handler that answers in the envelope {"status", "data", "msg", "error"}."""
 
     guarded: ClassVar[bool] = True  # what tells nothing may be asked from everywhere, and to the end
+    answers: ClassVar[bool] = True  # not only refusals: an upgrade says nothing to browsers
     _under_way = False
 
     # Before the request is looked at
 
     def set_default_headers(self) -> None:
-        """What every answer says to browsers; nothing says which server this is."""
+        """Nothing says which server this is."""
         self.clear_header("Server")
+        if self.answers:
+            self._guard_answer()
+
+    def _guard_answer(self) -> None:
+        """Says to browsers what every answer says."""
         self._headers.update(HEADERS)
         if self.secure:
             self.set_header("Strict-Transport-Security", f"max-age={A_YEAR}")
@@ -232,6 +238,7 @@ class BaseHandler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Turns an exception into the envelope; what a bug says stays in the log."""
+        self._guard_answer()
         error = kwargs.get("exc_info", (None, None, None))[1]
         status = status_of(error) if error else status_code
         phrase = HTTPStatus(status).phrase

@@ -13,31 +13,35 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import lru_cache
 from typing import cast
 
 from tornado.iostream import SSLIOStream
 from tornado.util import _websocket_mask
 from tornado.websocket import WebSocketHandler
 
-from handlers.framing import INVALID_PAYLOAD, ChatProtocol
+from handlers.framing import ChatProtocol
+from handlers.rfc6455 import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    INVALID_PAYLOAD,
+    MASKED,
+    MAX_CONTROL,
+    NO_STATUS,
+    OPCODE,
+    PING,
+    PONG,
+    PROTOCOL_ERROR,
+    RESERVED,
+    TEXT,
+    TOO_BIG,
+    WHOLE_TEXT,
+    head,
+    may_close_with,
+)
 
 __all__ = ["BulkProtocol"]
-
-# RFC 6455, section 5.2.
-FIN = 0x80
-RESERVED = 0x70
-OPCODE = 0x0F
-MASKED = 0x80
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-WHOLE_TEXT = FIN | TEXT
-MAX_CONTROL = 125  # bytes
-# Section 7.4.1. Codes that a close frame may carry: these, and those of libraries and applications.
-NO_STATUS = 1005
-PROTOCOL_ERROR = 1002
-TOO_BIG = 1009
-CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
-OWN_CODES = range(3000, 5000)
 
 FRAMES = 64  # frames of one socket that are worked off …
 PERIOD = 0.005  # … in so many seconds; then others have their turn, and it is not read
@@ -50,16 +54,6 @@ KEPT = frozenset((
 ))
 # fmt: on
 CLOSE_WITHIN = 5.0  # seconds for the peer to agree to a close, as in Tornado
-
-
-@lru_cache(maxsize=4096)
-def _head(opcode: int, size: int) -> bytes:
-    """The head of a whole, unmasked frame."""
-    if size < 126:
-        return bytes((FIN | opcode, size))
-    if size < 0x10000:
-        return bytes((FIN | opcode, 126)) + size.to_bytes(2, "big")
-    return bytes((FIN | opcode, 127)) + size.to_bytes(8, "big")
 
 
 class BulkProtocol(ChatProtocol, asyncio.Protocol):
@@ -210,15 +204,20 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         return None
 
     def _take_text(self, payload: bytes | bytearray) -> None:
-        """Hands a text message on, and waits if the handler wants that."""
+        """Hands a text message on."""
         try:
             text = payload.decode()
         except UnicodeDecodeError:
             self._fail(INVALID_PAYLOAD, "not UTF-8")
-            return
-        future = self._run_callback(self.handler.on_message, text)
+        else:
+            self._take_message(text)
+
+    def _take_message(self, message: str | bytes) -> None:
+        """Hands a message on, and waits if the handler wants that."""
+        future = self._run_callback(self.handler.on_message, message)
         if future is not None:
-            self._wait_for(future)
+            self._pause()
+            future.add_done_callback(self._read_on)
 
     def _take_other(self, first: int, payload: bytes) -> None:
         """A control frame, a binary message, or a part of a message. RFC 6455, sections 5.4 and 5.5."""
@@ -248,14 +247,14 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         self._fragmented_message_buffer = None if final else whole
         if final and self._fragmented_message_opcode == TEXT:
             self._take_text(whole)
-        elif final and (future := self._run_callback(self.handler.on_message, bytes(whole))):
-            self._wait_for(future)
+        elif final:
+            self._take_message(bytes(whole))
         return None
 
     def _take_close(self, payload: bytes) -> None:
         """The peer's goodbye: answered, or the answer to ours."""
         code = int.from_bytes(payload[:2], "big") if payload else NO_STATUS
-        if len(payload) == 1 or (payload and code not in CLOSE_CODES and code not in OWN_CODES):
+        if len(payload) == 1 or (payload and not may_close_with(code)):
             return self._fail(PROTOCOL_ERROR, "a close code that must not be sent")
         try:
             reason = payload[2:].decode()
@@ -280,11 +279,6 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
             with suppress(OSError):  # asyncio's; the peer has reset the connection
                 self._flush()
                 self._transport.write_eof()
-
-    def _wait_for(self, future: asyncio.Future[None]) -> None:
-        """Reads on when a future is done."""
-        self._pause()
-        future.add_done_callback(self._read_on)
 
     def _pause(self) -> None:
         self._paused = True
@@ -317,7 +311,7 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
             return super().write_text(payload)
         if self.is_closing():
             return False
-        self._write(_head(TEXT, len(payload)), payload)
+        self._write(head(TEXT, len(payload)), payload)
         return True
 
     def _write(self, head: bytes, payload: bytes) -> None:
@@ -352,7 +346,7 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         if not self.taken_over:
             super().write_ping(data)
         elif not self.is_closing():
-            self._write(_head(PING, len(data)), data)
+            self._write(head(PING, len(data)), data)
 
     def _send_pong(self, data: bytes) -> None:
         """Answers a ping; of those that come faster than they are answered the last one (section 5.5.3)."""
@@ -361,7 +355,7 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         elif self._sent is not None:
             self._pong = data
         elif not self.server_terminated:
-            self._write(_head(PONG, len(data)), data)
+            self._write(head(PONG, len(data)), data)
 
     # The end
 
@@ -369,11 +363,8 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         """Whether either side has said goodbye, or the connection is gone."""
         if not self.taken_over:
             return super().is_closing()
-        return (
-            self.client_terminated
-            or self.server_terminated
-            or (self._transport is not None and self._transport.is_closing())
-        )
+        lost = self._transport is not None and self._transport.is_closing()
+        return self.client_terminated or self.server_terminated or lost
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Says goodbye, and closes when the peer has, too, or takes too long."""
@@ -385,7 +376,7 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
             if code is None and reason is not None:
                 code = 1000
             said = b"" if code is None else code.to_bytes(2, "big") + (reason or "").encode()
-            self._write(_head(CLOSE, len(said)), said)
+            self._write(head(CLOSE, len(said)), said)
         if self.client_terminated and self._transport is not None:
             self._flush()
             self._transport.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -35,6 +36,7 @@ FORWARDING = (
     "fastly-client-ip",
 )
 LOOK_EVERY = 0.01  # seconds between two looks at requests under way
+ADDRESSES = 10_000  # that are kept parsed; each is looked at eight times while a socket opens
 SITE = 64  # bits of an IPv6 address that one customer has
 
 
@@ -144,6 +146,7 @@ class Entrance:
         return None
 
 
+@lru_cache(maxsize=ADDRESSES)
 def _address(text: str | None) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text or "")

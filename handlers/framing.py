@@ -14,10 +14,9 @@ from functools import cache
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
-__all__ = ["ChatProtocol"]
+from handlers.rfc6455 import INVALID_PAYLOAD, TEXT
 
-TEXT = 0x1
-INVALID_PAYLOAD = 1007
+__all__ = ["ChatProtocol"]
 
 
 @cache

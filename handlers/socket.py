@@ -60,6 +60,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     _places: ClassVar[Places] = Places()
     _draining: ClassVar[bool] = False
 
+    answers = False
     ws_connection: ChatProtocol | None  # as get_websocket_protocol makes it
 
     def initialize(self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics) -> None:

@@ -151,7 +151,7 @@ class Blocks:
             self.rounds.suspect(user)
 
     async def _look(self, users: set[int] | None) -> None:
-        wanted = [user for user in self._here if users is None or user in users]
+        wanted = list(self._here) if users is None else [user for user in users if user in self._here]
         try:
             found = await self._store.by(wanted)
         except EngineUnavailable as error:

@@ -18,6 +18,7 @@ from msgspec import structs
 
 from models.blocks import Blocks
 from models.conversation import Conversation, Draft, Sent
+from models.deadlines import keep_deadline
 from models.delivery import Delivery
 from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached
 from models.events import Barred, Event, Moved, Stored, Typing
@@ -34,7 +35,10 @@ __all__ = ["Chat"]
 
 NEVER = -1.0  # loop time
 OPEN_FOR = 3600.0  # seconds for which a conversation is taken to stay open before the rule is asked again
-RUN = 16  # messages of one conversation that travel together
+# How many messages of one conversation travel together: the least, the most, and between these one for so many
+# conversations that are being written. Where few others write, a long run would keep them waiting.
+RUN = (8, 32)
+FOR_EACH = 4
 SWEEP_PACE = 0.005  # least seconds between two conversations of a sweep
 
 _log = structlog.get_logger(__name__)
@@ -70,6 +74,7 @@ class Chat:
         self._clock = clock
         self._new_key = new_key
         self._observe = observe
+        self._writing = 0  # conversations with a writer
         self.suspected = suspected
         self.loader = Loader(messages, clock)
         self.blocks = Blocks(blocks, sockets, router, self._barred)
@@ -150,32 +155,15 @@ class Chat:
             sender, recipient, content, key, settled, message_id, origin, self._answered, loop.time(), deadline
         )
         conversation.queue.append(draft)
-        if conversation.overdue is None or conversation.overdue.when() > deadline:
-            self._watch(conversation, deadline)
+        keep_deadline(conversation, deadline)
         if conversation.writer is None:
+            self._writing += 1
             conversation.writer = loop.create_task(self._write(conversation))
         return draft
 
     def _answered(self, draft: Draft) -> None:
         if draft.outcome is not None:
             self._observe(draft.outcome.code, asyncio.get_running_loop().time() - draft.taken)
-
-    def _watch(self, conversation: Conversation, deadline: float) -> None:
-        """Has what is not answered at a deadline (loop time) answered then."""
-        if conversation.overdue is not None:
-            conversation.overdue.cancel()
-        conversation.overdue = asyncio.get_running_loop().call_at(deadline, self._overdue, conversation)
-
-    def _overdue(self, conversation: Conversation) -> None:
-        conversation.overdue = None
-        now = asyncio.get_running_loop().time()
-        waiting = [draft for draft in (*conversation.carried, *conversation.queue) if draft.outcome is None]
-        for draft in waiting:
-            if draft.deadline <= now:
-                draft.settle(EngineUnavailable("storage", "no answer yet"))
-        later = [draft.deadline for draft in waiting if draft.deadline > now]
-        if later:
-            self._watch(conversation, min(later))
 
     async def drain(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
@@ -206,12 +194,16 @@ class Chat:
                     conversation.placing = ()
                     self.delivery.serve(conversation)
         finally:
+            self._writing -= 1
             conversation.writer = None
             self.delivery.forget(conversation)
 
     def _run_of(self, conversation: Conversation) -> list[Draft]:
         """The next messages from the queue that can travel together: those that the rule cannot refuse."""
-        most = RUN if conversation.open_until > self._clock() else 1
+        least, longest = RUN
+        most = 1
+        if conversation.open_until > self._clock():
+            most = min(longest, max(least, self._writing // FOR_EACH))
         run = conversation.queue[:most]
         del conversation.queue[:most]
         return [draft for draft in run if draft.outcome is None]  # others waited too long, and were never tried

@@ -21,11 +21,21 @@ class Loader:
         self._messages = messages
         self._clock = clock
 
+    def knows(self, conversation: Conversation) -> bool:
+        """Whether nothing has to be read before a message can be placed."""
+        return not self._stale(conversation.head) and len(conversation.readings) == len(conversation.users)
+
+    def _stale(self, head: Head | None) -> bool:
+        """Whether a head is not known, or for too long: one whose message may have expired says nothing.
+
+        `seq` goes on elsewhere then (storage/messages.py).
+        """
+        return head is None or bool(head.seq and head.time < (self._clock() - ACCEPTED_DAYS * DAY) * 1000)
+
     async def head(self, conversation: Conversation) -> Head:
         """Where the conversation stands; read again when it is known for too long."""
         known = conversation.head
-        # A head whose message may have expired says nothing: `seq` goes on elsewhere then (storage/messages.py).
-        if known is None or (known.seq and known.time < (self._clock() - ACCEPTED_DAYS * DAY) * 1000):
+        if self._stale(known):
             head = await self._messages.head(conversation.name)
             if conversation.head is known or conversation.head is None:  # else somebody was faster, and may know more
                 conversation.head = head

@@ -100,8 +100,9 @@ class Placer:
         head = await self._loader.head(conversation)
         if admission is not None and admission.theirs == 0 and self._exhausted(head, drafts[0].sender):
             raise LimitReached
-        for user in conversation.users:
-            await self._loader.reading(conversation, user)
+        if not self._loader.knows(conversation):
+            for user in conversation.users:
+                await self._loader.reading(conversation, user)
         while True:  # others may go on whenever something is awaited
             head = await self._loader.head(conversation)
             if head.seq >= head.reserved:

@@ -62,7 +62,7 @@ class Messages(Protocol):
         No message stands, or will ever arrive, at a place that was not reserved before.
         """
 
-    async def insert(self, *run: Message) -> Occupied | None:
+    def insert(self, *run: Message) -> Awaitable[Occupied | None]:
         """Stores messages of one conversation, on a majority and journaled, in order.
 
         That ends at the first whose place or key is taken; none is stored, now or later, without all that stand before

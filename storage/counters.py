@@ -29,7 +29,7 @@ __all__ = ["RedisCounters", "UnsuitableRedisError"]
 BUCKETS = 64
 DAY = 86_400
 GATHER = 1.0  # seconds for which messages of open conversations gather
-CHUNK = 200  # pairs counted in one round trip
+CHUNK = 20  # pairs counted in one round trip; more would keep messages waiting
 MAX_GATHERED = 100_000  # pairs; a count that finds no room is one that need not rise
 
 Pair = tuple[int, int]  # sender and recipient

@@ -18,7 +18,7 @@ key. The unique index over (conversation, key) makes inserting a message again r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -49,6 +49,7 @@ RESERVE = 1000  # places reserved at once; one write of `conversations` for so m
 PLACE_TAKEN = 11_000  # MongoDB's code for a duplicate key
 
 Run = tuple[Message, ...]  # of one conversation, at places one after the other
+Failed = dict[int, dict[str, Any]]  # MongoDB's words about what it did not insert, by its index in the insert
 
 OLDEST = [6, 0]  # the first version with clustered collections in general use
 
@@ -180,9 +181,9 @@ class MongoMessages:
             )
         return int(record["reserved"])
 
-    async def insert(self, *run: Message) -> Occupied | None:
+    def insert(self, *run: Message) -> Awaitable[Occupied | None]:
         """Stores messages of one conversation, in order; see `models.ports.Messages.insert`."""
-        return await self._insert.submit(run)
+        return self._insert.submit(run)
 
     async def find(self, conversation: str, key: bytes) -> Message | None:
         """The message with this key, if it is stored."""
@@ -277,40 +278,43 @@ class MongoMessages:
         return found is None or found["startTime"] < time
 
     async def _insert_batch(self, runs: Sequence[Run]) -> list[Occupied | Exception | None]:
-        """The outcome of each run: inserted whole, or up to where something stands in the way.
+        """One insert_many of all runs, in order; the outcome of each run."""
+        failed = await self._insert_many(runs, ordered=True)
+        return await self._see_through(runs, failed) if failed else [None] * len(runs)
 
-        All runs are tried in order, which stops at the first obstacle. Then only what stands first in each run that is
-        left is tried, out of order: of many obstacles, such as when everybody sends again, all are found at once.
+    async def _see_through(self, runs: Sequence[Run], failed: Failed) -> list[Occupied | Exception | None]:
+        """The outcomes when the first obstacle has ended the insert, and what is behind it was not tried.
+
+        First only what stands first in each run that is left is tried, out of order: of many obstacles, such as when
+        everybody sends again, all are found at once. Then what is left is tried in order again, and so on.
         """
         outcomes: list[Occupied | Exception | None] = [None] * len(runs)
-        left = dict.fromkeys(range(len(runs)), 0)  # by run: how much of it is stored
+        left = dict.fromkeys(range(len(runs)), 0)  # by run that is not done: how much of it is stored
+        tried = [(i, k) for i, run in enumerate(runs) for k in range(len(run))]
         ordered = True
         try:
             while left:
-                ends = {i: len(runs[i]) if ordered else begin + 1 for i, begin in left.items()}
-                failed = await self._insert_many([runs[i][left[i] : end] for i, end in ends.items()], ordered=ordered)
-                tried = [(i, k) for i, end in ends.items() for k in range(left[i], end)]
-                done = len(tried) if not failed or not ordered else min(failed)
-                for number, (i, k) in enumerate(tried[:done]):
-                    if number not in failed:
-                        left[i] = k + 1
-                standing = await asyncio.gather(
-                    *(self._outcome(runs[i][k], k, failed[n]) for n, (i, k) in enumerate(tried) if n in failed)
-                )
-                for number, outcome in zip(sorted(failed), standing, strict=True):
-                    outcomes[tried[number][0]] = outcome
-                    del left[tried[number][0]]
-                left = {i: begin for i, begin in left.items() if begin < len(runs[i])}
+                if ordered and failed:
+                    tried = tried[: min(failed) + 1]
+                obstacles = [tried[number] for number in failed]
+                found = [self._outcome(runs[i][k], k, failed[n]) for n, (i, k) in zip(failed, obstacles, strict=True)]
+                for (i, _), outcome in zip(obstacles, await asyncio.gather(*found), strict=True):
+                    outcomes[i] = outcome
+                left |= {i: k + 1 for i, k in tried}
+                left = {i: k for i, k in left.items() if k < len(runs[i]) and outcomes[i] is None}
                 ordered = not ordered
+                tried = [
+                    (i, k) for i, begin in left.items() for k in range(begin, len(runs[i]) if ordered else begin + 1)
+                ]
+                if tried:
+                    failed = await self._insert_many([(runs[i][k],) for i, k in tried], ordered=ordered)
         except EngineUnavailable as error:
-            if len(left) == len(runs) and not any(left.values()):
-                raise
-            for i in left:  # whether something was sent is not known any more, so this is no NotSent
+            for i in left:  # some of the batch was sent, so this is no NotSent
                 outcomes[i] = EngineUnavailable(error.engine, str(error))
         return outcomes
 
-    async def _insert_many(self, runs: Sequence[Run], *, ordered: bool) -> dict[int, dict[str, Any]]:
-        """One insert_many; MongoDB's words about each message that it did not insert, by index among all.
+    async def _insert_many(self, runs: Sequence[Run], *, ordered: bool) -> Failed:
+        """One insert_many; what it did not insert.
 
         Raises EngineUnavailable when the outcome of any is not known.
         """

@@ -24,7 +24,8 @@ from storage.group_commit import GroupCommit
 __all__ = ["Positions"]
 
 GATHER = 0.5  # seconds between two writes of what is gathered
-MAX_BATCH = 1000  # positions in one write
+MAX_BATCH = 1000  # clients' own marks in one write
+CHUNK = 20  # gathered positions in one write
 MAX_PENDING = 100_000  # positions that wait; what finds no room counts as unread once more
 
 _log = structlog.get_logger(__name__)
@@ -105,21 +106,22 @@ class Positions:
             self._task = None
 
     async def _write(self) -> None:
-        batch = dict(list(self._pending.items())[:MAX_BATCH])
-        if not batch:
-            return
-        try:
-            with translated():
-                await self._conversations.bulk_write(
-                    [_update(conversation, user, Marks(seq, seq)) for (conversation, user), seq in batch.items()],
-                    ordered=False,
-                )
-        except EngineUnavailable as error:
-            _log.warning("positions_not_written", count=len(batch), reason=str(error))
-            return
-        for key, seq in batch.items():
-            if self._pending.get(key) == seq:
-                del self._pending[key]
+        """Writes what is pending now, a little at a time: messages do not wait behind a long write."""
+        left = list(self._pending.items())
+        while left:
+            batch, left = left[:CHUNK], left[CHUNK:]
+            try:
+                with translated():
+                    await self._conversations.bulk_write(
+                        [_update(conversation, user, Marks(seq, seq)) for (conversation, user), seq in batch],
+                        ordered=False,
+                    )
+            except EngineUnavailable as error:
+                _log.warning("positions_not_written", count=len(batch) + len(left), reason=str(error))
+                return
+            for key, seq in batch:
+                if self._pending.get(key) == seq:
+                    del self._pending[key]
 
 
 def _update(conversation: str, user: int, marks: Marks) -> UpdateOne:

@@ -101,6 +101,7 @@ class RedisRouter:
         self._wanted: Counter[str] = Counter({"processes": 1})
         self._asked: set[str] = set()  # on this connection
         self._subscribed: set[str] = set()  # confirmed
+        self._changed: set[str] = set()  # what was wanted or given up since the subscription was last brought up to it
         self._changes = asyncio.Event()
         self._settled = asyncio.Condition()
         self._connected = False
@@ -199,13 +200,17 @@ class RedisRouter:
     def _want(self, channel: str) -> None:
         self._wanted[channel] += 1
         if self._wanted[channel] == 1:
-            self._changes.set()
+            self._change_of(channel)
 
     def _unwant(self, channel: str) -> None:
         self._wanted[channel] -= 1
         if not self._wanted[channel]:
             del self._wanted[channel]
-            self._changes.set()
+            self._change_of(channel)
+
+    def _change_of(self, channel: str) -> None:
+        self._changed.add(channel)
+        self._changes.set()
 
     def _unsettled(self, channel: str) -> bool:
         """Whether a change of this subscription is on its way."""
@@ -285,7 +290,9 @@ class RedisRouter:
         while True:
             await self._changes.wait()
             self._changes.clear()
-            added, removed = list(self._wanted.keys() - self._asked), list(self._asked - self._wanted.keys())
+            changed, self._changed = self._changed, set()
+            added = [channel for channel in changed if channel in self._wanted and channel not in self._asked]
+            removed = [channel for channel in changed if channel in self._asked and channel not in self._wanted]
             for start in range(0, len(added), CHUNK):
                 self._asked.update(added[start : start + CHUNK])
                 await pubsub.subscribe(*(self._prefix + channel for channel in added[start : start + CHUNK]))

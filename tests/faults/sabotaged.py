@@ -19,20 +19,20 @@ from storage.messages import MongoMessages
 
 __all__ = ["KINDS"]
 
-_stored: set[asyncio.Task[Occupied | None]] = set()
+_stored: set[asyncio.Future[Occupied | None]] = set()
 _insert, _prepare = MongoMessages.insert, MongoMessages.prepare
 
 
-async def _insert_later(self: MongoMessages, message: Message) -> None:
-    task = asyncio.create_task(_insert(self, message))
-    _stored.add(task)
-    task.add_done_callback(_inserted)
+async def _insert_later(self: MongoMessages, *run: Message) -> None:
+    storing = asyncio.ensure_future(_insert(self, *run))
+    _stored.add(storing)
+    storing.add_done_callback(_inserted)
 
 
-def _inserted(task: asyncio.Task[Occupied | None]) -> None:
-    _stored.discard(task)
-    if not task.cancelled():
-        task.exception()  # nobody is told: that is the sabotage
+def _inserted(storing: asyncio.Future[Occupied | None]) -> None:
+    _stored.discard(storing)
+    if not storing.cancelled():
+        storing.exception()  # nobody is told: that is the sabotage
 
 
 async def _prepare_without_index(self: MongoMessages) -> None:
