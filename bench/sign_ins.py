@@ -20,11 +20,11 @@ import bcrypt
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from bench.measuring import PERCENTILES, percentile
 from tests.database import mysql_connection
 from tests.processes import ServerProcess, external, private_engines
 
 PASSWORD = "correct horse battery"  # noqa: S105  # of the bench's own users
-PERCENTILES = (50, 99, 99.9)
 
 
 async def chat(port: int, pair: tuple[int, int], rate: float, until: float, delays: list[float]) -> None:
@@ -126,16 +126,11 @@ async def measure(port: int, pairs: list[tuple[int, int]], names: list[str], opt
     print(f"{'':28}{'messages':>9}" + "".join(f"{f'p{p:g} ms':>10}" for p in PERCENTILES))
     for storm, turns in found.items():
         name = f"with {options.sign_ins:g} sign-ins a second" if storm else "without sign-ins"
-        points = [[_percentile(delays, p) for p in PERCENTILES] for delays in turns]
+        points = [[percentile(delays, p) for p in PERCENTILES] for delays in turns]
         medians = [statistics.median(column) for column in zip(*points, strict=True)]
         print(f"{name:28}{sum(map(len, turns)):9}" + "".join(f"{value:10.1f}" for value in medians))
         print(f"{'  of the worst turn':37}" + "".join(f"{max(column):10.1f}" for column in zip(*points, strict=True)))
     print("sign-ins by HTTP status: " + ", ".join(f"{status}: {count}" for status, count in sorted(outcomes.items())))
-
-
-def _percentile(values: list[float], percent: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def main(argv: Sequence[str]) -> None:

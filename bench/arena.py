@@ -1,0 +1,191 @@
+"""Where a scenario takes place: engines of its own, the real server on them, and users who may chat.
+
+Each scenario has an arena of its own, so that none finds what another left behind, in whatever order they run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+
+import psutil
+from rich.console import Console
+
+from bench.alarm import UnexpectedError
+from storage.engines import PrivateEngines
+from tests.database import mysql_connection
+from tests.processes import ServerProcess, external, port_in, private_engines
+
+__all__ = ["OPEN_FILES", "Arena", "arena"]
+
+ROOT = Path(__file__).resolve().parent.parent
+USERS = 40_000
+OPEN_FILES = 20_000  # of the server, and of the load generator
+PATIENCE = 30.0  # seconds until the server has noticed that sockets closed
+LOOK_EVERY = 0.02  # seconds between two looks
+MOST_SHOWN = 20  # lines of what the server logged
+END_WITHIN = 10  # seconds for a yardstick
+FLAGS = (
+    "--auth=open",
+    "--log-level=warning",
+    # Limits that are there against what a bench does.
+    "--request-rate=1000000",
+    "--request-burst=1000000",
+    "--max-connections=19000",
+    "--max-address-connections=19000",
+    "--max-user-connections=19000",
+    "--max-address-http-connections=800",
+    "--max-http-connections=800",
+    # What a slow machine is late with is a figure, not a fault.
+    "--answer-timeout=30",
+    "--engine-timeout=20",
+)
+
+
+class Arena:
+    """Engines and a server that run; `flags` are the server's, on top of the bench's."""
+
+    def __init__(self, engines: PrivateEngines, flags: Sequence[str], console: Console) -> None:
+        self._engines = engines
+        self._flags = flags
+        self._console = console
+        self._server: ServerProcess | None = None
+        self._users = iter(range(0))
+        self.port = 0
+        self.processes: dict[str, psutil.Process] = {}
+        """The server's process as `server`, the load generator's as `load`, and the engines'."""
+
+    @property
+    def mongo(self) -> str:
+        """The URL of its mongod."""
+        return self._engines.addresses.mongo
+
+    @property
+    def redis(self) -> str:
+        """The URL of its redis-server."""
+        return self._engines.addresses.redis
+
+    @property
+    def mysql(self) -> str:
+        """The URL of its mariadbd."""
+        return self._engines.addresses.mysql
+
+    def start(self) -> None:
+        """Starts the server. Raises UnexpectedError when it does not."""
+        self._server = ServerProcess(*external(self._engines.addresses), *FLAGS, *self._flags)
+        try:
+            self.port = self._server.ready()
+        except AssertionError as error:
+            raise UnexpectedError(f"the server does not start: {error}") from None
+        engines = {name: psutil.Process(pid) for name, pid in self._engines.pids.items()}
+        self.processes = {"server": psutil.Process(self._server.process.pid)} | engines | {"load": psutil.Process()}
+
+    def end(self) -> None:
+        """Ends the server as an operator does, and shows what it logged. Raises UnexpectedError when it ends badly."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        status, logged = 0, ""
+        try:
+            server.process.terminate()
+            status, logged = server.failed()
+        except subprocess.TimeoutExpired:
+            raise UnexpectedError("the server does not end") from None
+        finally:
+            server.kill()
+        self._show(logged)
+        if status:
+            raise UnexpectedError(f"the server ended with status {status}")
+
+    def kill(self) -> None:
+        """Ends the server at once, and shows what it logged."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.process.kill()
+            self._show(server.process.communicate()[1])
+
+    def warn(self, text: str) -> None:
+        """Shows what does not end the bench."""
+        self._console.print(text, style="yellow", markup=False, highlight=False)
+
+    def _show(self, logged: str) -> None:
+        lines = logged.splitlines()
+        for line in lines[:MOST_SHOWN]:
+            self.warn(f"the server logged: {line}")
+        if len(lines) > MOST_SHOWN:
+            self.warn(f"the server logged {len(lines) - MOST_SHOWN} more lines")
+
+    def restart(self) -> None:
+        """Ends the server and starts a fresh one on the same engines."""
+        self.end()
+        self.start()
+
+    def make_users(self) -> None:
+        """Writes the users' rows, which a registration would take hours for: each costs a password's digest."""
+        with mysql_connection(self.mysql) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT COALESCE(MAX(id), 0) FROM `user`")
+            row = cursor.fetchone()
+            first = int(row[0]) + 1 if row else 1
+            ids = range(first, first + USERS)
+            rows = ",".join(f"({each},NOW(),NOW(),'bench{each}','active')" for each in ids)
+            cursor.execute(f"INSERT INTO `user` (id, created_at, updated_at, user_name, status) VALUES {rows}")  # noqa: S608
+        self._users = iter(ids)
+
+    def users(self, count: int) -> list[int]:
+        """The ids of users whom nobody has had before. Raises ValueError when there are none left."""
+        taken = [each for each, _ in zip(self._users, range(count), strict=False)]
+        if len(taken) < count:
+            raise ValueError("the scenario needs more users than there are")
+        return taken
+
+    async def await_sockets(self, count: int, *, port: int = 0) -> None:
+        """Waits until the server, or another on a port, has exactly so many open. Raises UnexpectedError otherwise."""
+        deadline = perf_counter() + PATIENCE
+        while (found := self._open_sockets(port or self.port)) != count:
+            if perf_counter() > deadline:
+                raise UnexpectedError(f"the server has {found} sockets open instead of {count}")
+            await asyncio.sleep(LOOK_EVERY)
+
+    def _open_sockets(self, port: int) -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
+            return int(json.load(answer)["data"]["sockets"])
+
+    @contextmanager
+    def yardstick(self, *arguments: str) -> Iterator[tuple[int, dict[str, psutil.Process]]]:
+        """Another server on the same engines, see bench/yardsticks.py: its port, and processes with it as `server`."""
+        process = subprocess.Popen(  # noqa: S603  # a program of ours
+            [sys.executable, "-m", "bench.yardsticks", *arguments, f"--mongo={self.mongo}", f"--redis={self.redis}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            if process.stdout is None:
+                raise UnexpectedError("a yardstick has no standard output")
+            port = port_in(process.stdout.readline())
+            yield port, self.processes | {"server": psutil.Process(process.pid)}
+        finally:
+            process.kill()  # it holds nothing that would have to be kept
+            process.communicate(timeout=END_WITHIN)
+
+
+@contextmanager
+def arena(flags: Sequence[str], console: Console) -> Iterator[Arena]:
+    """Engines, a server with users; all is gone afterwards. Raises UnexpectedError, EngineStartError."""
+    with private_engines() as engines:
+        place = Arena(engines, flags, console)
+        try:
+            place.start()
+            place.make_users()
+            yield place
+        except BaseException:
+            place.kill()  # what is wrong is known already
+            raise
+        place.end()

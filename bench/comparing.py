@@ -1,0 +1,46 @@
+"""Scenarios that compare: the server and the yardsticks take turns under the same load, on the same engines."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+from bench.load import sockets_of
+from bench.scenario import PAIRS, Bench, flat_out
+
+__all__ = ["YARDSTICKS", "compared"]
+
+SERVER = "server"
+YARDSTICKS = {
+    "relay": ("relay",),
+    "relay on uvloop": ("relay", "--uvloop"),
+    "one by one": ("one-by-one",),
+}
+
+
+def compared(window: int | None = None) -> Callable[[Bench], Awaitable[None]]:
+    """Each as fast as it goes, with a window of messages for each writer; None is that of the options.
+
+    The server's rate as a multiple of a yardstick's is taken within each repeat, so that what disturbs the machine for
+    longer than that disturbs both.
+    """
+
+    async def run(bench: Bench) -> None:
+        size = window or bench.options.window
+        with ExitStack() as stack:
+            places = {SERVER: (await bench.pairs(PAIRS), bench.arena.processes)}
+            for row, arguments in YARDSTICKS.items():
+                port, processes = stack.enter_context(bench.arena.yardstick(*arguments))
+                places[row] = (await bench.pairs(PAIRS, port=port), processes)
+            for _ in bench.repeats():
+                rates = {}
+                for row, (pairs, processes) in places.items():
+                    figures = await bench.stretch(row, sockets_of(pairs), flat_out(pairs, size), processes=processes)
+                    rates[row] = figures["messages_per_s"]
+                for row in YARDSTICKS:
+                    bench.record(row, {"server_to_this": rates[SERVER] / max(rates[row], 1e-9)})
+            for pairs, _ in places.values():  # before a yardstick ends, which would ring the alarm
+                for pair in pairs:
+                    pair.close()
+
+    return run

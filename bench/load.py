@@ -1,0 +1,132 @@
+"""The load generator: users who chat in pairs, as fast as it goes or at a rate."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TypeVar
+
+from bench.alarm import Alarm, UnexpectedError
+from bench.dialect2 import NumberedSocket
+from bench.sockets import Connection, PlainSocket, Talker
+from bench.wire import ACKNOWLEDGED_OFFLINE, Stream
+
+__all__ = ["Pair", "connect", "open_pairs", "run_at", "run_flat_out", "settle", "sockets_of"]
+
+OPENING = 150  # pairs that are being opened at a time
+PATIENCE = 15.0  # seconds without any progress after which what is missing counts as lost
+TICK = 0.001  # seconds between two looks whose turn it is to send
+LOOK_EVERY = 0.005  # seconds between two looks whether everything has arrived
+
+C = TypeVar("C", bound=Connection)
+
+
+class Pair:
+    """Two users, each with a socket. The first writes; the second may be offline."""
+
+    def __init__(self, one: int, two: int) -> None:
+        self.users = (one, two)
+        self.sockets: list[Talker] = []
+
+    @property
+    def writer(self) -> Talker:
+        """The first user's socket."""
+        return self.sockets[0]
+
+    @property
+    def reader(self) -> Talker:
+        """The second user's."""
+        return self.sockets[1]
+
+    async def open(self, port: int, alarm: Alarm, *, dialect: int = 1) -> None:
+        """Connects both, and lets both write once, which opens the limit rule. Raises UnexpectedError."""
+        one, two = self.users
+        there, back = f"/ws?uid={one}&toUid={two}", f"/ws?uid={two}&toUid={one}"
+        first: Talker
+        second: Talker
+        if dialect == 2:
+            first, second = (NumberedSocket(f"{path}&v=2", alarm) for path in (there, back))
+        else:
+            onward, backward = Stream(one), Stream(two)
+            first, second = PlainSocket(there, alarm, onward, backward), PlainSocket(back, alarm, backward, onward)
+        first.peer, second.peer = second, first
+        self.sockets = [await connect(port, first), await connect(port, second)]
+        for socket in self.sockets:
+            socket.send_now(1, perf_counter())
+            await settle([socket])
+
+    def leave(self) -> None:
+        """Hangs the second up. Once the server has noticed, `offline` says so to the first."""
+        self.reader.close()
+        self.writer.peer = None
+
+    def offline(self) -> None:
+        """From now on the first is told that the second is offline. For dialect 1."""
+        if isinstance(self.writer, PlainSocket):
+            self.writer.expect(ACKNOWLEDGED_OFFLINE)
+
+    def close(self) -> None:
+        """Hangs both up."""
+        for socket in self.sockets:
+            if not socket.closing:
+                socket.close()
+
+
+async def connect(port: int, socket: C) -> C:
+    """Opens a socket; returns when it is greeted. Raises UnexpectedError."""
+    await asyncio.get_running_loop().create_connection(lambda: socket, "127.0.0.1", port)
+    await socket.opened
+    return socket
+
+
+async def open_pairs(port: int, users: Sequence[int], alarm: Alarm, *, dialect: int = 1) -> list[Pair]:
+    """Each two of the users become a pair, connected and free to write. Raises UnexpectedError."""
+    pairs = [Pair(one, two) for one, two in zip(users[::2], users[1::2], strict=True)]
+    for at in range(0, len(pairs), OPENING):
+        await asyncio.gather(*(pair.open(port, alarm, dialect=dialect) for pair in pairs[at : at + OPENING]))
+    return pairs
+
+
+def sockets_of(pairs: Sequence[Pair]) -> list[Talker]:
+    """Those that are open."""
+    return [socket for pair in pairs for socket in pair.sockets if not socket.closing]
+
+
+async def settle(sockets: Sequence[Talker], patience: float = PATIENCE) -> None:
+    """Waits until everything is acknowledged and has arrived.
+
+    Raises UnexpectedError when nothing has come for `patience` seconds.
+    """
+    before, since = -1, perf_counter()
+    while left := sum(socket.unacknowledged.count + socket.undelivered.count for socket in sockets):
+        if left != before:
+            before, since = left, perf_counter()
+        elif perf_counter() - since > patience:
+            raise UnexpectedError(f"lost: {left} acknowledgements or messages have not come for {patience:g} s")
+        await asyncio.sleep(LOOK_EVERY if len(sockets) > 1 else TICK)
+
+
+async def run_flat_out(writers: Sequence[Talker], window: int, until: float) -> None:
+    """Each writer keeps `window` messages on their way until a time."""
+    for writer in writers:
+        writer.window = window
+        writer.send_now(window, perf_counter())
+    await asyncio.sleep(until - perf_counter())
+    for writer in writers:
+        writer.window = 0
+
+
+async def run_at(writers: Sequence[Talker], rate: float, until: float) -> None:
+    """The writers together send `rate` messages a second until a time, in turns and evenly."""
+    writers = random.Random(1).sample(writers, len(writers))  # noqa: S311  # an order, not a secret
+    begun, number = perf_counter(), 0
+    while (now := perf_counter()) < until:
+        due: dict[int, list[float]] = {}
+        while (intended := begun + number / rate) <= now:
+            due.setdefault(number % len(writers), []).append(intended)
+            number += 1
+        for index, times in due.items():
+            writers[index].send(times)
+        await asyncio.sleep(TICK)

@@ -1,0 +1,230 @@
+"""Sockets of users who chat, and what they have to be told.
+
+Each message is checked for arrival and order as it comes. Times are those of `time.perf_counter`, in seconds, since
+uvloop's clock knows milliseconds only; a latency counts from when a message should have been sent, so that a stall
+counts for all that it delays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import cast
+
+from bench.alarm import Alarm, UnexpectedError
+from bench.wire import ACKNOWLEDGED, CYCLE, GREETING, PING, PONG, Stream, client_frame, handshake
+
+__all__ = ["SHOWN", "Connection", "InFlight", "PlainSocket", "Talker"]
+
+SHOWN = 200  # bytes of what was not expected
+
+
+class InFlight:
+    """Messages on their way, oldest first, by when they should have been sent; and how long they took."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.latencies = array("d")  # seconds, of those that ended while it was measured
+        self._times: deque[tuple[float, int]] = deque()  # those of one moment together
+
+    def add(self, intended: float, count: int) -> None:
+        """So many more should have been sent at a time."""
+        self.count += count
+        self._times.append((intended, count))
+
+    def end(self, count: int, now: float, *, measuring: bool) -> bool:
+        """The oldest have arrived; False if there were not so many."""
+        if count > self.count:
+            return False
+        self.count -= count
+        times = self._times
+        while count:
+            intended, together = times[0]
+            if together <= count:
+                times.popleft()
+            else:
+                times[0] = (intended, together - count)
+                together = count
+            count -= together
+            if measuring:
+                self.latencies.extend([now - intended] * together)
+        return True
+
+
+class Connection(asyncio.Protocol):
+    """A socket that opens itself and is greeted; a closing that it did not ask for rings the alarm."""
+
+    def __init__(self, path: str, alarm: Alarm) -> None:
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closing = False
+        self._path = path
+        self._alarm = alarm
+        self._handshake = handshake(path)
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asks for the upgrade."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
+        self._transport.write(self._handshake)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A socket that closes by itself is a fault."""
+        if not self.closing:
+            self.fail(f"closed by the server: {exc}")
+
+    def close(self) -> None:
+        """Hangs up."""
+        self.closing = True
+        self._transport.abort()
+
+    def fail(self, text: str) -> None:
+        """Rings the alarm."""
+        error = UnexpectedError(f"{self._path}: {text}")
+        if not self.opened.done():
+            self.opened.set_exception(error)
+            self.opened.exception()  # whoever opened it may have been cancelled
+        else:
+            self._alarm.ring(error)
+        self.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Waits for the greeting, then reads frames."""
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        if not self.opened.done():
+            head = data.find(b"\r\n\r\n") + 4
+            if head < 4 or len(data) < head + len(GREETING):
+                self._rest = data
+                return
+            if not data.startswith(b"HTTP/1.1 101 ") or not data.startswith(GREETING, head):
+                self.fail(f"not let in: {data[:SHOWN]!r}")
+                return
+            data = data[head + len(GREETING) :]
+            self.opened.set_result(None)
+        if data:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Takes frames; what is incomplete it leaves in `_rest`."""
+        raise NotImplementedError
+
+    def _pong(self, payload: bytes) -> None:
+        self._transport.write(client_frame(payload, PONG))
+
+
+class Talker(Connection):
+    """A socket that sends messages, and the accounts of what became of them."""
+
+    def __init__(self, path: str, alarm: Alarm) -> None:
+        super().__init__(path, alarm)
+        self.peer: Talker | None = None  # who is given the messages, while it is there
+        self.sent = self.acknowledged = self.received = 0
+        self.window = 0  # messages that it keeps on their way by itself
+        self.unacknowledged, self.undelivered = InFlight(), InFlight()
+        # Seconds between when a message should have been sent and when it was: the load generator's own part.
+        self.late = array("d")
+        self.measuring = False
+        self.progressed: Callable[[], None] | None = None  # called when something has arrived
+
+    def send(self, intended: Sequence[float]) -> None:
+        """Sends messages, as many as there are times at which they should have been sent."""
+        for time in intended:
+            self._account(time, 1)
+        self._write(len(intended))
+        if self.measuring:
+            now = perf_counter()
+            self.late.extend([now - time for time in intended])
+
+    def send_now(self, count: int, now: float) -> None:
+        """Sends messages that should be sent now."""
+        self._account(now, count)
+        self._write(count)
+
+    def _account(self, intended: float, count: int) -> None:
+        self.unacknowledged.add(intended, count)
+        if self.peer is not None:
+            self.undelivered.add(intended, count)
+
+    def _write(self, count: int) -> None:
+        first, self.sent = self.sent, self.sent + count
+        self._transport.write(self._requests(first, count))
+
+    def _requests(self, first: int, count: int) -> bytes:
+        """The frames of messages, from a number on."""
+        raise NotImplementedError
+
+    def _settle(self, acknowledged: int, received: int, now: float) -> None:
+        """Accounts for what has just arrived."""
+        if received:
+            self.received += received
+            sender = self.peer
+            if sender is None or not sender.undelivered.end(received, now, measuring=sender.measuring):
+                return self.fail(f"got {received} messages more than were sent")
+        if acknowledged:
+            self.acknowledged += acknowledged
+            if not self.unacknowledged.end(acknowledged, now, measuring=self.measuring):
+                return self.fail(f"got {acknowledged} acknowledgements more than messages were sent")
+            if self.window:
+                self.send_now(acknowledged, now)
+        if self.progressed is not None:
+            self.progressed()
+        return None
+
+
+class PlainSocket(Talker):
+    """A user's socket of dialect 1: what arrives is compared with the very bytes that have to come.
+
+    Whole runs of frames are compared at once: a server that works in bulk answers so.
+    """
+
+    def __init__(self, path: str, alarm: Alarm, out: Stream, into: Stream) -> None:
+        super().__init__(path, alarm)
+        self._out = out
+        self._in = into
+        self.expect(ACKNOWLEDGED)
+
+    def expect(self, answer: bytes) -> None:
+        """How messages are acknowledged from now on."""
+        self._answer = answer
+        self._answers = answer * CYCLE
+
+    def _requests(self, first: int, count: int) -> bytes:
+        out = self._out
+        begin = first % CYCLE
+        if begin + count <= CYCLE:
+            return out.requests[begin * out.request_size : (begin + count) * out.request_size]
+        return b"".join([out.request(number) for number in range(first, first + count)])
+
+    def _read(self, data: bytes) -> None:
+        now = perf_counter()
+        at, end, acknowledged, received = 0, len(data), 0, 0
+        answer, lives, size = self._answer, self._in.lives, self._in.live_size
+        place = self.received % CYCLE * size
+        while at < end:
+            if data.startswith(answer, at):
+                run = min((end - at) // len(answer), CYCLE)
+                if run > 1 and not self._answers.startswith(data[at : at + run * len(answer)]):
+                    run = 1
+                acknowledged += run
+                at += run * len(answer)
+            elif data.startswith(lives[place : place + size], at):
+                run = min(end - at, len(lives) - place) // size
+                if run > 1 and not lives.startswith(data[at : at + run * size], place):
+                    run = 1
+                received += run
+                at += run * size
+                place = (place + run * size) % len(lives)
+            elif data[at] == PING and end - at >= 2 and end - at >= 2 + data[at + 1]:
+                self._pong(data[at + 2 : at + 2 + data[at + 1]])
+                at += 2 + data[at + 1]
+            else:
+                rest, next_ = data[at:], lives[place : place + size]
+                if not (answer.startswith(rest) or next_.startswith(rest) or (rest[0] == PING and len(rest) < 127)):
+                    self.fail(f"got {rest[:SHOWN]!r} instead of {next_!r}")
+                    return
+                self._rest = rest
+                break
+        self._settle(acknowledged, received, now)

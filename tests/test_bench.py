@@ -1,0 +1,239 @@
+"""The bench still fits the server, and notices what must not happen."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+import bson
+import pytest
+from pymongo import MongoClient
+
+from bench.alarm import Alarm, UnexpectedError
+from bench.dialect2 import NumberedSocket, text_of
+from bench.filling import document
+from bench.load import Pair, settle
+from bench.measuring import percentile
+from bench.profiling import counted, step_of
+from bench.results import Spread
+from bench.sockets import InFlight, PlainSocket, Talker
+from bench.verdicts import Target, Verdict
+from bench.wire import ACKNOWLEDGED, CYCLE, GREETING, PING, Stream, server_frame
+from config import Settings
+from models.records import conversation_of
+from server import Server
+from storage.engines import Addresses
+from tests.clients import until
+
+UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + GREETING
+SENT = 5
+
+
+class Transport(asyncio.Transport):
+    """Keeps what a socket writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(data)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Wire:
+    """A pair that needs no server: what the reader is given is up to the test."""
+
+    def __init__(self, dialect: int = 1) -> None:
+        self.alarm = Alarm()
+        there, back = Stream(1), Stream(2)
+        self.lives = there
+        self.writer: Talker
+        self.reader: Talker
+        if dialect == 2:
+            self.writer, self.reader = NumberedSocket("/writer", self.alarm), NumberedSocket("/reader", self.alarm)
+        else:
+            self.writer = PlainSocket("/writer", self.alarm, there, back)
+            self.reader = PlainSocket("/reader", self.alarm, back, there)
+        self.writer.peer, self.reader.peer = self.reader, self.writer
+        for socket in (self.writer, self.reader):
+            socket.connection_made(Transport())
+            socket.data_received(UPGRADED)
+        self.writer.send_now(SENT, perf_counter())
+
+    def deliver(self, *numbers: int) -> None:
+        self.reader.data_received(b"".join(map(self.lives.live, numbers)))
+
+
+def live2(number: int, seq: int) -> bytes:
+    return server_frame(
+        f'{{"from":"1","code":50001,"content":"{text_of(number)}","to":"2","id":"m{number}","seq":{seq},"time":1}}'.encode()
+    )
+
+
+@pytest.mark.parametrize("dialect", [1, 2])
+async def test_it_fits_the_server(http_server: Server, dialect: int, pair: tuple[int, int]) -> None:
+    """Greeting, acknowledgements and messages are what the load generator compares with, beyond a stream's cycle."""
+    chat, alarm = Pair(*pair), Alarm()
+    await alarm.guard(chat.open(http_server.port, alarm, dialect=dialect))
+    chat.writer.window = 16
+    chat.writer.send_now(16, perf_counter())
+    await until(lambda: chat.writer.sent > 2 * CYCLE or alarm.error is not None)
+    chat.writer.window = 0
+    await alarm.guard(settle(chat.sockets))
+    assert chat.writer.sent == chat.writer.acknowledged == chat.reader.received
+    chat.close()
+
+
+async def test_it_stores_what_the_server_stores(
+    http_server: Server, addresses: Addresses, settings: Settings, pair: tuple[int, int]
+) -> None:
+    """The same fields of the same types."""
+    chat, alarm = Pair(*pair), Alarm()
+    await alarm.guard(chat.open(http_server.port, alarm))
+    chat.close()
+    name = conversation_of(*pair)
+    with MongoClient[dict[str, Any]](addresses.mongo) as client:
+        stored = client[settings.engines.mongo_database].messages.find_one({"conversation": name})
+        raw = bson.encode(document(name, 1, pair[0], "x", bytes(16), 1, datetime.now(UTC)))
+    assert stored is not None
+    assert {key: type(value) for key, value in bson.decode(raw).items()} == {
+        key: type(value) for key, value in stored.items()
+    }
+
+
+async def test_what_is_right_rings_no_alarm() -> None:
+    """However it is cut, with pings between."""
+    wire = Wire()
+    ping = bytes((PING, 1)) + b"p"
+    data = b"".join([wire.lives.live(0), ping, *map(wire.lives.live, range(1, SENT))])
+    for at in range(0, len(data), 7):
+        wire.reader.data_received(data[at : at + 7])
+    wire.writer.data_received(ACKNOWLEDGED * SENT)
+    await wire.alarm.guard(settle([wire.writer, wire.reader]))
+    assert (wire.reader.received, wire.writer.acknowledged) == (SENT, SENT)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(0, 2), (0, 1, 1), (0, 2, 1), (1,), (0, 1, 2, 3, 4, 5)],
+    ids=["lost", "doubled", "reordered", "first lost", "one too many"],
+)
+async def test_what_is_wrong_rings_the_alarm(numbers: tuple[int, ...]) -> None:
+    """At once, and it ends what is guarded with the reason."""
+    wire = Wire()
+
+    async def work() -> None:
+        wire.deliver(*numbers)
+        await asyncio.Event().wait()
+
+    with pytest.raises(UnexpectedError):
+        await wire.alarm.guard(work())
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [[(0, 1), (2, 3)], [(0, 1), (0, 1)], [(0, 1), (2, 3), (1, 2)], [(0, 1), (1, 3)]],
+    ids=["lost", "doubled", "reordered", "a gap in seq"],
+)
+async def test_what_is_wrong_rings_the_alarm_in_dialect_2(frames: list[tuple[int, int]]) -> None:
+    """Ids and places are held against each other."""
+    wire = Wire(dialect=2)
+    wire.reader.data_received(b"".join(live2(number, seq) for number, seq in frames))
+    assert wire.alarm.error is not None
+
+
+async def test_what_does_not_come_is_lost() -> None:
+    """Also at the end, where no later message shows it."""
+    wire = Wire()
+    wire.deliver(*range(SENT - 1))
+    wire.writer.data_received(ACKNOWLEDGED * SENT)
+    with pytest.raises(UnexpectedError, match="lost: 1 "):
+        await settle([wire.writer], patience=0.05)
+
+
+@pytest.mark.parametrize("answer", [ACKNOWLEDGED * (SENT + 1), server_frame(b'{"code":500}')])
+async def test_another_answer_rings_the_alarm(answer: bytes) -> None:
+    """One acknowledgement too many, or none at all."""
+    wire = Wire()
+    wire.writer.data_received(answer)
+    assert wire.alarm.error is not None
+
+
+async def test_a_closing_rings_the_alarm() -> None:
+    """Unless it was asked for."""
+    wire = Wire()
+    wire.writer.close()
+    wire.writer.connection_lost(None)
+    assert wire.alarm.error is None
+    wire.reader.connection_lost(None)
+    assert wire.alarm.error is not None
+
+
+def test_a_latency_counts_from_when_a_message_should_have_been_sent() -> None:
+    """Each of several that arrive together has its own; what ends before it is measured has none."""
+    messages = InFlight()
+    for intended in (1.0, 2.0, 3.0):
+        messages.add(intended, 1)
+    assert messages.end(1, 5.0, measuring=False)
+    assert messages.end(2, 5.0, measuring=True)
+    assert [*messages.latencies] == [3.0, 2.0]
+    assert not messages.end(1, 6.0, measuring=True)
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    """That below which so many percent lie, in whatever order they come."""
+    values = [float(value) for value in range(100, 0, -1)]
+    assert (percentile(values, 50), percentile(values, 99), percentile(values[:1], 99)) == (51.0, 100.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "at_least", "text"),
+    [
+        ([11.0, 12.0, 13.0], True, "met"),
+        ([9.0, 12.0, 13.0], True, "met, not by all repeats alike"),
+        ([7.0, 8.0, 9.0], True, "missed"),
+        ([7.0, 8.0, 9.0], False, "met"),
+        ([8.0, 11.0, 12.0], False, "missed, not by all repeats alike"),
+    ],
+)
+def test_the_median_decides_on_a_target(values: list[float], at_least: bool, text: str) -> None:
+    """And it is told when not every repeat says the same."""
+    target = Target("a bound of 10", "scenario", "row", "figure", 10, at_least=at_least)
+    assert Verdict(target, Spread.of(values)).text == text
+
+
+LOOP = "main (server.py);Runner.run (asyncio/runners.py)"
+TAKING = f"{LOOP};BulkProtocol.data_received (handlers/bulk.py);Dialect1.take (handlers/dialect1.py)"
+CARRYING = f"{LOOP};Chat._write (models/chat.py);Chat._placed (models/chat.py)"
+
+
+@pytest.mark.parametrize(
+    ("stack", "step"),
+    [
+        (LOOP, "loop"),
+        (f"{TAKING};decode (models/frames.py)", "in"),
+        (f"{TAKING};Chat.send (models/chat.py)", "chat"),
+        (f"{TAKING};Answers._pay (handlers/answers.py);BulkProtocol._write (handlers/bulk.py)", "out"),
+        (f"{CARRYING};Delivery.publish (models/delivery.py)", "chat"),
+        (f"{CARRYING};ChatSocket.deliver (handlers/socket.py);encode (models/frames.py)", "out"),
+        (f"{CARRYING};RedisCounters.gather (storage/counters.py)", "storage"),
+        (f"{LOOP};GroupCommit._fly (storage/group_commit.py);cached.get (functools.py)", "storage"),
+        (f"{LOOP};BulkProtocol._flush (handlers/bulk.py)", "out"),
+    ],
+)
+def test_a_stack_belongs_to_the_step_of_its_innermost_frame(stack: str, step: str) -> None:
+    """Codecs belong to whoever calls them; what models call handlers for is the way out."""
+    assert step_of(stack.split(";")) == step
+
+
+def test_samples_of_other_threads_are_the_storage_s() -> None:
+    """They are counted apart, since each kind has a processor time of its own."""
+    thread = "Thread._bootstrap (threading.py);_worker (concurrent/futures/thread.py)"
+    loop, others = counted([f"{LOOP} 3", f"{thread} 2", f"{CARRYING} 5"])
+    assert (loop, others) == ({"loop": 3, "chat": 5}, {"storage": 2})
