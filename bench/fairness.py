@@ -6,7 +6,7 @@ import asyncio
 from time import perf_counter
 
 from bench.alarm import Alarm
-from bench.load import run_flat_out, sockets_of
+from bench.load import run_flat_out, settle, sockets_of
 from bench.scenario import BESIDE, BESIDE_RATE, Bench, Load, at_rate
 from bench.sockets import SHOWN, Connection
 from bench.wire import PING, PONG, Frames, client_frame
@@ -75,6 +75,7 @@ async def flood(bench: Bench) -> None:
         alone = await bench.stretch("alone", chatting, chat)
         for row, load in floods.items():
             figures = await bench.stretch(row, chatting, load, shared=True)
+            await settle(flooder.sockets)
             for kind in ("ack", "peer"):
                 name = f"{kind}_p99_ms"
                 bench.record(row, {f"{kind}_p99_to_alone": figures[name] / alone[name]})

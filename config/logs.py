@@ -51,9 +51,8 @@ def configure_logging(settings: Log, redact: Redactor) -> None:
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(
-            settings.log_level
-        ),  # else what is not shown costs the same
+        # Else what is not shown costs as much as what is.
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
     # Tracebacks without local variables: those hold passwords and messages.

@@ -29,6 +29,7 @@ from handlers.rfc6455 import (
     MASKED,
     MAX_CONTROL,
     NO_STATUS,
+    NORMAL,
     OPCODE,
     PING,
     PONG,
@@ -60,7 +61,7 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
     """RFC 6455 on a transport; Tornado's stream until the connection is upgraded."""
 
     taken_over = False  # from the stream; from then on nothing of Tornado's own way is left
-    _transport: asyncio.Transport | None = None  # comes a moment later
+    _transport: asyncio.Transport | None = None  # there once the loop has taken the socket, a turn or more after that
     _rest: bytes | bytearray = b""  # what has arrived and is not worked off
     _period = 0.0  # the end of the one in which at most `_left` more frames are worked off (loop time)
     _left = 0
@@ -161,8 +162,9 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         at, end = 0, len(data)
         limit = self.params.max_message_size
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._period:
-            self._period, self._left = loop.time() + PERIOD, FRAMES
+        now = loop.time()
+        if now >= self._period:
+            self._period, self._left = now + PERIOD, FRAMES
         while self._left:
             self._needed = 2
             if end - at < 2:
@@ -374,7 +376,7 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         if not self.server_terminated:
             self.server_terminated = True
             if code is None and reason is not None:
-                code = 1000
+                code = NORMAL
             said = b"" if code is None else code.to_bytes(2, "big") + (reason or "").encode()
             self._write(head(CLOSE, len(said)), said)
         if self.client_terminated and self._transport is not None:

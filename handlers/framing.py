@@ -1,9 +1,9 @@
-"""The one place that reaches below the public surface of Tornado's WebSocket protocol.
+"""Tornado's own way of frames, and what both ways have in common.
 
-What it adds to `tornado.websocket.WebSocketProtocol13` (Tornado 6.6): a text frame is written without a Task
-of its own, the bytes that wait in the stream can be asked for, a message that is not UTF-8 is answered with
-close code 1007 (RFC 6455, section 8.1) instead of a torn connection, and nothing is done any more for a
-connection that is gone.
+With handlers/bulk.py the place that reaches below the public surface of Tornado's WebSocket protocol. What is added to
+`tornado.websocket.WebSocketProtocol13` (Tornado 6.6): a text frame is written without a Task of its own, the bytes that
+wait in the stream can be asked for, a message that is not UTF-8 is answered with close code 1007 (RFC 6455, section
+8.1) instead of a torn connection, and nothing is done any more for a connection that is gone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _parameters(max_message_size: int) -> _WebSocketParams:
 class ChatProtocol(WebSocketProtocol13):
     """RFC 6455 as Tornado implements it, for frames that are already encoded.
 
-    `taken_over` says that the connection goes on by itself, without a coroutine that ends with it.
+    `taken_over` says that the connection goes on without the coroutine that opened it; only BulkProtocol sets it.
     """
 
     taken_over = False

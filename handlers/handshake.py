@@ -1,4 +1,4 @@
-"""What makes a request the handshake of a WebSocket (RFC 6455, section 4.2.1).
+"""What makes a request the handshake of a WebSocket (RFC 6455, section 4.2.1), and what is left of it afterwards.
 
 Tornado asks the same, but says no in other forms than ours.
 """

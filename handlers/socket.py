@@ -22,6 +22,7 @@ from handlers.handshake import OF_THE_HANDSHAKE, require_handshake
 from handlers.limits import SocketLimits
 from handlers.metrics import Metrics
 from handlers.places import ALL, Places
+from handlers.rfc6455 import GOING_AWAY, POLICY_VIOLATION
 from handlers.speaker import Dialect, Live
 from models import frames
 from models.chat import Chat
@@ -35,9 +36,7 @@ from models.tasks import after
 
 __all__ = ["PATH", "ChatSocket"]
 
-# Close codes, RFC 6455 section 7.4; those from 4000 are Tandem's own.
-GOING_AWAY = 1001
-POLICY_VIOLATION = 1008
+# Tandem's own close codes.
 TOO_SLOW = 4008
 NO_PONG = 4010
 
