@@ -37,6 +37,7 @@ FORWARDING = (
 )
 LOOK_EVERY = 0.01  # seconds between two looks at requests under way
 ADDRESSES = 10_000  # that are kept parsed; each is looked at eight times while a socket opens
+LONGEST = 64  # characters of what may be an address, its zone included; nothing longer is kept
 SITE = 64  # bits of an IPv6 address that one customer has
 
 
@@ -146,10 +147,14 @@ class Entrance:
         return None
 
 
-@lru_cache(maxsize=ADDRESSES)
 def _address(text: str | None) -> IPv4Address | IPv6Address | None:
+    return _parsed(text) if text is not None and len(text) <= LONGEST else None
+
+
+@lru_cache(maxsize=ADDRESSES)
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        address = ip_address(text or "")
+        address = ip_address(text)
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

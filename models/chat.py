@@ -20,7 +20,7 @@ from models.blocks import Blocks
 from models.conversation import Conversation, Draft, Sent
 from models.deadlines import keep_deadline
 from models.delivery import Delivery
-from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached
+from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent
 from models.events import Barred, Event, Moved, Stored, Typing
 from models.inboxes import Inboxes
 from models.limits import LIMIT
@@ -217,11 +217,14 @@ class Chat:
             if conversation.unblocked_until <= asyncio.get_running_loop().time():
                 await self.blocks.require_open(conversation)
             if conversation.open_until <= self._clock():
+                conversation.queue[:0] = run[1:]  # it may have been open until a moment ago
+                del run[1:]
                 first = run[0]
                 admission = await self._counters.admit(
                     first.sender, first.recipient, self._recount(conversation, first)
                 )
-            if all(draft.outcome is not None for draft in run):
+            run[:] = [draft for draft in run if draft.outcome is None]
+            if not run:
                 raise EngineUnavailable("storage", "no answer in time")
             async with aclosing(self._placer.place(conversation, run, admission)) as steps:
                 async for placed in steps:
@@ -235,6 +238,9 @@ class Chat:
         except ChatError as error:
             # Whatever is raised here is raised for messages that are known not to be stored.
             await self._give_back(admission)
+            if isinstance(error, NotSent) and any(draft.outcome is not None for draft in run):
+                conversation.queue[:0] = [draft for draft in run if draft.outcome is None]  # they have time left
+                return
             for draft in run:
                 draft.settle(error)
 

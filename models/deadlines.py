@@ -9,15 +9,17 @@ from models.errors import EngineUnavailable
 
 __all__ = ["keep_deadline"]
 
+SOON = 0.001  # seconds; what uvloop is to call sooner is no timer there, and does not say when it will be called
+
 
 def keep_deadline(conversation: Conversation, deadline: float) -> None:
     """Sees to it that a message is answered with EngineUnavailable if it has no outcome at its deadline (loop time)."""
-    timer = conversation.overdue
+    loop, timer = asyncio.get_running_loop(), conversation.overdue
     if timer is not None:
         if timer.when() <= deadline:
             return
         timer.cancel()
-    conversation.overdue = asyncio.get_running_loop().call_at(deadline, _at_deadline, conversation)
+    conversation.overdue = loop.call_at(max(deadline, loop.time() + SOON), _at_deadline, conversation)
 
 
 def _at_deadline(conversation: Conversation) -> None:

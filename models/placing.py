@@ -70,8 +70,8 @@ class Placer:
                 occupied = await self._messages.insert(*run)
             except EngineUnavailable as error:
                 if not uncertain and isinstance(error, NotSent):
-                    if all(draft.outcome is not None for draft in left):
-                        raise
+                    if any(draft.outcome is not None for draft in left):
+                        raise  # those are not stored after all; the others are tried again without them
                 else:
                     uncertain = True
                 await asyncio.sleep(pause)
@@ -82,8 +82,9 @@ class Placer:
             placed = [Placed(message, dup=False) for message in run[:count]]
             rest: Sequence[Message] = ()
             if standing is not None and standing.key == run[count].key:
-                placed.append(Placed(standing, dup=not uncertain or standing.seq != run[count].seq))
-                if standing.seq == run[count].seq:  # else what is behind it has not been stored there, by no attempt
+                ours = uncertain and standing == run[count]  # stored by an attempt of this request
+                placed.append(Placed(standing, dup=not ours))
+                if ours:  # else what is behind it has not been stored there, by no attempt
                     rest = run[count + 1 :]
             if placed:
                 yield placed

@@ -10,7 +10,7 @@ later was counted. A count that has expired stays expired.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -151,23 +151,34 @@ class RedisCounters:
         """Counts what has gathered; what fails gathers again."""
         gathered, self._gathered = self._gathered, {}
         left = list(gathered.items())
-        while left:
-            chunk, left = left[:CHUNK], left[CHUNK:]
-            try:
-                await self._raise(chunk)
-            except EngineUnavailable as error:
-                _log.warning("counts_not_raised", pairs=len(chunk) + len(left), reason=str(error))
-                self._gathered = dict(chunk + left) | self._gathered
-                return
+        try:
+            while left:
+                chunk = left[:CHUNK]
+                try:
+                    await self._raise(chunk)
+                finally:
+                    left[:CHUNK] = chunk
+        except EngineUnavailable as error:
+            _log.warning("counts_not_raised", pairs=len(left), reason=str(error))
+        finally:  # also when it is cancelled
+            for pair, (amount, recount) in left:
+                meanwhile = self._gathered[pair][0] if pair in self._gathered else 0
+                self._gathered[pair] = (amount + meanwhile, recount)
 
-    async def _raise(self, gathered: Sequence[tuple[Pair, tuple[int, Recount]]]) -> None:
-        """Counts messages of many pairs in one round trip, and then those by themselves that have to be recounted."""
+    async def _raise(self, gathered: list[tuple[Pair, tuple[int, Recount]]]) -> None:
+        """Counts messages of many pairs in one round trip, and then those by themselves that have to be recounted.
+
+        Takes from `gathered` what is counted. When it fails some of the rest may have been counted as well, and are
+        counted again: too high, never too low.
+        """
         run = self._run
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 for pair, (amount, _) in gathered:
                     await self._ask(pipe, run, *pair, amount, ask=False, held=("", ""))
                 answers = await pipe.execute()
-        for (pair, (amount, recount)), answer in zip(gathered, answers, strict=True):
-            if answer[0] in ("run", "missing"):
-                await self._counted(*pair, amount, recount, ask=False)
+        gathered[:] = [each for each, answer in zip(gathered, answers, strict=True) if answer[0] in ("run", "missing")]
+        while gathered:
+            pair, (amount, recount) = gathered[0]
+            await self._counted(*pair, amount, recount, ask=False)
+            del gathered[0]

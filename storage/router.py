@@ -70,7 +70,7 @@ _Notice = _Changed | _Suspected | _Hello
 
 
 class _Envelope(Struct, frozen=True, array_like=True):
-    """What is published: from which process, its how manieth, and what."""
+    """What is published: by which process, as which of its events (they are numbered), and what."""
 
     origin: str
     number: int

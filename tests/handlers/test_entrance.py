@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from handlers.entrance import Entrance, networks_in, subject_of
+from handlers.entrance import Entrance, _parsed, is_loopback, networks_in, subject_of
 from server import Server
 from tests.clients import RawSocket, socket_path
 from tests.conftest import Ask
@@ -54,6 +54,14 @@ def test_the_address_of_who_asks(peer: str, forwarded: list[str], expected: str)
     entrance = Entrance(NOBODY, NOBODY, local=False, proxies=PROXIES)
     asked = request(peer, *(("X-Forwarded-For", value) for value in forwarded), ("X-Real-Ip", "9.9.9.9"))
     assert expected == entrance.address(asked)
+
+
+def test_what_is_too_long_for_an_address_is_not_kept() -> None:
+    """Whoever asks chooses the names in a request: those are no way to fill the server's memory."""
+    names = ["127.0.0.1", "fe80::1%" + "z" * 15, "n" * 60_000]
+    _parsed.cache_clear()
+    assert [is_loopback(name) for name in names] == [True, False, False]
+    assert _parsed.cache_info().currsize == 2
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from models.chat import Chat
-from models.conversation import Draft, Sent
-from models.errors import ChatError, EngineUnavailable, LimitReached, NotSent
+from models.conversation import Conversation, Draft, Sent
+from models.errors import ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent
+from models.limits import LIMIT
 from models.ports import Occupied, Reached
 from models.records import Message, conversation_of
 from storage.counters import RedisCounters
@@ -263,6 +264,43 @@ async def test_a_resend_in_a_run(make: Make, messages: MongoMessages, pair: tupl
     assert [m.content for m in sockets.delivered[3:]] == ["once", "a", "b", "c"]
 
 
+async def test_an_id_that_another_process_used_for_another_content(make: Make, pair: tuple[int, int]) -> None:
+    """What stands there is delivered here all the same, before what is behind it in the run."""
+    first, _, _ = make()
+    await make_friends(first, pair)
+    second, _, sockets = make()
+    second.join(*pair, watching=False)
+    await second.send(*pair, "known")
+    await first.send(*pair, "theirs", message_id="k")
+    answers = await asyncio.gather(second.send(*pair, "other", message_id="k"), second.send(*pair, "mine"))
+    assert isinstance(answers[0], InvalidFrame)
+    assert isinstance(answers[1], Sent)
+    assert [m.content for m in sockets.delivered] == ["known", "theirs", "mine"]
+
+
+async def test_a_conversation_that_closes_before_its_run_leaves(
+    make: Make, pair: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule is asked for each message, not for the first alone: it refuses one of the two and not the other."""
+    chat, _, _ = make()
+    chat.join(*pair, watching=False)
+    for _ in range(LIMIT):
+        await chat.send(*pair, "hello?")
+    (conversation,) = chat.delivery
+    await until(lambda: conversation.writer is None)
+    conversation.open_until, conversation.unblocked_until = clock() + 1, 0.0  # what the peer wrote is long ago
+    require_open = chat.blocks.require_open
+
+    async def slowly(conversation: Conversation) -> None:
+        clock.offset += 2
+        await require_open(conversation)
+
+    monkeypatch.setattr(chat.blocks, "require_open", slowly)
+    refused, answer = await asyncio.gather(chat.send(*pair, "hello??"), chat.send(*pair[::-1], "hello"))
+    assert isinstance(refused, LimitReached)
+    assert isinstance(answer, Sent)
+
+
 async def test_time_never_goes_back(make: Make, messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:
     """The clock is set back an hour; order by time stays order by seq."""
     chat, _, _ = make()
@@ -287,6 +325,24 @@ async def test_no_answer_in_time(make: Make, messages: MongoMessages, pair: tupl
     await until(lambda: len(sockets.delivered) == 4)
     await chat.drain(5)
     assert [m.content for m in await stored(messages, pair)] == ["hello"] * 3 + ["on its way"]
+
+
+async def test_no_answer_in_time_in_a_run(make: Make, messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """What never left is not stored once its sender was told so, though it travels with others that have time left."""
+    chat, store, _ = make()
+    await make_friends(chat, pair)
+    store.faults_before = [None, *(NotSent("mongodb", "away") for _ in range(3))]
+    store.gate.clear()
+    first = chat.send(*pair, "first")
+    await until(lambda: len(store.faults_before) == 3)
+    chat.answer_timeout = 0.01
+    late = chat.send(*pair, "late")
+    chat.answer_timeout = 5.0
+    others = [chat.send(*pair, name) for name in "ab"]
+    store.gate.set()
+    assert isinstance(await late, EngineUnavailable)
+    assert all(isinstance(sent, Sent) for sent in await asyncio.gather(first, *others))
+    assert [m.content for m in (await stored(messages, pair))[3:]] == ["first", "a", "b"]
 
 
 async def test_what_was_never_sent_is_given_back(

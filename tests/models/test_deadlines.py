@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import uvloop
+
 from models.conversation import Conversation, Draft, Sent
 from models.deadlines import keep_deadline
 from models.errors import EngineUnavailable
@@ -32,6 +34,20 @@ async def test_each_has_its_own() -> None:
     assert conversation.overdue is not None
     assert conversation.overdue.when() == far.deadline
     conversation.overdue.cancel()
+
+
+def test_deadlines_that_are_past_or_near_on_the_servers_loop() -> None:
+    """Those of what waited behind a long request, for example; uvloop has no timers for them."""
+
+    async def wait() -> list[Draft]:
+        now = asyncio.get_running_loop().time()
+        conversation = Conversation(1, 2)
+        conversation.queue = drafts(conversation, now - 1, now - 1, now, now + 0.0001, now + 0.0001)
+        await until(lambda: all(draft.outcome is not None for draft in conversation.queue))
+        return conversation.queue
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert {type(draft.outcome) for draft in runner.run(wait())} == {EngineUnavailable}
 
 
 async def test_an_outcome_stands() -> None:

@@ -231,6 +231,45 @@ async def test_gathered_counts_arrive(counters: RedisCounters, pair: tuple[int, 
     assert (await count(counters, *pair), await count(counters, *pair[::-1])) == (6, 2)
 
 
+async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """They gather again, with what came meanwhile; those that travelled with them are not counted twice."""
+    lost, failures = (next(fresh), next(fresh)), [EngineUnavailable("mongodb", "away")]
+    await counters.admit(*pair, nothing)
+
+    async def recount(until: int) -> tuple[int, int]:
+        if failures:
+            counters.gather(*lost, recount)
+            raise failures.pop()
+        return 4, 2
+
+    counters.gather(*pair, nothing)
+    counters.gather(*lost, recount)
+    await counters.close()
+    await counters.close()
+    assert (await count(counters, *pair), await count(counters, *lost)) == (2, 6)
+
+
+async def test_closing_while_counts_are_raised(
+    counters: RedisCounters, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was under way is counted all the same."""
+    await counters.admit(*pair, nothing)
+    real, begun = counters._raise, asyncio.Event()
+
+    async def slow(gathered: list[object]) -> None:
+        monkeypatch.setattr(counters, "_raise", real)
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(counters, "_raise", slow)
+    monkeypatch.setattr("storage.counters.GATHER", 0)
+    counters.gather(*pair, nothing)
+    await begun.wait()
+    counters.gather(*pair, nothing)
+    await counters.close()
+    assert await count(counters, *pair) == 3
+
+
 async def test_redis_away(pair: tuple[int, int]) -> None:
     """The rule stays shut: no verdict, an error."""
     counters = RedisCounters(redis_client("redis://127.0.0.1:9", 1, 1), "tandem")
