@@ -134,10 +134,15 @@ class Spy:
 
 
 def counted(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """Samples by step, of the event loop's thread and of the others, from py-spy's lines: a stack and how many."""
+    """Samples by step, of the event loop's thread and of the others, from py-spy's lines: a stack and how many.
+
+    A stack that was read while it changed may hold anything, a line's end included: what has no number is passed over.
+    """
     loop, others = Counter[str](), Counter[str]()
     for line in lines:
         frames, _, count = line.rpartition(" ")
+        if not (count.isascii() and count.isdigit()):
+            continue
         if frames.startswith(THREAD):
             others["storage"] += int(count)  # blocking work is storage's alone
         else:
