@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
                 around(options.write)
             # Ctrl-C ends all that was started; so does a service manager's signal.
             signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-            result = measure(chosen, _options(options), console)
+            result = measure(chosen, _options(options), console, options.json)
         if options.json:
             write(result, options.json)
         show(sheets(result), console)
@@ -72,8 +72,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def measure(chosen: dict[str, Scenario], options: Options, console: Console) -> Result:
-    """Plays scenarios one after the other. Raises UnexpectedError, EngineStartError."""
+def measure(chosen: dict[str, Scenario], options: Options, console: Console, keep: Path | None = None) -> Result:
+    """Plays scenarios one after the other, and keeps what is there. Raises UnexpectedError, EngineStartError."""
     result = Result.begin(options)
     # It is drawn between stretches only: a thread that draws would take the load generator's time and delay messages.
     bars = Progress(
@@ -103,6 +103,8 @@ def measure(chosen: dict[str, Scenario], options: Options, console: Console) -> 
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                     runner.run(alarm.guard(_play(scenario, bench)))
             result.scenarios[name] = bench.rows
+            if keep:
+                write(result, keep)
             bars.update(task, what="")
             bars.update(whole, advance=1)
             bars.refresh()

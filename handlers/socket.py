@@ -45,7 +45,7 @@ PATH = "/ws"
 AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
 LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
 EVERYBODY = 0  # stands for the peer in the registry's keys of inbox sockets; no user has this id
-DRAIN_BATCH = 200  # sockets closed in one turn of the loop
+BATCH = 200  # sockets looked at, or closed, in one turn of the loop
 LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
 
 _log = structlog.get_logger(__name__)
@@ -161,10 +161,13 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         return cls._draining
 
     @classmethod
-    def check_pongs(cls, now: float) -> None:
-        """Pings every socket whose time has come, closes those that did not answer; `now` in loop time."""
-        for socket in cls._everyone():
+    def check_pongs(cls, now: float, sockets: list[ChatSocket] | None = None) -> None:
+        """Pings sockets whose time has come, closes those that did not answer; some in a turn. `now` in loop time."""
+        sockets = cls._everyone() if sockets is None else sockets
+        for socket in sockets[:BATCH]:
             socket._check_pong(now)
+        if len(sockets) > BATCH:
+            asyncio.get_running_loop().call_soon(cls.check_pongs, now, sockets[BATCH:])
 
     @classmethod
     def start_draining(cls) -> None:
@@ -175,8 +178,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     async def close_all(cls, timeout: float) -> None:
         """Tells every socket that it is about to be closed and closes it, in batches; waits for the peers to agree."""
         everyone = cls._everyone()
-        for start in range(0, len(everyone), DRAIN_BATCH):
-            for socket in everyone[start : start + DRAIN_BATCH]:
+        for start in range(0, len(everyone), BATCH):
+            for socket in everyone[start : start + BATCH]:
                 socket.write_frame(frames.encode(Code.END, frames.TEXTS[socket.language]["closing"]))
                 socket._shut(GOING_AWAY, "the server is going away")
             await asyncio.sleep(0)
@@ -220,13 +223,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self._require_serving()
             await super().get(*args, **kwargs)
         finally:
-            if not self._goes_on:
+            if self._protocol is None or not self._protocol.taken_over:  # else it lives on without this coroutine
                 self._release()
-
-    @property
-    def _goes_on(self) -> bool:
-        """Whether the socket lives on without the coroutine that opened it."""
-        return self._protocol is not None and self._protocol.taken_over
 
     def _release(self) -> None:
         """Gives back what counts sockets."""

@@ -184,6 +184,19 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
     assert open_one._pong_missing
 
 
+async def test_many_are_looked_at_in_several_turns(
+    connect: Connect, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at all sockets keeps nobody waiting, and leaves none out."""
+    monkeypatch.setattr("handlers.socket.BATCH", 2)
+    for _ in range(5):
+        await connect(*people(2))
+    now = asyncio.get_running_loop().time() + 0.25
+    ChatSocket.check_pongs(now)
+    assert [socket._pinged == now for socket in ChatSocket._everyone()].count(True) == 2
+    await until(lambda: all(socket._pinged == now for socket in ChatSocket._everyone()))
+
+
 async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
     """For any number of intervals."""
     one = await connect(*pair)
