@@ -62,7 +62,7 @@ SPARE_FILES = 200  # open files for everything but sockets
 CLOSE_WITHIN = 2.0  # seconds that peers have to answer the closing of their sockets
 LOOK_EVERY = 1000  # milliseconds between two looks for peers that do not answer, or do not read
 SWITCH_AFTER = 0.0005  # seconds for which the loop keeps a driver's thread waiting; Python's own is 0.005
-COLLECT_AFTER = (50_000, 20, 50)  # objects, then younger generations' collections; Python's own are 700, 10, 10
+COLLECT_AFTER = (5_000, 50, 100)  # objects, then younger generations' collections; Python's own are 700, 10, 10
 LOOPBACK = "127.0.0.1"
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
