@@ -212,6 +212,7 @@ async def test_a_redis_that_hangs(start: Start, engines: PrivateEngines, monkeyp
     await until(lambda: here.router._connected and there.router._connected)
     await until(lambda: there.ear.interruptions == 2)
     await until(lambda: (BOB, ANN) in there.ear.channels[1:])
+    await until(lambda: not here.router._hanging)  # until something was published again nobody waits for an answer
     assert await here.router.reach(message(10))
     await until(lambda: there.ear.events and there.ear.events[-1] == Stored(message(10)))
 
