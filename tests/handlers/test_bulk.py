@@ -98,6 +98,18 @@ async def test_others_have_their_turn() -> None:
     assert events == [str(number) for number in range(2 * FRAMES + 2)]
 
 
+async def test_many_reads_are_one_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worked off in a period is counted over all reads in it."""
+    monkeypatch.setattr(bulk, "PERIOD", 0.3)
+    protocol, transport, events, _ = attached()
+    await turns()
+    for number in range(FRAMES + 1):
+        protocol.data_received(texts(number))
+    assert (len(events), transport.reading) == (FRAMES, False)
+    await until(lambda: transport.reading)
+    assert events == [str(number) for number in range(FRAMES + 1)]
+
+
 async def test_a_handler_that_fails() -> None:
     """The connection is torn, and what the same read brought is not handed on."""
     protocol, transport, events, handler = attached()

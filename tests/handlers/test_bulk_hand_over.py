@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from handlers.bulk import KEPT, BulkProtocol
 from handlers.socket import ChatSocket
 from server import Server
 from tests.clients import RawSocket, socket_path, until
@@ -168,3 +169,13 @@ async def test_several_writes_in_one_turn(http_server: Server, pair: Pair) -> No
     assert all(chat.write_frame(b"x" * size) for size in sizes)
     assert [len((await raw.frame())[1]) for _ in sizes] == sizes
     await ended(raw)
+
+
+async def test_nothing_of_tornados_own_way_is_kept(http_server: Server, pair: tuple[int, int]) -> None:
+    """Its stream and the state of its parser are more than all that an idle connection needs."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    (socket,) = ChatSocket._registry[pair]
+    await until(lambda: socket.ws_connection._transport is not None)
+    own = {name for name in vars(BulkProtocol) if not name.startswith("__")}
+    assert vars(socket.ws_connection).keys() <= KEPT | own
+    raw.abort()

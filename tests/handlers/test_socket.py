@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from handlers.handshake import OF_THE_HANDSHAKE
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from models.records import conversation_of
@@ -182,6 +183,13 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
     ChatSocket.check_pongs(asyncio.get_running_loop().time() + 0.25)
     assert gone not in ChatSocket._registry
     assert open_one._pong_missing
+
+
+async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None:
+    """Nothing of the request that opened it."""
+    await connect(*pair)
+    (socket,) = ChatSocket._registry[pair]
+    assert not OF_THE_HANDSHAKE & vars(socket).keys()
 
 
 async def test_many_are_looked_at_in_several_turns(

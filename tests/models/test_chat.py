@@ -73,12 +73,14 @@ class Faulty:
         self.gate = asyncio.Event()
         self.gate.set()
         self.tried: list[Message] = []
+        self.longest = 0  # messages in one run
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
 
     async def insert(self, *run: Message) -> Occupied | None:
         self.tried.extend(run)
+        self.longest = max(self.longest, len(run))
         fault = self.faults_before.pop(0) if self.faults_before else None
         if fault:
             raise fault
@@ -251,6 +253,16 @@ async def test_what_waits_travels_together(make: Make, messages: MongoMessages, 
     assert [m.content for m in (await stored(messages, pair))[3:]] == [f"{number}" for number in range(40)]
     assert [m.content for m in sockets.delivered[3:]] == [f"{number}" for number in range(40)]
     assert len(store.tried) - before > 40  # the second run was tried twice, whole
+
+
+@pytest.mark.parametrize(("others", "longest"), [(0, 8), (40, 10), (1000, 32)])
+async def test_how_long_a_run_is(others: int, longest: int, make: Make, pair: tuple[int, int]) -> None:
+    """Longer where more conversations are being written: it keeps those waiting."""
+    chat, store, _ = make()
+    await make_friends(chat, pair)
+    chat._writing += others
+    assert [s.seq for s in await asyncio.gather(*(chat.send(*pair, "hi") for _ in range(100)))] == list(range(4, 104))
+    assert store.longest == longest
 
 
 async def test_a_resend_in_a_run(make: Make, messages: MongoMessages, pair: tuple[int, int]) -> None:
