@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ACCEPTED_DAYS", "LIMIT", "REFUSED_DAYS", "Verdict", "decide"]
+__all__ = ["ACCEPTED_DAYS", "DAY", "LIMIT", "REFUSED_DAYS", "Verdict", "decide"]
 
 LIMIT = 3
+DAY = 86_400  # seconds
 ACCEPTED_DAYS = 90
 REFUSED_DAYS = 30
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from models.conversation import Conversation, Reading
-from models.limits import ACCEPTED_DAYS
+from models.limits import ACCEPTED_DAYS, DAY
 from models.ports import Messages
 from models.records import Head
 
 __all__ = ["Loader"]
-
-DAY = 86_400
 
 
 class Loader:

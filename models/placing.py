@@ -10,14 +10,13 @@ from msgspec import structs
 
 from models.conversation import Conversation, Draft
 from models.errors import EngineUnavailable, LimitReached, NotSent
-from models.limits import LIMIT, REFUSED_DAYS
+from models.limits import DAY, LIMIT, REFUSED_DAYS
 from models.loading import Loader
 from models.ports import Admission, Messages
 from models.records import Head, Message
 
 __all__ = ["BACKOFF", "Placed", "Placer"]
 
-DAY = 86_400
 BACKOFF = (0.05, 1.0)  # seconds between attempts whose outcome is not known: first, and at most
 
 

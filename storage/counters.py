@@ -19,7 +19,7 @@ import structlog
 from redis.asyncio import Redis
 
 from models.errors import EngineUnavailable, LimitReached
-from models.limits import ACCEPTED_DAYS, LIMIT, REFUSED_DAYS
+from models.limits import ACCEPTED_DAYS, DAY, LIMIT, REFUSED_DAYS
 from models.ports import Admission, Recount
 from models.tasks import end
 from storage.clients import translated
@@ -27,7 +27,6 @@ from storage.clients import translated
 __all__ = ["RedisCounters", "UnsuitableRedisError"]
 
 BUCKETS = 64
-DAY = 86_400
 GATHER = 1.0  # seconds for which messages of open conversations gather
 CHUNK = 20  # pairs counted in one round trip; more would keep messages waiting
 MAX_GATHERED = 100_000  # pairs; a count that finds no room is one that need not rise
