@@ -28,9 +28,9 @@ from storage.counters import RedisCounters
 from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
-from tests.clients import PATIENCE, Answer, Client, Client2, until
 from tests.database import make_users, mysql_connection
 from tests.processes import FRAMES, TOKEN_SECRET, ServerProcess, private_engines
+from tests.sockets import PATIENCE, Answer, Client, Client2, until
 
 
 class Clock:

@@ -25,7 +25,7 @@ from config import Settings
 from models.records import conversation_of
 from server import Server
 from storage.engines import Addresses
-from tests.clients import until
+from tests.sockets import until
 
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + GREETING
 SENT = 5

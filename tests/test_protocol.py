@@ -14,8 +14,8 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
 from server import Server
-from tests.clients import Client2
 from tests.conftest import Clock
+from tests.sockets import Client2
 
 SIDES = st.sampled_from([0, 1])
 SEQS = st.integers(0, 12)

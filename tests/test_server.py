@@ -20,10 +20,10 @@ from tornado.ioloop import IOLoop
 from config import SettingsError, load
 from server import _allow_open_files
 from storage.engines import Addresses
-from tests.clients import Client, RawSocket
 from tests.conftest import StartServer
 from tests.database import mysql_connection
 from tests.processes import ROOT, external
+from tests.sockets import Client, RawSocket
 
 
 @pytest.fixture

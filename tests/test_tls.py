@@ -14,9 +14,9 @@ from cryptography import x509
 
 from server import Server
 from tests.certificates import certificate
-from tests.clients import PATIENCE
 from tests.conftest import StartServer
 from tests.processes import external
+from tests.sockets import PATIENCE
 
 Pair = tuple[int, int]
 Fetch = Callable[..., Awaitable[tuple[bytes, str]]]

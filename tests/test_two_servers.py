@@ -21,9 +21,9 @@ from models.records import Message, conversation_of
 from server import Server
 from storage.engines import Addresses
 from storage.messages import MongoMessages
-from tests.clients import Client2, until, websocket
 from tests.conftest import Ask, Clock, Connect2, StartServer
 from tests.processes import ServerProcess, external
+from tests.sockets import Client2, until, websocket
 
 Pair = tuple[int, int]
 There = Callable[..., Awaitable[Client2]]

@@ -14,8 +14,8 @@ from handlers.socket import ChatSocket
 from models.records import conversation_of
 from server import Server
 from storage.engines import PrivateEngines
-from tests.clients import RawSocket, socket_path, until
 from tests.conftest import Connect
+from tests.sockets import RawSocket, socket_path, until
 
 Pair = tuple[int, int]
 

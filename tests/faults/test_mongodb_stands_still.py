@@ -14,10 +14,10 @@ from models.records import conversation_of
 from server import Server
 from storage.engines import Addresses
 from storage.messages import MongoMessages
-from tests.clients import Client2, until
 from tests.conftest import Connect, Connect2, StartServer
 from tests.faults.conftest import Stopped
 from tests.processes import external
+from tests.sockets import Client2, until
 
 Pair = tuple[int, int]
 

@@ -18,8 +18,8 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode, Response, checks
 
 from models.records import user_id
-from tests.clients import PATIENCE, Client2
 from tests.processes import ROOT
+from tests.sockets import PATIENCE, Client2
 
 __all__ = [
     "CHECKS",

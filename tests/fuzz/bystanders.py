@@ -11,8 +11,8 @@ from typing import Any
 from tornado.websocket import WebSocketClosedError
 
 from models.tasks import end
-from tests.clients import Client, Client2
 from tests.fuzz.watch import Findings
+from tests.sockets import Client, Client2
 
 __all__ = ["Bystanders"]
 

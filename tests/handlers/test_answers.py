@@ -12,7 +12,7 @@ from handlers.answers import Answers, Window
 from models.conversation import Draft, Sent
 from models.errors import ChatError
 from models.frames import Request
-from tests.clients import until
+from tests.sockets import until
 
 
 class Socket:

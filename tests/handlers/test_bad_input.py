@@ -10,8 +10,8 @@ import pytest
 
 from handlers.socket import ChatSocket
 from server import Server
-from tests.clients import RawSocket, socket_path, until
 from tests.conftest import Connect
+from tests.sockets import RawSocket, socket_path, until
 
 Chatting = Callable[[], "AsyncIterator[None]"]
 

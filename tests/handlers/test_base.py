@@ -11,8 +11,8 @@ from tornado.web import HTTPError
 from handlers.base import status_of
 from models.errors import ChatError, EngineUnavailable, InvalidRequest, NameTaken, UnknownUser
 from server import Server
-from tests.clients import RawSocket, until
 from tests.conftest import Ask
+from tests.sockets import RawSocket, until
 
 
 @pytest.mark.parametrize(

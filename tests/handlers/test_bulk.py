@@ -17,7 +17,7 @@ from tornado.iostream import IOStream
 
 from handlers import bulk
 from handlers.bulk import FRAMES, BulkProtocol
-from tests.clients import end_of, until
+from tests.sockets import end_of, until
 from tests.transports import (
     BINARY,
     LIMIT,

@@ -15,8 +15,8 @@ import pytest
 from handlers.bulk import KEPT, BulkProtocol
 from handlers.socket import ChatSocket
 from server import Server
-from tests.clients import RawSocket, socket_path, until
 from tests.conftest import Connect
+from tests.sockets import RawSocket, socket_path, until
 from tests.transports import TEXT, close_frame, frame
 
 Pair = tuple[int, int]

@@ -11,8 +11,8 @@ from handlers.socket import ChatSocket
 from models.records import Message, conversation_of
 from server import Server
 from storage.messages import MongoMessages
-from tests.clients import RawSocket, until
 from tests.conftest import Clock, Connect
+from tests.sockets import RawSocket, until
 
 Pair = tuple[int, int]
 

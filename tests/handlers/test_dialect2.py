@@ -16,8 +16,8 @@ from models.errors import EngineUnavailable
 from models.records import Message, conversation_of
 from server import Server
 from storage.messages import MongoMessages
-from tests.clients import Client2, RawSocket, end_of, socket_path, until
 from tests.conftest import Ask, Clock, Connect, Connect2
+from tests.sockets import Client2, RawSocket, end_of, socket_path, until
 
 Pair = tuple[int, int]
 

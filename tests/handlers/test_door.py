@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from server import Server
-from tests.clients import PATIENCE, RawSocket
 from tests.conftest import Connect
+from tests.sockets import PATIENCE, RawSocket
 
 Pair = tuple[int, int]
 

@@ -11,8 +11,8 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from handlers.entrance import Entrance, _parsed, is_loopback, networks_in, subject_of
 from server import Server
-from tests.clients import RawSocket, socket_path
 from tests.conftest import Ask
+from tests.sockets import RawSocket, socket_path
 
 Pair = tuple[int, int]
 NOBODY: Any = None

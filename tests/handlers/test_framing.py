@@ -9,8 +9,8 @@ import pytest
 from handlers.framing import ChatProtocol
 from handlers.socket import ChatSocket
 from server import Server
-from tests.clients import RawSocket, until
 from tests.conftest import Connect
+from tests.sockets import RawSocket, until
 
 # Around every border of RFC 6455's three length encodings, in both directions.
 LENGTHS = [0, 1, 50, 73, 74, 75, 76, 80, 8192]

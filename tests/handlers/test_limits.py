@@ -9,8 +9,8 @@ from tornado.httpclient import HTTPClientError
 
 from handlers.socket import LONGEST_PAUSE, ChatSocket
 from server import Server
-from tests.clients import socket_path, until, websocket
 from tests.conftest import Ask, Connect, Connect2
+from tests.sockets import socket_path, until, websocket
 
 Pair = tuple[int, int]
 

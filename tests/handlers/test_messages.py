@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from server import Server
-from tests.clients import Client2, RawSocket
 from tests.conftest import Connect, Connect2
+from tests.sockets import Client2, RawSocket
 
 
 async def get(server: Server, path: str) -> tuple[int, Any]:

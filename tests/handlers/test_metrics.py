@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.socket import ChatSocket
-from tests.clients import until
 from tests.conftest import Ask, Connect
+from tests.sockets import until
 
 Pair = tuple[int, int]
 

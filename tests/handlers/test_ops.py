@@ -8,8 +8,8 @@ import json
 from handlers.ops import Readiness
 from handlers.socket import ChatSocket
 from server import Server
-from tests.clients import RawSocket
 from tests.conftest import Connect
+from tests.sockets import RawSocket
 
 
 async def get(port: int, path: str) -> tuple[int, bytes]:

@@ -15,8 +15,8 @@ from tornado.httpclient import HTTPClientError
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from server import Server
-from tests.clients import PATIENCE, Client2, RawSocket, socket_path, websocket
 from tests.conftest import Ask, Connect2, TokenOf
+from tests.sockets import PATIENCE, Client2, RawSocket, socket_path, websocket
 
 Pair = tuple[int, int]
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}

@@ -14,8 +14,8 @@ from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from models.records import conversation_of
 from server import Server
-from tests.clients import RawSocket, socket_path, until
 from tests.conftest import Connect
+from tests.sockets import RawSocket, socket_path, until
 
 Pair = tuple[int, int]
 

@@ -11,8 +11,8 @@ import pymysql
 import pytest
 
 from server import Server
-from tests.clients import RawSocket
 from tests.conftest import Ask
+from tests.sockets import RawSocket
 
 VALID = {"nick_name": "小明", "user_name": "xiaoming", "password": "password"}
 

@@ -14,7 +14,7 @@ from models.errors import Blocked
 from models.events import Barred, Typing
 from models.records import Message
 from models.tasks import end
-from tests.clients import until
+from tests.sockets import until
 
 
 class House:

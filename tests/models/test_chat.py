@@ -18,8 +18,8 @@ from models.ports import Occupied, Reached
 from models.records import Message, conversation_of
 from storage.counters import RedisCounters
 from storage.messages import MongoMessages
-from tests.clients import until
 from tests.conftest import Clock
+from tests.sockets import until
 
 
 class Recorder:

@@ -9,7 +9,7 @@ import uvloop
 from models.conversation import Conversation, Draft, Sent
 from models.deadlines import keep_deadline
 from models.errors import EngineUnavailable
-from tests.clients import until
+from tests.sockets import until
 
 
 def drafts(conversation: Conversation, *deadlines: float) -> list[Draft]:

@@ -15,7 +15,7 @@ from models.errors import EngineUnavailable
 from models.loading import Loader
 from models.ports import Reached
 from models.records import Message, conversation_of
-from tests.clients import until
+from tests.sockets import until
 
 
 class Store:

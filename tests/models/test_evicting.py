@@ -10,7 +10,7 @@ from models.errors import EngineUnavailable
 from models.evicting import Evictor
 from models.records import Identity
 from models.tasks import end
-from tests.clients import until
+from tests.sockets import until
 
 ONE, TWO = Identity(1, b"1"), Identity(2, b"2")
 

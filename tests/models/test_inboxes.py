@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from models.records import conversation_of
 from server import Server
-from tests.clients import until
 from tests.conftest import Connect2
+from tests.sockets import until
 
 
 async def test_conversations_are_followed_while_the_inbox_is_open(

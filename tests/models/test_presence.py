@@ -9,8 +9,8 @@ import pytest
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from server import Server
-from tests.clients import until
 from tests.conftest import Connect, Connect2
+from tests.sockets import until
 
 Pair = tuple[int, int]
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from models.rounds import Rounds
 from models.tasks import end
-from tests.clients import until
+from tests.sockets import until
 
 
 async def test_everybody_and_suspects() -> None:

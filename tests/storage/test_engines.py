@@ -21,8 +21,8 @@ import redis
 
 from storage.engines import EngineStartError, PrivateEngines
 from storage.programs import ProgramError
-from tests.clients import until
 from tests.database import mysql_connection
+from tests.sockets import until
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pymysql.cursors import Cursor
 from models.errors import EngineUnavailable, NameTaken
 from storage.engines import Addresses
 from storage.mysql import MySQL
-from tests.clients import PATIENCE, until
+from tests.sockets import PATIENCE, until
 from tests.storage.conftest import NOBODY, MakeMySQL
 
 

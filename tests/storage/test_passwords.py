@@ -13,7 +13,7 @@ from tornado.ioloop import IOLoop
 
 from models.errors import EngineUnavailable
 from storage.passwords import COST, NICENESS, Passwords
-from tests.clients import until
+from tests.sockets import until
 
 OWN = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())  # the main thread's niceness, before any test
 

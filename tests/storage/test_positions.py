@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.records import conversation_of
 from storage.messages import MongoMessages
-from tests.clients import until
+from tests.sockets import until
 
 
 async def written(messages: MongoMessages, name: str) -> dict[str, int]:

@@ -18,7 +18,7 @@ from models.records import Message, key_of
 from storage.clients import redis_client, subscriber_client
 from storage.engines import Addresses, PrivateEngines
 from storage.router import RedisRouter
-from tests.clients import until
+from tests.sockets import until
 
 ANN, BOB = 7, 9
 

@@ -17,8 +17,8 @@ from models.records import Identity
 from storage.counters import UnsuitableRedisError
 from storage.engines import Addresses
 from storage.stores import EnginesAway, Options, UnusableAddressError, open_stores
-from tests.clients import until
 from tests.conftest import Clock
+from tests.sockets import until
 from tests.storage.conftest import NOBODY
 
 
