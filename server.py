@@ -37,6 +37,7 @@ from handlers.door import Doorkeeper, read_certificate_again, tls_context
 from handlers.entrance import Entrance, Network, is_loopback, networks_in
 from handlers.limits import SocketLimits
 from handlers.metrics import Metrics
+from handlers.page import PageError, read_page
 from handlers.routes import Collaborators, make_app, make_metrics_app
 from handlers.socket import ChatSocket
 from models.access import Access, Mode
@@ -64,6 +65,7 @@ LOOK_EVERY = 1000  # milliseconds between two looks for peers that do not answer
 SWITCH_AFTER = 0.0005  # seconds for which the loop keeps a driver's thread waiting; Python's own is 0.005
 COLLECT_AFTER = (5_000, 50, 100)  # objects, then younger generations' collections; Python's own are 700, 10, 10
 LOOPBACK = "127.0.0.1"
+WEB = Path(__file__).parent / "web"  # the chat page
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 _log = structlog.get_logger("server")
@@ -73,7 +75,8 @@ class StartError(Exception):
     """The server cannot start; the text says why and what to do."""
 
 
-CANNOT_START = (StartError, EngineStartError, SchemaError, UnsuitableMongoError, UnsuitableRedisError, KeyFileError)
+UNSUITABLE = (SchemaError, UnsuitableMongoError, UnsuitableRedisError)
+CANNOT_START = (StartError, PageError, EngineStartError, *UNSUITABLE, KeyFileError)
 
 
 class Server(NamedTuple):
@@ -95,7 +98,8 @@ def main(argv: Sequence[str]) -> int:
         redact = Redactor(secrets_of(settings))
         configure_logging(settings.log, redact)
         _allow_open_files(settings.limits.max_connections + settings.limits.max_http_connections)
-        # A port that is taken is said before any engine is started.
+        # A page that is not there, and a port that is taken, are said before any engine is started.
+        read_page(WEB)
         for listening in _bind(settings.server.address, settings.server.port, "--address and --port"):
             listening.close()
         with ExitStack() as stack:
@@ -160,7 +164,7 @@ async def serving(
     """A server that listens and answers, on engines that are there; drained when the context ends.
 
     `article_users` puts the article's two users into an empty user table; `clock` returns seconds since the
-    epoch. Raises StartError, SettingsError, and the errors of engines that cannot be used.
+    epoch. Raises StartError, SettingsError, PageError, and the errors of engines that cannot be used.
     """
     async with AsyncExitStack() as stack:
         stores = await _open_stores(settings, addresses, stack, clock, article_users=article_users)
@@ -203,6 +207,7 @@ async def serving(
             metrics=metrics,
             checks={"mongodb": stores.messages.ping, "redis": stores.counters.ping, "mysql": stores.mysql.ping},
             api=(Path(__file__).parent / "docs" / "openapi.yaml").read_bytes(),
+            page=read_page(WEB),
             token_lifetime=settings.auth.token_lifetime,
             metrics_token=settings.server.metrics_token,
         )
@@ -222,8 +227,7 @@ async def serving(
 
         ChatSocket.start()
         host, port = listening[0].getsockname()[:2]
-        scheme = "https" if tls else "http"
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+        url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
         yield Server(url, port, access, chat, reader, stores)
 
         _log.info("draining", sockets=ChatSocket.count())

@@ -31,8 +31,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-A_YEAR = 31_536_000  # seconds for which browsers are to come by TLS alone
-METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")  # of all routes together
+A_YEAR = 31_536_000  # seconds for which browsers are to come by TLS alone, and keep what never changes
+METHODS = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE")  # of all routes together
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T", bound=str)

@@ -9,7 +9,7 @@ from handlers.base import BaseHandler
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 
-__all__ = ["ApiHandler", "Check", "HealthHandler", "IndexHandler", "PingHandler", "Readiness", "ReadyHandler"]
+__all__ = ["ApiHandler", "Check", "HealthHandler", "PingHandler", "Readiness", "ReadyHandler"]
 
 Check = Callable[[], Awaitable[None]]
 
@@ -23,15 +23,6 @@ class PingHandler(BaseHandler):
         """Answers "SUCCESS", as gin-chat-demo does (the article, section 2.2.3)."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(b'"SUCCESS"')
-
-
-class IndexHandler(BaseHandler):
-    """GET /"""
-
-    def get(self) -> None:
-        """Says what this is and where its doors are."""
-        paths = {"socket": "/ws?toUid=2", "register": "/user/register", "api": "/openapi.yaml", "ready": "/readyz"}
-        self.answer({"name": "Tandem", **paths})
 
 
 class ApiHandler(BaseHandler):

@@ -14,8 +14,16 @@ from handlers.export import ExportHandler
 from handlers.limits import SocketLimits
 from handlers.messages import ConversationsHandler, HistoryHandler
 from handlers.metrics import Metrics, MetricsHandler
-from handlers.ops import ApiHandler, Check, HealthHandler, IndexHandler, PingHandler, Readiness, ReadyHandler
-from handlers.sessions import LoginHandler, LogoutEverywhereHandler, LogoutHandler, PasswordHandler, TicketHandler
+from handlers.ops import ApiHandler, Check, HealthHandler, PingHandler, Readiness, ReadyHandler
+from handlers.page import ASSET_PATH, AssetHandler, Page, PageHandler
+from handlers.sessions import (
+    LoginHandler,
+    LogoutEverywhereHandler,
+    LogoutHandler,
+    PasswordHandler,
+    SessionHandler,
+    TicketHandler,
+)
 from handlers.socket import PATH, ChatSocket
 from handlers.users import FindHandler, MeHandler, RegisterHandler
 from models.accounts import Accounts
@@ -40,6 +48,7 @@ class Collaborators(NamedTuple):
     metrics: Metrics
     checks: Mapping[str, Check]
     api: bytes
+    page: Page
     token_lifetime: float
     metrics_token: str
 
@@ -57,7 +66,9 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
         "metrics": with_.metrics,
     }
     routes: list[tuple[str, type[RequestHandler]] | tuple[str, type[RequestHandler], dict[str, Any]]] = [
-        (r"/", IndexHandler),
+        (r"/", PageHandler, {"page": with_.page}),
+        (ASSET_PATH, AssetHandler, {"page": with_.page}),
+        (r"/session", SessionHandler, {"users": with_.users, "max_content": limits.max_content}),
         (r"/ping", PingHandler),
         (PATH, ChatSocket, socket),
         (r"/ws/ticket", TicketHandler),

@@ -1,13 +1,24 @@
-"""Signing in and out over HTTP, passwords, and tickets for sockets."""
+"""Signing in and out over HTTP, who is signed in, passwords, and tickets for sockets."""
 
 from __future__ import annotations
 
 from handlers import fields
 from handlers.base import BaseHandler
 from models.accounts import Accounts
+from models.errors import Forbidden, InvalidRequest, Unauthenticated, UnknownUser
+from models.ports import Users
 from models.records import User
 
-__all__ = ["LoginHandler", "LogoutEverywhereHandler", "LogoutHandler", "PasswordHandler", "TicketHandler"]
+__all__ = [
+    "LoginHandler",
+    "LogoutEverywhereHandler",
+    "LogoutHandler",
+    "PasswordHandler",
+    "SessionHandler",
+    "TicketHandler",
+]
+
+OFFERED = 50  # users whom a page can offer to be, where that is for it to choose
 
 
 class _SessionHandler(BaseHandler):
@@ -71,3 +82,42 @@ class TicketHandler(BaseHandler):
     async def post(self) -> None:
         """A ticket with which the caller can open one socket, soon."""
         self.answer({"ticket": await self.entrance.access.ticket(await self.identify())})
+
+
+class SessionHandler(BaseHandler):
+    """GET /session"""
+
+    def initialize(self, users: Users, max_content: int) -> None:
+        """Takes the collaborators, and how many characters a message may have."""
+        self._users = users
+        self._max_content = max_content
+
+    async def get(self) -> None:
+        """What a page needs to know before anybody has signed in; that nobody has is no error.
+
+        Users are listed only where whoever asks may be any of them.
+        """
+        mode = self.entrance.access.mode
+        user = await self._caller()
+        users = await self._users.first(OFFERED) if mode.believes else []
+        self.answer(
+            {
+                "auth": mode.value,
+                "user": fields.shown(user) if user else None,
+                "users": [fields.shown_to_others(each) for each in users],
+                "max_content": self._max_content,
+            }
+        )
+
+    async def _caller(self) -> User | None:
+        """Who asks; None if nobody is known to. A cookie with a token that is no longer good is taken away."""
+        try:
+            user = (await self.identify()).user
+        except Unauthenticated:
+            token = self._token()
+            if token is not None and token == self.get_cookie(self._cookie):
+                self.keep_token(None)
+            return None
+        except (Forbidden, InvalidRequest, UnknownUser):  # `uid` is another's, or not given, or nobody's
+            return None
+        return (await self._users.active_now([user])).get(user)

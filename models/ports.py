@@ -166,6 +166,9 @@ class Users(Protocol):
     async def named(self, user_name: str) -> User | None:
         """The active user of that name."""
 
+    async def first(self, count: int) -> list[User]:
+        """The active users with the lowest ids, by id, at most so many, as they are now."""
+
     async def change(self, user: int, profile: Profile) -> User | None:
         """Changes what is given of a user's profile; the user as it is then, None if there is none."""
 

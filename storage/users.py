@@ -103,6 +103,15 @@ class MySQLUsers:
 
         return await self._mysql.run(work)
 
+    async def first(self, count: int) -> list[User]:
+        """The active users with the lowest ids, by id, at most `count`, from the table."""
+
+        def work(cursor: Cursor) -> list[User]:
+            cursor.execute(SELECT + "u.id > 0 ORDER BY u.id LIMIT %s", (count,))
+            return [user_of(row) for row in cursor.fetchall()]
+
+        return await self._mysql.run(work)
+
     async def change(self, user: int, profile: Profile) -> User | None:
         """Changes what is given of a user's profile; the user as it is then, None if there is none."""
         changes = {

@@ -103,11 +103,11 @@ def test_all_routes_are_there() -> None:
                 yield method
 
     routes = {
-        (rule.matcher.regex.pattern.removesuffix("$").replace("\\.", "."), method)
+        (re.sub(r"\([^()]+\)", "{}", rule.matcher.regex.pattern.removesuffix("$")).replace("\\.", "."), method)
         for rule in app.wildcard_router.rules
         for method in methods(rule.target)
     }
-    found = {(re.sub(r"\{[^}]+\}", "([^/]+)", path), method) for path, method in operations.values()}
+    found = {(re.sub(r"\{[^}]+\}", "{}", path), method) for path, method in operations.values()}
     assert routes == found
 
 
@@ -176,8 +176,16 @@ def test_what_succeeds(place: Place) -> None:
             succeeded.add(operation)
         return response
 
-    for operation in ("index", "ping", "health", "readiness", "describe"):
+    for operation in ("checkPage", "ping", "health", "readiness", "describe"):
         ask(operation, how="nobody")
+    ask("readPage", how="nobody")
+    _, _, digest, name = me.page_files()[0].split("/")
+    file = {"digest": digest, "name": name}
+    for operation in ("readPageFile", "checkPageFile"):
+        ask(operation, how="nobody", path_parameters=file)
+        ask(operation, 404, how="nobody", path_parameters=file | {"digest": "0" * 12})
+        ask(operation, 404, how="nobody", path_parameters=file | {"name": "none.js"})
+    assert ask("readSession", how="nobody").json()["data"]["user"] is None
     account = {"nick_name": "小明", "user_name": f"n{secrets.token_hex(6)}", "password": "a long secret"}
     ask("register", how="nobody", body=account)
     ask("register", 409, how="nobody", body=account)
@@ -186,6 +194,10 @@ def test_what_succeeds(place: Place) -> None:
     ask("signIn", 401, how="nobody", body={"user_name": account["user_name"], "password": "another secret"})
     ask("changeAccount", body={"nick_name": "somebody", "email": "a@example.org", "avatar": "https://example.org/a"})
     ask("readAccount", how="cookie")
+    for how, user in (("header", me.user), ("cookie", me.user), ("odd", None), ("nobody", None)):
+        session = ask("readSession", how=how).json()["data"]
+        assert user == (session["user"] and session["user"]["id"])
+        assert (place.believes, "open" if place.believes else "token") == (bool(session["users"]), session["auth"])
     ask("readAccount", 401, how="odd")
     ask("readAccount", 400 if place.believes else 401, how="nobody")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -105,6 +106,12 @@ class Asker:
     def ticket(self) -> str:
         """A ticket for a socket."""
         return str(self._post("/ws/ticket", {}, {"Authorization": f"Bearer {self.token}"})["ticket"])
+
+    def page_files(self) -> list[str]:
+        """The paths of the files that the chat page names."""
+        return re.findall(
+            r'"(/web/[0-9a-f]{12}/[a-z0-9_.-]+)"', self._session.get(f"{self.url}/", timeout=PATIENCE).text
+        )
 
     def _post(self, path: str, body: dict[str, str], headers: dict[str, str] | None = None) -> dict[str, Any]:
         """What is in an answer; while too many wait for their passwords to be checked, asks again."""

@@ -195,7 +195,7 @@ async def test_behind_a_trusted_proxy(ask: Ask, http_server: Server) -> None:
 
 async def test_what_every_answer_says_to_browsers(ask: Ask) -> None:
     """A strict content policy, no sniffing, no frames, no caches, no name of the server."""
-    for path in ("/", "/user/me", "/nowhere", "/ping"):
+    for path in ("/openapi.yaml", "/user/me", "/nowhere", "/ping"):
         headers = (await ask("GET", path)).headers
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]

@@ -45,12 +45,6 @@ async def test_not_ready_while_draining(http_server: Server) -> None:
     assert (status, json.loads(body)["data"]["draining"], json.loads(body)["error"]) == (503, True, "draining")
 
 
-async def test_index(http_server: Server) -> None:
-    """Where the doors are."""
-    status, body = await get(http_server.port, "/")
-    assert (status, json.loads(body)["data"]["name"]) == (200, "Tandem")
-
-
 async def test_many_who_ask_at_once() -> None:
     """Cost the engines one question."""
     asked = 0

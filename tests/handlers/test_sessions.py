@@ -1,4 +1,4 @@
-"""Signing in and out, passwords, tickets; and who gets in with what."""
+"""Signing in and out, who is signed in, passwords, tickets; and who gets in with what."""
 
 from __future__ import annotations
 
@@ -332,3 +332,124 @@ async def test_a_cookie_behind_tls(ask: Ask, known: Any) -> None:
     assert {"Secure", "HttpOnly", "Path=/", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
     assert (await ask("GET", "/user/me", Cookie=f"__Host-tandem={token}", **https)).data["id"] == user
     assert (await ask("GET", "/user/me", Cookie=f"tandem={token}", **https)).status == 401
+
+
+async def test_a_session_of_nobody(ask: Ask) -> None:
+    """Is no error: what a page needs to know before somebody signs in, and no list of accounts."""
+    answer = await ask("GET", "/session")
+    assert (answer.status, answer.data) == (200, {"auth": "token", "user": None, "users": [], "max_content": 8192})
+    assert (answer.headers["Cache-Control"], "Set-Cookie" in answer.headers) == ("no-store", False)
+
+
+async def test_a_session(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
+    """Says who is signed in, by header and by cookie, as the account itself does; the cookie stays."""
+    token = await token_of(pair[0])
+    account = (await ask("GET", "/user/me", token=token)).data
+    assert account["id"] == pair[0]
+    for path in ("/session", f"/session?uid={pair[0]}"):
+        for credentials in (bearer(token), {"Cookie": f"tandem={token}"}):
+            answer = await ask("GET", path, **credentials)
+            assert (answer.status, answer.data["user"], answer.data["users"]) == (200, account, [])
+            assert "Set-Cookie" not in answer.headers
+
+
+async def test_a_session_that_is_over(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
+    """Is nobody's, and a cookie that is worth nothing any more is taken away."""
+    ended = await token_of(pair[0])
+    assert (await ask("POST", "/user/logout", token=ended)).status == 200
+    for token in (ended, "a.b.c", ""):
+        answer = await ask("GET", "/session", Cookie=f"tandem={token}")
+        assert (answer.status, answer.data["user"]) == (200, None)
+        assert answer.headers["Set-Cookie"].startswith('tandem="";')
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(answer.headers["Set-Cookie"].split("; "))
+
+
+async def test_a_cookie_that_is_still_good(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
+    """Is left alone when something else is wrong: the header beside it, or whom `uid` names."""
+    cookie = {"Cookie": f"tandem={await token_of(pair[0])}"}
+    for path, headers in (
+        ("/session", cookie | bearer("a.b.c")),
+        ("/session", bearer("a.b.c")),
+        (f"/session?uid={pair[1]}", cookie),
+        (f"/session?uid={pair[1]}", {}),
+    ):
+        answer = await ask("GET", path, **headers)
+        assert (answer.status, answer.data["user"], "Set-Cookie" in answer.headers) == (200, None, False)
+
+
+@pytest.mark.parametrize("flags", [[], ["--auth=open"], ["--auth=token"]], ids=["local", "open", "token"])
+@pytest.mark.parametrize("query", ["uid=x", "uid=", "uid=1&uid=1", "uid=0"])
+async def test_a_session_by_a_malformed_uid(query: str, ask: Ask) -> None:
+    """400, as everywhere."""
+    answer = await ask("GET", f"/session?{query}")
+    assert (answer.status, answer.error.startswith("uid ")) == (400, True)
+
+
+BELIEVING = {"local": ["--max-content=100"], "open": ["--auth=open", "--max-content=100"]}
+
+
+@pytest.mark.parametrize(("mode", "flags"), BELIEVING.items(), ids=BELIEVING)
+async def test_a_session_where_uid_is_believed(
+    mode: str, ask: Ask, token_of: TokenOf, people: Callable[[int], list[int]], database: pymysql.Connection
+) -> None:
+    """Is that of whom `uid` names, or nobody's; and a page can offer to be one of the first users."""
+    one, *_ = people(60)
+    with database.cursor() as cursor:
+        cursor.execute("SELECT id FROM `user` WHERE status = 'active' AND deleted_at IS NULL ORDER BY id LIMIT 50")
+        first = [row[0] for row in cursor.fetchall()]
+    token = await token_of(one)
+    for path, headers, user in (
+        (f"/session?uid={one}", {}, one),
+        ("/session", bearer(token), one),
+        ("/session", {"Cookie": f"tandem={token}"}, one),
+        (f"/session?uid={first[0]}", bearer(token), first[0]),
+        ("/session?uid=4000000000", {}, None),
+        ("/session", {}, None),
+        ("/session", bearer("a.b.c"), None),
+    ):
+        answer = await ask("GET", path, **headers)
+        assert (answer.status, answer.data["auth"], answer.data["max_content"]) == (200, mode, 100)
+        assert user == (answer.data["user"] and answer.data["user"]["id"])
+        assert first == [each["id"] for each in answer.data["users"]]
+        assert all(list(each) == ["id", "user_name", "nickname", "avatar"] for each in answer.data["users"])
+    assert (await ask("GET", f"/session?uid={one}")).data["user"] == (await ask("GET", f"/user/me?uid={one}")).data
+
+
+SLOWLY = ["--request-burst=3", "--request-rate=0.1"]
+
+
+@pytest.mark.parametrize("flags", [["--auth=token", *SLOWLY], ["--auth=open", *SLOWLY]], ids=["token", "open"])
+async def test_a_session_counts_as_a_request(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
+    """Among all of its user: it is refused when there are too many, and then others are as well."""
+    token = await token_of(pair[0])
+    answers = await asyncio.gather(*(ask("GET", "/session", token=token) for _ in range(9)))
+    assert {answer.status for answer in answers} == {200, 429}
+    assert all("Retry-After" in answer.headers for answer in answers if answer.status == 429)
+    assert (await ask("GET", "/user/me", token=token)).status == 429
+    assert (await ask("GET", "/session", token=await token_of(pair[1]))).status == 200
+
+
+@pytest.mark.parametrize("flags", [["--auth=token"], ["--auth=open"]], ids=["token", "open"])
+async def test_a_session_while_mysql_is_away(
+    ask: Ask, http_server: Server, token_of: TokenOf, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, for who asks is not known, and the cookie may be as good as ever."""
+    token = await token_of(pair[0])
+
+    async def away(*_: object) -> None:
+        raise EngineUnavailable("mysql", "away")
+
+    monkeypatch.setattr(http_server.stores.mysql, "always", away)
+    http_server.stores.users.forget(pair[0])
+    answer = await ask("GET", "/session", Cookie=f"tandem={token}")
+    assert (answer.status, "Set-Cookie" in answer.headers) == (503, False)
+
+
+@pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
+async def test_a_session_behind_tls(ask: Ask) -> None:
+    """Its cookie is the one that is looked at and taken away, and no other."""
+    https = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "9.9.9.9"}
+    answer = await ask("GET", "/session", Cookie="__Host-tandem=a.b.c", **https)
+    assert (answer.status, answer.headers["Set-Cookie"].startswith('__Host-tandem="";')) == (200, True)
+    assert "Secure" in answer.headers["Set-Cookie"]
+    assert "Set-Cookie" not in (await ask("GET", "/session", Cookie="tandem=a.b.c", **https)).headers

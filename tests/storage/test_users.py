@@ -169,6 +169,24 @@ async def test_an_empty_database_is_prepared(make_mysql: MakeMySQL, empty: str) 
         assert {1, 2} == set(await users.active(1, 2, 3))
 
 
+async def test_the_first_users(make_mysql: MakeMySQL, empty: str, database: pymysql.Connection) -> None:
+    """By id, no more than asked for, as the table has them now; nobody who is gone is among them."""
+    users = MySQLUsers(make_mysql(empty), cache_size=100, cache_ttl=60)
+    await users.prepare(with_article_users=False)
+    assert await users.first(3) == []
+    await users.prepare(with_article_users=True)
+    with database.cursor() as cursor:
+        cursor.execute("INSERT INTO no_users.user (id, user_name, status) VALUES (9, 'nine', 'active')")
+        cursor.execute("INSERT INTO no_users.user (id, user_name, status) VALUES (5, 'five', 'active')")
+        assert [user.id for user in await users.first(3)] == [1, 2, 5]
+        assert [user.id for user in await users.first(1_000)] == [1, 2, 5, 9]
+        await users.active(1, 2, 5, 9)
+        for assignment in INACTIVE:
+            cursor.execute(f"UPDATE no_users.user SET {assignment} WHERE id = 2")
+            assert [user.user_name for user in await users.first(3)] == ["user1", "five", "nine"]
+            cursor.execute("UPDATE no_users.user SET status = 'active', deleted_at = NULL WHERE id = 2")
+
+
 async def test_mysql_away(make_mysql: MakeMySQL) -> None:
     """An error for every call."""
     users = MySQLUsers(make_mysql(NOBODY.mysql), cache_size=1, cache_ttl=1)
@@ -176,6 +194,7 @@ async def test_mysql_away(make_mysql: MakeMySQL) -> None:
         users.active(1),
         users.active_now([1]),
         users.named("nobody"),
+        users.first(1),
         users.change(1, Profile(email="")),
         users.prepare(with_article_users=False),
     ):

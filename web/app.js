@@ -1,0 +1,34 @@
+/** The page's beginning: who is here, and what that one sees. */
+
+import { chat } from "./chat.js";
+import { h } from "./dom.js";
+import { signIn } from "./signin.js";
+import { Api, backoff } from "./tandem.js";
+import { lang, words } from "./words.js";
+
+document.documentElement.lang = lang;
+
+const uid = new URLSearchParams(location.search).get("uid") ?? "";
+
+/** Shows the chat to whoever is signed in, and a form to whoever is not; `notice` says why. */
+async function begin(notice = "") {
+	const api = new Api({ url: location.origin, uid });
+	let session;
+	for (let attempts = 0; !session; attempts++) {
+		session = await api.session().catch(() => null);
+		if (session) break;
+		document.body.replaceChildren(h("main.alone", { role: "status" }, words.connecting));
+		await new Promise((done) => setTimeout(done, backoff(attempts)));
+	}
+	const { auth, user, users, max_content: most } = session;
+	if (!user) {
+		document.body.replaceChildren(signIn({ api, users, notice, entered: begin }));
+		return;
+	}
+	// From now on each request says whom it means: another tab may sign in as somebody else, and has the same cookie.
+	api.uid = String(user.id);
+	const left = (why) => (uid && auth !== "token" ? location.assign(location.pathname) : begin(why));
+	document.body.replaceChildren(chat({ api, user, most, left }));
+}
+
+begin();

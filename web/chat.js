@@ -1,0 +1,240 @@
+/** The chat of somebody who is signed in: the list, the open conversation, and what comes from the server. */
+
+import { composer } from "./composer.js";
+import { fill, h, portrait, sign } from "./dom.js";
+import { conversations, person } from "./list.js";
+import { Outbox } from "./outbox.js";
+import { tandem } from "./tandem.js";
+import { thread } from "./thread.js";
+import { lang, words } from "./words.js";
+
+const TYPES = 4000; // ms for which somebody is taken to be typing
+const CALM = 1000; // ms of connecting before that is said
+const SHOWN = 200; // characters of a message in a notification
+
+/** The page of `user`, who may write `most` characters at a time; `left` is called when nobody is signed in any more. */
+export function chat({ api, user, most, left }) {
+	const me = person(user);
+	const client = tandem({ api, user: me.id, lang, outbox: new Outbox() });
+	const list = conversations({ api, user: me.id, changed: counted });
+	const tabs = new BroadcastChannel("tandem");
+	const ending = new AbortController();
+	const types = new Map(); // by peer: timers
+	let entry = null; // of the open conversation
+	let open = null; // its thread
+
+	const state = h("p.state", { role: "status" });
+	const problem = h("p.error", { role: "alert" });
+	const news = h("p.hidden", { ariaLive: "polite" });
+	const main = h("main");
+	const name = h("input", { type: "search", required: true, maxLength: 15, placeholder: words.find });
+	name.ariaLabel = words.find;
+	name.autocomplete = "off";
+	const find = h("form", { role: "search", onsubmit: found }, name, h("button", words.findGo));
+	const contacts = h("nav", { ariaLabel: words.conversations }, list.element);
+	const side = h("div.side", h("header", account()), state, find, problem, contacts);
+	const element = h("div.chat", side, main, news);
+
+	function account() {
+		const notify = h("button", { onclick: () => Notification.requestPermission().then(() => notify.remove()) });
+		return h(
+			"details",
+			h("summary", portrait(me), h("bdi.name", me.name), sign("down")),
+			window.Notification?.permission === "default" && fill(notify, words.notify),
+			h("button", { onclick: () => signOut(false) }, words.signOut),
+			h("button", { onclick: () => signOut(true) }, words.signOutEverywhere),
+		);
+	}
+
+	// What comes
+
+	function on(target, events) {
+		for (const [type, listener] of Object.entries(events)) {
+			target.addEventListener(type, listener, { signal: ending.signal });
+		}
+	}
+
+	on(client, {
+		state: ({ detail }) => {
+			if (detail === "ended") end(words.ended);
+			if (detail === "online") state.textContent = "";
+			setTimeout(() => client.state === "connecting" && (state.textContent = words.connecting), CALM);
+		},
+		open: refresh,
+		message: ({ detail: { peer, message, live } }) => {
+			if (!list.came(peer, message)) refresh();
+			if (isOpen(peer)) open.add(message);
+			if (message.from !== peer) return;
+			typing(peer, false);
+			client.mark(peer, { received: message.seq });
+			if (live) announce(peer, message.content.slice(0, SHOWN));
+		},
+		outbox: ({ detail: { item } }) => isOpen(item.peer) && open.wait(item),
+		positions: ({ detail: { peer, received, read } }) => {
+			list.update(peer, { received, read });
+			if (isOpen(peer)) open.positions();
+		},
+		typing: ({ detail: { peer } }) => typing(peer, true),
+		presence: ({ detail: { peer, online } }) => update(peer, { online }),
+		reset: () => location.reload(),
+	});
+	on(tabs, {
+		message: ({ data: { reader, peer, seq, unread } }) => reader === me.id && list.seen(peer, seq, unread),
+	});
+	on(window, { hashchange: route, online: () => client.wake(), focus: () => open?.look() });
+	on(document, {
+		visibilitychange: () => {
+			if (document.visibilityState === "hidden") return;
+			client.wake();
+			open?.look();
+			if (client.state === "online") refresh();
+		},
+	});
+
+	const isOpen = (peer) => peer === entry?.peer.id;
+
+	async function refresh() {
+		await list.refresh().catch(() => {}); // the connection is gone, or an engine is away: asked again with the next
+		if (!entry) await route();
+		else head();
+		await open?.load();
+	}
+
+	function announce(peer, text) {
+		const from = list.get(peer)?.peer;
+		if (!from) return;
+		news.textContent = from.name + words.colon + text;
+		if (document.visibilityState === "visible" || window.Notification?.permission !== "granted") return;
+		new Notification(from.name, { body: text, tag: `tandem ${peer}` }).onclick = () => {
+			window.focus();
+			location.hash = from.address;
+		};
+	}
+
+	function typing(peer, now) {
+		clearTimeout(types.get(peer));
+		if (now)
+			types.set(
+				peer,
+				setTimeout(() => typing(peer, false), TYPES),
+			);
+		update(peer, { typing: now });
+	}
+
+	function update(peer, changes) {
+		list.update(peer, changes);
+		if (isOpen(peer)) head();
+	}
+
+	function counted(all) {
+		const unread = all.filter((each) => each.unread);
+		document.title = unread.length ? `(${unread.length}) ${words.title}` : words.title;
+		for (const { peer, last } of unread) client.mark(peer.id, { received: last.seq }); // the list has it
+	}
+
+	// Where the user goes
+
+	async function route() {
+		const { hash } = location;
+		if (entry?.peer.address === hash) return;
+		const known = list.at(hash);
+		if (known || hash.length < 2) show(known);
+		else if (client.state === "online") await meet(decodeURIComponent(hash.slice(1)));
+	}
+
+	async function found(event) {
+		event.preventDefault();
+		if (await meet(name.value.trim())) name.value = "";
+	}
+
+	/** Opens the conversation with the user of a name; whether there is one. */
+	async function meet(userName) {
+		problem.textContent = "";
+		try {
+			const peer = person(await api.find(userName));
+			if (peer.id === me.id) problem.textContent = words.yourself;
+			else {
+				const met = list.meet(peer);
+				location.hash = peer.address;
+				if (entry !== met) show(met);
+				return true;
+			}
+		} catch ({ code }) {
+			problem.textContent = code === 404 || code === 400 ? words.nobody(userName) : words.unavailable;
+		}
+		return false;
+	}
+
+	function show(next) {
+		open?.close();
+		open = null;
+		entry = next;
+		list.select(entry?.peer.id);
+		element.classList.toggle("opened", Boolean(entry));
+		if (!entry) {
+			fill(main, h("p.quiet.alone", words.choose));
+			return;
+		}
+		const { id } = entry.peer;
+		const seen = (seq, unread) => {
+			list.seen(id, seq, unread);
+			tabs.postMessage({ reader: me.id, peer: id, seq, unread });
+		};
+		open = thread({ client, entry, seen });
+		const key = `tandem draft ${me.id} ${id}`;
+		const send = (text) => client.send(id, text);
+		const form = composer({ key, most, send, typing: () => client.typing(id) });
+		fill(main, h("header"), h("p.notice"), open.element, form);
+		head();
+		open.load();
+		form.firstChild.focus();
+	}
+
+	function head() {
+		const { peer, online, typing, blocked } = entry;
+		const [header, notice] = main.children;
+		fill(
+			header,
+			h("a.back", { href: "#", ariaLabel: words.back }, sign("back")),
+			portrait(peer, online),
+			h("h2", h("bdi", peer.name)),
+			h("span.quiet", typing ? words.typing : online && words.online),
+			h("button", { onclick: () => block(peer.id, !blocked) }, blocked ? words.unblock : words.block),
+		);
+		notice.textContent = blocked ? words.blocked : "";
+	}
+
+	async function block(peer, blocked) {
+		await attempt(async () => {
+			await api.block(peer, blocked);
+			update(peer, { blocked, online: false });
+			await refresh();
+		});
+	}
+
+	async function signOut(everywhere) {
+		client.stop(); // or it is told, and says, that somebody has signed it out
+		await attempt(() => api.signOut(everywhere).then(() => end("")));
+		if (!ending.signal.aborted) client.start();
+	}
+
+	async function attempt(work) {
+		problem.textContent = "";
+		await work().catch(() => {
+			problem.textContent = words.unavailable;
+		});
+	}
+
+	function end(why) {
+		ending.abort();
+		client.stop();
+		open?.close();
+		tabs.close();
+		document.title = words.title;
+		left(why);
+	}
+
+	client.start();
+	route();
+	return element;
+}

@@ -1,0 +1,515 @@
+/**
+ * A client of Tandem's dialect 2 without any DOM, for pages and Node.js 22 or later; docs/client.md tells how to use it.
+ *
+ * Users and peers are ids as strings, times are milliseconds, a message is `{ seq, time, from, to, content, id? }`, and
+ * an item of the outbox `{ id, user, peer, content, time, state, code? }` that is "pending" or has "failed".
+ */
+
+const MESSAGE = 50001;
+const SUCCESS = 50002;
+const STORED = [50004, 50005];
+const POSITIONS = 50007;
+const TYPING = 50008;
+const PRESENCE = 50009;
+const PASSING = [40001, 429]; // answers after which the same is tried again
+const INVALID = 400;
+const POLICY = 1008; // the code with which a socket is closed whose token is no longer good
+
+// In milliseconds. The server answers within 5 s; who waits three times as long waits for a connection that is dead.
+const ANSWER = 15_000;
+const TRIAL = 5_000;
+const QUIET = 60_000; // nothing heard: is the connection alive?
+const TICK = 5_000;
+const STEADY = 5_000; // a connection that lasted so long starts the back-off anew
+const TYPING_EVERY = 1_000;
+const BASE = 500;
+const CAP = 30_000;
+
+const PAGE = 100; // messages
+const RESUMED = 200; // conversations in one request
+
+/** Exponential back-off with full jitter: milliseconds before attempt `n`, counted from 0. */
+export const backoff = (n) => Math.random() * Math.min(CAP, BASE * 2 ** n);
+
+let last = 0;
+
+const hex = (number, digits) => number.toString(16).padStart(digits, "0");
+
+/** An id that rises with each call (UUIDv7, RFC 9562, section 5.7); no two have the same millisecond. */
+export function newId() {
+	last = Math.max(Date.now(), last + 1);
+	const [version, variant, ...rest] = crypto.getRandomValues(new Uint16Array(5));
+	const random = [0x7000 | (version & 0xfff), 0x8000 | (variant & 0x3fff), ...rest].map((part) => hex(part, 4));
+	return (hex(last, 12) + random.join("")).replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+/** What a server refused or could not do: an HTTP status or a code of the protocol; 0: it was not reached. */
+export class TandemError extends Error {
+	constructor(code, message, retryAfter = 0) {
+		super(message);
+		this.code = code;
+		this.retryAfter = retryAfter; // seconds
+	}
+}
+
+/** An outbox for as long as the program runs; `outbox.js` has one that lasts. */
+export function memoryOutbox() {
+	const items = new Map();
+	return {
+		/** A user's items, oldest first. */
+		all: async (user) => [...items.values()].filter((item) => item.user === user),
+		put: async (item) => void items.set(item.id, { ...item }),
+		delete: async (id) => void items.delete(id),
+	};
+}
+
+/** The server's HTTP, for the bearer of `token`, or of the page's cookie; `uid` says, where it is believed, who asks. */
+export class Api {
+	constructor({ url, token = "", uid = "", fetch = globalThis.fetch.bind(globalThis) }) {
+		Object.assign(this, { url: url.replace(/\/$/, ""), token, uid, fetch });
+	}
+
+	/** How it is known who asks, who that is, and whom one may choose to be. */
+	session = () => this.request("GET", "/session");
+	register = (user_name, nick_name, password) =>
+		this.request("POST", "/user/register", {}, { user_name, nick_name, password });
+	signIn = (user_name, password) => this.request("POST", "/user/login", {}, { user_name, password });
+	signOut = (everywhere = false) => this.request("POST", `/user/logout${everywhere ? "/everywhere" : ""}`);
+	/** Those with the newest message first; `before` is the time of a last message. */
+	conversations = (query = {}) => this.request("GET", "/conversations", query);
+	find = (user_name) => this.request("GET", "/users", { user_name });
+	block = (peer, on) => this.request(on ? "PUT" : "DELETE", `/user/blocks/${peer}`);
+
+	/** Where a socket with all of the user's conversations can be opened. */
+	async socket(lang) {
+		const query = new URLSearchParams({ v: "2", lang });
+		if (this.uid) query.set("uid", this.uid);
+		if (this.token) query.set("ticket", (await this.request("POST", "/ws/ticket")).ticket);
+		return `${this.url.replace(/^http/, "ws")}/ws?${query}`;
+	}
+
+	/** The data of an answer. Throws a TandemError. */
+	async request(method, path, query = {}, body = undefined) {
+		const all = new URLSearchParams(this.uid ? { ...query, uid: this.uid } : query);
+		const headers = body ? { "Content-Type": "application/json" } : {};
+		if (this.token) headers.Authorization = `Bearer ${this.token}`;
+		const options = { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(ANSWER) };
+		let response, answer;
+		try {
+			response = await this.fetch(`${this.url}${path}?${all}`, options);
+			answer = await response.json();
+		} catch (error) {
+			throw new TandemError(0, String(error));
+		}
+		if (response.ok) return answer.data;
+		throw new TandemError(response.status, answer.error, Number(response.headers.get("Retry-After")));
+	}
+}
+
+/**
+ * The connection of a `user`, and what has to outlive it: an EventTarget with the `state` "stopped", "connecting",
+ * "online" or "ended", and the methods named at the end.
+ */
+export function tandem({ api, user, lang = "zh", outbox = memoryOutbox(), WebSocket = globalThis.WebSocket }) {
+	const events = new EventTarget();
+	const asked = new Map(); // by request id: { resolve, reject, timer }
+	const chats = new Map(); // by peer: { held, busy, aside }
+	const items = new Map(); // by id: what waits or has failed
+	const lanes = new Map(); // by peer: { queue, busy, timer, attempts }
+	const positions = new Map(); // by peer: { received, read, told, busy }
+	const typed = new Map(); // by peer: when that was last told
+	let state = "stopped";
+	let socket = null;
+	let opened = 0; // when; 0: it is not open
+	let heard = 0; // when the last frame came
+	let failures = 0;
+	let requests = 0;
+	let looking;
+	let retrying;
+
+	/** What is not acknowledged, in the order of sending; of one peer or of all. */
+	function pending(peer) {
+		return [...items.values()].filter((item) => !peer || item.peer === peer);
+	}
+
+	// Its life
+
+	/** Connects, and stays connected until `stop`, or until the token is no longer good. */
+	function start() {
+		end("connecting");
+		looking = setInterval(() => opened && Date.now() - heard > QUIET && wake(), TICK);
+		connect();
+	}
+
+	/** Disconnects. What waits in the outbox stays there. */
+	function stop() {
+		end("stopped");
+	}
+
+	/** Looks whether the connection is alive: for when a page is shown again, or the network is back. */
+	function wake() {
+		if (opened) ask({ type: 6, after: {} }, TRIAL).catch(() => {});
+		else if (retrying) connect();
+	}
+
+	function end(next) {
+		clearInterval(looking);
+		clearTimeout(retrying);
+		drop();
+		say(next);
+	}
+
+	async function connect() {
+		clearTimeout(retrying);
+		retrying = undefined;
+		let mine = (socket = {}); // stands in while a ticket is fetched
+		const current = (work) => (event) => mine === socket && work(event);
+		const late = setTimeout(() => current(() => lost(false))(), ANSWER);
+		try {
+			const url = await api.socket(lang);
+			if (mine !== socket) return clearTimeout(late);
+			mine = socket = new WebSocket(url);
+		} catch (error) {
+			clearTimeout(late);
+			return current(() => lost(error.code > 0))();
+		}
+		mine.onopen = current(greeted);
+		mine.onmessage = current(({ data }) => take(JSON.parse(data)));
+		mine.onerror = () => {}; // a close follows
+		mine.addEventListener("open", () => clearTimeout(late));
+		mine.onclose = ({ code }) => {
+			clearTimeout(late);
+			current(() => lost(code === POLICY || !opened))();
+		};
+	}
+
+	function greeted() {
+		opened = heard = Date.now();
+		say("online");
+		catchUp();
+		loadOutbox();
+		for (const peer of positions.keys()) tellMarks(peer);
+		emit("open");
+	}
+
+	/** The connection is gone; `doubtful`: perhaps we may no longer come in, which a browser does not tell. */
+	async function lost(doubtful) {
+		if (opened && Date.now() - opened > STEADY) failures = 0;
+		drop();
+		say("connecting");
+		retrying = setTimeout(() => connect(), backoff(failures++));
+		if (!doubtful) return;
+		const session = await api.session().catch(() => null);
+		if (session && String(session.user?.id) !== user && state === "connecting") end("ended");
+	}
+
+	/** Lets go of the socket without waiting for it, since a dead one takes a minute to close. */
+	function drop() {
+		opened = 0;
+		socket?.close?.();
+		socket = null;
+		for (const { reject, timer } of asked.values()) {
+			clearTimeout(timer);
+			reject(new TandemError(0, "the connection was lost"));
+		}
+		asked.clear();
+		for (const lane of lanes.values()) free(lane);
+		for (const marks of positions.values()) marks.busy = false;
+	}
+
+	// Frames
+
+	function write(frame) {
+		socket.send(JSON.stringify(frame));
+	}
+
+	/** A request, and the promise of its answer. */
+	function ask(frame, timeout = ANSWER) {
+		return new Promise((resolve, reject) => {
+			if (!opened) throw new TandemError(0, "not connected");
+			const id = `r${++requests}`;
+			asked.set(id, { resolve, reject, timer: setTimeout(() => lost(false), timeout) });
+			write({ ...frame, id });
+		});
+	}
+
+	/** Asks until there is an answer, for as long as this connection lasts. Throws what will not pass. */
+	async function insist(frame) {
+		const mine = socket;
+		for (let attempts = 1; ; attempts++) {
+			try {
+				return await ask(frame);
+			} catch (error) {
+				if (!PASSING.includes(error.code)) throw error;
+				await new Promise((done) => setTimeout(done, 1000 * error.retryAfter || backoff(attempts)));
+				if (mine !== socket) throw new TandemError(0, "the connection was lost");
+			}
+		}
+	}
+
+	function take(frame) {
+		heard = Date.now();
+		const { code, id, from: peer, received, read, online } = frame;
+		const item = items.get(id);
+		const request = asked.get(id);
+		if (code === MESSAGE) came(frame);
+		else if (code === POSITIONS) emit("positions", { peer, received, read });
+		else if (code === TYPING) emit("typing", { peer });
+		else if (code === PRESENCE) emit("presence", { peer, online });
+		else if (item) answered(item, frame);
+		else if (request) {
+			asked.delete(id);
+			clearTimeout(request.timer);
+			if (code === SUCCESS) request.resolve(frame);
+			else request.reject(new TandemError(code, frame.content, frame.retry_after));
+		}
+	}
+
+	// Messages in
+
+	/** The newest messages of a conversation, `{ messages, complete }`; from then on all further ones are events. */
+	async function open(peer, limit = 50) {
+		const chat = { held: 0, busy: true, aside: [] };
+		chats.set(peer, chat);
+		try {
+			const { messages, complete } = await insist({ type: 2, to: peer, limit });
+			chat.held = messages.at(-1)?.seq ?? 0;
+			messages.push(...setAside(chat));
+			chat.held = messages.at(-1)?.seq ?? 0;
+			for (const message of messages) seen(message);
+			return { messages, complete };
+		} catch (error) {
+			if (chats.get(peer) === chat) chats.delete(peer);
+			throw error;
+		}
+	}
+
+	/** Messages before a `seq`, ascending; `complete`: there are none before these. */
+	function before(peer, seq, limit = 50) {
+		return insist({ type: 2, to: peer, before: seq, limit });
+	}
+
+	/** The peer's first messages that were not read, at most 100. */
+	async function unread(peer) {
+		return (await insist({ type: 3, to: peer })).messages;
+	}
+
+	function came({ seq, time, from, to, content, id }) {
+		const peer = from === user ? to : from;
+		const message = { seq, time, from, to, content, id };
+		const chat = chats.get(peer);
+		if (chat && seq > chat.held + 1 && !chat.busy) {
+			chat.busy = true;
+			fill(peer).catch(() => {}); // the connection is gone: resuming does it
+		}
+		if (chat?.busy) chat.aside.push(message);
+		else show(message, true);
+	}
+
+	function show(message, live) {
+		const peer = message.from === user ? message.to : message.from;
+		const chat = chats.get(peer);
+		if (chat && message.seq <= chat.held) return;
+		if (chat) chat.held = message.seq;
+		seen(message);
+		emit("message", { peer, message, live });
+	}
+
+	/** One of our own that came another way than as an acknowledgement is out of the outbox as well. */
+	function seen(message) {
+		const item = message.from === user && items.get(message.id);
+		if (item) forget(item);
+	}
+
+	/** What came of a conversation while it was not in step, as far as it is not held, in order; now it is in step. */
+	function setAside(chat) {
+		const late = new Map(chat.aside.filter(({ seq }) => seq > chat.held).map((message) => [message.seq, message]));
+		chat.aside = [];
+		chat.busy = false;
+		return [...late.values()].sort((a, b) => a.seq - b.seq);
+	}
+
+	/** Asks for all that is missing in each conversation that was opened. */
+	function catchUp() {
+		const peers = [...chats.keys()];
+		for (const chat of chats.values()) chat.busy = true;
+		for (let i = 0; i < peers.length; i += RESUMED) resume(peers.slice(i, i + RESUMED)).catch(() => {});
+	}
+
+	async function resume(peers) {
+		const after = Object.fromEntries(peers.map((peer) => [peer, chats.get(peer).held]));
+		try {
+			const { messages, more } = await insist({ type: 6, after });
+			for (const message of messages) show(message, false);
+			for (const peer of peers) await fill(peer, !more?.includes(peer));
+		} catch (error) {
+			if (error.code !== INVALID) throw error;
+			for (const peer of peers) chats.delete(peer);
+			emit("reset", { peers });
+		}
+	}
+
+	/** Reads what is missing behind what is held, until it is `complete`. */
+	async function fill(peer, complete = false) {
+		while (!complete) {
+			const page = await insist({ type: 2, to: peer, after: chats.get(peer).held, limit: PAGE });
+			for (const message of page.messages) show(message, false);
+			complete = page.complete;
+		}
+		for (const message of setAside(chats.get(peer))) show(message, true);
+	}
+
+	// Messages out
+
+	/** Sends a message, now or as soon as it can be; the item that stands for it until it is stored. */
+	function send(peer, content) {
+		const item = { id: newId(), user: user, peer, content, time: Date.now(), state: "pending" };
+		put(item);
+		return item;
+	}
+
+	/** Tries once more what has failed. */
+	function retry(id) {
+		const item = items.get(id);
+		if (item?.state !== "failed") return;
+		items.delete(id); // it goes to the end
+		put({ ...item, state: "pending", code: undefined });
+	}
+
+	/** Gives up what has failed. */
+	function discard(id) {
+		const item = items.get(id);
+		if (item?.state === "failed") forget(item);
+	}
+
+	async function put(item) {
+		items.set(item.id, item);
+		emit("outbox", { item });
+		await keep(item);
+		if (items.get(item.id) === item) queue(item); // else another program has sent it
+	}
+
+	/** Without room on the disk a message is sent all the same; it only does not outlive this program. */
+	function keep(item) {
+		return outbox.put(item).catch(() => {});
+	}
+
+	function queue(item) {
+		if (!lanes.has(item.peer)) lanes.set(item.peer, { queue: [], busy: false, timer: 0, attempts: 0 });
+		lanes.get(item.peer).queue.push(item);
+		pump(item.peer);
+	}
+
+	/** Takes over what was not sent by this program before it ended, or by another one with the same outbox. */
+	async function loadOutbox() {
+		for (const item of await outbox.all(user).catch(() => [])) {
+			if (items.has(item.id)) continue;
+			items.set(item.id, item);
+			emit("outbox", { item });
+			if (item.state === "pending") queue(item);
+		}
+		for (const peer of lanes.keys()) pump(peer);
+	}
+
+	function pump(peer) {
+		const lane = lanes.get(peer);
+		const item = lane.queue[0];
+		if (!item || lane.busy || !opened) return;
+		lane.busy = true;
+		lane.timer = setTimeout(() => lost(false), ANSWER);
+		write({ type: 1, id: item.id, to: peer, content: item.content });
+	}
+
+	function free(lane) {
+		clearTimeout(lane.timer);
+		lane.busy = false;
+	}
+
+	function answered(item, { code, seq, time, retry_after }) {
+		const { id, peer, content } = item;
+		const lane = lanes.get(peer);
+		if (STORED.includes(code)) {
+			forget(item);
+			came({ seq, time, from: user, to: peer, content, id });
+		} else if (item.state === "failed")
+			return; // of an attempt before
+		else if (PASSING.includes(code)) {
+			const again = () => {
+				free(lane);
+				pump(peer);
+			};
+			clearTimeout(lane.timer);
+			lane.timer = setTimeout(again, 1000 * retry_after || backoff(++lane.attempts));
+		} else {
+			Object.assign(item, { state: "failed", code });
+			unqueue(item);
+			keep(item);
+			emit("outbox", { item });
+		}
+	}
+
+	function forget(item) {
+		items.delete(item.id);
+		outbox.delete(item.id).catch(() => {});
+		unqueue(item);
+	}
+
+	function unqueue(item) {
+		const lane = lanes.get(item.peer);
+		const place = lane?.queue.indexOf(item) ?? -1;
+		if (place >= 0) lane.queue.splice(place, 1);
+		if (place) return;
+		lane.attempts = 0;
+		free(lane);
+		pump(item.peer);
+	}
+
+	// What else there is to tell
+
+	/** Says up to which `seq` the peer's messages were received or read, and says it again until it is known. */
+	function mark(peer, { received = 0, read = 0 }) {
+		const marks = positions.get(peer) ?? { received: 0, read: 0, told: "", busy: false };
+		marks.received = Math.max(marks.received, received, read);
+		marks.read = Math.max(marks.read, read);
+		positions.set(peer, marks);
+		tellMarks(peer);
+	}
+
+	async function tellMarks(peer) {
+		const marks = positions.get(peer);
+		const { received, read } = marks;
+		const told = `${received} ${read}`;
+		if (marks.busy || !opened || marks.told === told) return;
+		marks.busy = true;
+		try {
+			await insist({ type: 4, to: peer, received, read });
+		} catch (error) {
+			if (!error.code) return; // the connection is gone: told after the next opening
+		}
+		marks.told = told;
+		marks.busy = false;
+		tellMarks(peer);
+	}
+
+	/** Tells the peer that the user is typing, once a second at most. */
+	function typing(peer) {
+		const now = Date.now();
+		if (!opened || now - (typed.get(peer) ?? 0) < TYPING_EVERY) return;
+		typed.set(peer, now);
+		write({ type: 5, to: peer });
+	}
+
+	function say(next) {
+		if (next === state) return;
+		state = next;
+		emit("state", state);
+	}
+
+	function emit(type, detail) {
+		events.dispatchEvent(new CustomEvent(type, { detail }));
+	}
+
+	const properties = { user: { value: user }, state: { get: () => state } };
+	const methods = { start, stop, wake, pending, open, before, unread, send, retry, discard, mark, typing };
+	return Object.defineProperties(Object.assign(events, methods), properties);
+}

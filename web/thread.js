@@ -1,0 +1,263 @@
+/** The open conversation: its messages as bubbles, and where in them the reader is. */
+
+import { fill, h, sign } from "./dom.js";
+import { isEmoji, pieces } from "./text.js";
+import { dayOf, fullTime, sameDay, timeOfDay, words } from "./words.js";
+
+const BLOCK = 50; // messages that are laid out, or left alone, together
+const NEAR = 40; // pixels from the end that count as the end
+const EARLY = 1500; // pixels from the beginning at which what is older is asked for
+const PAGES = 10; // that are read at once to get to the first unread message
+const APART = 300_000; // ms after which the same sender begins anew
+
+const attentive = () => document.visibilityState === "visible" && document.hasFocus();
+
+/** A bubble: the text as it is, with links that can be followed, the time, and a mark. */
+function bubble({ content, time }, mark) {
+	const text = pieces(content).map(({ text, href }) =>
+		href ? h("a", { href, target: "_blank", rel: "noopener noreferrer" }, text) : text,
+	);
+	const at = h("time", { dateTime: new Date(time).toISOString(), title: fullTime(time) }, timeOfDay(time));
+	return h(
+		"div.bubble",
+		h("div", { className: isEmoji(content) ? "text emoji" : "text", dir: "auto" }, text),
+		h("span.foot", at, mark && sign(mark, words[mark])),
+	);
+}
+
+/** The conversation of an `entry` of the list; `seen` is told up to where it was read, and how many are left. */
+export function thread({ client, entry, seen }) {
+	const { peer } = entry;
+	const rows = []; // { message, item, mark }, ascending
+	const waiting = new Map(); // by id in the outbox: elements
+	const visible = new Map(); // by seq: the peer's messages on the screen that were not read
+	let complete = false;
+	let reading = false;
+	let loaded = false;
+	let divider = 0; // seq of the first message that was unread
+	let readTo = 0;
+	let missed = 0; // messages that came below what is shown
+	let atEnd = true;
+	let width = 0;
+
+	const top = h("p.quiet", { role: "status" }, words.loading);
+	const blocks = h("div");
+	const outgoing = h("ol");
+	const label = { tabIndex: 0, role: "region", ariaLabel: words.messages };
+	const scroller = h("div.scroller", { onscroll: scrolled, ...label }, top, blocks, outgoing);
+	const jump = h("button.jump.round", { hidden: true, onclick: toEnd });
+	const sights = new IntersectionObserver(sighted, { root: scroller });
+	const sizes = new ResizeObserver(resized);
+	sizes.observe(scroller);
+	client.pending(peer.id).forEach(wait);
+
+	// Messages
+
+	/** Reads the newest messages, and as many as it takes to get to the first unread one. */
+	async function load() {
+		if (loaded || reading) return;
+		await read(async () => {
+			const [page, news] = await Promise.all([client.open(peer.id), entry.unread ? client.unread(peer.id) : []]);
+			loaded = true;
+			divider = news[0]?.seq ?? 0;
+			readTo = divider ? divider - 1 : (page.messages.at(-1)?.seq ?? 0);
+			prepend(page);
+			for (let n = 1; divider && rows[0].message.seq > divider && n < PAGES; n++) await older();
+		});
+		const first = blocks.querySelector(".divider");
+		if (first) scroller.scrollTop = first.offsetTop - scroller.clientHeight / 4;
+		else toEnd();
+	}
+
+	async function read(work) {
+		reading = true;
+		await work().catch(() => {}); // the connection is gone: asked again with the next, or when scrolling
+		reading = false;
+	}
+
+	const older = async () => prepend(await client.before(peer.id, rows[0].message.seq));
+
+	function prepend(page) {
+		complete = page.complete;
+		const fresh = page.messages.filter(({ seq }) => !rows.length || seq < rows[0].message.seq).map(row);
+		const fromEnd = scroller.scrollHeight - scroller.scrollTop;
+		rows.unshift(...fresh);
+		for (let i = 0; i <= fresh.length && i < rows.length; i++) dress(i);
+		for (let end = fresh.length; end > 0; end -= BLOCK) {
+			const items = fresh.slice(Math.max(0, end - BLOCK), end).map(({ item }) => item);
+			blocks.prepend(h("ol", items));
+		}
+		tellTop();
+		settle();
+		scroller.scrollTop = scroller.scrollHeight - fromEnd;
+	}
+
+	function tellTop() {
+		top.textContent = !complete ? words.loading : rows.length ? "" : words.empty;
+	}
+
+	/** Adds a message at the end. */
+	function add(message) {
+		const stay = atEnd || waiting.has(message.id);
+		drop(message.id);
+		if (!loaded || message.seq <= (rows.at(-1)?.message.seq ?? 0)) return;
+		const mine = message.from !== peer.id;
+		if (mine) divide(0);
+		else if (!attentive() && divider <= readTo) divide(message.seq);
+		if (!(blocks.lastChild?.children.length < BLOCK)) blocks.append(h("ol"));
+		const added = row(message);
+		rows.push(added);
+		dress(rows.length - 1);
+		blocks.lastChild.append(added.item);
+		settle();
+		tellTop();
+		if (!stay && !mine) missed++;
+		if (stay) toEnd();
+		else scrolled();
+	}
+
+	function row(message) {
+		const mine = message.from !== peer.id;
+		const mark = mine ? markOf(message) : "";
+		const item = h("li", { className: mine ? "me" : "you" }, bubble(message, mark));
+		drop(message.id);
+		if (!mine && message.seq > readTo) {
+			item.dataset.seq = message.seq;
+			sights.observe(item);
+		}
+		return { message, item, mark };
+	}
+
+	/** What stands above a message depends on the one before it: a day, a divider, more room. */
+	function dress(place) {
+		const { message, item } = rows[place];
+		const before = rows[place - 1]?.message;
+		const newDay = !before || !sameDay(before.time, message.time);
+		const divided = message.seq === divider;
+		const begins = newDay || divided || before.from !== message.from || message.time - before.time > APART;
+		item.classList.toggle("begins", begins);
+		fill(
+			item,
+			newDay && h("h3.day", dayOf(message.time)),
+			divided && h("p.divider", words.newMessages),
+			begins && h("span.hidden", message.from === peer.id ? peer.name : words.you),
+			item.lastChild,
+		);
+	}
+
+	function divide(seq) {
+		const old = rows.findIndex(({ message }) => message.seq === divider);
+		divider = seq;
+		if (old >= 0) dress(old);
+	}
+
+	/** Full blocks far from the screen are not laid out; what height they have is known. */
+	function settle() {
+		for (const block of blocks.children) {
+			if (block.className || (block === blocks.lastChild && block.children.length < BLOCK)) continue;
+			block.style.containIntrinsicBlockSize = `auto ${block.offsetHeight}px`;
+			block.className = "settled";
+		}
+	}
+
+	// What waits, and how far the peer is
+
+	/** Shows what is in the outbox: waiting, or failed with the reason and what can be done. */
+	function wait(item) {
+		const { id, state, code } = item;
+		const give = () => {
+			client.discard(id);
+			drop(id);
+		};
+		const why = () =>
+			h(
+				"div.why",
+				{ role: "alert" },
+				words[code] ?? words[500],
+				h("button", { onclick: () => client.retry(id) }, words.again),
+				h("button", { onclick: give }, words.discard),
+			);
+		drop(id);
+		const element = h("li", { className: `me begins ${state}` }, bubble(item, state), state === "failed" && why());
+		waiting.set(id, element);
+		outgoing.append(element);
+		toEnd();
+	}
+
+	/** What was in the outbox is not any more. */
+	function drop(id) {
+		waiting.get(id)?.remove();
+		waiting.delete(id);
+	}
+
+	/** The peer's positions have moved. */
+	function positions() {
+		for (let i = rows.length - 1; i >= 0 && rows[i].mark !== "read"; i--) {
+			const mark = rows[i].mark && markOf(rows[i].message);
+			if (mark === rows[i].mark) continue;
+			rows[i].mark = mark;
+			rows[i].item.querySelector(".sign").replaceWith(sign(mark, words[mark]));
+		}
+	}
+
+	const markOf = ({ seq }) => (seq <= entry.read ? "read" : seq <= entry.received ? "received" : "stored");
+
+	// Where the reader is
+
+	function toEnd() {
+		scroller.scrollTop = scroller.scrollHeight;
+		scrolled();
+	}
+
+	function scrolled() {
+		const { scrollTop, scrollHeight, clientHeight } = scroller;
+		atEnd = scrollHeight - scrollTop - clientHeight < NEAR;
+		if (atEnd) missed = 0;
+		jump.hidden = atEnd;
+		fill(jump, sign("down", words.jump), missed && h("span.badge", String(missed)));
+		if (scrollTop < EARLY && loaded && !complete && !reading) read(older);
+	}
+
+	function resized() {
+		const stay = atEnd;
+		if (scroller.clientWidth !== width) {
+			width = scroller.clientWidth;
+			for (const block of blocks.children) block.className = "";
+			settle();
+		}
+		if (stay) toEnd();
+	}
+
+	function sighted(changes) {
+		for (const { target, isIntersecting } of changes) {
+			const seq = Number(target.dataset.seq);
+			if (isIntersecting) visible.set(seq, target);
+			else visible.delete(seq);
+		}
+		look();
+	}
+
+	/** Takes what is on the screen as read, if somebody looks. */
+	function look() {
+		const to = Math.max(0, ...visible.keys());
+		if (!attentive() || to <= readTo) return;
+		readTo = to;
+		client.mark(peer.id, { read: to });
+		for (const item of visible.values()) sights.unobserve(item);
+		visible.clear();
+		seen(to, rows.filter(({ message }) => message.seq > to && message.from === peer.id).length);
+	}
+
+	return {
+		element: h("div.thread", scroller, jump),
+		load,
+		add,
+		wait,
+		positions,
+		look,
+		close: () => {
+			sights.disconnect();
+			sizes.disconnect();
+		},
+	};
+}

@@ -1,0 +1,79 @@
+/** What the page says, in English and Chinese, and how it writes times: by the browser's language. */
+
+const WORDS = {
+	title: ["Tandem", "Tandem"],
+	signIn: ["Sign in", "登录"],
+	signUp: ["Sign up", "注册"],
+	pick: ["Or be one of these", "或直接选择身份"],
+	userName: ["User name", "用户名"],
+	nickName: ["Nickname", "昵称"],
+	password: ["Password", "密码"],
+	wrong: ["Wrong user name or password.", "用户名或密码错误。"],
+	taken: ["This user name is taken.", "用户名已被使用。"],
+	tooOften: [(s) => `Too many attempts. Try again in ${s} s.`, (s) => `尝试次数过多，请${s}秒后再试。`],
+	unavailable: ["The server cannot do this right now. Please try again.", "服务器暂时无法处理，请重试。"],
+	invalid: [(why) => `That is not possible: ${why}`, (why) => `无法完成：${why}`],
+	ended: ["You were signed out. Please sign in again.", "您已退出登录，请重新登录。"],
+	signOut: ["Sign out", "退出登录"],
+	signOutEverywhere: ["Sign out everywhere", "在所有设备上退出"],
+	notify: ["Turn on notifications", "开启通知"],
+	conversations: ["Conversations", "会话"],
+	find: ["Find by user name", "按用户名查找"],
+	findGo: ["Find", "查找"],
+	nobody: [(name) => `There is no user “${name}”.`, (name) => `没有用户“${name}”。`],
+	yourself: ["That is you.", "这是您自己。"],
+	noConversations: ["No conversations yet. Find somebody to start one.", "还没有会话。查找一个人，开始聊天。"],
+	more: ["Show more", "显示更多"],
+	you: ["You", "我"],
+	unread: ["unread", "条未读"],
+	online: ["online", "在线"],
+	typing: ["typing…", "正在输入…"],
+	gone: ["Deleted account", "已注销的账户"],
+	choose: ["Choose a conversation.", "请选择一个会话。"],
+	empty: ["No messages yet. Say hello.", "还没有消息，打个招呼吧。"],
+	messages: ["Messages", "消息"],
+	back: ["Back to the conversations", "返回会话列表"],
+	block: ["Block", "屏蔽"],
+	unblock: ["Unblock", "取消屏蔽"],
+	blocked: ["You have blocked this user. Neither of you can write.", "您已屏蔽此用户，双方都不能发送消息。"],
+	write: ["Message", "消息"],
+	send: ["Send", "发送"],
+	left: [(n) => `Characters left: ${n}`, (n) => `还可输入的字符：${n}`],
+	newMessages: ["New messages", "新消息"],
+	jump: ["Jump to the newest", "跳到最新"],
+	loading: ["Loading…", "加载中…"],
+	connecting: ["Connecting…", "正在连接…"],
+	today: ["Today", "今天"],
+	yesterday: ["Yesterday", "昨天"],
+	pending: ["waiting to be sent", "等待发送"],
+	stored: ["stored", "已发送"],
+	received: ["received", "已送达"],
+	read: ["read", "已读"],
+	failed: ["not sent", "未发送"],
+	again: ["Send again", "重新发送"],
+	discard: ["Discard", "丢弃"],
+	50006: [
+		"Not sent. Until you are answered you may send three messages; after that, as many as you like.",
+		"未发送。对方回复之前最多可以发送三条消息，回复之后不再限制。",
+	],
+	403: ["Not sent: one of you has blocked the other.", "未发送：你们其中一方屏蔽了另一方。"],
+	404: ["Not sent: this account is gone.", "未发送：该账户已不存在。"],
+	400: ["Not sent: the server cannot take this text.", "未发送：服务器不能接受这段文字。"],
+	500: ["Not sent: something went wrong on the server.", "未发送：服务器出错了。"],
+	colon: [": ", "："],
+};
+
+export const lang = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+export const words = Object.fromEntries(Object.entries(WORDS).map(([key, [en, zh]]) => [key, lang === "zh" ? zh : en]));
+
+const format = (options) => new Intl.DateTimeFormat(navigator.language, options).format;
+const brief = format({ day: "numeric", month: "short" });
+const dated = format({ weekday: "long", day: "numeric", month: "long" });
+const midnight = (time) => new Date(time).setHours(0, 0, 0, 0);
+const daysAgo = (time) => Math.round((midnight(Date.now()) - midnight(time)) / 864e5);
+
+export const sameDay = (one, other) => midnight(one) === midnight(other);
+export const timeOfDay = format({ hour: "2-digit", minute: "2-digit" });
+export const fullTime = format({ dateStyle: "full", timeStyle: "short" });
+export const dayOf = (time) => [words.today, words.yesterday][daysAgo(time)] ?? dated(time);
+export const briefly = (time) => [timeOfDay(time), words.yesterday][daysAgo(time)] ?? brief(time);
