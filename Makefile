@@ -18,7 +18,7 @@ tools: .venv/dev  ## what tests, checks and the README's walk-through need besid
 run: setup  ## set up what is missing, then start the server on port 3000 (PORT=… for another)
 	@exec .venv/bin/python server.py --port=$(PORT)
 
-test: setup .venv/dev  ## set up what is missing, then run the tests against real engines of their own
+test: setup .venv/dev .browser/ready  ## set up what is missing, then run the tests against real engines of their own
 	@TANDEM_FRAMES=$(FRAMES) exec .venv/bin/python -m pytest $(ARGS)
 
 check: .venv/dev  ## ruff, mypy --strict, import-linter
@@ -38,7 +38,7 @@ bench: setup .venv/bench  ## measure the server beside its yardsticks, about twe
 	@exec .venv/bin/python -m bench $(ARGS)
 
 clean:  ## remove what setup brought; data/ stays
-	@rm -rf .venv .engines
+	@rm -rf .venv .engines .browser
 
 # Each marker is written last, so an interrupted set-up is repeated.
 .venv/made:
@@ -67,5 +67,9 @@ clean:  ## remove what setup brought; data/ stays
 	  { echo "setup: failed: pip could not install requirements-bench.txt; check the network and try again" >&2; exit 1; }
 	@touch $@
 
-.engines/ready: scripts/setup_engines.py | .venv/made
+.engines/ready: scripts/setup_engines.py scripts/packages.py | .venv/made
 	@.venv/bin/python scripts/setup_engines.py
+
+# Where it cannot be brought the marker is not written: its tests are skipped, and the next run tries again.
+.browser/ready: scripts/setup_browser.py scripts/packages.py | .venv/made
+	@.venv/bin/python scripts/setup_browser.py

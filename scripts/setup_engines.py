@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+from packages import Packages, SetupError, run
 
 HOME = Path(__file__).resolve().parent.parent / ".engines"
 SEARCHED = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
@@ -32,24 +33,9 @@ DEBIAN = {
 }
 
 
-class SetupError(Exception):
-    """Set-up cannot go on; the text says what was tried and what to do."""
-
-
 def missing() -> list[str]:
     """The engines that are neither on PATH nor brought by an earlier run."""
     return [name for name in DEBIAN if not shutil.which(name, path=SEARCHED)]
-
-
-def run(command: list[str], hint: str) -> None:
-    """Runs `command` quietly; its output is shown only when it fails."""
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    except FileNotFoundError:
-        raise SetupError(f"{command[0]} is not on this machine. {hint}") from None
-    if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-12:])
-        raise SetupError(f"`{' '.join(command)}` ended with {done.returncode}:\n{tail}\n{hint}")
 
 
 def fetch_mongod(work: Path, bin_dir: Path) -> None:
@@ -68,7 +54,7 @@ def fetch_mongod(work: Path, bin_dir: Path) -> None:
     (bin_dir / "mongod").chmod(0o755)
 
 
-def fetch_packages(names: list[str], work: Path, root: Path) -> None:
+def fetch_debian(names: list[str], work: Path, root: Path) -> None:
     """Downloads Debian packages, with those that they need and the system lacks, and unpacks them."""
     print(f"setup: fetching {' '.join(names)} (Debian packages, unpacked below .engines, 9 MB at most)", flush=True)
     hint = (
@@ -76,19 +62,9 @@ def fetch_packages(names: list[str], work: Path, root: Path) -> None:
         "and mariadbd on PATH, or start the server with --mongo, --redis and --mysql addresses. "
         "Otherwise check the network and run `make setup` again."
     )
-    (work / "lists/partial").mkdir(parents=True)
-    (work / "cache/archives/partial").mkdir(parents=True)
-    apt = [
-        "apt-get", "-qq", "-y",
-        "-o", f"Dir::State::lists={work}/lists",
-        "-o", f"Dir::Cache={work}/cache",
-        "-o", "Debug::NoLocking=true",
-        "-o", "APT::Sandbox::User=",
-    ]  # fmt: skip
-    run([*apt, "update"], hint)
-    run([*apt, "--download-only", "--no-install-recommends", "install", *names], hint)
-    for package in sorted((work / "cache/archives").glob("*.deb")):
-        run(["dpkg-deb", "-x", str(package), str(root)], hint)
+    packages = Packages(work, hint)
+    packages.fetch(names)
+    packages.unpack(root)
 
 
 def main() -> int:
@@ -105,7 +81,7 @@ def main() -> int:
         if "mongod" in wanted:
             fetch_mongod(work, bin_dir)
         if wanted:
-            fetch_packages([DEBIAN[name][0] for name in wanted], work, root)
+            fetch_debian([DEBIAN[name][0] for name in wanted], work, root)
         for name in wanted:
             inside = DEBIAN[name][1]
             if inside:

@@ -1,0 +1,108 @@
+"""The room of tests of the page: a browser, Node, and a server with the page.
+
+Tests in a browser are ordinary functions. While a module has its browser no other event loop can run in the process,
+so what a test needs besides the browser is a process of its own or blocks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from storage.engines import Addresses
+from tests.processes import external
+from tests.web.programs import (
+    BROUGHT,
+    FLAGS,
+    ProgramError,
+    find_browser,
+    find_node,
+    libraries,
+    may_sandbox,
+    run_node_tests,
+    unavailable,
+)
+from tests.web.site import Site
+from tests.web.visitor import Visitor
+
+RunNode = Callable[..., str]
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The path of Playwright's Node."""
+    try:
+        return find_node()
+    except ProgramError as error:
+        unavailable(error)
+
+
+@pytest.fixture(scope="session")
+def run_node(node: str) -> RunNode:
+    """Runs a file of Node tests: `run_node(script, *names, **environment)`."""
+    return partial(run_node_tests, node)
+
+
+@pytest.fixture(scope="module")
+def chromium(node: str) -> Iterator[Browser]:
+    """A browser; for a module, since Playwright's event loop keeps other tests of the session from running theirs."""
+    try:
+        program = find_browser(os.environ.get("PATH", os.defpath), BROUGHT)
+    except ProgramError as error:
+        unavailable(error)
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in libraries().items():
+                patch.setenv(name, value)
+            playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            args=FLAGS,
+            chromium_sandbox=may_sandbox(),
+            # A Ctrl-C is pytest's, which ends after the test that runs.
+            handle_sigint=False,
+            handle_sigterm=False,
+            handle_sighup=False,
+        )
+        stack.callback(browser.close)
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def site_flags() -> list[str]:
+    """The site's flags; a test module overrides it for a server of another kind."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def site(addresses: Addresses, site_flags: list[str]) -> Iterator[Site]:
+    """A server on the session's engines; it has logged no error in the end."""
+    site = Site(*external(addresses), *site_flags)
+    try:
+        yield site
+        site.end()
+    finally:
+        site.discard()
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Visit]:
+    """Opens an empty page for a visitor of a site: `visit(site, locale="zh-CN", color_scheme="dark")`.
+
+    After the test nothing must have been seen that the test did not expect.
+    """
+    with ExitStack() as stack:
+
+        def enter(site: Site, **options: Any) -> Visitor:
+            visitor = Visitor(chromium, site.url, **options)
+            stack.callback(visitor.leave)
+            return visitor
+
+        yield enter

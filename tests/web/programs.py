@@ -1,0 +1,121 @@
+"""The programs that tests of the page run in: a browser, and Playwright's Node."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NoReturn
+
+import playwright
+import pytest
+
+from tests.processes import ROOT
+
+NAME = "chromium-headless-shell"
+BROUGHT = ROOT / ".browser"
+NODE = Path(playwright.__file__).parent / "driver" / "node"
+NODE_TIME = 50  # seconds for a file of Node tests
+FLAGS = [
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",  # nothing leaves the machine
+]
+
+
+class ProgramError(Exception):
+    """A program cannot be had; the text says why."""
+
+
+def find_browser(path: str, brought: Path) -> str:
+    """The browser on `path`, else the one that set-up has brought. Raises ProgramError."""
+    found = shutil.which(NAME, path=path)
+    if found:
+        return found
+    if (brought / "ready").exists():
+        return str(brought / "bin" / NAME)
+    try:
+        reason = (brought / "missing").read_text().strip()
+    except FileNotFoundError:
+        reason = "`make test` brings one"
+    raise ProgramError(f"no {NAME}: {reason}")
+
+
+def find_node() -> str:
+    """Playwright's Node. Raises ProgramError."""
+    done = subprocess.run([NODE, "--version"], env=node_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ProgramError(f"Playwright's Node does not start: {done.stderr.strip()}")
+    return str(NODE)
+
+
+def libraries() -> dict[str, str]:
+    """The variable with which Node finds the library that this machine lacks and set-up has brought."""
+    found = sorted({str(library.parent) for library in BROUGHT.glob("root/**/libatomic.so.1")})
+    return {"LD_LIBRARY_PATH": os.pathsep.join(found)} if found else {}
+
+
+def node_environment() -> dict[str, str]:
+    """This process's environment without what would change Node's ways or is for the server."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("NODE_", "TANDEM_"))}
+    return {**kept, **libraries()}
+
+
+def unavailable(reason: object) -> NoReturn:
+    """Skips the test; with `TANDEM_BROWSER=required`, as in .ci/run, fails it."""
+    if os.environ.get("TANDEM_BROWSER") == "required":
+        pytest.fail(str(reason), pytrace=False)
+    pytest.skip(str(reason))
+
+
+def may_sandbox() -> bool:
+    """Whether the browser's sandbox works here: not as root, and not where user namespaces are refused."""
+    if os.geteuid() == 0:
+        return False
+    try:
+        command = ["unshare", "--user", "--map-root-user", "--net", "true"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def run_node_tests(node: str, script: str | Path, *names: str, **variables: Any) -> str:
+    """Runs a file of Node tests, all or those whose names match a pattern of `names`; TAP.
+
+    `script` is beside this file. Fails, and shows what Node said, unless all pass and a name has been found.
+    """
+    command = [
+        node,
+        "--test",
+        "--test-isolation=none",  # in one process, so that there is one to end
+        "--test-reporter=tap",
+        f"--test-timeout={NODE_TIME * 1000}",
+        *(f"--test-name-pattern={name}" for name in names),
+        str(Path(__file__).parent / script),
+    ]
+    environment = node_environment() | {name: str(value) for name, value in variables.items()}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=NODE_TIME,
+            check=False,
+            process_group=0,  # a Ctrl-C is pytest's, which ends after the test that runs
+        )
+    except subprocess.TimeoutExpired as error:
+        said = error.output.decode(errors="replace") if error.output else ""
+        pytest.fail(f"Node did not end within {NODE_TIME} s:\n{said}", pytrace=False)
+    lines = done.stdout.splitlines()
+    if done.returncode or "# fail 0" not in lines or "# pass 0" in lines:
+        pytest.fail(f"Node ended with {done.returncode}:\n{done.stdout}", pytrace=False)
+    return done.stdout
