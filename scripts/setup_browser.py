@@ -26,7 +26,8 @@ NAME = "chromium-headless-shell"
 FILES = "chromium-common"  # the package with the browser's files
 STARTS_WITHIN = 30  # seconds
 
-FONTS = {  # Debian's packages, and where they put their fonts: Latin, Arabic and Hebrew; Chinese; emoji
+FONTS = {  # Debian's packages, and where they put their fonts: Latin; Arabic and Hebrew; Chinese; emoji
+    "fonts-open-sans": "usr/share/fonts/truetype/open-sans",
     "fonts-dejavu-core": "usr/share/fonts/truetype/dejavu",
     "fonts-wqy-microhei": "usr/share/fonts/truetype/wqy",
     "fonts-noto-color-emoji": "usr/share/fonts/truetype/noto",
@@ -49,6 +50,12 @@ FONTS_CONF = """\
 <fontconfig>
 {directories}
   <cachedir prefix="xdg">fontconfig</cachedir>
+  <match target="pattern">
+    <test qual="all" name="family" compare="not_eq"><string>sans-serif</string></test>
+    <test qual="all" name="family" compare="not_eq"><string>serif</string></test>
+    <test qual="all" name="family" compare="not_eq"><string>monospace</string></test>
+    <edit name="family" mode="append_last"><string>sans-serif</string></edit>
+  </match>
 {preferences}
 </fontconfig>
 """
@@ -63,8 +70,7 @@ PREFERENCE = """\
     </prefer>
   </alias>"""
 PREFERRED = {
-    "sans-serif": "DejaVu Sans",
-    "system-ui": "DejaVu Sans",
+    "sans-serif": "Open Sans",  # which leaves emoji to the font that has them in colour
     "serif": "DejaVu Serif",
     "monospace": "DejaVu Sans Mono",
 }
