@@ -8,11 +8,11 @@ import { lang, words } from "./words.js";
 
 document.documentElement.lang = lang;
 
-const uid = new URLSearchParams(location.search).get("uid") ?? "";
+const query = new URLSearchParams(location.search);
 
-/** Shows the chat to whoever is signed in, and a form to whoever is not; `notice` says why. */
-async function begin(notice = "") {
-	const api = new Api({ url: location.origin, uid });
+/** Shows the chat to whoever is signed in, and a form to whoever is not. */
+async function begin() {
+	const api = new Api({ url: location.origin, uid: query.get("uid") ?? "" });
 	let session;
 	for (let attempts = 0; !session; attempts++) {
 		session = await api.session().catch(() => null);
@@ -20,15 +20,15 @@ async function begin(notice = "") {
 		document.body.replaceChildren(h("main.alone", { role: "status" }, words.connecting));
 		await new Promise((done) => setTimeout(done, backoff(attempts)));
 	}
-	const { auth, user, users, max_content: most } = session;
+	const { user, users, max_content: most } = session;
 	if (!user) {
+		const notice = query.has("ended") ? words.ended : "";
 		document.body.replaceChildren(signIn({ api, users, notice, entered: begin }));
 		return;
 	}
 	// From now on each request says whom it means: another tab may sign in as somebody else, and has the same cookie.
 	api.uid = String(user.id);
-	const left = (why) => (uid && auth !== "token" ? location.assign(location.pathname) : begin(why));
-	document.body.replaceChildren(chat({ api, user, most, left }));
+	document.body.replaceChildren(chat({ api, user, most }));
 }
 
 begin();

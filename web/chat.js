@@ -12,13 +12,12 @@ const TYPES = 4000; // ms for which somebody is taken to be typing
 const CALM = 1000; // ms of connecting before that is said
 const SHOWN = 200; // characters of a message in a notification
 
-/** The page of `user`, who may write `most` characters at a time; `left` is called when nobody is signed in any more. */
-export function chat({ api, user, most, left }) {
+/** The page of `user`, who may write `most` characters at a time. */
+export function chat({ api, user, most }) {
 	const me = person(user);
 	const client = tandem({ api, user: me.id, lang, outbox: new Outbox() });
 	const list = conversations({ api, user: me.id, changed: counted });
 	const tabs = new BroadcastChannel("tandem");
-	const ending = new AbortController();
 	const types = new Map(); // by peer: timers
 	let entry = null; // of the open conversation
 	let open = null; // its thread
@@ -48,15 +47,11 @@ export function chat({ api, user, most, left }) {
 
 	// What comes
 
-	function on(target, events) {
-		for (const [type, listener] of Object.entries(events)) {
-			target.addEventListener(type, listener, { signal: ending.signal });
-		}
-	}
+	const on = (target, events) => Object.entries(events).forEach((each) => target.addEventListener(...each));
 
 	on(client, {
 		state: ({ detail }) => {
-			if (detail === "ended") end(words.ended);
+			if (detail === "ended") leave("?ended");
 			if (detail === "online") state.textContent = "";
 			setTimeout(() => client.state === "connecting" && (state.textContent = words.connecting), CALM);
 		},
@@ -128,7 +123,7 @@ export function chat({ api, user, most, left }) {
 
 	function counted(all) {
 		const unread = all.filter((each) => each.unread);
-		document.title = unread.length ? `(${unread.length}) ${words.title}` : words.title;
+		document.title = `${unread.length ? `(${unread.length}) ` : ""}Tandem`;
 		for (const { peer, last } of unread) client.mark(peer.id, { received: last.seq }); // the list has it
 	}
 
@@ -184,7 +179,7 @@ export function chat({ api, user, most, left }) {
 		const key = `tandem draft ${me.id} ${id}`;
 		const send = (text) => client.send(id, text);
 		const form = composer({ key, most, send, typing: () => client.typing(id) });
-		fill(main, h("header"), h("p.notice"), open.element, form);
+		fill(main, h("header"), open.element, form);
 		head();
 		open.load();
 		form.firstChild.focus();
@@ -192,47 +187,34 @@ export function chat({ api, user, most, left }) {
 
 	function head() {
 		const { peer, online, typing, blocked } = entry;
-		const [header, notice] = main.children;
 		fill(
-			header,
+			main.firstChild,
 			h("a.back", { href: "#", ariaLabel: words.back }, sign("back")),
 			portrait(peer, online),
 			h("h2", h("bdi", peer.name)),
 			h("span.quiet", typing ? words.typing : online && words.online),
 			h("button", { onclick: () => block(peer.id, !blocked) }, blocked ? words.unblock : words.block),
 		);
-		notice.textContent = blocked ? words.blocked : "";
 	}
 
 	async function block(peer, blocked) {
-		await attempt(async () => {
-			await api.block(peer, blocked);
-			update(peer, { blocked, online: false });
-			await refresh();
-		});
+		await attempt(() => api.block(peer, blocked));
+		await refresh();
 	}
 
 	async function signOut(everywhere) {
 		client.stop(); // or it is told, and says, that somebody has signed it out
-		await attempt(() => api.signOut(everywhere).then(() => end("")));
-		if (!ending.signal.aborted) client.start();
+		await attempt(() => api.signOut(everywhere).then(() => leave("")));
+		if (problem.textContent) client.start();
 	}
 
 	async function attempt(work) {
 		problem.textContent = "";
-		await work().catch(() => {
-			problem.textContent = words.unavailable;
-		});
+		await work().catch(() => (problem.textContent = words.unavailable));
 	}
 
-	function end(why) {
-		ending.abort();
-		client.stop();
-		open?.close();
-		tabs.close();
-		document.title = words.title;
-		left(why);
-	}
+	/** Begins anew, with nothing left of this user in the page. */
+	const leave = (query) => location.assign(location.pathname + query);
 
 	client.start();
 	route();

@@ -20,6 +20,7 @@ export function h(name, ...children) {
 	return fill(element, ...children);
 }
 
+const SVG = "http://www.w3.org/2000/svg";
 const SHAPES = {
 	pending: "M8 2a6 6 0 1 0 .01 0M8 5v3.2l2 1.3",
 	stored: "M4 8.5l3 3 6-7",
@@ -33,14 +34,12 @@ SHAPES.read = SHAPES.received;
 
 /** A drawn sign; `label` says it to those who do not see it. */
 export function sign(name, label) {
-	const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-	const attributes = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
-	for (const [key, value] of Object.entries({ viewBox: "0 0 16 16", class: `sign ${name}`, ...attributes })) {
-		svg.setAttribute(key, value);
-	}
-	svg.append(document.createElementNS(svg.namespaceURI, "path"));
-	svg.firstChild.setAttribute("d", SHAPES[name]);
-	return svg;
+	const svg = document.createElementNS(SVG, "svg");
+	const path = svg.appendChild(document.createElementNS(SVG, "path"));
+	svg.setAttribute("viewBox", "0 0 16 16");
+	path.setAttribute("d", SHAPES[name]);
+	svg.classList.add("sign", name);
+	return Object.assign(svg, label ? { role: "img", ariaLabel: label } : { ariaHidden: "true" });
 }
 
 /** A disc with the first character of a name, in the colour of its id. */

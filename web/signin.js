@@ -43,7 +43,7 @@ export function signIn({ api, users, notice, entered }) {
 		};
 		fill(
 			element,
-			h("h1", words.title),
+			h("h1", "Tandem"),
 			h(
 				"form",
 				{ onsubmit: (event) => submit(event, isNew), ariaLabel: title },

@@ -1,7 +1,6 @@
 /** What the page says, in English and Chinese, and how it writes times: by the browser's language. */
 
 const WORDS = {
-	title: ["Tandem", "Tandem"],
 	signIn: ["Sign in", "登录"],
 	signUp: ["Sign up", "注册"],
 	pick: ["Or be one of these", "或直接选择身份"],
@@ -11,7 +10,7 @@ const WORDS = {
 	wrong: ["Wrong user name or password.", "用户名或密码错误。"],
 	taken: ["This user name is taken.", "用户名已被使用。"],
 	tooOften: [(s) => `Too many attempts. Try again in ${s} s.`, (s) => `尝试次数过多，请${s}秒后再试。`],
-	unavailable: ["The server cannot do this right now. Please try again.", "服务器暂时无法处理，请重试。"],
+	unavailable: ["Not possible right now. Please try again.", "服务器暂时无法处理，请重试。"],
 	invalid: [(why) => `That is not possible: ${why}`, (why) => `无法完成：${why}`],
 	ended: ["You were signed out. Please sign in again.", "您已退出登录，请重新登录。"],
 	signOut: ["Sign out", "退出登录"],
@@ -22,7 +21,7 @@ const WORDS = {
 	findGo: ["Find", "查找"],
 	nobody: [(name) => `There is no user “${name}”.`, (name) => `没有用户“${name}”。`],
 	yourself: ["That is you.", "这是您自己。"],
-	noConversations: ["No conversations yet. Find somebody to start one.", "还没有会话。查找一个人，开始聊天。"],
+	noConversations: ["No conversations yet. Find somebody.", "还没有会话。查找一个人，开始聊天。"],
 	more: ["Show more", "显示更多"],
 	you: ["You", "我"],
 	unread: ["unread", "条未读"],
@@ -35,7 +34,6 @@ const WORDS = {
 	back: ["Back to the conversations", "返回会话列表"],
 	block: ["Block", "屏蔽"],
 	unblock: ["Unblock", "取消屏蔽"],
-	blocked: ["You have blocked this user. Neither of you can write.", "您已屏蔽此用户，双方都不能发送消息。"],
 	write: ["Message", "消息"],
 	send: ["Send", "发送"],
 	left: [(n) => `Characters left: ${n}`, (n) => `还可输入的字符：${n}`],
