@@ -30,6 +30,11 @@ def test_files_stay_readable(source: Path) -> None:
     assert lines[0].startswith('"""')
 
 
+def test_the_page_stays_small() -> None:
+    """Before compression; docs/client.md says so."""
+    assert sum(path.stat().st_size for path in (ROOT / "web").iterdir()) < 60_000
+
+
 def test_ci_runs_what_the_readme_says() -> None:
     """And nothing else."""
     commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make")]

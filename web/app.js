@@ -14,9 +14,7 @@ const query = new URLSearchParams(location.search);
 async function begin() {
 	const api = new Api({ url: location.origin, uid: query.get("uid") ?? "" });
 	let session;
-	for (let attempts = 0; !session; attempts++) {
-		session = await api.session().catch(() => null);
-		if (session) break;
+	for (let attempts = 0; !(session = await api.session().catch(() => null)); attempts++) {
 		document.body.replaceChildren(h("main.alone", { role: "status" }, words.connecting));
 		await new Promise((done) => setTimeout(done, backoff(attempts)));
 	}

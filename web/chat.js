@@ -122,9 +122,12 @@ export function chat({ api, user, most }) {
 	}
 
 	function counted(all) {
-		const unread = all.filter((each) => each.unread);
-		document.title = `${unread.length ? `(${unread.length}) ` : ""}Tandem`;
-		for (const { peer, last } of unread) client.mark(peer.id, { received: last.seq }); // the list has it
+		let count = 0;
+		for (const { peer, last, unread } of all.filter((each) => each.unread)) {
+			count += parseInt(unread, 10);
+			client.mark(peer.id, { received: last.seq }); // the list has it
+		}
+		document.title = count ? `(${count}) Tandem` : "Tandem";
 	}
 
 	// Where the user goes
@@ -134,7 +137,7 @@ export function chat({ api, user, most }) {
 		if (entry?.peer.address === hash) return;
 		const known = list.at(hash);
 		if (known || hash.length < 2) show(known);
-		else if (client.state === "online") await meet(decodeURIComponent(hash.slice(1)));
+		else if (client.state === "online") await meet(new URLSearchParams(`name=${hash.slice(1)}`).get("name"));
 	}
 
 	async function found(event) {
@@ -182,13 +185,17 @@ export function chat({ api, user, most }) {
 		fill(main, h("header"), open.element, form);
 		head();
 		open.load();
-		form.firstChild.focus();
+		if (matchMedia("(hover: hover)").matches) form.firstChild.focus(); // else a keyboard would cover half of it
 	}
 
 	function head() {
 		const { peer, online, typing, blocked } = entry;
+		const header = main.firstChild;
+		const state = [peer.name, online, typing, blocked].join();
+		if (header.dataset.state === state) return; // whatever has the focus keeps it
+		header.dataset.state = state;
 		fill(
-			main.firstChild,
+			header,
 			h("a.back", { href: "#", ariaLabel: words.back }, sign("back")),
 			portrait(peer, online),
 			h("h2", h("bdi", peer.name)),

@@ -11,6 +11,7 @@ function explained({ code, message, retryAfter }) {
 	return code === 400 ? words.invalid(message) : words.unavailable;
 }
 
+const choice = (peer) => h("li", h("a", { href: `?uid=${peer.id}` }, portrait(peer), h("bdi", peer.name)));
 const field = (label, properties) => h("label", label, h("input", { required: true, ...properties }));
 
 /** The form; `entered` is called once somebody is in, `notice` says why somebody has to sign in. */
@@ -60,15 +61,11 @@ export function signIn({ api, users, notice, entered }) {
 				h("button.strong", title),
 				h("button", { type: "button", onclick: change }, other),
 			),
-			users.length > 0 && h("nav", { ariaLabel: words.pick }, h("h2", words.pick), h("ul", users.map(choice))),
+			users.length > 0 &&
+				h("nav", { ariaLabel: words.pick }, h("h2", words.pick), h("ul", users.map(person).map(choice))),
 		);
 	}
 
 	show(false);
 	return element;
-}
-
-function choice(user) {
-	const peer = person(user);
-	return h("li", h("a", { href: `?uid=${peer.id}` }, portrait(peer), h("bdi", peer.name)));
 }

@@ -65,8 +65,8 @@ export function memoryOutbox() {
 
 /** The server's HTTP, for the bearer of `token`, or of the page's cookie; `uid` says, where it is believed, who asks. */
 export class Api {
-	constructor({ url, token = "", uid = "", fetch = globalThis.fetch.bind(globalThis) }) {
-		Object.assign(this, { url: url.replace(/\/$/, ""), token, uid, fetch });
+	constructor({ url, token = "", uid = "" }) {
+		Object.assign(this, { url: url.replace(/\/$/, ""), token, uid });
 	}
 
 	/** How it is known who asks, who that is, and whom one may choose to be. */
@@ -96,7 +96,7 @@ export class Api {
 		const options = { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(ANSWER) };
 		let response, answer;
 		try {
-			response = await this.fetch(`${this.url}${path}?${all}`, options);
+			response = await fetch(`${this.url}${path}?${all}`, options);
 			answer = await response.json();
 		} catch (error) {
 			throw new TandemError(0, String(error));
@@ -110,7 +110,7 @@ export class Api {
  * The connection of a `user`, and what has to outlive it: an EventTarget with the `state` "stopped", "connecting",
  * "online" or "ended", and the methods named at the end.
  */
-export function tandem({ api, user, lang = "zh", outbox = memoryOutbox(), WebSocket = globalThis.WebSocket }) {
+export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	const events = new EventTarget();
 	const asked = new Map(); // by request id: { resolve, reject, timer }
 	const chats = new Map(); // by peer: { held, busy, aside }
@@ -118,7 +118,6 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox(), WebSoc
 	const lanes = new Map(); // by peer: { queue, busy, timer, attempts }
 	const positions = new Map(); // by peer: { received, read, told, busy }
 	const typed = new Map(); // by peer: when that was last told
-	let state = "stopped";
 	let socket = null;
 	let opened = 0; // when; 0: it is not open
 	let heard = 0; // when the last frame came
@@ -200,7 +199,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox(), WebSoc
 		retrying = setTimeout(() => connect(), backoff(failures++));
 		if (!doubtful) return;
 		const session = await api.session().catch(() => null);
-		if (session && String(session.user?.id) !== user && state === "connecting") end("ended");
+		if (session && String(session.user?.id) !== user && events.state === "connecting") end("ended");
 	}
 
 	/** Lets go of the socket without waiting for it, since a dead one takes a minute to close. */
@@ -363,7 +362,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox(), WebSoc
 
 	/** Sends a message, now or as soon as it can be; the item that stands for it until it is stored. */
 	function send(peer, content) {
-		const item = { id: newId(), user: user, peer, content, time: Date.now(), state: "pending" };
+		const item = { id: newId(), user, peer, content, time: Date.now(), state: "pending" };
 		put(item);
 		return item;
 	}
@@ -431,9 +430,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox(), WebSoc
 		if (STORED.includes(code)) {
 			forget(item);
 			came({ seq, time, from: user, to: peer, content, id });
-		} else if (item.state === "failed")
-			return; // of an attempt before
-		else if (PASSING.includes(code)) {
+		} else if (PASSING.includes(code)) {
 			const again = () => {
 				free(lane);
 				pump(peer);
@@ -500,16 +497,15 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox(), WebSoc
 	}
 
 	function say(next) {
-		if (next === state) return;
-		state = next;
-		emit("state", state);
+		if (next === events.state) return;
+		events.state = next;
+		emit("state", next);
 	}
 
 	function emit(type, detail) {
 		events.dispatchEvent(new CustomEvent(type, { detail }));
 	}
 
-	const properties = { user: { value: user }, state: { get: () => state } };
 	const methods = { start, stop, wake, pending, open, before, unread, send, retry, discard, mark, typing };
-	return Object.defineProperties(Object.assign(events, methods), properties);
+	return Object.assign(events, { user, state: "stopped", ...methods });
 }

@@ -1,21 +1,19 @@
 /** What is in a message's text: links, and whether it is emoji alone. Nothing here makes HTML of it. */
 
 // Up to what cannot be part of a URL, or would make it look like another one: spaces, controls, bidi marks.
-const LINK = /https?:\/\/[^\s<>"`\p{Cc}\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]+/giu;
-const TRAILING = /[.,:;!?'*_~\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f\u300b\u300d\u300f\u3011]+$/u;
+const LINK = /https?:\/\/[^\s<>"`\p{C}\u3000-\u303f\uff01-\uff1f]+/giu;
+const TRAILING = /[^\p{L}\p{M}\p{N}\p{Cs}\/=&#%+$@)-]/u;
 const EMOJI = /^(?:\p{RGI_Emoji}\s*){1,3}$/v;
-
-const count = (text, character) => text.split(character).length - 1;
 
 /** A link without the punctuation of the sentence around it, and without a bracket that was opened before it. */
 function trimmed(link) {
-	for (;;) {
-		const shorter = link.replace(TRAILING, "");
-		const closing = shorter.endsWith(")") && count(shorter, ")") > count(shorter, "(");
-		const next = closing ? shorter.slice(0, -1) : shorter;
-		if (next === link) return link;
-		link = next;
+	let end = link.length;
+	let open = link.split("(").length - link.split(")").length;
+	for (let last; (last = link[end - 1]); end--) {
+		if (last === ")" ? open >= 0 : !TRAILING.test(last)) break;
+		if (last === ")") open++;
 	}
+	return link.slice(0, end);
 }
 
 /** The text in pieces: `{ text }`, or `{ text, href }` for an http or https link that is whole. */

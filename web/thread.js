@@ -38,7 +38,6 @@ export function thread({ client, entry, seen }) {
 	let readTo = 0;
 	let missed = 0; // messages that came below what is shown
 	let atEnd = true;
-	let width = 0;
 
 	const top = h("p.quiet", { role: "status" }, words.loading);
 	const blocks = h("div");
@@ -47,7 +46,7 @@ export function thread({ client, entry, seen }) {
 	const scroller = h("div.scroller", { onscroll: scrolled, ...label }, top, blocks, outgoing);
 	const jump = h("button.jump.round", { hidden: true, onclick: toEnd });
 	const sights = new IntersectionObserver(sighted, { root: scroller });
-	const sizes = new ResizeObserver(resized);
+	const sizes = new ResizeObserver(() => atEnd && toEnd());
 	sizes.observe(scroller);
 	client.pending(peer.id).forEach(wait);
 
@@ -216,16 +215,6 @@ export function thread({ client, entry, seen }) {
 		jump.hidden = atEnd;
 		fill(jump, sign("down", words.jump), missed && h("span.badge", String(missed)));
 		if (scrollTop < EARLY && loaded && !complete && !reading) read(older);
-	}
-
-	function resized() {
-		const stay = atEnd;
-		if (scroller.clientWidth !== width) {
-			width = scroller.clientWidth;
-			for (const block of blocks.children) block.className = "";
-			settle();
-		}
-		if (stay) toEnd();
 	}
 
 	function sighted(changes) {

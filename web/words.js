@@ -56,8 +56,7 @@ const WORDS = {
 	],
 	403: ["Not sent: one of you has blocked the other.", "未发送：你们其中一方屏蔽了另一方。"],
 	404: ["Not sent: this account is gone.", "未发送：该账户已不存在。"],
-	400: ["Not sent: the server cannot take this text.", "未发送：服务器不能接受这段文字。"],
-	500: ["Not sent: something went wrong on the server.", "未发送：服务器出错了。"],
+	500: ["Not sent: the server did not take this text.", "未发送：服务器没有接受这段文字。"],
 	colon: [": ", "："],
 };
 
