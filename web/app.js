@@ -18,15 +18,17 @@ async function begin() {
 		document.body.replaceChildren(h("main.alone", { role: "status" }, words.connecting));
 		await new Promise((done) => setTimeout(done, backoff(attempts)));
 	}
-	const { user, users, max_content: most } = session;
-	if (!user) {
+	const { auth, user, users, max_content: most } = session;
+	if (!user && api.uid && auth === "token")
+		location.replace(location.pathname); // there it says nothing
+	else if (!user) {
 		const notice = query.has("ended") ? words.ended : "";
 		document.body.replaceChildren(signIn({ api, users, notice, entered: begin }));
-		return;
+	} else {
+		// Now each request says whom it means: another tab may sign in as somebody else, and has the same cookie.
+		api.uid = String(user.id);
+		document.body.replaceChildren(chat({ api, user, most }));
 	}
-	// From now on each request says whom it means: another tab may sign in as somebody else, and has the same cookie.
-	api.uid = String(user.id);
-	document.body.replaceChildren(chat({ api, user, most }));
 }
 
 begin();

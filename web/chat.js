@@ -26,12 +26,11 @@ export function chat({ api, user, most }) {
 	const problem = h("p.error", { role: "alert" });
 	const news = h("p.hidden", { ariaLive: "polite" });
 	const main = h("main");
-	const name = h("input", { type: "search", required: true, maxLength: 15, placeholder: words.find });
-	name.ariaLabel = words.find;
-	name.autocomplete = "off";
+	const label = { placeholder: words.find, ariaLabel: words.find };
+	const name = h("input", { type: "search", required: true, maxLength: 15, autocomplete: "off", ...label });
 	const find = h("form", { role: "search", onsubmit: found }, name, h("button", words.findGo));
 	const contacts = h("nav", { ariaLabel: words.conversations }, list.element);
-	const side = h("div.side", h("header", account()), state, find, problem, contacts);
+	const side = h("div.side", h("header", h("h1.hidden", "Tandem"), account()), state, find, problem, contacts);
 	const element = h("div.chat", side, main, news);
 
 	function account() {
@@ -56,12 +55,12 @@ export function chat({ api, user, most }) {
 			setTimeout(() => client.state === "connecting" && (state.textContent = words.connecting), CALM);
 		},
 		open: refresh,
-		message: ({ detail: { peer, message, live } }) => {
-			if (!list.came(peer, message)) refresh();
+		message: async ({ detail: { peer, message, live } }) => {
 			if (isOpen(peer)) open.add(message);
+			if (message.from === peer) client.mark(peer, { received: message.seq });
+			if (!list.came(peer, message)) await refresh();
 			if (message.from !== peer) return;
 			typing(peer, false);
-			client.mark(peer, { received: message.seq });
 			if (live) announce(peer, message.content.slice(0, SHOWN));
 		},
 		outbox: ({ detail: { item } }) => isOpen(item.peer) && open.wait(item),
@@ -92,6 +91,7 @@ export function chat({ api, user, most }) {
 		await list.refresh().catch(() => {}); // the connection is gone, or an engine is away: asked again with the next
 		if (!entry) await route();
 		else head();
+		open?.positions();
 		await open?.load();
 	}
 
@@ -100,10 +100,14 @@ export function chat({ api, user, most }) {
 		if (!from) return;
 		news.textContent = from.name + words.colon + text;
 		if (document.visibilityState === "visible" || window.Notification?.permission !== "granted") return;
-		new Notification(from.name, { body: text, tag: `tandem ${peer}` }).onclick = () => {
-			window.focus();
-			location.hash = from.address;
-		};
+		try {
+			new Notification(from.name, { body: text, tag: `tandem ${peer}` }).onclick = () => {
+				window.focus();
+				location.hash = from.address;
+			};
+		} catch {
+			// some phones have none without a service worker
+		}
 	}
 
 	function typing(peer, now) {
@@ -205,7 +209,7 @@ export function chat({ api, user, most }) {
 	}
 
 	async function block(peer, blocked) {
-		await attempt(() => api.block(peer, blocked));
+		await attempt(() => api.block(peer, blocked).then(() => update(peer, { blocked, online: false })));
 		await refresh();
 	}
 

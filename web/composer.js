@@ -51,7 +51,6 @@ export function composer({ key, most, send, typing }) {
 		text.style.height = `${text.scrollHeight}px`;
 	}
 
-	const button = h("button.strong.round", { ariaLabel: words.send }, sign("send"));
 	setTimeout(changed); // once it has a size
-	return h("form.composer", { onsubmit: submit }, text, left, button);
+	return h("form.composer", { onsubmit: submit }, text, left, h("button.strong.round", sign("send", words.send)));
 }

@@ -8,17 +8,16 @@ const done = (request) =>
 		request.onerror = () => reject(request.error);
 	});
 
-export class Outbox {
-	#database;
+async function opened() {
+	const request = indexedDB.open("tandem", 1);
+	request.onupgradeneeded = () => {
+		request.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("user", "user");
+	};
+	return done(request);
+}
 
-	constructor(name = "tandem") {
-		const request = indexedDB.open(name, 1);
-		request.onupgradeneeded = () => {
-			request.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("user", "user");
-		};
-		this.#database = done(request);
-		this.#database.catch(() => {}); // each use says so
-	}
+export class Outbox {
+	#database = opened().catch(() => null); // each use fails then
 
 	/** The items of a user, oldest first: ids rise with time. */
 	async all(user) {

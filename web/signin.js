@@ -14,7 +14,7 @@ function explained({ code, message, retryAfter }) {
 const choice = (peer) => h("li", h("a", { href: `?uid=${peer.id}` }, portrait(peer), h("bdi", peer.name)));
 const field = (label, properties) => h("label", label, h("input", { required: true, ...properties }));
 
-/** The form; `entered` is called once somebody is in, `notice` says why somebody has to sign in. */
+/** The form; `entered` is called once somebody is in, `notice` says why that is needed. */
 export function signIn({ api, users, notice, entered }) {
 	const element = h("main.alone");
 	const problem = h("p.error", { role: "alert" }, notice);

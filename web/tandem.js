@@ -1,8 +1,6 @@
 /**
- * A client of Tandem's dialect 2 without any DOM, for pages and Node.js 22 or later; docs/client.md tells how to use it.
- *
- * Users and peers are ids as strings, times are milliseconds, a message is `{ seq, time, from, to, content, id? }`, and
- * an item of the outbox `{ id, user, peer, content, time, state, code? }` that is "pending" or has "failed".
+ * A client of Tandem's dialect 2 without any DOM, for pages and Node.js 22 or later. docs/client.md tells how to use it,
+ * and what users, messages and the items of an outbox are.
  */
 
 const MESSAGE = 50001;

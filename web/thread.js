@@ -25,7 +25,7 @@ function bubble({ content, time }, mark) {
 	);
 }
 
-/** The conversation of an `entry` of the list; `seen` is told up to where it was read, and how many are left. */
+/** The thread of an `entry` of the list; `seen` is told up to where it was read, and how many are left. */
 export function thread({ client, entry, seen }) {
 	const { peer } = entry;
 	const rows = []; // { message, item, mark }, ascending
@@ -42,8 +42,8 @@ export function thread({ client, entry, seen }) {
 	const top = h("p.quiet", { role: "status" }, words.loading);
 	const blocks = h("div");
 	const outgoing = h("ol");
-	const label = { tabIndex: 0, role: "region", ariaLabel: words.messages };
-	const scroller = h("div.scroller", { onscroll: scrolled, ...label }, top, blocks, outgoing);
+	const region = { tabIndex: 0, role: "region", ariaLabel: words.messages, onscroll: scrolled };
+	const scroller = h("div.scroller", region, top, blocks, outgoing);
 	const jump = h("button.jump.round", { hidden: true, onclick: toEnd });
 	const sights = new IntersectionObserver(sighted, { root: scroller });
 	const sizes = new ResizeObserver(() => atEnd && toEnd());
@@ -161,7 +161,7 @@ export function thread({ client, entry, seen }) {
 
 	// What waits, and how far the peer is
 
-	/** Shows what is in the outbox: waiting, or failed with the reason and what can be done. */
+	/** Shows an item of the outbox, and what can be done about one that has failed. */
 	function wait(item) {
 		const { id, state, code } = item;
 		const give = () => {
