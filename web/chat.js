@@ -3,7 +3,7 @@
 import { composer } from "./composer.js";
 import { fill, h, portrait, sign } from "./dom.js";
 import { conversations, person } from "./list.js";
-import { Outbox } from "./outbox.js";
+import { outbox } from "./outbox.js";
 import { tandem } from "./tandem.js";
 import { thread } from "./thread.js";
 import { lang, words } from "./words.js";
@@ -15,7 +15,7 @@ const SHOWN = 200; // characters of a message in a notification
 /** The page of `user`, who may write `most` characters at a time. */
 export function chat({ api, user, most }) {
 	const me = person(user);
-	const client = tandem({ api, user: me.id, lang, outbox: new Outbox() });
+	const client = tandem({ api, user: me.id, lang, outbox: outbox() });
 	const list = conversations({ api, user: me.id, changed: counted });
 	const tabs = new BroadcastChannel("tandem");
 	const types = new Map(); // by peer: timers
@@ -88,7 +88,7 @@ export function chat({ api, user, most }) {
 	const isOpen = (peer) => peer === entry?.peer.id;
 
 	async function refresh() {
-		await list.refresh().catch(() => {}); // the connection is gone, or an engine is away: asked again with the next
+		await list.refresh().catch(() => {}); // asked again with the next connection
 		if (!entry) await route();
 		else head();
 		open?.positions();

@@ -1,38 +1,33 @@
 /** The outbox of `tandem.js` in IndexedDB: it outlives the page, and all tabs have the same. */
 
-const STORE = "items";
-
-const done = (request) =>
-	new Promise((resolve, reject) => {
+function opened() {
+	return new Promise((resolve, reject) => {
+		const request = indexedDB.open("tandem", 1);
+		request.onupgradeneeded = () => {
+			request.result.createObjectStore("items", { keyPath: "id" }).createIndex("user", "user");
+		};
 		request.onsuccess = () => resolve(request.result);
 		request.onerror = () => reject(request.error);
 	});
-
-async function opened() {
-	const request = indexedDB.open("tandem", 1);
-	request.onupgradeneeded = () => {
-		request.result.createObjectStore(STORE, { keyPath: "id" }).createIndex("user", "user");
-	};
-	return done(request);
 }
 
-export class Outbox {
-	#database = opened().catch(() => null); // each use fails then
+export function outbox() {
+	const database = opened().catch(() => null); // each use fails then
 
-	/** The items of a user, oldest first: ids rise with time. */
-	async all(user) {
-		return done((await this.#store("readonly")).index("user").getAll(user));
+	async function run(mode, work) {
+		const transaction = (await database).transaction("items", mode);
+		const request = work(transaction.objectStore("items"));
+		transaction.commit(); // or what was asked just before the page goes would go with it
+		return new Promise((resolve, reject) => {
+			transaction.oncomplete = () => resolve(request.result);
+			transaction.onabort = () => reject(transaction.error);
+		});
 	}
 
-	async put(item) {
-		await done((await this.#store("readwrite")).put(item));
-	}
-
-	async delete(id) {
-		await done((await this.#store("readwrite")).delete(id));
-	}
-
-	async #store(mode) {
-		return (await this.#database).transaction(STORE, mode).objectStore(STORE);
-	}
+	return {
+		/** The items of a user, oldest first: ids rise with time. */
+		all: (user) => run("readonly", (items) => items.index("user").getAll(user)),
+		put: (item) => run("readwrite", (items) => items.put(item)),
+		delete: (id) => run("readwrite", (items) => items.delete(id)),
+	};
 }

@@ -13,7 +13,7 @@ const PASSING = [40001, 429]; // answers after which the same is tried again
 const INVALID = 400;
 const POLICY = 1008; // the code with which a socket is closed whose token is no longer good
 
-// In milliseconds. The server answers within 5 s; who waits three times as long waits for a connection that is dead.
+// In milliseconds. The server answers within 5 s; after three times as long the connection counts as dead.
 const ANSWER = 15_000;
 const TRIAL = 5_000;
 const QUIET = 60_000; // nothing heard: is the connection alive?
@@ -61,19 +61,17 @@ export function memoryOutbox() {
 	};
 }
 
-/** The server's HTTP, for the bearer of `token`, or of the page's cookie; `uid` says, where it is believed, who asks. */
+/** The server's HTTP, for the bearer of `token`, or of the page's cookie, or for `uid` where that is believed. */
 export class Api {
 	constructor({ url, token = "", uid = "" }) {
 		Object.assign(this, { url: url.replace(/\/$/, ""), token, uid });
 	}
 
-	/** How it is known who asks, who that is, and whom one may choose to be. */
 	session = () => this.request("GET", "/session");
 	register = (user_name, nick_name, password) =>
 		this.request("POST", "/user/register", {}, { user_name, nick_name, password });
 	signIn = (user_name, password) => this.request("POST", "/user/login", {}, { user_name, password });
 	signOut = (everywhere = false) => this.request("POST", `/user/logout${everywhere ? "/everywhere" : ""}`);
-	/** Those with the newest message first; `before` is the time of a last message. */
 	conversations = (query = {}) => this.request("GET", "/conversations", query);
 	find = (user_name) => this.request("GET", "/users", { user_name });
 	block = (peer, on) => this.request(on ? "PUT" : "DELETE", `/user/blocks/${peer}`);
@@ -125,9 +123,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	let retrying;
 
 	/** What is not acknowledged, in the order of sending; of one peer or of all. */
-	function pending(peer) {
-		return [...items.values()].filter((item) => !peer || item.peer === peer);
-	}
+	const pending = (peer) => [...items.values()].filter((item) => !peer || item.peer === peer);
 
 	// Its life
 
@@ -139,9 +135,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	}
 
 	/** Disconnects. What waits in the outbox stays there. */
-	function stop() {
-		end("stopped");
-	}
+	const stop = () => end("stopped");
 
 	/** Looks whether the connection is alive: for when a page is shown again, or the network is back. */
 	function wake() {
@@ -189,7 +183,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		emit("open");
 	}
 
-	/** The connection is gone; `doubtful`: perhaps we may no longer come in, which a browser does not tell. */
+	/** The connection is gone; `doubtful`: perhaps because we may no longer come in, which no browser tells. */
 	async function lost(doubtful) {
 		if (opened && Date.now() - opened > STEADY) failures = 0;
 		drop();
@@ -282,9 +276,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	}
 
 	/** Messages before a `seq`, ascending; `complete`: there are none before these. */
-	function before(peer, seq, limit = 50) {
-		return insist({ type: 2, to: peer, before: seq, limit });
-	}
+	const before = (peer, seq, limit = 50) => insist({ type: 2, to: peer, before: seq, limit });
 
 	/** The peer's first messages that were not read, at most 100. */
 	async function unread(peer) {
@@ -312,13 +304,13 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		emit("message", { peer, message, live });
 	}
 
-	/** One of our own that came another way than as an acknowledgement is out of the outbox as well. */
+	/** One of our own that came otherwise than as an acknowledgement is out of the outbox as well. */
 	function seen(message) {
 		const item = message.from === user && items.get(message.id);
 		if (item) forget(item);
 	}
 
-	/** What came of a conversation while it was not in step, as far as it is not held, in order; now it is in step. */
+	/** What was set aside while a conversation was not in step, as far as it is not held; now it is in step. */
 	function setAside(chat) {
 		const late = new Map(chat.aside.filter(({ seq }) => seq > chat.held).map((message) => [message.seq, message]));
 		chat.aside = [];
@@ -386,10 +378,8 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		if (items.get(item.id) === item) queue(item); // else another program has sent it
 	}
 
-	/** Without room on the disk a message is sent all the same; it only does not outlive this program. */
-	function keep(item) {
-		return outbox.put(item).catch(() => {});
-	}
+	/** Without room on the disk a message is sent all the same. */
+	const keep = (item) => outbox.put(item).catch(() => {});
 
 	function queue(item) {
 		if (!lanes.has(item.peer)) lanes.set(item.peer, { queue: [], busy: false, timer: 0, attempts: 0 });
@@ -397,7 +387,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		pump(item.peer);
 	}
 
-	/** Takes over what was not sent by this program before it ended, or by another one with the same outbox. */
+	/** Takes over what this program left before it ended, or another one with the same outbox. */
 	async function loadOutbox() {
 		for (const item of await outbox.all(user).catch(() => [])) {
 			if (items.has(item.id)) continue;

@@ -1,11 +1,11 @@
 /** What is in a message's text: links, and whether it is emoji alone. Nothing here makes HTML of it. */
 
-// Up to what cannot be part of a URL, or would make it look like another one: spaces, controls, bidi marks.
+// Up to what cannot be part of a URL, or would make it look like another one.
 const LINK = /https?:\/\/[^\s<>"`\p{C}\u3000-\u303f\uff01-\uff1f]+/giu;
-const TRAILING = /[^\p{L}\p{M}\p{N}\p{Cs}\/=&#%+$@)-]/u;
+const TRAILING = /[^\p{L}\p{M}\p{N}\p{Cs}/=&#%+$@)-]/u;
 const EMOJI = /^(?:\p{RGI_Emoji}\s*){1,3}$/v;
 
-/** A link without the punctuation of the sentence around it, and without a bracket that was opened before it. */
+/** A link without the punctuation around it, and without a bracket that was opened before it. */
 function trimmed(link) {
 	let end = link.length;
 	let open = link.split("(").length - link.split(")").length;

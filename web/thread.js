@@ -6,7 +6,7 @@ import { dayOf, fullTime, sameDay, timeOfDay, words } from "./words.js";
 
 const BLOCK = 50; // messages that are laid out, or left alone, together
 const NEAR = 40; // pixels from the end that count as the end
-const EARLY = 1500; // pixels from the beginning at which what is older is asked for
+const EARLY = 1500; // pixels from the beginning at which older ones are asked for
 const PAGES = 10; // that are read at once to get to the first unread message
 const APART = 300_000; // ms after which the same sender begins anew
 
@@ -34,10 +34,12 @@ export function thread({ client, entry, seen }) {
 	let complete = false;
 	let reading = false;
 	let loaded = false;
+	let placed = false; // the reader is where reading goes on
 	let divider = 0; // seq of the first message that was unread
 	let readTo = 0;
 	let missed = 0; // messages that came below what is shown
 	let atEnd = true;
+	let height = 0; // of what is shown
 
 	const top = h("p.quiet", { role: "status" }, words.loading);
 	const blocks = h("div");
@@ -46,7 +48,7 @@ export function thread({ client, entry, seen }) {
 	const scroller = h("div.scroller", region, top, blocks, outgoing);
 	const jump = h("button.jump.round", { hidden: true, onclick: toEnd });
 	const sights = new IntersectionObserver(sighted, { root: scroller });
-	const sizes = new ResizeObserver(() => atEnd && toEnd());
+	const sizes = new ResizeObserver(resized);
 	sizes.observe(scroller);
 	client.pending(peer.id).forEach(wait);
 
@@ -66,6 +68,8 @@ export function thread({ client, entry, seen }) {
 		const first = blocks.querySelector(".divider");
 		if (first) scroller.scrollTop = first.offsetTop - scroller.clientHeight / 4;
 		else toEnd();
+		placed = loaded;
+		for (const item of blocks.querySelectorAll("[data-seq]")) sights.observe(item);
 	}
 
 	async function read(work) {
@@ -122,12 +126,12 @@ export function thread({ client, entry, seen }) {
 		drop(message.id);
 		if (!mine && message.seq > readTo) {
 			item.dataset.seq = message.seq;
-			sights.observe(item);
+			if (placed) sights.observe(item);
 		}
 		return { message, item, mark };
 	}
 
-	/** What stands above a message depends on the one before it: a day, a divider, more room. */
+	/** What stands above a message depends on the one before it. */
 	function dress(place) {
 		const { message, item } = rows[place];
 		const before = rows[place - 1]?.message;
@@ -150,7 +154,7 @@ export function thread({ client, entry, seen }) {
 		if (old >= 0) dress(old);
 	}
 
-	/** Full blocks far from the screen are not laid out; what height they have is known. */
+	/** Full blocks far from the screen are not laid out, since their height is known. */
 	function settle() {
 		for (const block of blocks.children) {
 			if (block.className || (block === blocks.lastChild && block.children.length < BLOCK)) continue;
@@ -191,11 +195,10 @@ export function thread({ client, entry, seen }) {
 
 	/** The peer's positions have moved. */
 	function positions() {
-		for (let i = rows.length - 1; i >= 0 && rows[i].mark !== "read"; i--) {
-			const mark = rows[i].mark && markOf(rows[i].message);
-			if (mark === rows[i].mark) continue;
-			rows[i].mark = mark;
-			rows[i].item.querySelector(".sign").replaceWith(sign(mark, words[mark]));
+		for (const each of rows) {
+			const mark = each.mark && markOf(each.message);
+			if (mark !== each.mark) each.item.querySelector(".sign").replaceWith(sign(mark, words[mark]));
+			each.mark = mark;
 		}
 	}
 
@@ -210,11 +213,18 @@ export function thread({ client, entry, seen }) {
 
 	function scrolled() {
 		const { scrollTop, scrollHeight, clientHeight } = scroller;
+		if (clientHeight !== height) return; // `resized` follows, and needs to know how it was
 		atEnd = scrollHeight - scrollTop - clientHeight < NEAR;
 		if (atEnd) missed = 0;
 		jump.hidden = atEnd;
 		fill(jump, sign("down", words.jump), missed && h("span.badge", String(missed)));
 		if (scrollTop < EARLY && loaded && !complete && !reading) read(older);
+	}
+
+	function resized() {
+		height = scroller.clientHeight;
+		if (atEnd) toEnd();
+		else scrolled();
 	}
 
 	function sighted(changes) {
