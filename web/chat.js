@@ -173,10 +173,8 @@ export function chat({ api, user, most }) {
 		entry = next;
 		list.select(entry?.peer.id);
 		element.classList.toggle("opened", Boolean(entry));
-		if (!entry) {
-			fill(main, h("p.quiet.alone", words.choose));
-			return;
-		}
+		fill(main);
+		if (!entry) return;
 		const { id } = entry.peer;
 		const seen = (seq, unread) => {
 			list.seen(id, seq, unread);

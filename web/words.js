@@ -28,7 +28,6 @@ const WORDS = {
 	online: ["online", "在线"],
 	typing: ["typing…", "正在输入…"],
 	gone: ["Deleted account", "已注销的账户"],
-	choose: ["Choose a conversation.", "请选择一个会话。"],
 	empty: ["No messages yet. Say hello.", "还没有消息，打个招呼吧。"],
 	messages: ["Messages", "消息"],
 	back: ["Back to the conversations", "返回会话列表"],
