@@ -25,13 +25,13 @@ export function chat({ api, user, most }) {
 	const state = h("p.state", { role: "status" });
 	const problem = h("p.error", { role: "alert" });
 	const news = h("p.hidden", { ariaLive: "polite" });
-	const main = h("main");
+	const section = h("section");
 	const label = { placeholder: words.find, ariaLabel: words.find };
 	const name = h("input", { type: "search", required: true, maxLength: 15, autocomplete: "off", ...label });
 	const find = h("form", { role: "search", onsubmit: found }, name, h("button", words.findGo));
 	const contacts = h("nav", { ariaLabel: words.conversations }, list.element);
 	const side = h("div.side", h("header", h("h1.hidden", "Tandem"), account()), state, find, problem, contacts);
-	const element = h("div.chat", side, main, news);
+	const element = h("main.chat", side, section, news);
 
 	function account() {
 		const notify = h("button", { onclick: () => Notification.requestPermission().then(() => notify.remove()) });
@@ -173,7 +173,7 @@ export function chat({ api, user, most }) {
 		entry = next;
 		list.select(entry?.peer.id);
 		element.classList.toggle("opened", Boolean(entry));
-		fill(main);
+		fill(section);
 		if (!entry) return;
 		const { id } = entry.peer;
 		const seen = (seq, unread) => {
@@ -184,7 +184,7 @@ export function chat({ api, user, most }) {
 		const key = `tandem draft ${me.id} ${id}`;
 		const send = (text) => client.send(id, text);
 		const form = composer({ key, most, send, typing: () => client.typing(id) });
-		fill(main, h("header"), open.element, form);
+		fill(section, h("header"), open.element, form);
 		head();
 		open.load();
 		if (matchMedia("(hover: hover)").matches) form.firstChild.focus(); // else a keyboard would cover half of it
@@ -192,7 +192,7 @@ export function chat({ api, user, most }) {
 
 	function head() {
 		const { peer, online, typing, blocked } = entry;
-		const header = main.firstChild;
+		const header = section.firstChild;
 		const state = [peer.name, online, typing, blocked].join();
 		if (header.dataset.state === state) return; // whatever has the focus keeps it
 		header.dataset.state = state;

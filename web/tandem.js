@@ -352,7 +352,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	/** Sends a message, now or as soon as it can be; the item that stands for it until it is stored. */
 	function send(peer, content) {
-		const item = { id: newId(), user, peer, content, time: Date.now(), state: "pending" };
+		const item = { id: newId(), user, peer, content: content.toWellFormed(), time: Date.now(), state: "pending" };
 		put(item);
 		return item;
 	}

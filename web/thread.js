@@ -158,7 +158,7 @@ export function thread({ client, entry, seen }) {
 	function settle() {
 		for (const block of blocks.children) {
 			if (block.className || (block === blocks.lastChild && block.children.length < BLOCK)) continue;
-			block.style.containIntrinsicBlockSize = `auto ${block.offsetHeight}px`;
+			block.style.containIntrinsicBlockSize = `auto ${block.getBoundingClientRect().height}px`;
 			block.className = "settled";
 		}
 	}
