@@ -112,11 +112,8 @@ export function chat({ api, user, most }) {
 
 	function typing(peer, now) {
 		clearTimeout(types.get(peer));
-		if (now)
-			types.set(
-				peer,
-				setTimeout(() => typing(peer, false), TYPES),
-			);
+		const timer = now && setTimeout(() => typing(peer, false), TYPES);
+		types.set(peer, timer);
 		update(peer, { typing: now });
 	}
 
@@ -146,25 +143,25 @@ export function chat({ api, user, most }) {
 
 	async function found(event) {
 		event.preventDefault();
-		if (await meet(name.value.trim())) name.value = "";
+		await meet(name.value.trim());
+		if (!problem.textContent) name.value = "";
 	}
 
-	/** Opens the conversation with the user of a name; whether there is one. */
+	/** Opens the conversation with the user of a name, or says why not. */
 	async function meet(userName) {
 		problem.textContent = "";
 		try {
 			const peer = person(await api.find(userName));
-			if (peer.id === me.id) problem.textContent = words.yourself;
-			else {
-				const met = list.meet(peer);
-				location.hash = peer.address;
-				if (entry !== met) show(met);
-				return true;
+			if (peer.id === me.id) {
+				problem.textContent = words.yourself;
+				return;
 			}
+			const met = list.meet(peer);
+			location.hash = peer.address;
+			if (entry !== met) show(met);
 		} catch ({ code }) {
 			problem.textContent = code === 404 || code === 400 ? words.nobody(userName) : words.unavailable;
 		}
-		return false;
 	}
 
 	function show(next) {
@@ -187,7 +184,7 @@ export function chat({ api, user, most }) {
 		fill(section, h("header"), open.element, form);
 		head();
 		open.load();
-		if (matchMedia("(hover: hover)").matches) form.firstChild.focus(); // else a keyboard would cover half of it
+		if (matchMedia("(hover: hover)").matches) form.firstChild.focus(); // no keyboard comes up
 	}
 
 	function head() {
@@ -212,7 +209,7 @@ export function chat({ api, user, most }) {
 	}
 
 	async function signOut(everywhere) {
-		client.stop(); // or it is told, and says, that somebody has signed it out
+		client.stop(); // else it is told that it was signed out
 		await attempt(() => api.signOut(everywhere).then(() => leave("")));
 		if (problem.textContent) client.start();
 	}

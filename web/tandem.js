@@ -1,7 +1,4 @@
-/**
- * A client of Tandem's dialect 2 without any DOM, for pages and Node.js 22 or later. docs/client.md tells how to use it,
- * and what users, messages and the items of an outbox are.
- */
+/** A client of Tandem's dialect 2 without any DOM, for pages and Node.js 22 or later: see docs/client.md. */
 
 const MESSAGE = 50001;
 const SUCCESS = 50002;
@@ -11,7 +8,9 @@ const TYPING = 50008;
 const PRESENCE = 50009;
 const PASSING = [40001, 429]; // answers after which the same is tried again
 const INVALID = 400;
-const POLICY = 1008; // the code with which a socket is closed whose token is no longer good
+const POLICY = 1008; // a socket is closed with this when its token is no longer good,
+const TOO_BIG = 1009; // and with this when a frame has more bytes than the server takes
+const LONG = 10_000; // characters; no frame with fewer is too big
 
 // In milliseconds. The server answers within 5 s; after three times as long the connection counts as dead.
 const ANSWER = 15_000;
@@ -102,10 +101,7 @@ export class Api {
 	}
 }
 
-/**
- * The connection of a `user`, and what has to outlive it: an EventTarget with the `state` "stopped", "connecting",
- * "online" or "ended", and the methods named at the end.
- */
+/** The connection of a `user`, and what has to outlive it: an EventTarget with the methods named at the end. */
 export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	const events = new EventTarget();
 	const asked = new Map(); // by request id: { resolve, reject, timer }
@@ -121,6 +117,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	let requests = 0;
 	let looking;
 	let retrying;
+	let late;
 
 	/** What is not acknowledged, in the order of sending; of one peer or of all. */
 	const pending = (peer) => [...items.values()].filter((item) => !peer || item.peer === peer);
@@ -137,7 +134,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	/** Disconnects. What waits in the outbox stays there. */
 	const stop = () => end("stopped");
 
-	/** Looks whether the connection is alive: for when a page is shown again, or the network is back. */
+	/** Looks whether the connection is alive: a page is shown again, or the network is back. */
 	function wake() {
 		if (opened) ask({ type: 6, after: {} }, TRIAL).catch(() => {});
 		else if (retrying) connect();
@@ -155,26 +152,27 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		retrying = undefined;
 		let mine = (socket = {}); // stands in while a ticket is fetched
 		const current = (work) => (event) => mine === socket && work(event);
-		const late = setTimeout(() => current(() => lost(false))(), ANSWER);
+		late = setTimeout(() => lost(false), ANSWER);
 		try {
 			const url = await api.socket(lang);
-			if (mine !== socket) return clearTimeout(late);
+			if (mine !== socket) return;
 			mine = socket = new WebSocket(url);
 		} catch (error) {
-			clearTimeout(late);
-			return current(() => lost(error.code > 0))();
+			if (mine === socket) lost(error.code > 0);
+			return;
 		}
 		mine.onopen = current(greeted);
 		mine.onmessage = current(({ data }) => take(JSON.parse(data)));
 		mine.onerror = () => {}; // a close follows
-		mine.addEventListener("open", () => clearTimeout(late));
-		mine.onclose = ({ code }) => {
-			clearTimeout(late);
-			current(() => lost(code === POLICY || !opened))();
-		};
+		mine.onclose = current(({ code }) => {
+			const guilty = ({ queue: [item], busy }) => code === TOO_BIG && busy && item.content.length > LONG;
+			for (const { queue } of [...lanes.values()].filter(guilty)) refuse(queue[0], INVALID);
+			lost(code === POLICY || !opened);
+		});
 	}
 
 	function greeted() {
+		clearTimeout(late);
 		opened = heard = Date.now();
 		say("online");
 		catchUp();
@@ -196,6 +194,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	/** Lets go of the socket without waiting for it, since a dead one takes a minute to close. */
 	function drop() {
+		clearTimeout(late);
 		opened = 0;
 		socket?.close?.();
 		socket = null;
@@ -425,12 +424,14 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 			};
 			clearTimeout(lane.timer);
 			lane.timer = setTimeout(again, 1000 * retry_after || backoff(++lane.attempts));
-		} else {
-			Object.assign(item, { state: "failed", code });
-			unqueue(item);
-			keep(item);
-			emit("outbox", { item });
-		}
+		} else refuse(item, code);
+	}
+
+	function refuse(item, code) {
+		Object.assign(item, { state: "failed", code });
+		unqueue(item);
+		keep(item);
+		emit("outbox", { item });
 	}
 
 	function forget(item) {

@@ -5,7 +5,7 @@ import { isEmoji, pieces } from "./text.js";
 import { dayOf, fullTime, sameDay, timeOfDay, words } from "./words.js";
 
 const BLOCK = 50; // messages that are laid out, or left alone, together
-const NEAR = 40; // pixels from the end that count as the end
+const NEAR = 40; // pixels from the end that are the end
 const EARLY = 1500; // pixels from the beginning at which older ones are asked for
 const PAGES = 10; // that are read at once to get to the first unread message
 const APART = 300_000; // ms after which the same sender begins anew
