@@ -25,7 +25,7 @@ async function begin() {
 		const notice = query.has("ended") ? words.ended : "";
 		document.body.replaceChildren(signIn({ api, users, notice, entered: begin }));
 	} else {
-		// Now each request says whom it means: another tab may sign in as somebody else, and has the same cookie.
+		// Each request says whom it means from now on: another tab may sign in as somebody else.
 		api.uid = String(user.id);
 		document.body.replaceChildren(chat({ api, user, most }));
 	}

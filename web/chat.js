@@ -98,7 +98,7 @@ export function chat({ api, user, most }) {
 	function announce(peer, text) {
 		const from = list.get(peer)?.peer;
 		if (!from) return;
-		news.textContent = from.name + words.colon + text;
+		news.textContent = `${from.name}: ${text}`;
 		if (document.visibilityState === "visible" || window.Notification?.permission !== "granted") return;
 		try {
 			new Notification(from.name, { body: text, tag: `tandem ${peer}` }).onclick = () => {

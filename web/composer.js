@@ -45,7 +45,7 @@ export function composer({ key, most, send, typing }) {
 			if (value) localStorage.setItem(key, value);
 			else localStorage.removeItem(key);
 		} catch {
-			// no room: the draft lasts as long as the page
+			// no room
 		}
 		text.style.height = "auto";
 		text.style.height = `${text.scrollHeight}px`;

@@ -111,7 +111,7 @@ export function conversations({ api, user, changed }) {
 	function drawn({ peer, last, unread, online, typing }) {
 		const item = items.get(peer.id) ?? h("li", h("a", { href: peer.address }));
 		items.set(peer.id, item);
-		const mine = last.from === user ? words.you + words.colon : "";
+		const mine = last.from === user ? `${words.you}: ` : "";
 		const text = typing ? words.typing : mine + last.content.slice(0, COUNTED);
 		const state = [peer.name, text, briefly(last.time), unread, online, peer.id === current].join("\n");
 		if (item.dataset.state === state) return item;

@@ -31,7 +31,7 @@ export function pieces(text) {
 	return found;
 }
 
-/** Whether a text is one to three emoji and nothing else. */
+/** Whether a text is one to three emoji. */
 export const isEmoji = (text) => text.length < 100 && EMOJI.test(text);
 
 /** How many characters the server counts. */

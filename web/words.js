@@ -56,7 +56,6 @@ const WORDS = {
 	403: ["Not sent: one of you has blocked the other.", "未发送：你们其中一方屏蔽了另一方。"],
 	404: ["Not sent: this account is gone.", "未发送：该账户已不存在。"],
 	500: ["Not sent: the server did not take this text.", "未发送：服务器没有接受这段文字。"],
-	colon: [": ", "："],
 };
 
 export const lang = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
