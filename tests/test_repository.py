@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("config", "handlers", "models", "storage")
+ROOMS = ("clients", "config", "handlers", "models", "storage")
 SOURCES = [
     path
     for room in ROOMS

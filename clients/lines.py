@@ -1,0 +1,152 @@
+"""The client line by line, for pipes and scripts: no colours, no screen, nothing but text.
+
+Each line of the input is a command or a message. Messages are printed to standard output, everything else to standard
+error. At the end of the input it waits until the outcome of every message is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import threading
+from concurrent.futures import CancelledError
+from typing import TextIO
+
+from clients.client import Client, Event, Outcome, Said, Status
+from clients.commands import Commands
+from clients.conversation import Conversation
+from clients.text import lines_in, visible
+from clients.timeline import Message
+
+__all__ = ["Lines"]
+
+AHEAD = 100  # lines that are read before those before them are carried out, and messages that wait to be stored
+LONGEST = 1_000_000  # characters; a longer line is taken in parts, which are too long to be sent
+CHUNK = 65_536  # bytes
+
+
+class Lines:
+    """Reads from a file descriptor, writes to two streams."""
+
+    def __init__(self, source: int, out: TextIO, err: TextIO) -> None:
+        self._source = source
+        self._out = out
+        self._err = err
+        self._moved: asyncio.Event = asyncio.Event()
+        self._deaf: asyncio.Event = asyncio.Event()  # nobody reads what is printed any more
+        self._failed = False
+        self._printed_from: dict[int, int] = {}  # by peer: the first `seq` that was printed
+        self._client: Client | None = None
+
+    def heard(self, event: Event) -> None:
+        """Takes an event of the client."""
+        if isinstance(event, Said):
+            for message in event.messages:
+                if message.sender == event.conversation.peer.id:
+                    self._print(event.conversation, message)
+                    self._printed_from.setdefault(event.conversation.peer.id, message.seq)
+                    if event.conversation.unread == 1 and self._client is not None:  # and none before it
+                        self._client.shown(event.conversation, message.seq)
+        elif isinstance(event, Outcome):
+            self._moved.set()
+            if event.pending.failed:
+                self._complain(f"{visible(event.pending.content[:40])}: {event.pending.failed}")
+        elif isinstance(event, Status) and not event.connected:
+            self._say(f"connecting… ({visible(event.reason)})")
+
+    async def run(self, client: Client, to: str) -> int:
+        """Carries the input out, after opening the conversation with `to` if that is somebody. Raises ClientError.
+
+        The exit status: 0 if everything could be done, and every message was stored.
+        """
+        self._client = client
+        commands = Commands(client, self._say, self._complain)
+        tasks = [asyncio.create_task(each) for each in (client.run(), self._work(commands, to), self._until_deaf())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return int(self._failed)
+
+    async def _work(self, commands: Commands, to: str) -> None:
+        if to:
+            await commands.chat(to)
+        lines: asyncio.Queue[str | None] = asyncio.Queue(AHEAD)
+        threading.Thread(target=self._read, args=(asyncio.get_running_loop(), lines), daemon=True).start()
+        while (line := await lines.get()) is not None:
+            if line.strip() == "/history" and commands.current is not None:
+                await self._history(commands, commands.current)
+            elif not await commands.run(line):
+                break
+            await self._until_waiting(AHEAD)
+        await self._until_waiting(0)
+
+    async def _history(self, commands: Commands, conversation: Conversation) -> None:
+        """Prints a page of history: the one that came with opening the conversation, then those before it."""
+        held = conversation.timeline.held
+        before = self._printed_from.get(conversation.peer.id, held + 1)
+        if conversation.first >= before:
+            await commands.run("/history")
+        self._printed_from[conversation.peer.id] = conversation.first
+        for message in conversation.messages:
+            if message.seq < before:
+                self._print(conversation, message)
+        theirs = sum(message.sender == conversation.peer.id for message in conversation.messages)
+        if theirs >= conversation.unread and self._client is not None:
+            self._client.shown(conversation, held)
+
+    async def _until_waiting(self, most: int) -> None:
+        """Waits until the outcome of so few messages is unknown."""
+        while self._client is not None and sum(not each.failed for each in self._client.outbox) > most:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _until_deaf(self) -> None:
+        await self._deaf.wait()
+        self._failed = True
+
+    def _read(self, loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[str | None]) -> None:
+        """Reads the input, in a thread: a file cannot be waited for otherwise."""
+
+        def put(line: str | None) -> None:
+            putting = lines.put(line)
+            try:
+                asyncio.run_coroutine_threadsafe(putting, loop).result()
+            finally:
+                putting.close()
+
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        rest = ""
+        try:
+            while chunk := os.read(self._source, CHUNK):
+                *whole, rest = (rest + decoder.decode(chunk)).split("\n")
+                for line in whole:
+                    put(line.removesuffix("\r"))
+                if len(rest) > LONGEST:
+                    put(rest)
+                    rest = ""
+            if rest:
+                put(rest)
+            put(None)
+        except (RuntimeError, CancelledError):
+            return  # the loop has ended, and nobody wants lines any more
+
+    def _print(self, conversation: Conversation, message: Message) -> None:
+        name = visible(str(conversation.peer)) if message.sender == conversation.peer.id else "you"
+        first, *rest = lines_in(message.content)
+        try:
+            print("\n  ".join([f"{name}: {first}", *rest]), file=self._out, flush=True)
+        except OSError:
+            self._deaf.set()
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._err, flush=True)
+
+    def _complain(self, text: str) -> None:
+        self._failed = True
+        self._say(text)

@@ -1,0 +1,140 @@
+"""What was written and is not acknowledged: kept on disk, so that a client that is killed resends it.
+
+One file for each server and user, which nobody else may read. Several clients of one user may share it: each resends
+what it finds, one message after the other, and the ids see to it that nothing is stored twice.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+from uuid import UUID
+
+__all__ = ["Outbox", "Pending", "RisingIds", "path_of", "state_directory"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS pending (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    peer INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    failed TEXT NOT NULL DEFAULT ''
+)
+"""
+_BUSY = 5.0  # seconds to wait for another client that is writing
+_COUNTER_BITS = 12
+_RANDOM_BITS = 62
+
+
+class Pending(NamedTuple):
+    """A message that is not acknowledged; `failed` says why it is not to be, and is empty while it may be."""
+
+    id: str
+    peer: int
+    content: str
+    failed: str = ""
+
+    @property
+    def time(self) -> int:
+        """When it was written, in milliseconds since the epoch: its id says so."""
+        return UUID(self.id).int >> 80
+
+
+class RisingIds:
+    """Ids of version 7 (RFC 9562, section 5.7), each above the one before: a counter follows the milliseconds.
+
+    `clock` returns seconds since the epoch; `last` is an id above which the first one has to be.
+    """
+
+    def __init__(self, clock: Callable[[], float], last: str = "") -> None:
+        self._clock = clock
+        number = UUID(last).int if last else 0
+        self._moment = self._place(number >> 80, number >> 64 & (1 << _COUNTER_BITS) - 1)
+
+    def next(self) -> str:
+        """An id that nobody has had."""
+        self._moment = max(self._place(int(self._clock() * 1000), 0), self._moment + 1)
+        time, counter = divmod(self._moment, 1 << _COUNTER_BITS)
+        high = time << 16 | 7 << 12 | counter
+        return str(UUID(int=high << 64 | 0b10 << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)))
+
+    @staticmethod
+    def _place(time: int, counter: int) -> int:
+        return time << _COUNTER_BITS | counter
+
+
+def state_directory(environment: Mapping[str, str]) -> Path:
+    """Where outboxes are (the XDG Base Directory Specification): $XDG_STATE_HOME/tandem, or ~/.local/state/tandem."""
+    given = environment.get("XDG_STATE_HOME", "")
+    base = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
+    return base / "tandem"
+
+
+def path_of(directory: Path, server: str, user: int) -> Path:
+    """The file of a user's outbox for the server at that URL."""
+    return directory / f"{quote(server, safe='')}.{user}.sqlite3"
+
+
+class Outbox:
+    """The messages in a file, in the order they were written; all of them are in memory as well.
+
+    Whatever changes is in the file when the call returns. Raises OSError or sqlite3.Error when the file cannot be
+    used.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        # Before SQLite opens it: it gives its journals the mode of the file.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        path.chmod(0o600)
+        self._file = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
+        try:
+            self._file.execute(_SCHEMA)
+            rows = self._file.execute("SELECT id, peer, content, failed FROM pending ORDER BY place")
+            self._pending = {row[0]: Pending(*row) for row in rows}
+        except sqlite3.Error:
+            self._file.close()
+            raise
+        self._ids = RisingIds(clock, max(self._pending, default=""))
+
+    def __iter__(self) -> Iterator[Pending]:
+        return iter(list(self._pending.values()))
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def get(self, message_id: str) -> Pending | None:
+        """The message with that id, if it is still here."""
+        return self._pending.get(message_id)
+
+    def next(self, peer: int) -> Pending | None:
+        """The first message to `peer` that may be sent."""
+        return next((each for each in self._pending.values() if each.peer == peer and not each.failed), None)
+
+    def add(self, peer: int, content: str) -> Pending:
+        """Keeps a new message."""
+        pending = Pending(self._ids.next(), peer, content)
+        self._file.execute("INSERT INTO pending (id, peer, content) VALUES (?, ?, ?)", pending[:3])
+        self._pending[pending.id] = pending
+        return pending
+
+    def mark(self, message_id: str, failed: str) -> Pending:
+        """Notes why a message failed, or with an empty text that it is to be sent again."""
+        pending = self._pending[message_id] = self._pending[message_id]._replace(failed=failed)
+        self._file.execute("UPDATE pending SET failed = ? WHERE id = ?", (failed, message_id))
+        return pending
+
+    def remove(self, message_id: str) -> None:
+        """Forgets a message: it is stored, or discarded."""
+        self._file.execute("DELETE FROM pending WHERE id = ?", (message_id,))
+        del self._pending[message_id]
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()

@@ -1,0 +1,270 @@
+"""The client on a terminal: a conversation that fills the screen, and below it the line that is being written.
+
+It is drawn anew from what is known whenever that changes, so that a tick appears behind a message that stands there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout import (
+    BufferControl,
+    CompletionsMenu,
+    Dimension,
+    Float,
+    FloatContainer,
+    FormattedTextControl,
+    HSplit,
+    Layout,
+    UIContent,
+    UIControl,
+    Window,
+)
+from prompt_toolkit.layout.processors import BeforeInput
+from prompt_toolkit.output import ColorDepth, Output
+from prompt_toolkit.styles import Style
+
+from clients.client import TYPING_FOR, Changed, Client, Event, Said
+from clients.commands import COMMANDS, Commands, unread_text
+from clients.conversation import Conversation
+from clients.rendering import STYLES, Row, notice_rows, rows_of
+from clients.text import visible
+
+__all__ = ["Screen"]
+
+INPUT_ROWS = 5  # most rows of the line that is being written
+MOST_LINES = 100  # lines that wait to be carried out
+
+
+class Screen:
+    """A screen on `input_` and `output`, or on the terminal of this process."""
+
+    def __init__(self, *, input_: Input | None = None, output: Output | None = None) -> None:
+        self._client: Client | None = None
+        self._commands: Commands | None = None
+        self._notices: list[str] = []
+        self._lines: asyncio.Queue[str] = asyncio.Queue(MOST_LINES)
+        self._below = 0  # rows that are below the screen
+        self._rows: list[Row] = []
+        self.buffer = Buffer(
+            completer=_Completer(self._names),
+            complete_while_typing=True,
+            accept_handler=self._accept,
+            on_text_changed=self._typed,
+            multiline=False,
+        )
+        self._pane = Window(_Pane(self._visible_rows), height=Dimension(weight=1))
+        self.app: Application[None] = Application(
+            layout=self._layout(),
+            key_bindings=self._keys(),
+            style=Style.from_dict(STYLES),
+            full_screen=True,
+            color_depth=ColorDepth.from_env(),
+            input=input_,
+            output=output,
+        )
+
+    def heard(self, event: Event) -> None:
+        """Takes an event of the client."""
+        if isinstance(event, Said) and self._below and event.conversation is self.current:
+            known = len(self._rows)  # what is read stays where it is
+            self._below += max(len(self._drawn(self._width)) - known, 0)
+        if isinstance(event, Changed) and event.conversation is not None and event.conversation.typing_until:
+            asyncio.get_running_loop().call_later(TYPING_FOR, self.app.invalidate)  # to show that it is over
+        self._look()
+        self.app.invalidate()
+
+    @property
+    def current(self) -> Conversation | None:
+        """The conversation that is open."""
+        return self._commands.current if self._commands else None
+
+    async def run(self, client: Client, to: str) -> int:
+        """Shows the client until the user ends it; the exit status. Raises ClientError when the session is over."""
+        self._client = client
+        self._commands = Commands(client, self._notices.append, self._notices.append)
+        self._lines.put_nowait(f"/chat {to}" if to else "/list")
+        if not to:
+            self._lines.put_nowait("/help")
+        tasks = [
+            asyncio.create_task(self.app.run_async()),
+            asyncio.create_task(client.run()),
+            asyncio.create_task(self._work(self._commands)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if self.app.is_running and not self.app.is_done:
+                self.app.exit()
+                await asyncio.gather(tasks[0], return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+        return 0
+
+    async def _work(self, commands: Commands) -> None:
+        """Carries out what was typed, one line after the other."""
+        while await commands.run(await self._lines.get()):
+            self._look()
+            self.app.invalidate()
+
+    # What the user does
+
+    def _accept(self, buffer: Buffer) -> bool:
+        if buffer.text.strip() and not self._lines.full():
+            self._notices.clear()
+            self._below = 0
+            self._lines.put_nowait(buffer.text)
+        return False
+
+    def _typed(self, buffer: Buffer) -> None:
+        if self._client and self.current and buffer.text and not buffer.text.startswith("/"):
+            self._client.typing(self.current.peer.id)
+
+    def _names(self) -> Iterable[str]:
+        return [each.peer.name for each in self._client.conversations.values()] if self._client else []
+
+    def _look(self) -> None:
+        """Counts what is on the screen as read."""
+        if self._client and self.current and not self._below:
+            self._client.shown(self.current, self.current.timeline.held)
+
+    def _scroll(self, rows: int) -> None:
+        most = max(len(self._rows) - self._height, 0)
+        if rows > 0 and self._below >= most and self.current and not self.current.beginning and not self._lines.full():
+            self._lines.put_nowait("/history")
+        self._below = min(max(self._below + rows, 0), most)
+        self._look()
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        @keys.add("c-d", filter=Condition(lambda: not self.buffer.text))
+        def _(event: KeyPressEvent) -> None:
+            event.app.exit()
+
+        @keys.add("c-c")
+        def _(event: KeyPressEvent) -> None:
+            self.buffer.reset()
+            self._notices[:] = ["/quit or Ctrl-D ends"]
+
+        @keys.add("escape", "enter")
+        def _(event: KeyPressEvent) -> None:
+            self.buffer.insert_text("\n")
+
+        @keys.add("pageup")
+        def _(event: KeyPressEvent) -> None:
+            self._scroll(max(self._height - 1, 1))
+
+        @keys.add("pagedown")
+        def _(event: KeyPressEvent) -> None:
+            self._scroll(-max(self._height - 1, 1))
+
+        return keys
+
+    # What the screen shows
+
+    def _layout(self) -> Layout:
+        control = BufferControl(self.buffer, input_processors=[BeforeInput("> ")])
+        writing = Window(control, height=Dimension(min=1, max=INPUT_ROWS), dont_extend_height=True, wrap_lines=True)
+        rows = HSplit(
+            [
+                Window(FormattedTextControl(self._title), height=1, style="class:title"),
+                self._pane,
+                writing,
+                Window(FormattedTextControl(self._toolbar), height=1, style="class:toolbar"),
+            ]
+        )
+        menu = Float(CompletionsMenu(max_height=8), xcursor=True, ycursor=True)
+        return Layout(FloatContainer(rows, [menu]), focused_element=writing)
+
+    @property
+    def _width(self) -> int:
+        return self._pane.render_info.window_width if self._pane.render_info else self.app.output.get_size().columns
+
+    @property
+    def _height(self) -> int:
+        return self._pane.render_info.window_height if self._pane.render_info else self.app.output.get_size().rows
+
+    def _drawn(self, width: int) -> list[Row]:
+        if self._client is None or self.current is None:
+            self._rows = notice_rows(self._notices, width)
+        else:
+            peer = self.current.peer.id
+            pending = [each for each in self._client.outbox if each.peer == peer]
+            self._rows = rows_of(self.current, self._client.user, pending, self._notices, width)
+        return self._rows
+
+    def _visible_rows(self, width: int, height: int) -> list[Row]:
+        rows = self._drawn(width)
+        self._below = min(self._below, max(len(rows) - height, 0))
+        end = len(rows) - self._below
+        shown = rows[max(end - height, 0) : end]
+        return [[]] * (height - len(shown)) + shown
+
+    def _title(self) -> StyleAndTextTuples:
+        if self.current is None:
+            return [("", " Tandem")]
+        peer = self.current.peer
+        nick = f" ({visible(peer.nick)})" if peer.nick and peer.nick != peer.name else ""
+        state = " · blocked" if self.current.blocked else " · online" if self.current.online else ""
+        return [("", f" {visible(str(peer))}{nick}{state}")]
+
+    def _toolbar(self) -> StyleAndTextTuples:
+        if self._client is None:
+            return []
+        parts = [visible(str(self._client.user))]
+        if not self._client.status.connected:
+            reason = self._client.status.reason
+            parts.append(f"connecting… ({visible(reason)})" if reason else "connecting…")
+        now = asyncio.get_running_loop().time()
+        everybody = self._client.conversations.values()
+        typing = [each for each in everybody if each.typing_until > now]
+        parts += [f"{visible(str(each.peer))} is typing…" for each in typing]
+        parts += [f"{visible(str(each.peer))}: {unread_text(each.unread)}" for each in everybody if each.unread]
+        if self._below:
+            parts.append("PageDown: newer")
+        return [("", " " + " | ".join(parts))]
+
+
+class _Pane(UIControl):
+    """Shows as many rows as there is room for."""
+
+    def __init__(self, rows: Callable[[int, int], list[Row]]) -> None:
+        self._rows = rows
+
+    def create_content(self, width: int, height: int) -> UIContent:
+        """The rows for a place of that size."""
+        rows = self._rows(width, height)
+        return UIContent(lambda number: list(rows[number]), line_count=len(rows), show_cursor=False)
+
+
+class _Completer(Completer):
+    """Completes commands, and behind /chat the names of peers."""
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self._names = names
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """What the text before the cursor may become."""
+        text = document.text_before_cursor
+        word, space, beginning = text.partition(" ")
+        if word == "/chat" and space:
+            for name in sorted(self._names()):
+                if name.startswith(beginning) and name == visible(name):
+                    yield Completion(name, -len(beginning))
+        elif text.startswith("/") and not space:
+            for command, what in COMMANDS.items():
+                if command.startswith(text):
+                    yield Completion(command, -len(text), display_meta=what)

@@ -1,0 +1,123 @@
+"""Sending what is in the outbox: one message of each conversation on its way, until its outcome is known.
+
+So the order in which they were written is the order in which they are stored, whatever fails in between. A message
+is sent again with its id after a moment when it is not known whether it was stored (40001), when requests come too
+fast (429), and over the next connection when this one is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from random import Random
+
+from clients.backoff import Backoff
+from clients.connection import TOO_BIG, Connection, Frame
+from clients.outbox import Outbox, Pending
+
+__all__ = ["STORED", "TAKEN", "Sender"]
+
+SEND = 1  # the type of a frame that is a message
+TAKEN = 50004  # stored, and a socket of the peer was given it
+STORED = (TAKEN, 50005)
+UNKNOWN = (40001, 500)  # whether it was stored
+TOO_FAST = 429
+REFUSED = {
+    50006: "not taken: whoever has not answered gets three messages",
+    400: "not taken: too long, or not text",
+    403: "not taken: one of you has blocked the other",
+    404: "not taken: there is no such user",
+}
+
+
+class Sender:
+    """Sends the messages of an outbox.
+
+    `told` is called when a message is stored or has failed, with the message as it is then and, if it is stored, the
+    server's answer.
+    """
+
+    def __init__(self, outbox: Outbox, told: Callable[[Pending, Frame | None], None], chance: Random) -> None:
+        self._outbox = outbox
+        self._told = told
+        self._chance = chance
+        self._connection: Connection | None = None
+        self._ready: set[int] = set()  # peers up to whom everything missed was asked for
+        self._on_way: dict[int, str] = {}  # by peer
+        self._pauses: dict[int, asyncio.TimerHandle] = {}
+        self._backoffs: dict[int, Backoff] = {}
+
+    def connected(self, connection: Connection) -> None:
+        """From now on messages go over this connection, to each peer once `ready` is called."""
+        self.disconnected()
+        self._connection = connection
+
+    def disconnected(self) -> None:
+        """Nothing can be sent. What was on its way is sent again later, but for what closed the connection."""
+        if self._connection is not None and self._connection.close_code == TOO_BIG:
+            on_way = [each for each in self._outbox if each.id == self._on_way.get(each.peer)]
+            if on_way:
+                self._fail(max(on_way, key=lambda each: len(each.content.encode())).id, REFUSED[400])
+        self._connection = None
+        self._ready.clear()
+        self._on_way.clear()
+        for pause in self._pauses.values():
+            pause.cancel()
+        self._pauses.clear()
+
+    def ready(self, peer: int) -> None:
+        """Messages to `peer` may be sent: what happened before is known."""
+        self._ready.add(peer)
+        self.look(peer)
+
+    def look(self, peer: int) -> None:
+        """Sends the next message to `peer`, if there is one and none is on its way."""
+        pending = self._outbox.next(peer)
+        if self._connection is None or pending is None:
+            return
+        if peer in self._ready and peer not in self._on_way and peer not in self._pauses:
+            self._on_way[peer] = pending.id
+            then = partial(self._answered, pending)
+            self._connection.ask(SEND, then, name=pending.id, to=str(peer), content=pending.content)
+
+    def stored(self, message_id: str, frame: Frame | None = None) -> bool:
+        """A message is stored, as an answer, a replay or another connection says; whether it was in the outbox."""
+        pending = self._outbox.get(message_id)
+        if pending is None:
+            return False
+        self._outbox.remove(message_id)
+        self._backoffs.pop(pending.peer, None)
+        self._told(pending, frame)
+        self._settled(pending)
+        return True
+
+    def _answered(self, pending: Pending, frame: Frame) -> None:
+        code = frame["code"]
+        if code in STORED:
+            if not self.stored(pending.id, frame):
+                self._settled(pending)
+        elif code in UNKNOWN or code == TOO_FAST:
+            backoff = self._backoffs.setdefault(pending.peer, Backoff(self._chance))
+            wait = frame.get("retry_after", 0.0) if code == TOO_FAST else 0.0
+            resume = asyncio.get_running_loop().call_later(wait or backoff.wait(), self._again, pending)
+            self._pauses[pending.peer] = resume
+            self._on_way.pop(pending.peer, None)
+        else:
+            self._fail(pending.id, REFUSED.get(code, f"not taken ({code}): {frame['content']}"))
+            self._settled(pending)
+
+    def _fail(self, message_id: str, reason: str) -> None:
+        if self._outbox.get(message_id) is not None:
+            self._told(self._outbox.mark(message_id, reason), None)
+
+    def _again(self, pending: Pending) -> None:
+        self._pauses.pop(pending.peer, None)
+        self.look(pending.peer)
+
+    def _settled(self, pending: Pending) -> None:
+        if self._on_way.get(pending.peer) == pending.id:
+            del self._on_way[pending.peer]
+        if (pause := self._pauses.pop(pending.peer, None)) is not None:
+            pause.cancel()
+        self.look(pending.peer)

@@ -1,0 +1,27 @@
+"""Waits between attempts."""
+
+from __future__ import annotations
+
+from random import Random
+
+from clients.backoff import BASE, CAP, Backoff
+
+
+def test_the_bound_doubles_up_to_the_cap() -> None:
+    """And begins anew after an attempt that went well."""
+    backoff = Backoff(Random(1))
+    bounds = []
+    for _ in range(9):
+        bounds.append(backoff.bound)
+        backoff.wait()
+    assert bounds == [BASE, 1, 2, 4, 8, 16, CAP, CAP, CAP]
+    backoff.reset()
+    assert backoff.bound == BASE
+
+
+def test_full_jitter() -> None:
+    """A wait is anything from nothing to the bound, and no more."""
+    chance = Random(2)
+    waits = [Backoff(chance).wait() for _ in range(1000)]
+    assert 0 <= min(waits) < BASE / 20
+    assert BASE * 19 / 20 < max(waits) <= BASE

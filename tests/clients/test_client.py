@@ -1,0 +1,425 @@
+"""The client against the real server: nothing lost, nothing twice, in order, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+import pytest
+
+import clients.backoff
+import clients.connection
+from clients.outbox import Outbox
+from clients.server import Peer, Refused, SessionOver
+from clients.server import Server as Remote
+from models.errors import EngineUnavailable
+from server import Server
+from storage.engines import Addresses
+from tests.clients.conftest import Open, Pair, Through
+from tests.clients.device import Device, Proxy
+from tests.conftest import Ask, StartServer
+from tests.processes import external
+from tests.sockets import until
+
+Friends = tuple[Pair, Proxy]
+
+
+def contents(device: Device, other: Device, sender: Device) -> list[str]:
+    """What a device was given of one sender, in this order."""
+    return [m.content for m in device.given(other) if m.sender == sender.client.user.id]
+
+
+def gapless(device: Device, other: Device) -> bool:
+    seqs = [message.seq for message in device.given(other)]
+    return seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+
+
+async def test_two_users(friends: Friends) -> None:
+    """Each is given what both say, once and in the same order; positions, typing and presence are told."""
+    (one, two), _ = friends
+    for number in range(20):
+        one.say(two, f"one {number}")
+        two.say(one, f"two {number}")
+    await until(lambda: len(one.given(two)) == len(two.given(one)) == 42)
+    assert one.given(two) == two.given(one)
+    assert gapless(one, two)
+    assert contents(two, one, one) == ["hello", *(f"one {number}" for number in range(20))]
+    assert len(one.client.outbox) == 0
+
+    mine, theirs = one.client.conversations[two.client.user.id], two.client.conversations[one.client.user.id]
+    last = max(m.seq for m in two.given(one) if m.sender == one.client.user.id)
+    await until(lambda: mine.received == last)
+    assert (mine.read, theirs.unread) == (0, 21)
+    two.client.shown(theirs, 42)
+    await until(lambda: mine.read == last)
+    assert theirs.unread == 0
+
+    two.client.typing(one.client.user.id)
+    await until(lambda: mine.typing_until)
+    await until(lambda: mine.online)
+    await two.close()
+    await until(lambda: not mine.online)
+
+
+async def test_typing_is_told_once_a_second_at_most(friends: Friends) -> None:
+    """However many keys are pressed."""
+    (one, two), _ = friends
+    told: list[Any] = []
+    assert one.client._connection is not None
+    one.client._connection.tell = lambda *frame, **fields: told.append(frame)  # type: ignore[method-assign]
+    for _ in range(100):
+        one.client.typing(two.client.user.id)
+    assert told == [(5,)]
+
+
+@pytest.mark.gen_test(timeout=55)
+@pytest.mark.timeout(90)
+async def test_a_server_that_is_killed(
+    start_server: StartServer, addresses: Addresses, through: Through, device: Open, names: list[str]
+) -> None:
+    """SIGKILL and a new start in the middle of a conversation: nothing is lost, doubled or out of order."""
+    first = start_server(*external(addresses))
+    proxy = await through(first.ready())
+    one, two = await device(proxy.port, names[0]), await device(proxy.port, names[1])
+    await one.talk(two)
+    await two.talk(one)
+    two.say(one, "hello")
+    await until(lambda: len(one.given(two)) == 1)
+    for number in range(150):
+        one.say(two, f"{number}")
+        two.say(one, f"{number}")
+    await until(lambda: len(one.given(two)) > 60)
+    first.signal(signal.SIGKILL)
+    first.failed()
+    assert len(one.client.outbox) and len(two.client.outbox)
+    one.say(two, "while it was away")
+    await until(lambda: not one.client.status.connected and not two.client.status.connected)
+    second = start_server(*external(addresses))
+    proxy.target = second.ready()
+
+    await until(lambda: not len(one.client.outbox) and not len(two.client.outbox), 40)
+    await until(lambda: len(one.given(two)) == len(two.given(one)) == 302)
+    assert one.given(two) == two.given(one)
+    assert [message.seq for message in one.given(two)] == list(range(1, 303))
+    assert contents(one, two, one) == [*map(str, range(150)), "while it was away"]
+    assert contents(one, two, two) == ["hello", *map(str, range(150))]
+
+
+async def test_a_cut_connection(friends: Friends) -> None:
+    """What was said meanwhile, in both directions, comes once it is there again."""
+    (one, two), proxy = friends
+    for number in range(5):
+        target, proxy.target = proxy.target, 1  # where nobody listens
+        proxy.cut()
+        await until(lambda: not one.client.status.connected)
+        two.say(one, f"two {number}")
+        one.say(two, f"one {number}")
+        await until(lambda: not len(two.client.outbox))
+        proxy.target = target
+        await until(lambda: not len(one.client.outbox))
+    await until(lambda: len(one.given(two)) == len(two.given(one)) == 12)
+    assert one.given(two) == two.given(one)
+    assert gapless(one, two)
+    assert contents(two, one, one) == ["hello", *(f"one {number}" for number in range(5))]
+    looking = [task for task in asyncio.all_tasks() if "_look" in repr(task.get_coro())]
+    assert len(looking) == 2  # one for each client, not for each connection
+
+
+async def test_cut_while_messages_are_on_their_way(friends: Friends) -> None:
+    """Acknowledgements get lost, and the messages come again: each is stored and given once."""
+    (one, two), proxy = friends
+    for number in range(100):
+        one.say(two, f"{number}")
+    for share in (20, 40, 60, 80):
+        await until(lambda share=share: len(two.given(one)) > share)
+        proxy.cut()
+    await until(lambda: not len(one.client.outbox))
+    await until(lambda: len(one.given(two)) == len(two.given(one)) == 102)
+    assert one.given(two) == two.given(one)
+    assert contents(two, one, one) == ["hello", *map(str, range(100))]
+
+
+async def test_an_acknowledgement_that_is_lost(friends: Friends) -> None:
+    """The replay shows that the message is stored; it is not sent again, and never shown twice."""
+    (one, two), proxy = friends
+    proxy.answering.clear()
+    pending = one.say(two, "heard")
+    await until(lambda: len(two.given(one)) == 3)
+    assert list(one.client.outbox) == [pending]
+    proxy.cut()
+    proxy.answering.set()
+    await until(lambda: len(one.given(two)) == 3)
+    assert len(one.client.outbox) == 0
+    assert one.shown_twice == []
+    assert one.outcomes()[-1] == pending
+
+
+async def test_more_was_missed_than_one_answer_holds(friends: Friends) -> None:
+    """History fills the rest, while more is being said."""
+    (one, two), proxy = friends
+    target, proxy.target = proxy.target, 1
+    proxy.cut()
+    for number in range(250):
+        two.say(one, f"{number}")
+    await until(lambda: len(two.client.outbox) == 0)
+    proxy.target = target
+    for number in range(250, 300):
+        two.say(one, f"{number}")
+    await until(lambda: len(one.given(two)) == 302)
+    assert gapless(one, two)
+    assert contents(one, two, two) == ["hello yourself", *map(str, range(300))]
+
+
+async def test_a_frame_that_is_lost(friends: Friends) -> None:
+    """A gap in what comes live is filled from history."""
+    (one, two), _ = friends
+    follower = one.client._follower
+    assert follower is not None
+    live, lost = follower.live, []
+
+    def lossy(peer: int, message: Any) -> None:
+        if message.content == "lost":
+            lost.append(message)
+        else:
+            live(peer, message)
+
+    follower.live = lossy  # type: ignore[method-assign]
+    for content in ("before", "lost", "after"):
+        two.say(one, content)
+    await until(lambda: len(one.given(two)) == 5)
+    assert contents(one, two, two)[1:] == ["before", "lost", "after"]
+    assert len(lost) == 1
+
+
+async def test_a_server_that_falls_silent(friends: Friends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer in time: the connection counts as dead, and the message goes over the next one."""
+    (one, two), proxy = friends
+    monkeypatch.setattr(clients.connection, "ANSWER_WITHIN", 0.2)
+    proxy.flowing.clear()
+    one.say(two, "into the silence")
+    await until(lambda: any(status.reason == "the server is silent" for status in one.states()))
+    assert len(one.client.outbox) == 1
+    monkeypatch.undo()
+    proxy.flowing.set()
+    await until(lambda: len(one.given(two)) == len(two.given(one)) == 3)
+    assert contents(two, one, one) == ["hello", "into the silence"]
+
+
+async def test_the_limit_rule(http_server: Server, device: Open, names: list[str]) -> None:
+    """What it refuses is told with the reason and kept; it goes after an answer, or is discarded."""
+    one, two = await device(http_server.port, names[0]), await device(http_server.port, names[1])
+    await one.talk(two)
+    for number in range(5):
+        one.say(two, f"{number}")
+    await until(lambda: len(one.outcomes()) == 5)
+    refused = list(one.client.outbox)
+    assert [pending.content for pending in refused] == ["3", "4"]
+    assert all("three messages" in pending.failed for pending in refused)
+    one.client.discard(refused[1])
+    await until(lambda: len(two.given(one)) == 3)
+    two.say(one, "an answer")
+    await until(lambda: len(one.given(two)) == 4)
+    one.client.retry(refused[0])
+    await until(lambda: len(two.given(one)) == 5)
+    assert contents(two, one, one) == ["0", "1", "2", "3"]
+    assert len(one.client.outbox) == 0
+
+
+async def test_a_block_and_a_stranger_to_all(friends: Friends, ask: Ask, names: list[str]) -> None:
+    """403 and 404 fail at once; who does not exist cannot be found."""
+    (one, two), _ = friends
+    await ask("PUT", f"/user/blocks/{one.client.user.id}?uid={two.client.user.id}", body="")
+    one.say(two, "refused")
+    one.client.send(2**31 - 2, "nobody")
+    await one.client.refresh()
+    await until(lambda: len([each for each in one.client.outbox if each.failed]) == 2)
+    assert sorted(each.failed for each in one.client.outbox) == [
+        "not taken: one of you has blocked the other",
+        "not taken: there is no such user",
+    ]
+    with pytest.raises(Refused, match="no user of that name"):
+        await one.client.find("nobody of this name")
+    with pytest.raises(Refused, match="that is you"):
+        await one.client.find(names[0])
+
+
+async def test_what_cannot_be_sent_is_not_kept(friends: Friends) -> None:
+    """Too long, or no text at all."""
+    (one, two), _ = friends
+    for content in ("x" * 8193, "\udc80"):
+        with pytest.raises(Refused):
+            one.say(two, content)
+    assert len(one.client.outbox) == 0
+    one.say(two, "\U0001f600" * 8192)  # as long as may be, in characters and in bytes
+    await until(lambda: len(two.given(one)) == 3)
+
+
+async def test_an_engine_that_is_away(friends: Friends, http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40001 says nothing: the message is sent again with its id, and those behind it wait."""
+    (one, two), _ = friends
+    insert, failures = http_server.stores.messages.insert, iter(range(3))
+
+    async def failing(*given: Any) -> Any:
+        stored = await insert(*given)
+        if next(failures, None) is not None:
+            raise EngineUnavailable("mongodb", "the answer got lost")
+        return stored
+
+    monkeypatch.setattr(http_server.stores.messages, "insert", failing)
+    sent = [one.say(two, f"{number}") for number in range(4)]
+    await until(lambda: len(one.given(two)) == len(two.given(one)) == 6)
+    assert next(failures, None) is None
+    assert contents(two, one, one) == ["hello", "0", "1", "2", "3"]
+    assert [message.id for message in two.given(one)[2:]] == [pending.id for pending in sent]
+
+
+@pytest.fixture
+def flags(request: pytest.FixtureRequest) -> list[str]:
+    return getattr(request, "param", [])
+
+
+@pytest.mark.parametrize("flags", [["--answer-timeout=0.3"]], indirect=True)
+async def test_an_acknowledgement_after_40001(
+    friends: Friends, http_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comes by itself, and is taken; nothing is sent again."""
+    (one, two), _ = friends
+    monkeypatch.setattr(clients.backoff, "BASE", 1000.0)
+    insert, stored = http_server.stores.messages.insert, asyncio.Event()
+
+    async def late(*given: Any) -> Any:
+        await stored.wait()
+        return await insert(*given)
+
+    monkeypatch.setattr(http_server.stores.messages, "insert", late)
+    one.say(two, "late")
+    await until(lambda: one.client._sender._pauses)
+    stored.set()
+    await until(lambda: not len(one.client.outbox), 5)
+    await until(lambda: contents(two, one, one) == ["hello", "late"])
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=20", "--request-burst=30"]], indirect=True)
+async def test_too_fast(friends: Friends) -> None:
+    """429 is waited for: all of it is stored in the old order."""
+    (one, two), _ = friends
+    for number in range(60):
+        one.say(two, f"{number}")
+    await until(lambda: len(two.given(one)) == 62)
+    assert contents(two, one, one) == ["hello", *map(str, range(60))]
+    assert not any(each.failed for each in one.outcomes())
+
+
+async def test_a_stranger_writes(friends: Friends, http_server: Server, device: Open, names: list[str]) -> None:
+    """Is given from the first message on: to who is connected, to who was not, and by name."""
+    (one, two), proxy = friends
+    three = await device(http_server.port, names[2])
+    await three.talk(two)
+    three.say(two, "hello two")
+    await until(lambda: contents(two, three, three) == ["hello two"])
+    assert two.client.conversations[three.client.user.id].peer.name == names[2]
+    target, proxy.target = proxy.target, 1
+    proxy.cut()
+    await three.talk(one)
+    for number in range(3):
+        three.say(one, f"{number}")
+    await until(lambda: len(three.client.outbox) == 0)
+    proxy.target = target
+    await until(lambda: contents(one, three, three) == ["0", "1", "2"])
+    assert one.client.conversations[three.client.user.id].unread == 3
+
+
+async def test_a_stranger_whom_the_list_does_not_have_yet(
+    friends: Friends, http_server: Server, device: Open, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is given all the same."""
+    (one, _), _ = friends
+    three, get = await device(http_server.port, names[2]), one.client.server.get
+
+    async def lagging(path: str, **query: Any) -> Any:
+        return [] if path == "/conversations" else await get(path, **query)
+
+    monkeypatch.setattr(one.client.server, "get", lagging)
+    await three.talk(one)
+    three.say(one, "hello")
+    await until(lambda: contents(one, three, three) == ["hello"])
+
+
+async def test_a_second_device(friends: Friends, http_server: Server, device: Open, names: list[str]) -> None:
+    """Begins with the list and the newest page, goes back page by page, and is given what the first one says."""
+    (one, two), _ = friends
+    for number in range(120):
+        one.say(two, f"{number}")
+    await until(lambda: len(one.given(two)) == 122)
+    again = await device(http_server.port, names[1])
+    listed = again.client.conversations[one.client.user.id]
+    assert (listed.unread, listed.last.content if listed.last else "") == (101, "119")
+    conversation = await again.talk(one)
+    assert [m.seq for m in conversation.messages] == list(range(73, 123))
+    two.say(one, "from the first")
+    await until(lambda: len(conversation.messages) == 51)
+    await again.client.older(conversation)
+    await again.client.older(conversation)
+    assert [m.seq for m in conversation.messages] == list(range(1, 124))
+    assert conversation.beginning
+    again.client.shown(conversation, 123)
+    assert conversation.unread == 0
+
+
+async def test_history_that_comes_too_late(
+    friends: Friends, http_server: Server, device: Open, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the oldest message has gone meanwhile, the page does not fit any more, and leaves no gap behind."""
+    (one, two), _ = friends
+    for number in range(60):
+        one.say(two, f"{number}")
+    await until(lambda: len(one.given(two)) == 62)
+    again = await device(http_server.port, names[1])
+    conversation, get = await again.talk(one), again.client.server.get
+
+    async def slow(path: str, **query: Any) -> Any:
+        page = await get(path, **query)
+        del conversation.messages[0]
+        return page
+
+    monkeypatch.setattr(again.client.server, "get", slow)
+    await again.client.older(conversation)
+    assert [m.seq for m in conversation.messages] == list(range(14, 63))
+
+
+async def test_a_message_from_an_older_client(http_server: Server, device: Open, names: list[str]) -> None:
+    """What is in the outbox goes without the conversation being opened."""
+    one, two = await device(http_server.port, names[0]), await device(http_server.port, names[1])
+    one.running.cancel()
+    one.client.outbox.add(two.client.user.id, "left behind")
+    again = await device(http_server.port, names[0])
+    await until(lambda: len(two.given(again)) == 1)
+    await until(lambda: len(again.client.outbox) == 0)
+    assert len(again.given(two)) == 1
+
+
+async def test_a_server_that_knows_less(friends: Friends) -> None:
+    """Brought back from an old copy it refuses to resume; then the client goes on from what there is."""
+    (one, two), proxy = friends
+    one.client.conversations[two.client.user.id].timeline.held = 50
+    proxy.cut()
+    await until(lambda: one.client.conversations[two.client.user.id].timeline.held == 2)
+    two.say(one, "after that")
+    await until(lambda: contents(one, two, two)[-1] == "after that")
+    assert [m.seq for m in one.given(two)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("path", ["/user/logout", "/user/logout/everywhere"])
+async def test_signed_out(path: str, http_server: Server, ask: Ask, tmp_path: Any, token_of: Any, pair: Any) -> None:
+    """The session ends with a clear word, with the socket and at the upgrade."""
+    remote = Remote(f"http://127.0.0.1:{http_server.port}")
+    remote._token = await token_of(pair[0])
+    device = Device(Peer(pair[0], "x", ""), remote, Outbox(tmp_path / "o" / "x", lambda: 1.0), 10)
+    await until(lambda: device.client.status.connected)
+    assert (await ask("POST", path, token=remote._token, body="")).status == 200
+    with pytest.raises(SessionOver, match="signed out"):
+        await device.running
+    with pytest.raises(SessionOver, match="no longer good"):
+        await device.client.run()
+    await device.close()

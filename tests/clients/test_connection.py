@@ -1,0 +1,148 @@
+"""One socket to the real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from tornado.ioloop import IOLoop
+
+import clients.connection
+from clients.connection import Connection, Frame
+from clients.server import Server, SessionOver, Unreachable
+from server import Server as Serving
+from tests.clients.conftest import Through
+from tests.conftest import Ask, TokenOf
+from tests.sockets import until
+
+
+@pytest.fixture
+def remote(io_loop: IOLoop, http_server: Serving) -> Iterator[Server]:
+    server = Server(http_server.url)
+    yield server
+    server.close()
+
+
+def nothing(frame: Frame) -> None:
+    """Takes what no test looks at."""
+
+
+async def test_answers_find_who_asked(remote: Server, token_of: TokenOf, pair: tuple[int, int]) -> None:
+    """However many questions there are; what answers nothing goes to `take`."""
+    taken: list[Frame] = []
+    remote._token = await token_of(pair[0])
+    one = await Connection.open(remote, nothing)
+    remote._token = await token_of(pair[1])
+    two = await Connection.open(remote, taken.append)
+    answers: dict[str, Frame] = {}
+    for name in ("a", "b", "c"):
+        one.ask(1, lambda frame, name=name: answers.update({name: frame}), name=name, to=str(pair[1]), content=name)
+    await until(lambda: len(answers) == 3 and len(taken) == 3)
+    assert {name: frame["id"] for name, frame in answers.items()} == {"a": "a", "b": "b", "c": "c"}
+    assert [frame["content"] for frame in taken] == ["a", "b", "c"]
+    page: list[Frame] = []
+    two.ask(2, page.append, to=str(pair[0]))
+    await until(lambda: page)
+    assert [message["id"] for message in page[0]["messages"]] == ["a", "b", "c"]
+    one.close()
+    two.close()
+
+
+async def test_nothing_is_called_after_the_end(remote: Server, token_of: TokenOf, pair: tuple[int, int]) -> None:
+    """Neither for an answer that is still on its way, nor for what is asked then."""
+    remote._token = await token_of(pair[0])
+    called: list[Frame] = []
+    connection = await Connection.open(remote, called.append)
+    connection.ask(1, called.append, to=str(pair[1]), content="x")
+    connection.close()
+    connection.ask(1, called.append, to=str(pair[1]), content="y")
+    connection.tell(5, to=str(pair[1]))
+    answered: list[Frame] = []
+    other = await Connection.open(remote, answered.append)
+    other.ask(1, answered.append, name="z", to=str(pair[1]), content="z")
+    await until(lambda: any(frame.get("id") == "z" for frame in answered))
+    assert str(connection.ended.result()) == "closed"
+    assert called == []
+    other.close()
+
+
+async def test_an_end_for_good(remote: Server, token_of: TokenOf, ask: Ask, pair: tuple[int, int]) -> None:
+    """1008, and 401 and 404 at the upgrade."""
+    remote._token = await token_of(pair[0])
+    connection = await Connection.open(remote, nothing)
+    await ask("POST", "/user/logout", token=remote._token, body="")
+    assert isinstance(await connection.ended, SessionOver)
+    assert connection.close_code == 1008
+    connection.close()
+    with pytest.raises(SessionOver, match="no longer good") as over:
+        await Connection.open(remote, nothing)
+    assert over.value.code == 401
+    remote._token, remote._uid = "", 2**31 - 2
+    with pytest.raises(SessionOver, match="no such user"):
+        await Connection.open(remote, nothing)
+
+
+@pytest.fixture
+def flags(request: pytest.FixtureRequest) -> list[str]:
+    return getattr(request, "param", [])
+
+
+@pytest.mark.parametrize("flags", [["--max-user-connections=1"]], indirect=True)
+async def test_a_refusal_for_now(remote: Server, token_of: TokenOf, pair: tuple[int, int]) -> None:
+    """429 is no end, and says when to come again."""
+    remote._token = await token_of(pair[0])
+    connection = await Connection.open(remote, nothing)
+    with pytest.raises(Exception, match="sockets") as refused:
+        await Connection.open(remote, nothing)
+    assert not isinstance(refused.value, SessionOver)
+    assert getattr(refused.value, "retry_after", 0) > 0
+    connection.close()
+
+
+async def test_nobody_there(remote: Server, through: Through) -> None:
+    """No server, or none that answers: another attempt may help."""
+    proxy = await through(1)
+    for url in (f"http://127.0.0.1:{proxy.port}", "http://127.0.0.1:1"):
+        server = Server(url)
+        with pytest.raises(Unreachable):
+            await Connection.open(server, nothing)
+        server.close()
+
+
+async def test_silence(
+    http_server: Serving,
+    through: Through,
+    token_of: TokenOf,
+    pair: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ends the connection when something was asked."""
+    proxy = await through(http_server.port)
+    server = Server(f"http://127.0.0.1:{proxy.port}")
+    server._token = await token_of(pair[0])
+    connection = await Connection.open(server, nothing)
+    proxy.flowing.clear()
+    monkeypatch.setattr(clients.connection, "ANSWER_WITHIN", 0.05)
+    connection.ask(2, nothing, to=str(pair[1]))
+    assert str(await connection.ended) == "the server is silent"
+    connection.close()
+    server.close()
+
+
+async def test_giving_up_while_it_opens(
+    http_server: Serving, through: Through, token_of: TokenOf, pair: tuple[int, int]
+) -> None:
+    """A socket that opens afterwards is closed: Tornado would warn of one that was left open."""
+    proxy = await through(http_server.port)
+    server = Server(f"http://127.0.0.1:{proxy.port}")
+    server._token = await token_of(pair[0])
+    proxy.flowing.clear()
+    opening = asyncio.create_task(Connection.open(server, nothing))
+    await until(lambda: proxy.opened)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    assert opening.cancelled()
+    proxy.flowing.set()
+    await until(lambda: proxy.closed)
+    server.close()

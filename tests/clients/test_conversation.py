@@ -1,0 +1,104 @@
+"""What a client knows of a conversation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import clients.conversation
+from clients.conversation import COUNTED, Conversation
+from clients.server import Peer
+from clients.timeline import Message
+
+ME, PEER = 1, 2
+
+
+def message(seq: int, sender: int = PEER) -> Message:
+    return Message(seq, seq * 1000, sender, f"m{seq}", "")
+
+
+def entry(last: int, unread: int | str = 0, **fields: Any) -> dict[str, Any]:
+    return {
+        "peer": {"id": PEER, "user_name": "xiaohong", "nick_name": "Hong", "avatar": ""},
+        "last": {"from": "2", "to": "1", "seq": last, "time": 5, "content": "m"},
+        "unread": unread,
+        "received": 0,
+        "read": 0,
+        "online": False,
+        "blocked": False,
+        **fields,
+    }
+
+
+@pytest.fixture
+def conversation() -> Conversation:
+    return Conversation(Peer(PEER, "", ""), 10)
+
+
+def test_the_list(conversation: Conversation) -> None:
+    """Says who the peer is, what is unread, and how far the peer is; positions do not go back."""
+    conversation.listed(entry(10, 3, received=9, read=8, online=True))
+    conversation.moved(7, 7)
+    assert (conversation.peer, conversation.unread) == (Peer(PEER, "xiaohong", "Hong"), 3)
+    assert (conversation.received, conversation.read, conversation.online) == (9, 8, True)
+    conversation.listed(entry(12, "100+", received=1))
+    assert (conversation.unread, conversation.received) == (COUNTED, 9)
+    assert conversation.last is not None
+    assert conversation.last.seq == 12
+
+
+def test_unread_messages_are_counted_once(conversation: Conversation) -> None:
+    """Those that the list has counted are not counted again when they come; own ones never are."""
+    conversation.listed(entry(12, 2))
+    for seq, sender in ((11, PEER), (12, PEER), (13, PEER), (14, ME)):
+        conversation.said(message(seq, sender))
+    assert conversation.unread == 3
+    assert conversation.shown(12)
+    assert conversation.unread == 1
+    assert not conversation.shown(12)
+    assert conversation.shown(14)
+    assert (conversation.unread, conversation.own_read, conversation.own_received) == (0, 13, 13)
+    conversation.listed(entry(13, 3))  # asked for before the server heard of it
+    assert conversation.unread == 0
+
+
+def test_history_is_put_before(conversation: Conversation) -> None:
+    """What is there already is not put there twice."""
+    assert conversation.first == 11
+    conversation.said(message(11))
+    conversation.preceded([message(9), message(10), message(11)], complete=False)
+    assert [each.seq for each in conversation.messages] == [9, 10, 11]
+    assert (conversation.first, conversation.beginning) == (9, False)
+    conversation.preceded([], complete=True)
+    assert conversation.beginning
+
+
+def test_no_more_is_kept_than_may_be(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go, and can be had from history."""
+    monkeypatch.setattr(clients.conversation, "KEPT", 3)
+    conversation.beginning = True
+    for seq in range(11, 16):
+        conversation.said(message(seq))
+    assert [each.seq for each in conversation.messages] == [13, 14, 15]
+    assert (conversation.first, conversation.beginning) == (13, False)
+
+
+def test_a_message_ends_typing(conversation: Conversation) -> None:
+    """Of the peer, not an own one."""
+    conversation.typing_until = 99.0
+    conversation.said(message(11, ME))
+    assert conversation.typing_until
+    conversation.said(message(12))
+    assert not conversation.typing_until
+
+
+def test_restart(conversation: Conversation) -> None:
+    """What the server does not know any more is forgotten."""
+    conversation.timeline.held = 12
+    for seq in (11, 12):
+        conversation.said(message(seq))
+    conversation.listed(entry(11))
+    conversation.restart()
+    assert conversation.timeline.held == 11
+    assert [each.seq for each in conversation.messages] == [11]
