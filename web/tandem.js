@@ -360,7 +360,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	function retry(id) {
 		const item = items.get(id);
 		if (item?.state !== "failed") return;
-		items.delete(id); // it goes to the end
+		items.delete(id);
 		put({ ...item, state: "pending", code: undefined });
 	}
 
