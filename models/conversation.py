@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from models.errors import ChatError, EngineUnavailable
 from models.frames import Code
@@ -142,7 +142,8 @@ class Conversation:
 
     `head` is where it stands in the store, as far as this process knows; None until it was read. `seen` is up to
     which `seq` the sockets of this process were served; None until that matters. `carried` are the drafts that are on
-    their way, `placing` the messages that are being inserted; `overdue` is the timer of the first deadline.
+    their way, `placing` the messages that are being inserted, `writer` the insert or task that goes on with them;
+    `overdue` is the timer of the first deadline.
     `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse, `unblocked_until` (loop
     time) how long neither is taken to have blocked the other.
     """
@@ -173,7 +174,7 @@ class Conversation:
         self.seen: int | None = None
         # Lists, though they are queues: they are short, and an empty deque takes 760 bytes.
         self.queue: list[Draft] = []
-        self.writer: asyncio.Task[None] | None = None
+        self.writer: asyncio.Future[Any] | None = None
         self.carried: list[Draft] = []
         self.overdue: asyncio.TimerHandle | None = None
         self.placing: Sequence[Message] = ()

@@ -12,7 +12,7 @@ from models.conversation import Conversation, Draft
 from models.errors import EngineUnavailable, LimitReached, NotSent
 from models.limits import DAY, LIMIT, REFUSED_DAYS
 from models.loading import Loader
-from models.ports import Admission, Messages
+from models.ports import Admission, Insert, Messages
 from models.records import Head, Message
 
 __all__ = ["BACKOFF", "Placed", "Placer"]
@@ -49,24 +49,31 @@ class Placer:
         self._lead_up_to = lead_up_to
 
     async def place(
-        self, conversation: Conversation, drafts: Sequence[Draft], admission: Admission | None
+        self,
+        conversation: Conversation,
+        drafts: Sequence[Draft],
+        admission: Admission | None,
+        insert: Insert | None = None,
     ) -> AsyncGenerator[list[Placed], None]:
         """Stores messages; yields where they stand, some or all of them at a time, in order.
 
         Raises a ChatError only when all that was not yielded is known not to be stored. The conversation's `placing`
-        stands until the caller has delivered the last message and clears it.
+        stands until the caller has delivered the last message and clears it. The first attempt was made already if its
+        `insert` is given: that of `placing`.
         """
         left = tuple(drafts)
         pause = BACKOFF[0]
         uncertain = False  # an earlier attempt may have stored `placing`, or some of it, or may yet
-        conversation.placing = ()
+        if insert is None:
+            conversation.placing = ()
         while left:
             if not conversation.placing:
                 conversation.placing = await self._next(conversation, left, admission)
                 uncertain = False
             run = conversation.placing
             try:
-                occupied = await self._messages.insert(*run)
+                attempt, insert = insert or self._messages.insert(*run), None
+                occupied = await attempt
             except EngineUnavailable as error:
                 if not uncertain and isinstance(error, NotSent):
                     if any(draft.outcome is not None for draft in left):
@@ -93,6 +100,20 @@ class Placer:
                 self._found(conversation, standing)
                 conversation.advance(standing)  # also when the sockets had been given it before the head was read
 
+    def ready(self, conversation: Conversation, drafts: Sequence[Draft]) -> Sequence[Message]:
+        """The messages at the next places, as many as there are reserved; none if something has to be read first."""
+        head = conversation.head
+        if head is None or not self._loader.knows(conversation):
+            return ()
+        if conversation.seen is not None and conversation.seen < head.seq:
+            return ()
+        return self._behind(head, drafts)
+
+    def _behind(self, head: Head, drafts: Sequence[Draft]) -> Sequence[Message]:
+        now = max(int(self._clock() * 1000), head.time)
+        places = range(head.seq + 1, head.reserved + 1)
+        return [draft.at(seq, now) for draft, seq in zip(drafts, places, strict=False)]
+
     async def _next(
         self, conversation: Conversation, drafts: Sequence[Draft], admission: Admission | None
     ) -> Sequence[Message]:
@@ -115,9 +136,7 @@ class Placer:
                 await self._lead_up_to(conversation, head.seq + 1)
             else:
                 break
-        now = max(int(self._clock() * 1000), head.time)
-        places = range(head.seq + 1, head.reserved + 1)
-        return [draft.at(seq, now) for draft, seq in zip(drafts, places, strict=False)]
+        return self._behind(head, drafts)
 
     def _exhausted(self, head: Head, sender: int) -> bool:
         """Whether MongoDB shows that the sender's count was used up, whatever Redis remembers.

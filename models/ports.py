@@ -5,6 +5,7 @@ All coroutines raise EngineUnavailable when their engine is down or slow.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ __all__ = [
     "BlockStore",
     "Counters",
     "Directory",
+    "Insert",
     "Messages",
     "Occupied",
     "Reached",
@@ -50,6 +52,10 @@ class Admission(NamedTuple):
     theirs: int
 
 
+# The outcome of an attempt to store messages: None if all are.
+Insert = asyncio.Future[Occupied | None]
+
+
 class Messages(Protocol):
     """The stored messages."""
 
@@ -62,7 +68,7 @@ class Messages(Protocol):
         No message stands, or will ever arrive, at a place that was not reserved before.
         """
 
-    def insert(self, *run: Message) -> Awaitable[Occupied | None]:
+    def insert(self, *run: Message) -> Insert:
         """Stores messages of one conversation, on a majority and journaled, in order.
 
         That ends at the first whose place or key is taken; none is stored, now or later, without all that stand before

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 __all__ = ["after", "end"]
 
 AGAIN_AFTER = 0.1  # seconds until a task that did not end is cancelled again
 
 
-async def end(*tasks: asyncio.Task[None]) -> None:
+async def end(*tasks: asyncio.Future[Any]) -> None:
     """Cancels tasks and waits for their end; what they raise is dropped.
 
     Again and again, since on Python 3.11 asyncio.wait_for, which redis-py writes with, may lose a cancellation

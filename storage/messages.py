@@ -18,7 +18,7 @@ key. The unique index over (conversation, key) makes inserting a message again r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -181,7 +181,7 @@ class MongoMessages:
             )
         return int(record["reserved"])
 
-    def insert(self, *run: Message) -> Awaitable[Occupied | None]:
+    def insert(self, *run: Message) -> asyncio.Future[Occupied | None]:
         """Stores messages of one conversation, in order; see `models.ports.Messages.insert`."""
         return self._insert.submit(run)
 

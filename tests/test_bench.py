@@ -210,7 +210,7 @@ def test_the_median_decides_on_a_target(values: list[float], at_least: bool, tex
 
 LOOP = "main (server.py);Runner.run (asyncio/runners.py)"
 TAKING = f"{LOOP};BulkProtocol.data_received (handlers/bulk.py);Dialect1.take (handlers/dialect1.py)"
-CARRYING = f"{LOOP};Chat._write (models/chat.py);Chat._placed (models/chat.py)"
+CARRYING = f"{LOOP};Writer._write (models/writing.py);Writer._placed (models/writing.py)"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""What tests of the chat have in common."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from models.chat import Chat
+from storage.counters import RedisCounters
+from storage.messages import MongoMessages
+from tests.conftest import Clock
+from tests.models.chats import Faulty, Make, Nobody, PatientChat, Recorder
+
+
+@pytest.fixture
+def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, clock: Clock) -> Iterator[Make]:
+    """Makes a chat, as one process would have it."""
+    chats: list[Chat] = []
+
+    def make_chat(
+        *present: int, answer_timeout: float = 5.0, now: Clock = clock, router: Nobody | None = None
+    ) -> tuple[Chat, Faulty, Recorder]:
+        store, sockets = Faulty(messages), Recorder(*present)
+        chat = PatientChat(
+            store,
+            messages.directory,
+            counters,
+            sockets,
+            router or Nobody(),
+            messages.blocks,
+            clock=now,
+            new_key=lambda: secrets.token_bytes(16),
+        )
+        chat.answer_timeout = answer_timeout
+        chats.append(chat)
+        return chat, store, sockets
+
+    yield make_chat
+    for chat in chats:
+        io_loop.run_sync(lambda chat=chat: chat.drain(10))
