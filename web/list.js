@@ -17,7 +17,6 @@ export const person = ({ id, user_name, nick_name, nickname }) => ({
 export function conversations({ api, user, changed }) {
 	const entries = new Map(); // by peer id
 	const items = new Map(); // by peer id: elements
-	let complete = false;
 	let current = "";
 	let scheduled = false;
 	const listed = () => [...entries.values()].filter(({ last }) => last).sort((a, b) => b.last.time - a.last.time);
@@ -62,13 +61,13 @@ export function conversations({ api, user, changed }) {
 		update(peer, { seen: seq, unread: seq < (entry.last?.seq ?? 0) ? left : 0 });
 	}
 
-	/** Reads the list anew, as far down as something has changed. */
+	/** Reads the list anew, as far down as it went and something has changed. */
 	async function refresh() {
-		let before;
-		while ((await load(before)) && !complete) before = listed().at(-1).last.time;
+		let depth = listed().length;
+		for (let before; (before = await load(before)) && depth > PAGE;) depth -= PAGE;
 	}
 
-	/** Reads a page; whether its last conversation was not known like this. */
+	/** Reads a page; the time of its end, if that was not known like this. */
 	async function load(before) {
 		const page = await api.conversations(before ? { limit: PAGE, before } : { limit: PAGE });
 		let news = false;
@@ -82,10 +81,9 @@ export function conversations({ api, user, changed }) {
 			entry.last = last;
 			entry.unread = entry.seen < last.seq ? unread : 0;
 		}
-		complete = page.length < PAGE;
-		more.hidden = complete;
+		more.hidden = page.length < PAGE;
 		schedule();
-		return news;
+		return news && page.at(-1).last.time;
 	}
 
 	function schedule() {

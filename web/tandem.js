@@ -134,9 +134,9 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	/** Disconnects. What waits in the outbox stays there. */
 	const stop = () => end("stopped");
 
-	/** Looks whether the connection is alive: a page is shown again, or the network is back. */
+	/** Looks whether the connection is alive, and for what other programs left in the outbox. */
 	function wake() {
-		if (opened) ask({ type: 6, after: {} }, TRIAL).catch(() => {});
+		if (opened) ask({ type: 6, after: {} }, TRIAL).then(loadOutbox, () => {});
 		else if (retrying) connect();
 	}
 
