@@ -40,7 +40,7 @@ export function chat({ api, user, most }) {
 			h("summary", portrait(me), h("bdi.name", me.name), sign("down")),
 			window.Notification?.permission === "default" && fill(notify, words.notify),
 			h("button", { onclick: () => signOut(false) }, words.signOut),
-			h("button", { onclick: () => signOut(true) }, words.signOutEverywhere),
+			h("button", { onclick: () => signOut(true) }, words.everywhere),
 		);
 	}
 
@@ -78,7 +78,7 @@ export function chat({ api, user, most }) {
 	on(window, { hashchange: route, online: () => client.wake(), focus: () => open?.look() });
 	on(document, {
 		visibilitychange: () => {
-			if (document.visibilityState === "hidden") return;
+			if (document.hidden) return;
 			client.wake();
 			open?.look();
 			if (client.state === "online") refresh();
@@ -99,7 +99,7 @@ export function chat({ api, user, most }) {
 		const from = list.get(peer)?.peer;
 		if (!from) return;
 		news.textContent = `${from.name}: ${text}`;
-		if (document.visibilityState === "visible" || window.Notification?.permission !== "granted") return;
+		if (!document.hidden || window.Notification?.permission !== "granted") return;
 		try {
 			new Notification(from.name, { body: text, tag: `tandem ${peer}` }).onclick = () => {
 				window.focus();

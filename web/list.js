@@ -22,7 +22,7 @@ export function conversations({ api, user, changed }) {
 	const listed = () => [...entries.values()].filter(({ last }) => last).sort((a, b) => b.last.time - a.last.time);
 
 	const list = h("ul");
-	const empty = h("p.quiet", { hidden: true }, words.noConversations);
+	const empty = h("p.quiet", { hidden: true }, words.nobodyYet);
 	const more = h(
 		"button",
 		{ hidden: true, onclick: () => load(listed().at(-1).last.time).catch(() => {}) },

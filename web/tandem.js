@@ -49,6 +49,8 @@ export class TandemError extends Error {
 	}
 }
 
+const lostError = () => new TandemError(0, "not connected");
+
 /** An outbox for as long as the program runs; `outbox.js` has one that lasts. */
 export function memoryOutbox() {
 	const items = new Map();
@@ -142,14 +144,13 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	function end(next) {
 		clearInterval(looking);
-		clearTimeout(retrying);
+		retrying = clearTimeout(retrying);
 		drop();
 		say(next);
 	}
 
 	async function connect() {
-		clearTimeout(retrying);
-		retrying = undefined;
+		retrying = clearTimeout(retrying);
 		let mine = (socket = {}); // stands in while a ticket is fetched
 		const current = (work) => (event) => mine === socket && work(event);
 		late = setTimeout(() => lost(false), ANSWER);
@@ -196,11 +197,12 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	function drop() {
 		clearTimeout(late);
 		opened = 0;
-		socket?.close?.();
-		socket = null;
+		const old = socket;
+		socket = null; // first: Node tells of the end within `close`
+		old?.close?.();
 		for (const { reject, timer } of asked.values()) {
 			clearTimeout(timer);
-			reject(new TandemError(0, "the connection was lost"));
+			reject(lostError());
 		}
 		asked.clear();
 		for (const lane of lanes.values()) free(lane);
@@ -213,10 +215,9 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		socket.send(JSON.stringify(frame));
 	}
 
-	/** A request, and the promise of its answer. */
 	function ask(frame, timeout = ANSWER) {
 		return new Promise((resolve, reject) => {
-			if (!opened) throw new TandemError(0, "not connected");
+			if (!opened) throw lostError();
 			const id = `r${++requests}`;
 			asked.set(id, { resolve, reject, timer: setTimeout(() => lost(false), timeout) });
 			write({ ...frame, id });
@@ -232,7 +233,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 			} catch (error) {
 				if (!PASSING.includes(error.code)) throw error;
 				await new Promise((done) => setTimeout(done, 1000 * error.retryAfter || backoff(attempts)));
-				if (mine !== socket) throw new TandemError(0, "the connection was lost");
+				if (mine !== socket) throw lostError();
 			}
 		}
 	}
@@ -370,11 +371,11 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		if (item?.state === "failed") forget(item);
 	}
 
-	async function put(item) {
+	function put(item) {
 		items.set(item.id, item);
 		emit("outbox", { item });
-		await keep(item);
-		if (items.get(item.id) === item) queue(item); // else another program has sent it
+		const kept = keep(item);
+		turn = turn.then(() => kept).then(() => items.get(item.id) === item && queue(item)); // else it was sent otherwise
 	}
 
 	/** Without room on the disk a message is sent all the same. */
@@ -495,6 +496,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		events.dispatchEvent(new CustomEvent(type, { detail }));
 	}
 
+	let turn = loadOutbox(); // what was left goes before what is new
 	const methods = { start, stop, wake, pending, open, before, unread, send, retry, discard, mark, typing };
 	return Object.assign(events, { user, state: "stopped", ...methods });
 }

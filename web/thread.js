@@ -10,7 +10,7 @@ const EARLY = 1500; // pixels from the beginning at which older ones are asked f
 const PAGES = 10; // that are read at once to get to the first unread message
 const APART = 300_000; // ms after which the same sender begins anew
 
-const attentive = () => document.visibilityState === "visible" && document.hasFocus();
+const attentive = () => !document.hidden && document.hasFocus();
 
 /** A bubble: the text as it is, with links that can be followed, the time, and a mark. */
 function bubble({ content, time }, mark) {
@@ -34,12 +34,12 @@ export function thread({ client, entry, seen }) {
 	let complete = false;
 	let reading = false;
 	let loaded = false;
-	let placed = false; // the reader is where reading goes on
+	let placed = false; // where reading goes on
 	let divider = 0; // seq of the first message that was unread
 	let readTo = 0;
 	let missed = 0; // messages that came below what is shown
 	let atEnd = true;
-	let height = 0; // of what is shown
+	let height = 0;
 
 	const top = h("p.quiet", { role: "status" }, words.loading);
 	const blocks = h("div");
@@ -58,7 +58,8 @@ export function thread({ client, entry, seen }) {
 	async function load() {
 		if (loaded || reading) return;
 		await read(async () => {
-			const [page, news] = await Promise.all([client.open(peer.id), entry.unread ? client.unread(peer.id) : []]);
+			const news = entry.unread ? await client.unread(peer.id) : [];
+			const page = await client.open(peer.id); // last: what comes from then on is added
 			loaded = true;
 			divider = news[0]?.seq ?? 0;
 			readTo = divider ? divider - 1 : (page.messages.at(-1)?.seq ?? 0);

@@ -1,0 +1,287 @@
+/** What the Node tests of the page's modules stand on: a time that can be moved, a line that can be cut, and people. */
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import net from "node:net";
+
+const PATIENCE = Number(process.env.PATIENCE ?? 15) * 1000; // ms until something awaited counts as not coming
+const PAGE = 100; // messages
+const HURRY = 0.001; // what is random then
+
+/** The time, the timers and the chance of the client under test, and of nothing else. */
+class World {
+	#ahead = 0;
+	#timers = new Set();
+	random = HURRY;
+	delays = []; // of all timeouts so far
+	Date = { now: () => Date.now() + this.#ahead };
+	Math = Object.create(Math, { random: { value: () => this.random } });
+	setTimeout = (work, delay) => {
+		this.delays.push(delay);
+		return this.#begin(work, delay, false);
+	};
+	setInterval = (work, delay) => this.#begin(work, delay, true);
+	clearTimeout = (timer) => {
+		clearTimeout(timer?.handle);
+		this.#timers.delete(timer);
+	};
+	clearInterval = this.clearTimeout;
+
+	/** Lets nobody wait for what is random. */
+	hurry() {
+		this.random = HURRY;
+	}
+
+	/** Sets the clock alone; a negative number sets it back. */
+	adjust(ms) {
+		this.#ahead += ms;
+	}
+
+	/** Lets time go by at once. */
+	elapse(ms) {
+		this.#ahead += ms;
+		for (const timer of this.#timers) this.#arm(timer);
+	}
+
+	#begin(work, delay, again) {
+		const timer = { work, delay, again, due: this.Date.now() + delay };
+		this.#timers.add(timer);
+		this.#arm(timer);
+		return timer;
+	}
+
+	#arm(timer) {
+		clearTimeout(timer.handle);
+		const fire = () => {
+			this.#timers.delete(timer);
+			if (timer.again) {
+				timer.due = this.Date.now() + timer.delay;
+				this.#timers.add(timer);
+				this.#arm(timer);
+			}
+			timer.work();
+		};
+		timer.handle = setTimeout(fire, Math.max(0, timer.due - this.Date.now()));
+	}
+}
+
+export const world = new World();
+const scenes = (globalThis.scenes = []);
+
+/** A module of the page that imports nothing, anew, in that world with `globals`; `variable` may name another file. */
+export async function load(name, variable, globals) {
+	const { Date, Math, setTimeout, clearTimeout, setInterval, clearInterval } = world;
+	const scene = { Date, Math, setTimeout, clearTimeout, setInterval, clearInterval, ...globals };
+	const source = await readFile(process.env[variable] ?? new URL(`../../web/${name}`, import.meta.url), "utf8");
+	const prelude = `const { ${Object.keys(scene)} } = globalThis.scenes[${scenes.push(scene) - 1}];`;
+	return import(`data:text/javascript,${encodeURIComponent(`${prelude} ${source}\n//# sourceURL=${name}`)}`);
+}
+
+/** Waits until a condition holds; what it gave. */
+export async function until(condition) {
+	const end = performance.now() + PATIENCE;
+	for (;;) {
+		const result = await condition();
+		if (result) return result;
+		assert.ok(performance.now() < end, `does not come: ${condition}`);
+		await new Promise((done) => setTimeout(done, 2));
+	}
+}
+
+/** Numbers from 0 to below 1, the same for each run of a seed (mulberry32). */
+export function seeded(seed) {
+	return () => {
+		seed = (seed + 0x6d2b79f5) | 0;
+		let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+		t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+		return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+	};
+}
+
+/** One direction of a connection. */
+class Pipe {
+	held = false;
+	pauses = false; // whether it is held once something has gone through
+	left = Infinity; // bytes that will still be forwarded
+	#waiting = [];
+
+	constructor(to) {
+		this.to = to;
+	}
+
+	take(chunk) {
+		if (this.held) this.#waiting.push(chunk);
+		else if (chunk.length <= this.left) {
+			this.left -= chunk.length;
+			this.to.write(chunk);
+			if (this.pauses) this.held = true;
+		} else {
+			this.to.end(chunk.subarray(0, this.left));
+			this.held = true;
+		}
+	}
+
+	release() {
+		this.held = this.pauses = false;
+		for (const chunk of this.#waiting.splice(0)) this.take(chunk);
+	}
+}
+
+/** What is between client and server: each of its connections can be cut, or stand still without an end. */
+export class Line {
+	closed = false; // whether nobody comes through
+	accepted = 0; // connections so far
+	prepare = () => {}; // is shown each new connection: { up, down }
+	#connections = new Set();
+
+	static async to(t, url) {
+		const line = new Line();
+		line.server = net.createServer((near) => line.#join(near, Number(new URL(url).port)));
+		await new Promise((done) => line.server.listen(0, "127.0.0.1", done));
+		line.url = `http://127.0.0.1:${line.server.address().port}`;
+		t.after(() => {
+			line.server.close();
+			line.close();
+		});
+		return line;
+	}
+
+	#join(near, port) {
+		this.accepted++;
+		near.on("error", () => {});
+		if (this.closed) return near.destroy();
+		const far = net.connect(port, "127.0.0.1").on("error", () => {});
+		const connection = { near, far, up: new Pipe(far), down: new Pipe(near) };
+		this.prepare(connection);
+		this.#connections.add(connection);
+		near.on("data", (chunk) => connection.up.take(chunk)).on("close", () => this.#part(connection));
+		far.on("data", (chunk) => connection.down.take(chunk)).on("close", () => this.#part(connection));
+	}
+
+	#part(connection) {
+		this.#connections.delete(connection);
+		connection.near.destroy();
+		connection.far.destroy();
+	}
+
+	/** Ends what is connected. */
+	cut() {
+		for (const connection of this.#connections) this.#part(connection);
+	}
+
+	/** Ends what is connected, and lets nobody through until it is opened. */
+	close() {
+		this.closed = true;
+		this.cut();
+	}
+
+	open() {
+		this.closed = false;
+	}
+
+	/** Keeps back what goes over the present connections in the directions, and says nothing of it. */
+	hold(...directions) {
+		for (const connection of this.#connections) for (const each of directions) connection[each].held = true;
+	}
+
+	/** Forwards what was kept back. */
+	release() {
+		for (const { up, down } of this.#connections) for (const pipe of [up, down]) pipe.release();
+	}
+}
+
+/** Asks pytest for something. */
+export async function control(what) {
+	const response = await fetch(`${process.env.CONTROL}/${what}`, { method: "POST" });
+	const answer = await response.text();
+	assert.ok(response.ok, answer);
+	return JSON.parse(answer);
+}
+
+/** The ids of so many new users. */
+export const people = (count) => control(`people/${count}`);
+
+/** All messages of two, as the server has them. */
+export async function stored(url, user, peer) {
+	const all = [];
+	for (let complete = false; !complete; ) {
+		const after = all.at(-1)?.seq ?? 0;
+		const response = await fetch(`${url}/messages?uid=${user}&toUid=${peer}&after=${after}&limit=${PAGE}`);
+		const { data } = await response.json();
+		all.push(...data.messages);
+		complete = data.complete;
+	}
+	return all;
+}
+
+export const contents = (messages) => messages.map(({ content }) => content);
+
+/** A socket that writes down, in `wire`, what goes over it; what `wire.lose` says is lost, and `wire.forge` adds. */
+export function tapped(wire, browser) {
+	Object.assign(wire, { sent: [], got: [], opened: 0, lose: () => false });
+	return class extends WebSocket {
+		constructor(url) {
+			super(url, browser && { headers: { Cookie: browser.cookie } });
+			wire.opened++;
+		}
+
+		send(data) {
+			wire.sent.push(JSON.parse(data));
+			super.send(data);
+		}
+
+		set onmessage(listener) {
+			super.onmessage = (event) => {
+				const frame = JSON.parse(event.data);
+				wire.got.push(frame);
+				if (!wire.lose(frame)) listener(event);
+			};
+			wire.forge = (frame) => listener({ data: JSON.stringify(frame) });
+		}
+	};
+}
+
+/** A user with a socket and nothing else, whom the client under test has no part in. */
+export class Peer {
+	frames = []; // all that came without having been asked for
+	#answers = new Map(); // by request id
+
+	static async at(t, url, user) {
+		const peer = new Peer();
+		peer.user = user;
+		peer.socket = new WebSocket(`${url.replace(/^http/, "ws")}/ws?uid=${user}&v=2&lang=en`);
+		peer.socket.onmessage = ({ data }) => peer.#take(JSON.parse(data));
+		t.after(() => peer.socket.close());
+		await until(() => peer.frames.length);
+		return peer;
+	}
+
+	#take(frame) {
+		const answer = frame.code === 50001 ? undefined : this.#answers.get(frame.id);
+		if (answer) answer(frame);
+		else this.frames.push(frame);
+	}
+
+	ask(frame) {
+		const id = crypto.randomUUID();
+		const answer = new Promise((done) => this.#answers.set(id, done));
+		this.socket.send(JSON.stringify({ ...frame, id }));
+		return answer;
+	}
+
+	/** Says something, and waits until it is stored. */
+	async say(to, content) {
+		const answer = await this.ask({ type: 1, to, content });
+		assert.ok(answer.code === 50004 || answer.code === 50005, JSON.stringify(answer));
+		return answer;
+	}
+
+	/** Says several things, one after the other, without waiting in between. */
+	all(to, texts) {
+		return Promise.all(texts.map((text) => this.say(to, text)));
+	}
+
+	got(code) {
+		return this.frames.filter((frame) => frame.code === code);
+	}
+}

@@ -1,0 +1,102 @@
+"""The protocol client in Node: it loses nothing, doubles nothing and turns nothing round, whatever happens between.
+
+The tests are those of tandem.test.mjs. Here are the servers they talk with, and what they ask of pytest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+from storage.engines import Addresses, PrivateEngines
+from tests.database import make_users
+from tests.processes import external
+from tests.web.conftest import RunNode
+from tests.web.site import Site
+
+SCRIPT = "tandem.test.mjs"
+NAMES = re.findall(r'^test\("(.+?)"', (Path(__file__).parent / SCRIPT).read_text("utf-8"), re.MULTILINE)
+SITES = {
+    "OPEN": ["--auth=open"],
+    "TOKEN": ["--auth=token"],
+    "STRICT": ["--auth=open", "--request-rate=50", "--request-burst=10", "--answer-timeout=1", "--engine-timeout=0.5"],
+}
+
+
+@pytest.fixture(scope="module")
+def sites(addresses: Addresses) -> Iterator[dict[str, Site]]:
+    """Servers on the session's engines; none has logged an error in the end."""
+    sites: dict[str, Site] = {}
+    try:
+        for name, flags in SITES.items():
+            sites[name] = Site(*external(addresses), *flags)
+        yield sites
+        for site in sites.values():
+            site.end()
+    finally:
+        for site in sites.values():
+            site.discard()
+
+
+@pytest.fixture(scope="module")
+def control(sites: dict[str, Site], engines: PrivateEngines, database: pymysql.Connection) -> Iterator[str]:
+    """Where Node asks, over HTTP, for what it cannot do itself: users, a server's end and start, an engine's halt."""
+    site, mongod = sites["OPEN"], engines.pids["mongod"]
+    down = threading.Event()
+
+    def kill() -> None:
+        site.kill()
+        down.set()
+
+    def start() -> None:
+        if down.is_set():
+            site.start()
+            down.clear()
+
+    actions: dict[str, Callable[..., Any]] = {
+        "people": lambda count: [str(user) for user in make_users(database, int(count))],
+        "kill": kill,
+        "start": start,
+        "freeze": lambda: os.kill(mongod, signal.SIGSTOP),
+        "thaw": lambda: os.kill(mongod, signal.SIGCONT),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            action, *arguments = self.path[1:].split("/")
+            try:
+                status, answer = 200, actions[action](*arguments)
+            except Exception as error:  # noqa: BLE001  # Node shows it
+                status, answer = 500, repr(error)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server, ExitStack() as stack:
+        stack.callback(os.kill, mongod, signal.SIGCONT)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(server.shutdown)
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tandem(name: str, run_node: RunNode, sites: dict[str, Site], control: str) -> None:
+    """One test of the file."""
+    module = {key: os.environ[key] for key in ("CLIENT", "PATIENCE") if key in os.environ}
+    run_node(SCRIPT, f"^{name}$", CONTROL=control, **{key: site.url for key, site in sites.items()}, **module)
