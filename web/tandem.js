@@ -439,6 +439,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		items.delete(item.id);
 		outbox.delete(item.id).catch(() => {});
 		unqueue(item);
+		emit("outbox", { item: { ...item, state: "gone" } });
 	}
 
 	function unqueue(item) {

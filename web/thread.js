@@ -102,8 +102,7 @@ export function thread({ client, entry, seen }) {
 
 	/** Adds a message at the end. */
 	function add(message) {
-		const stay = atEnd || waiting.has(message.id);
-		drop(message.id);
+		const stay = atEnd;
 		if (!loaded || message.seq <= (rows.at(-1)?.message.seq ?? 0)) return;
 		const mine = message.from !== peer.id;
 		if (mine) divide(0);
@@ -124,7 +123,6 @@ export function thread({ client, entry, seen }) {
 		const mine = message.from !== peer.id;
 		const mark = mine ? markOf(message) : "";
 		const item = h("li", { className: mine ? "me" : "you" }, bubble(message, mark));
-		drop(message.id);
 		if (!mine && message.seq > readTo) {
 			item.dataset.seq = message.seq;
 			if (placed) sights.observe(item);
@@ -166,32 +164,24 @@ export function thread({ client, entry, seen }) {
 
 	// What waits, and how far the peer is
 
-	/** Shows an item of the outbox, and what can be done about one that has failed. */
+	/** Shows an item of the outbox, as long as it is there, and what can be done about one that has failed. */
 	function wait(item) {
 		const { id, state, code } = item;
-		const give = () => {
-			client.discard(id);
-			drop(id);
-		};
 		const why = () =>
 			h(
 				"div.why",
 				{ role: "alert" },
 				words[code] ?? words[500],
 				h("button", { onclick: () => client.retry(id) }, words.again),
-				h("button", { onclick: give }, words.discard),
+				h("button", { onclick: () => client.discard(id) }, words.discard),
 			);
-		drop(id);
+		waiting.get(id)?.remove();
+		waiting.delete(id);
+		if (state === "gone") return;
 		const element = h("li", { className: `me begins ${state}` }, bubble(item, state), state === "failed" && why());
 		waiting.set(id, element);
 		outgoing.append(element);
 		toEnd();
-	}
-
-	/** What was in the outbox is not any more. */
-	function drop(id) {
-		waiting.get(id)?.remove();
-		waiting.delete(id);
 	}
 
 	/** The peer's positions have moved. */

@@ -406,7 +406,8 @@ test("an acknowledgement that is lost makes no second message", async (t) => {
 	await complete(one, id, 3);
 	assert.equal(one.wire.sent.filter(({ id: each }) => each === item.id).length, 2);
 	await until(() => one.wire.got.some(({ id: each, dup }) => each === item.id && dup));
-	assert.deepEqual(one.told.outbox.map(({ item: { id: each } }) => each), [item.id]);
+	const told = one.told.outbox.map(({ item: { id: each, state } }) => [each, state]);
+	assert.deepEqual(told, [[item.id, "pending"], [item.id, "gone"]]);
 });
 
 test("what is sent while it is offline is stored later, once and in order", async (t) => {
@@ -464,7 +465,7 @@ test("an outbox outlives its client", async (t) => {
 	assert.deepEqual(ids(await outbox.all(user)), ids(items));
 	const next = await client(t, OPEN, user, { outbox });
 	next.start();
-	await until(() => next.told.open.length && next.told.outbox.length === 3 && !next.pending().length);
+	await until(() => next.told.open.length && next.told.outbox.length === 6 && !next.pending().length);
 	const all = (await stored(OPEN, user, id)).slice(2);
 	assert.deepEqual(ids(all), ids(items));
 	assert.deepEqual(sequence(came(next, id)), ascending(3, 3));
