@@ -19,8 +19,7 @@ async function begin() {
 		await new Promise((done) => setTimeout(done, backoff(attempts)));
 	}
 	const { auth, user, users, max_content: most } = session;
-	if (!user && api.uid && auth === "token")
-		location.replace(location.pathname); // there it says nothing
+	if (!user && api.uid && auth === "token") location.replace(location.pathname);
 	else if (!user) {
 		const notice = query.has("ended") ? words.ended : "";
 		document.body.replaceChildren(signIn({ api, users, notice, entered: begin }));

@@ -70,9 +70,9 @@ export function conversations({ api, user, changed }) {
 	/** Reads a page; the time of its end, if that was not known like this. */
 	async function load(before) {
 		const page = await api.conversations(before ? { limit: PAGE, before } : { limit: PAGE });
-		let news = false;
+		let entry, news;
 		for (const { peer, last, unread, received, read, online, blocked } of page) {
-			const entry = meet(person(peer));
+			entry = meet(person(peer));
 			news = entry.last?.seq !== last.seq;
 			Object.assign(entry, { peer: person(peer), online, blocked });
 			entry.received = Math.max(entry.received, received);
@@ -81,7 +81,7 @@ export function conversations({ api, user, changed }) {
 			entry.last = last;
 			entry.unread = entry.seen < last.seq ? unread : 0;
 		}
-		more.hidden = page.length < PAGE;
+		if (!entry || entry === listed().at(-1)) more.hidden = page.length < PAGE;
 		schedule();
 		return news && page.at(-1).last.time;
 	}

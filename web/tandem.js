@@ -1,4 +1,4 @@
-/** A client of Tandem's dialect 2 without any DOM, for pages and Node.js 22 or later: see docs/client.md. */
+/** A client of Tandem's dialect 2 without any DOM: see docs/client.md. */
 
 const MESSAGE = 50001;
 const SUCCESS = 50002;
@@ -6,7 +6,7 @@ const STORED = [50004, 50005];
 const POSITIONS = 50007;
 const TYPING = 50008;
 const PRESENCE = 50009;
-const PASSING = [40001, 429]; // answers after which the same is tried again
+const PASSING = [40001, 429, 500]; // answers after which the same is tried again
 const INVALID = 400;
 const POLICY = 1008; // a socket is closed with this when its token is no longer good,
 const TOO_BIG = 1009; // and with this when a frame has more bytes than the server takes
@@ -40,7 +40,7 @@ export function newId() {
 	return (hex(last, 12) + random.join("")).replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-/** What a server refused or could not do: an HTTP status or a code of the protocol; 0: it was not reached. */
+/** What a server refused: an HTTP status or a code of the protocol; 0: it was not reached. */
 export class TandemError extends Error {
 	constructor(code, message, retryAfter = 0) {
 		super(message);
@@ -107,7 +107,7 @@ export class Api {
 export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	const events = new EventTarget();
 	const asked = new Map(); // by request id: { resolve, reject, timer }
-	const chats = new Map(); // by peer: { held, busy, aside }
+	const chats = new Map(); // by peer: { held, busy, aside: what comes until a read is answered }
 	const items = new Map(); // by id: what waits or has failed
 	const lanes = new Map(); // by peer: { queue, busy, timer, attempts }
 	const positions = new Map(); // by peer: { received, read, told, busy }
@@ -298,9 +298,9 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	function show(message, live) {
 		const peer = message.from === user ? message.to : message.from;
 		const chat = chats.get(peer);
+		seen(message);
 		if (chat && message.seq <= chat.held) return;
 		if (chat) chat.held = message.seq;
-		seen(message);
 		emit("message", { peer, message, live });
 	}
 
@@ -312,10 +312,10 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	/** What was set aside while a conversation was not in step, as far as it is not held; now it is in step. */
 	function setAside(chat) {
-		const late = new Map(chat.aside.filter(({ seq }) => seq > chat.held).map((message) => [message.seq, message]));
+		const kept = new Map(chat.aside.filter(({ seq }) => seq > chat.held).map((message) => [message.seq, message]));
 		chat.aside = [];
 		chat.busy = false;
-		return [...late.values()].sort((a, b) => a.seq - b.seq);
+		return [...kept.values()].sort((a, b) => a.seq - b.seq);
 	}
 
 	/** Asks for all that is missing in each conversation that was opened. */
@@ -375,7 +375,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		items.set(item.id, item);
 		emit("outbox", { item });
 		const kept = keep(item);
-		turn = turn.then(() => kept).then(() => items.get(item.id) === item && queue(item)); // else it was sent otherwise
+		turn = turn.then(() => kept).then(() => items.get(item.id) === item && queue(item)); // else it is stored already
 	}
 
 	/** Without room on the disk a message is sent all the same. */
@@ -416,7 +416,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		const { id, peer, content } = item;
 		const lane = lanes.get(peer);
 		if (STORED.includes(code)) {
-			forget(item);
+			unqueue(item);
 			came({ seq, time, from: user, to: peer, content, id });
 		} else if (PASSING.includes(code)) {
 			const again = () => {

@@ -62,7 +62,8 @@ export function thread({ client, entry, seen }) {
 			const page = await client.open(peer.id); // last: what comes from then on is added
 			loaded = true;
 			divider = news[0]?.seq ?? 0;
-			readTo = divider ? divider - 1 : (page.messages.at(-1)?.seq ?? 0);
+			readTo = divider ? divider - 1 : (entry.last?.seq ?? 0);
+			entry.last = page.messages.at(-1) ?? entry.last;
 			prepend(page);
 			for (let n = 1; divider && rows[0].message.seq > divider && n < PAGES; n++) await older();
 		});
@@ -171,7 +172,7 @@ export function thread({ client, entry, seen }) {
 			h(
 				"div.why",
 				{ role: "alert" },
-				words[code] ?? words[500],
+				words[code] ?? words[400],
 				h("button", { onclick: () => client.retry(id) }, words.again),
 				h("button", { onclick: () => client.discard(id) }, words.discard),
 			);
@@ -181,7 +182,7 @@ export function thread({ client, entry, seen }) {
 		const element = h("li", { className: `me begins ${state}` }, bubble(item, state), state === "failed" && why());
 		waiting.set(id, element);
 		outgoing.append(element);
-		toEnd();
+		if (atEnd || state === "pending") toEnd();
 	}
 
 	/** The peer's positions have moved. */

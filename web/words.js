@@ -1,4 +1,4 @@
-/** What the page says, in English and Chinese, and how it writes times: by the browser's language. */
+/** What the page says, and how it writes times, by the browser's language. */
 
 const WORDS = {
 	signIn: ["Sign in", "登录"],
@@ -55,7 +55,7 @@ const WORDS = {
 	],
 	403: ["Not sent: one of you has blocked the other.", "未发送：你们其中一方屏蔽了另一方。"],
 	404: ["Not sent: this account is gone.", "未发送：该账户已不存在。"],
-	500: ["Not sent: the server did not take this text.", "未发送：服务器没有接受这段文字。"],
+	400: ["Not sent: the server did not take this text.", "未发送：服务器没有接受这段文字。"],
 };
 
 export const lang = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
