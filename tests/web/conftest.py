@@ -6,33 +6,27 @@ so what a test needs besides the browser is a process of its own or blocks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from storage.engines import Addresses
 from tests.processes import external
 from tests.web.programs import (
-    BROUGHT,
-    FLAGS,
     ProgramError,
-    find_browser,
+    browsing,
     find_node,
-    libraries,
-    may_sandbox,
     run_node_tests,
     unavailable,
 )
 from tests.web.site import Site
-from tests.web.visitor import Visitor
+from tests.web.visitor import Visit, Visitor
 
 RunNode = Callable[..., str]
-Visit = Callable[..., Visitor]
 
 
 @pytest.fixture(scope="session")
@@ -53,25 +47,11 @@ def run_node(node: str) -> RunNode:
 @pytest.fixture(scope="module")
 def chromium(node: str) -> Iterator[Browser]:
     """A browser; for a module, since Playwright's event loop keeps other tests of the session from running theirs."""
-    try:
-        program = find_browser(os.environ.get("PATH", os.defpath), BROUGHT)
-    except ProgramError as error:
-        unavailable(error)
     with ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in libraries().items():
-                patch.setenv(name, value)
-            playwright = stack.enter_context(sync_playwright())
-        browser = playwright.chromium.launch(
-            executable_path=program,
-            args=FLAGS,
-            chromium_sandbox=may_sandbox(),
-            # A Ctrl-C is pytest's, which ends after the test that runs.
-            handle_sigint=False,
-            handle_sigterm=False,
-            handle_sighup=False,
-        )
-        stack.callback(browser.close)
+        try:
+            browser = stack.enter_context(browsing())
+        except ProgramError as error:
+            unavailable(error)
         yield browser
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import playwright
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.processes import ROOT
 
@@ -119,3 +122,26 @@ def run_node_tests(node: str, script: str | Path, *names: str, **variables: Any)
     if done.returncode or "# fail 0" not in lines or "# pass 0" in lines:
         pytest.fail(f"Node ended with {done.returncode}:\n{done.stdout}", pytrace=False)
     return done.stdout
+
+
+@contextmanager
+def browsing() -> Iterator[Browser]:
+    """A browser; no other event loop can run in the process meanwhile. Raises ProgramError."""
+    find_node()
+    program = find_browser(os.environ.get("PATH", os.defpath), BROUGHT)
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in libraries().items():
+                patch.setenv(name, value)
+            playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            args=FLAGS,
+            chromium_sandbox=may_sandbox(),
+            # A Ctrl-C is pytest's, which ends after the test that runs.
+            handle_sigint=False,
+            handle_sigterm=False,
+            handle_sighup=False,
+        )
+        stack.callback(browser.close)
+        yield browser

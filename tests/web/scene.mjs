@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import net from "node:net";
 
-const PATIENCE = Number(process.env.PATIENCE ?? 15) * 1000; // ms until something awaited counts as not coming
+export const PATIENCE = Number(process.env.PATIENCE ?? 15) * 1000; // ms until something awaited counts as not coming
 const PAGE = 100; // messages
 const HURRY = 0.001; // what is random then
 

@@ -5,7 +5,7 @@ import { execFile } from "node:child_process";
 import { beforeEach, test } from "node:test";
 import { promisify } from "node:util";
 
-import { contents, control, Line, load, Peer, people, seeded, stored, tapped, until, world } from "./scene.mjs";
+import { PATIENCE, contents, control, Line, load, Peer, people, seeded, stored, tapped, until, world } from "./scene.mjs";
 
 const { Api, backoff, memoryOutbox, newId } = await load("tandem.js", "CLIENT");
 const { OPEN, TOKEN, STRICT } = process.env;
@@ -647,6 +647,24 @@ test("an engine that stands still makes no second message", async (t) => {
 	assert.equal(one.wire.opened, 1);
 });
 
+test("a bug of the server leaves an outcome open", async (t) => {
+	const { one, id } = await two(t);
+	await one.open(id);
+	const lost = [];
+	one.wire.lose = (frame) => frame.id && !lost.length && lost.push(frame.id);
+	const item = one.send(id, "once");
+	await until(() => lost.length);
+	one.wire.forge({ from: "", code: 500, content: "fail", id: lost[0], to: id });
+	await until(() => !one.pending().length);
+	assert.equal(one.wire.sent.filter((frame) => frame.id === item.id).length, 2);
+	await complete(one, id, 3);
+	lost.pop();
+	const page = one.before(id, 3);
+	await until(() => lost.length);
+	one.wire.forge({ from: "", code: 500, content: "fail", id: lost[0], to: id });
+	assert.equal((await page).messages.length, 2);
+});
+
 test("a server that is killed loses nothing", async (t) => {
 	const [user, id] = await people(2);
 	const [one, other] = [await online(t, OPEN, user), await online(t, OPEN, id)];
@@ -806,7 +824,7 @@ test("nothing of a client that was stopped keeps Node alive", async (t) => {
 		console.log("stopped");
 	`;
 	// Node ends by itself when nothing is left to wait for; else it is ended, and this fails.
-	const options = { timeout: 5_000, env: process.env };
+	const options = { timeout: PATIENCE, env: process.env };
 	const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", program], options);
 	assert.equal(stdout, "stopped\n");
 });

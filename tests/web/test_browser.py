@@ -11,10 +11,10 @@ import requests
 from playwright.sync_api import Browser, Page
 
 from tests.sockets import PATIENCE
-from tests.web.conftest import RunNode, Visit
+from tests.web.conftest import RunNode
 from tests.web.programs import NAME, ProgramError, find_browser, unavailable
 from tests.web.site import Site, register
-from tests.web.visitor import Visitor, axe
+from tests.web.visitor import Visit, Visitor, axe
 
 GOOD = "<!doctype html><html lang=en><title>t</title><main><h1>good</h1><button>Send</button></main>"
 PASSING = 'require("node:test")("one", () => {}); require("node:test")("two", () => {});'

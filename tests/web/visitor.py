@@ -84,6 +84,9 @@ class Visitor:
         page.on("crash", lambda _: self.seen.append("page crashed"))
 
 
+Visit = Callable[..., Visitor]  # opens a page of a site: visit(site, **options)
+
+
 def axe(page: Page) -> list[str]:
     """What axe-core finds wrong with the page as it is now: for each rule its name, what it is about, and where."""
     found = Axe().run(page).response["violations"]

@@ -1,0 +1,144 @@
+"""Texts and names that are not what they seem: shown as they are, never taken for anything else."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from storage.engines import Addresses
+from tests.database import mysql_connection
+from tests.web.people import acquainted, join, member, members, voice
+from tests.web.site import Site, register
+from tests.web.visitor import Visit
+
+MARKUP = '<b>x</b>&"'  # ten characters, as many as a nickname may have
+OVERRIDE = "\u202egnp"  # is displayed as "png" and turns what follows
+TEXTS = [
+    "<script>window.executed = 1</script>",
+    "<img src=x onerror='window.executed = 1'>",
+    "<svg onload='window.executed = 1'><style>* { display: none }</style>",
+    "</div></li><iframe src='//elsewhere.invalid/'></iframe><!--",
+    "javascript:window.executed=1",
+    "data:text/html,<script>window.executed=1</script>",
+    "&lt;b&gt;&amp;&#x41;",
+    "{{1+1}} ${1+1} %s\\n\\u0041",
+    "\u202egnp.exe\u202c \u2066isolated\u2069 \u200b\ufeff",
+    "e" + "\u0301\u0489\u0336" * 200 + " zalgo",
+    "tab\tand\r\nline\n\n   \u0000 and \u0001",
+    "😀" * 8192,
+    "W" * 8192,
+    "__proto__",
+]
+# Whether what an element says has no influence on how the line around it runs.
+ALONE = """element => {
+    const {unicodeBidi, display} = getComputedStyle(element);
+    return unicodeBidi.startsWith('isolate') || display !== 'inline';
+}"""
+
+
+@pytest.fixture(scope="module")
+def site_flags() -> list[str]:
+    return ["--auth=token"]
+
+
+def test_texts(site: Site, visit: Visit) -> None:
+    """Are shown as they were written; nothing in them is executed, asked for, or becomes an element."""
+    ann, bob = members(site, MARKUP, "Bob")
+    acquainted(site, ann, bob)
+    me = join(site, visit, ann).open(bob)
+    with voice(site, bob) as peer:
+        for name in ("__proto__", "constructor", "toString", "<b>"):
+            assert peer.ask(1, ann, content=name, id=name)["id"] == name
+        me.reads("hello", "hi", "__proto__", "constructor", "toString", "<b>")
+        shape = "item => [...item.querySelectorAll('*')].map(each => each.localName + '.' + each.className)"
+        plain = me.thread.locator("li").last.evaluate(shape)
+        for text in TEXTS:
+            peer.say(ann, text)
+            me.until(lambda text=text: me.texts()[-1] == text)
+            assert me.thread.locator("li").last.evaluate(shape) == plain, text[:50]
+    assert me.texts()[6:] == TEXTS
+    me.page.reload()
+    me.connected().until(lambda: me.texts()[6:] == TEXTS)
+    assert me.page.evaluate("window.executed") is None
+    assert me.page.evaluate("document.querySelectorAll('script, iframe, img, style, svg style').length") == 1
+    assert me.thread.evaluate("thread => thread.scrollWidth <= thread.clientWidth")
+    assert me.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    me.send(*TEXTS[:8])
+    me.until(lambda: me.texts()[6:] == TEXTS + TEXTS[:8])
+
+
+def test_names(site: Site, visit: Visit, addresses: Addresses) -> None:
+    """Are text wherever they stand, and do not turn what stands beside them."""
+    (ann,) = members(site, MARKUP)
+    account = register(site, "turned")
+    with mysql_connection(addresses.mysql) as connection, connection.cursor() as cursor:
+        # Registration refuses it, but another program may have made the account.
+        cursor.execute("UPDATE `user` SET nick_name = %s WHERE id = %s", (OVERRIDE, account.id))
+    bob = member(account._replace(nick=OVERRIDE))
+    acquainted(site, ann, bob, TEXTS[0])
+    for one, other in ((ann, bob), (bob, ann)):
+        person = join(site, visit, one)
+        expect(person.contacts.get_by_text(other.nick, exact=True)).to_be_visible()
+        expect(person.page.locator("summary").get_by_text(one.nick, exact=True)).to_be_visible()
+        expect(person.contacts.get_by_text(TEXTS[0])).to_be_visible()
+        person.open(other)
+        for element in person.page.get_by_text(other.nick, exact=True).all():
+            assert element.evaluate(ALONE)
+    person.visitor.expect("status of 40[04]")
+    for nobody in ("__proto__", "<img src=x>"):
+        person.find(nobody)
+        expect(person.problem).to_have_text(f"There is no user “{nobody}”.")
+    person.page.goto(f"/#{'%'}")
+    person.connected()
+
+
+def test_links(site: Site, visit: Visit) -> None:
+    """Lead where their text says, in a new tab that knows nothing of this one; only http and https are links."""
+    ann, bob = members(site, "Ann", "Bob")
+    acquainted(site, ann, bob)
+    me = join(site, visit, ann).open(bob)
+    text = "See https://example.com/a?b=1&c=<i>, (http://example.org/x_(y)). ftp://example.com mailto:a@example.com"
+    turned = "https://example.com/\u202egnp.exe https://例え.example/路 http://[ HTTPS://EXAMPLE.COM"
+    me.send(text, turned)
+    me.reads("hello", "hi", text, turned)
+    links = me.thread.get_by_role("link")
+    found = links.evaluate_all("all => all.map(a => [a.textContent, a.getAttribute('href'), a.target, a.rel])")
+    apart = ["_blank", "noopener noreferrer"]
+    assert found == [
+        ["https://example.com/a?b=1&c=", "https://example.com/a?b=1&c=", *apart],
+        ["http://example.org/x_(y)", "http://example.org/x_(y)", *apart],
+        ["https://example.com/", "https://example.com/", *apart],
+        ["https://例え.example/路", "https://xn--r8jz45g.example/%E8%B7%AF", *apart],
+        ["HTTPS://EXAMPLE.COM", "https://example.com/", *apart],
+    ]
+
+
+def test_direction(site: Site, visit: Visit) -> None:
+    """A text runs as its first letter does, here and in the list, whatever the page's language."""
+    ann, bob = members(site, "Ann", "بدر")
+    acquainted(site, ann, bob)
+    me = join(site, visit, ann).open(bob)
+    expected = {"مرحبا, how are you?": "rtl", "hello مرحبا": "ltr", "שלום": "rtl", "你好": "ltr"}
+    for text, direction in expected.items():
+        me.box.fill(text)
+        expect(me.box).to_have_css("direction", direction)
+        me.box.press("Enter")
+        me.marked(text, "stored")
+        shown = me.bubble(text).get_by_text(text, exact=True)
+        expect(shown).to_have_css("direction", direction)
+    with voice(site, bob) as peer:
+        peer.say(ann, "مرحبا")
+        last = me.contact(bob).get_by_text("مرحبا", exact=True)
+        expect(last).to_have_css("direction", "rtl")
+
+
+def test_half_a_character(site: Site, visit: Visit) -> None:
+    """Is no text that a server takes; it is sent as the sign for that, and holds nothing up."""
+    ann, bob = members(site, "Ann", "Bob")
+    acquainted(site, ann, bob)
+    me = join(site, visit, ann).open(bob)
+    me.box.evaluate("box => { box.value = 'half \\ud83d'; }")
+    me.box.press("Enter")
+    me.send("whole")
+    me.marked("whole", "stored")
+    me.reads("hello", "hi", "half \ufffd", "whole")

@@ -1,0 +1,28 @@
+"""The page of a server that believes whoever asks from its own machine."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.web.people import CONNECTING
+from tests.web.site import Site
+from tests.web.visitor import Visit, axe
+
+
+def test_being_one_of_the_users(site: Site, visit: Visit) -> None:
+    """Takes a link and no password, lasts over a reload, and differs from tab to tab."""
+    visitor = visit(site)
+    one, other = visitor.page, visitor.context.new_page()
+    for page, number in ((one, 0), (other, 1)):
+        page.goto("/")
+        links = page.get_by_role("navigation", name="Or be one of these").get_by_role("link")
+        expect(links.first).to_be_visible()
+        assert axe(page) == []
+        links.nth(number).click()
+        expect(page.get_by_role("searchbox")).to_be_visible()
+        page.reload()
+    ids = [page.evaluate("new URLSearchParams(location.search).get('uid')") for page in (one, other)]
+    assert ids == ["1", "2"]
+    for page in (one, other):
+        expect(page.get_by_role("searchbox")).to_be_visible()
+        expect(page.get_by_text(CONNECTING)).to_be_hidden()
