@@ -42,12 +42,13 @@ class Lines:
     def heard(self, event: Event) -> None:
         """Takes an event of the client."""
         if isinstance(event, Said):
-            for message in event.messages:
-                if message.sender == event.conversation.peer.id:
-                    self._print(event.conversation, message)
-                    self._printed_from.setdefault(event.conversation.peer.id, message.seq)
-                    if event.conversation.unread == 1 and self._client is not None:  # and none before it
-                        self._client.shown(event.conversation, message.seq)
+            peer = event.conversation.peer.id
+            theirs = [message for message in event.messages if message.sender == peer]
+            for message in theirs:
+                self._print(event.conversation, message)
+                self._printed_from.setdefault(peer, message.seq)
+            if theirs and event.conversation.unread <= len(theirs) and self._client is not None:  # none before them
+                self._client.shown(event.conversation, theirs[-1].seq)
         elif isinstance(event, Outcome):
             self._moved.set()
             if event.pending.failed:
@@ -130,8 +131,12 @@ class Lines:
                 if len(rest) > LONGEST:
                     put(rest)
                     rest = ""
+            rest += decoder.decode(b"", final=True)
             if rest:
                 put(rest)
+            put(None)
+        except OSError as error:
+            loop.call_soon_threadsafe(self._complain, f"the input cannot be read: {error.strerror}")
             put(None)
         except (RuntimeError, CancelledError):
             return  # the loop has ended, and nobody wants lines any more

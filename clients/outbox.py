@@ -126,8 +126,9 @@ class Outbox:
 
     def mark(self, message_id: str, failed: str) -> Pending:
         """Notes why a message failed, or with an empty text that it is to be sent again."""
-        pending = self._pending[message_id] = self._pending[message_id]._replace(failed=failed)
+        pending = self._pending[message_id]._replace(failed=failed)
         self._file.execute("UPDATE pending SET failed = ? WHERE id = ?", (failed, message_id))
+        self._pending[message_id] = pending
         return pending
 
     def remove(self, message_id: str) -> None:

@@ -122,7 +122,9 @@ class Screen:
     # What the user does
 
     def _accept(self, buffer: Buffer) -> bool:
-        if buffer.text.strip() and not self._lines.full():
+        if self._lines.full():
+            return True  # it stays in the field
+        if buffer.text.strip():
             self._notices.clear()
             self._below = 0
             self._lines.put_nowait(buffer.text)
@@ -152,7 +154,10 @@ class Screen:
 
         @keys.add("c-d", filter=Condition(lambda: not self.buffer.text))
         def _(event: KeyPressEvent) -> None:
-            event.app.exit()
+            if self._lines.empty():
+                event.app.exit()
+            elif not self._lines.full():
+                self._lines.put_nowait("/quit")  # behind what was typed before, which is not in the outbox yet
 
         @keys.add("c-c")
         def _(event: KeyPressEvent) -> None:

@@ -1,7 +1,7 @@
 """Sending what is in the outbox: one message of each conversation on its way, until its outcome is known.
 
 So the order in which they were written is the order in which they are stored, whatever fails in between. A message
-is sent again with its id after a moment when it is not known whether it was stored (40001), when requests come too
+is sent again with its id after a moment when it is not known whether it was stored (40001, 500), when requests come too
 fast (429), and over the next connection when this one is lost.
 """
 
@@ -43,7 +43,7 @@ class Sender:
         self._told = told
         self._chance = chance
         self._connection: Connection | None = None
-        self._ready: set[int] = set()  # peers up to whom everything missed was asked for
+        self._ready: set[int] = set()  # peers whose conversation is caught up with
         self._on_way: dict[int, str] = {}  # by peer
         self._pauses: dict[int, asyncio.TimerHandle] = {}
         self._backoffs: dict[int, Backoff] = {}

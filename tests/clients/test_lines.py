@@ -163,3 +163,46 @@ async def test_nobody_reads_the_output(pipe: Pipe, http_server: Serving, device:
     async with asyncio.timeout(15):
         assert await piped.running == 1
     assert await piped.end() == 1
+
+
+async def test_what_was_missed(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
+    """Is printed when the connection is back, and counts as read however much of it comes at once."""
+    two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
+    talk = await two.client.open(one.client.user)
+    piped = pipe(one.client.user, names[1])
+    piped.type("first\n")
+    await until(lambda: len(two.given(one)) == 1)
+    url, piped.server.url = piped.server.url, "http://127.0.0.1:1"
+    assert piped.client._connection is not None
+    piped.client._connection.close()
+    await until(lambda: not piped.client.status.connected)
+    for number in range(3):
+        two.say(one, f"{number}")
+    await until(lambda: len(two.given(one)) == 4)
+    piped.server.url = url
+    await until(lambda: talk.read == 4)
+    assert piped.out.getvalue() == "".join(f"{names[1]}: {number}\n" for number in range(3))
+    assert await piped.end() == 0
+
+
+async def test_half_a_character_at_the_end(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
+    """Is replaced, as all that is no text."""
+    two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
+    await two.client.open(one.client.user)
+    piped = pipe(one.client.user, names[1])
+    piped.type(b"\xe4\xbd")
+    assert await piped.end() == 0
+    await until(lambda: [message.content for message in two.given(one)] == ["\ufffd"])
+
+
+async def test_an_input_that_cannot_be_read(
+    pipe: Pipe, http_server: Serving, device: Open, names: list[str], tmp_path: Path
+) -> None:
+    """Is told, and ends it with status 1."""
+    one = await device(http_server.port, names[0])
+    piped = pipe(one.client.user, "")
+    directory = os.open(tmp_path, os.O_RDONLY)
+    piped.lines._source = directory
+    assert await piped.end() == 1
+    os.close(directory)
+    assert piped.err.getvalue() == "the input cannot be read: Is a directory\n"

@@ -280,3 +280,41 @@ async def test_completion(friends: Friends, sit: Sit) -> None:
     assert completions(f"/chat {name[:4]}") == [name]
     assert completions("/chat a\x1b") == completions("h") == completions("/list ") == []
     del sitting.client.conversations[-1]
+
+
+async def test_what_was_typed_waits_for_what_takes_long(
+    friends: Friends, sit: Sit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-D ends behind it, and what finds no room stays in the field."""
+    (one, two), _ = friends
+    sitting = await sit(one, two.client.user.name)
+    await until(lambda: sitting.screen.current)
+    commands, gate = sitting.screen._commands, asyncio.Event()
+    run = commands.run
+
+    async def slowly(line: str) -> bool:
+        await gate.wait()
+        return await run(line)
+
+    monkeypatch.setattr(commands, "run", slowly)
+
+    def sent() -> list[str]:
+        """What has arrived, and what is kept to be sent."""
+        return [message.content for message in two.given(one)[2:]] + [each.content for each in sitting.outbox]
+
+    # The first is carried out as before, the second is taken out and takes long.
+    lines = [f"{number}" for number in range(sitting.screen._lines.maxsize + 2)]
+    for typed, line in enumerate(lines, 1):
+        sitting.type(f"{line}{ENTER}")
+        await until(lambda typed=typed: sitting.screen._lines.qsize() == max(0, typed - 2) and (typed > 1 or sent()))
+    sitting.type(f"one too many{ENTER}")
+    await until(lambda: sitting.screen.buffer.text == "one too many")
+    gate.set()
+    await until(sitting.screen._lines.empty)
+    gate.clear()
+    sitting.type(f"{ENTER}")
+    await until(lambda: not sitting.screen.buffer.text)
+    sitting.type(CTRL_D)
+    gate.set()
+    assert await sitting.ended() == 0
+    await until(lambda: sent() == [*lines, "one too many"])
