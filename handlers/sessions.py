@@ -21,8 +21,8 @@ __all__ = [
 OFFERED = 50  # users whom a page can offer to be, where that is for it to choose
 
 
-class _SessionHandler(BaseHandler):
-    """What all have in common: the accounts, and for how long a browser keeps a token (seconds)."""
+class _SignInHandler(BaseHandler):
+    """What those have in common that give a browser its token, for some seconds, or take it away."""
 
     def initialize(self, accounts: Accounts, token_lifetime: float) -> None:
         """Takes the collaborators."""
@@ -35,7 +35,7 @@ class _SessionHandler(BaseHandler):
         self.answer({"user": fields.shown(user), "token": token})
 
 
-class LoginHandler(_SessionHandler):
+class LoginHandler(_SignInHandler):
     """POST /user/login"""
 
     async def post(self) -> None:
@@ -45,7 +45,7 @@ class LoginHandler(_SessionHandler):
         self.answer_signed_in(*await self._accounts.sign_in(self.address, name, password))
 
 
-class LogoutHandler(_SessionHandler):
+class LogoutHandler(_SignInHandler):
     """POST /user/logout"""
 
     async def post(self) -> None:
@@ -55,7 +55,7 @@ class LogoutHandler(_SessionHandler):
         self.answer(None)
 
 
-class LogoutEverywhereHandler(_SessionHandler):
+class LogoutEverywhereHandler(_SignInHandler):
     """POST /user/logout/everywhere"""
 
     async def post(self) -> None:
@@ -65,7 +65,7 @@ class LogoutEverywhereHandler(_SessionHandler):
         self.answer(None)
 
 
-class PasswordHandler(_SessionHandler):
+class PasswordHandler(_SignInHandler):
     """POST /user/password"""
 
     async def post(self) -> None:
@@ -114,9 +114,7 @@ class SessionHandler(BaseHandler):
         try:
             user = (await self.identify()).user
         except Unauthenticated:
-            token = self._token()
-            if token is not None and token == self.get_cookie(self._cookie):
-                self.keep_token(None)
+            self.drop_cookie()
             return None
         except (Forbidden, InvalidRequest, UnknownUser):  # `uid` is another's, or not given, or nobody's
             return None
