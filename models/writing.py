@@ -81,9 +81,9 @@ class Writer:
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
         while writers := [c.writer for c in self._delivery if c.writer is not None]:
-            _, late = await asyncio.wait(writers, timeout=max(0.0, deadline - now()))
-            if late or now() >= deadline:
-                await end(*late)
+            await asyncio.wait(writers, timeout=max(0.0, deadline - now()))
+            if now() >= deadline:
+                await end(*(c.writer for c in self._delivery if c.writer is not None))
                 break
 
     def _go_on(self, conversation: Conversation) -> None:
@@ -106,7 +106,7 @@ class Writer:
     def _landed(self, conversation: Conversation, insert: Insert) -> None:
         """Goes on with a run that was sent off without a task."""
         if insert.cancelled():  # the server ends
-            self._carried(conversation)
+            self._clear(conversation)
             self._rest(conversation)
             return
         if insert.exception() is not None or insert.result() is not None or not self._router.alone:
@@ -119,7 +119,7 @@ class Writer:
                 self._acknowledge(conversation, draft, message, online=online)
         except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
             self._failed(conversation, run, error)
-        self._carried(conversation)
+        self._clear(conversation)
         self._go_on(conversation)
 
     async def _write(self, conversation: Conversation, insert: Insert | None = None) -> None:
@@ -138,7 +138,7 @@ class Writer:
                     self._failed(conversation, run, error)
                 finally:
                     insert = None
-                    self._carried(conversation)
+                    self._clear(conversation)
         finally:
             self._rest(conversation)
 
@@ -147,7 +147,7 @@ class Writer:
         for draft in run:
             draft.settle(ChatError(str(error)))
 
-    def _carried(self, conversation: Conversation) -> None:
+    def _clear(self, conversation: Conversation) -> None:
         """Nothing of the conversation is on its way."""
         conversation.carried = []
         conversation.placing = ()
