@@ -198,7 +198,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		clearTimeout(late);
 		opened = 0;
 		const old = socket;
-		socket = null; // first: Node tells of the end within `close`
+		socket = null; // first: Node ends within `close`
 		old?.close?.();
 		for (const { reject, timer } of asked.values()) {
 			clearTimeout(timer);
@@ -497,7 +497,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		events.dispatchEvent(new CustomEvent(type, { detail }));
 	}
 
-	let turn = loadOutbox(); // what was left goes before what is new
+	let turn = loadOutbox(); // what was left goes first
 	const methods = { start, stop, wake, pending, open, before, unread, send, retry, discard, mark, typing };
 	return Object.assign(events, { user, state: "stopped", ...methods });
 }

@@ -165,7 +165,7 @@ export function thread({ client, entry, seen }) {
 
 	// What waits, and how far the peer is
 
-	/** Shows an item of the outbox, as long as it is there, and what can be done about one that has failed. */
+	/** Shows an item of the outbox, and what can be done about one that has failed. */
 	function wait(item) {
 		const { id, state, code } = item;
 		const why = () =>
@@ -178,7 +178,7 @@ export function thread({ client, entry, seen }) {
 			);
 		waiting.get(id)?.remove();
 		waiting.delete(id);
-		if (state === "gone") return;
+		if (state === "gone" || rows.some(({ message }) => message.id === id)) return;
 		const element = h("li", { className: `me begins ${state}` }, bubble(item, state), state === "failed" && why());
 		waiting.set(id, element);
 		outgoing.append(element);
