@@ -158,8 +158,19 @@ class Blocks:
             _log.warning("blocks_not_read", count=len(wanted), reason=str(error))
             return
         for user in wanted:
+            blocks = found.get(user, {})
+            over = {peer: upto for peer, upto in self._held.get(user, {}).items() if peer not in blocks}
+            hidden = {(user, peer) for peer, upto in over.items() if await self._goes_beyond(user, peer, upto)}
             if user in self._here:
-                self._hold(user, found.get(user, {}))
+                self._withheld |= hidden
+                self._hold(user, blocks)
+
+    async def _goes_beyond(self, user: int, peer: int, upto: int) -> bool:
+        """Whether there are messages that a block has hidden: also from sockets that opened after they came."""
+        try:
+            return await self._store.newest(user, peer) > upto
+        except EngineUnavailable:
+            return True
 
     def _hold(self, user: int, blocks: dict[int, int]) -> None:
         """Holds the blocks of a user. Sockets that were not shown something before one was lifted have to resume."""

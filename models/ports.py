@@ -156,6 +156,9 @@ class BlockStore(Protocol):
     async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
         """The `seq` of the block of the other by the one, and of the reverse; None where there is none."""
 
+    async def newest(self, one: int, other: int) -> int:
+        """The last `seq` of the conversation of two, 0 if it has none."""
+
     async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
         """By user, whom these users have blocked, and the `seq` of each block."""
 

@@ -71,6 +71,10 @@ class MongoBlocks:
         """The last `seq` of then for the block of each by the other, None where there is none."""
         return await self._look_up((one, other))
 
+    async def newest(self, one: int, other: int) -> int:
+        """The last `seq` of the conversation of two."""
+        return await self._newest(conversation_of(one, other))
+
     async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
         """The blocks of these users: whom each has blocked, and the last `seq` of then."""
         found: dict[int, dict[int, int]] = {}

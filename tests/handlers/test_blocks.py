@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from handlers.socket import ChatSocket
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
+from tests.sockets import until
 
 Pair = tuple[int, int]
 
@@ -125,6 +127,36 @@ async def test_what_slipped_through(
     assert await blocker_old.closed() == 4008  # resume
     later = await connect2(*pair[::-1])
     assert [message["content"] for message in (await later.ask(6, after=2))["messages"]] == ["slipped through"]
+
+
+async def test_a_socket_that_opens_during_a_block(
+    connect2: Connect2, ask: Ask, pair: Pair, http_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumes when the block is lifted, if there is something that it was not shown; else it stays."""
+    one, two = await befriend(connect2, pair)
+    await block(ask, pair[1], pair[0])
+    await two.receive(50009, online=False)
+
+    async def not_heard(*_: object) -> None: ...
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http_server.chat.blocks, "require_open", not_heard)
+        await one.say("slipped through", 50005)
+    two.close()
+    await until(lambda: ChatSocket.count() == 1)
+    opened = await connect2(*pair[::-1])
+    assert (await opened.ask(6, after=2))["messages"] == []
+    await block(ask, pair[1], pair[0], method="DELETE")
+    assert await opened.connection.read_message() is None
+    assert opened.connection.close_code == 4008
+    stays = await connect2(*pair[::-1])
+    assert [message["content"] for message in (await stays.ask(6, after=2))["messages"]] == ["slipped through"]
+    await block(ask, pair[1], pair[0])
+    await block(ask, pair[1], pair[0], method="DELETE")
+    await one.write(1, content="all is well", id="w")
+    while (frame := await stays.read())["code"] == 50009:  # gone, and here again
+        pass
+    assert frame["content"] == "all is well"
 
 
 async def test_the_list(ask: Ask, pair: Pair, people: Any) -> None:
