@@ -10,6 +10,7 @@ import asyncio
 import codecs
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import TextIO
 
@@ -121,25 +122,29 @@ class Lines:
             finally:
                 putting.close()
 
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        rest = ""
         try:
-            while chunk := os.read(self._source, CHUNK):
-                *whole, rest = (rest + decoder.decode(chunk)).split("\n")
-                for line in whole:
-                    put(line.removesuffix("\r"))
-                if len(rest) > LONGEST:
-                    put(rest)
-                    rest = ""
-            rest += decoder.decode(b"", final=True)
-            if rest:
-                put(rest)
-            put(None)
-        except OSError as error:
-            loop.call_soon_threadsafe(self._complain, f"the input cannot be read: {error.strerror}")
+            try:
+                for line in self._lines():
+                    put(line)
+            except OSError as error:
+                loop.call_soon_threadsafe(self._complain, f"the input cannot be read: {error.strerror}")
             put(None)
         except (RuntimeError, CancelledError):
             return  # the loop has ended, and nobody wants lines any more
+
+    def _lines(self) -> Iterator[str]:
+        """The lines of the input; one that is too long comes in parts. Raises OSError."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        rest = ""
+        while chunk := os.read(self._source, CHUNK):
+            *whole, rest = (rest + decoder.decode(chunk)).split("\n")
+            yield from (line.removesuffix("\r") for line in whole)
+            if len(rest) > LONGEST:
+                yield rest
+                rest = ""
+        rest += decoder.decode(b"", final=True)
+        if rest:
+            yield rest
 
     def _print(self, conversation: Conversation, message: Message) -> None:
         name = visible(str(conversation.peer)) if message.sender == conversation.peer.id else "you"

@@ -266,7 +266,7 @@ async def test_an_engine_that_is_away(friends: Friends, http_server: Server, mon
             raise EngineUnavailable("mongodb", "the answer got lost")
         return stored
 
-    monkeypatch.setattr(http_server.stores.messages, "insert", failing)
+    monkeypatch.setattr(http_server.stores.messages, "insert", lambda *given: asyncio.ensure_future(failing(*given)))
     sent = [one.say(two, f"{number}") for number in range(4)]
     await until(lambda: len(one.given(two)) == len(two.given(one)) == 6)
     assert next(failures, None) is None
@@ -292,7 +292,7 @@ async def test_an_acknowledgement_after_40001(
         await stored.wait()
         return await insert(*given)
 
-    monkeypatch.setattr(http_server.stores.messages, "insert", late)
+    monkeypatch.setattr(http_server.stores.messages, "insert", lambda *given: asyncio.ensure_future(late(*given)))
     one.say(two, "late")
     await until(lambda: one.client._sender._pauses)
     stored.set()

@@ -290,6 +290,7 @@ async def test_what_was_typed_waits_for_what_takes_long(
     sitting = await sit(one, two.client.user.name)
     await until(lambda: sitting.screen.current)
     commands, gate = sitting.screen._commands, asyncio.Event()
+    monkeypatch.setattr(sitting.screen._lines, "_maxsize", 5)  # as if it had less room
     run = commands.run
 
     async def slowly(line: str) -> bool:
