@@ -149,16 +149,16 @@ export function chat({ api, user, most }) {
 
 	/** Opens the conversation with the user of a name, or says why not. */
 	async function meet(userName) {
+		const before = entry;
 		problem.textContent = "";
 		try {
 			const peer = person(await api.find(userName));
-			if (peer.id === me.id) {
-				problem.textContent = words.yourself;
-				return;
+			if (peer.id === me.id) problem.textContent = words.yourself;
+			else if (entry === before) {
+				// nobody has gone elsewhere meanwhile
+				location.hash = list.meet(peer).peer.address;
+				route();
 			}
-			const met = list.meet(peer);
-			location.hash = peer.address;
-			if (entry !== met) show(met);
 		} catch ({ code }) {
 			problem.textContent = code === 404 || code === 400 ? words.nobody(userName) : words.unavailable;
 		}

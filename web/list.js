@@ -6,11 +6,11 @@ import { briefly, words } from "./words.js";
 const PAGE = 50;
 const COUNTED = 100; // unread messages are counted up to here
 
-/** A user as the page has one, from any of the server's answers. */
+/** A user, from any of the server's answers. */
 export const person = ({ id, user_name, nick_name, nickname }) => ({
 	id: String(id),
 	name: nick_name || nickname || user_name || words.gone,
-	address: `#${encodeURIComponent(user_name || `=${id}`)}`,
+	address: `#${user_name ? encodeURIComponent(user_name) : `/${id}`}`,
 });
 
 /** The list; `changed` is called with the conversations in it whenever something has changed. */

@@ -7,17 +7,13 @@ const POSITIONS = 50007;
 const TYPING = 50008;
 const PRESENCE = 50009;
 const PASSING = [40001, 429, 500]; // answers after which the same is tried again
-const INVALID = 400;
-const POLICY = 1008; // a socket is closed with this when its token is no longer good,
-const TOO_BIG = 1009; // and with this when a frame has more bytes than the server takes
-const LONG = 10_000; // characters; no frame with fewer is too big
+const POLICY = 1008; // closes a socket whose token is no longer good
+const TOO_BIG = 1009; // closes a socket with a frame that is too long
 
 // In milliseconds. The server answers within 5 s; after three times as long the connection counts as dead.
 const ANSWER = 15_000;
-const TRIAL = 5_000;
 const QUIET = 60_000; // nothing heard: is the connection alive?
-const TICK = 5_000;
-const STEADY = 5_000; // a connection that lasted so long starts the back-off anew
+const SHORT = 5_000; // for a trial, between looks, until a connection is steady
 const TYPING_EVERY = 1_000;
 const BASE = 500;
 const CAP = 30_000;
@@ -72,7 +68,10 @@ export class Api {
 	register = (user_name, nick_name, password) =>
 		this.request("POST", "/user/register", {}, { user_name, nick_name, password });
 	signIn = (user_name, password) => this.request("POST", "/user/login", {}, { user_name, password });
-	signOut = (everywhere = false) => this.request("POST", `/user/logout${everywhere ? "/everywhere" : ""}`);
+	signOut = (everywhere = false) =>
+		this.request("POST", `/user/logout${everywhere ? "/everywhere" : ""}`).catch((error) => {
+			if (error.code !== 401) throw error;
+		});
 	conversations = (query = {}) => this.request("GET", "/conversations", query);
 	find = (user_name) => this.request("GET", "/users", { user_name });
 	block = (peer, on) => this.request(on ? "PUT" : "DELETE", `/user/blocks/${peer}`);
@@ -126,10 +125,10 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	// Its life
 
-	/** Connects, and stays connected until `stop`, or until the token is no longer good. */
+	/** Connects, and stays connected until `stop`, or for as long as the token is good. */
 	function start() {
 		end("connecting");
-		looking = setInterval(() => opened && Date.now() - heard > QUIET && wake(), TICK);
+		looking = setInterval(() => opened && Date.now() - heard > QUIET && wake(), SHORT);
 		connect();
 	}
 
@@ -138,7 +137,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	/** Looks whether the connection is alive, and for what other programs left in the outbox. */
 	function wake() {
-		if (opened) ask({ type: 6, after: {} }, TRIAL).then(loadOutbox, () => {});
+		if (opened) ask({ type: 6, after: {} }, SHORT).then(loadOutbox, () => {});
 		else if (retrying) connect();
 	}
 
@@ -166,8 +165,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		mine.onmessage = current(({ data }) => take(JSON.parse(data)));
 		mine.onerror = () => {}; // a close follows
 		mine.onclose = current(({ code }) => {
-			const guilty = ({ queue: [item], busy }) => code === TOO_BIG && busy && item.content.length > LONG;
-			for (const { queue } of [...lanes.values()].filter(guilty)) refuse(queue[0], INVALID);
+			for (const { queue, busy } of lanes.values()) if (code === TOO_BIG && busy) refuse(queue[0], 400);
 			lost(code === POLICY || !opened);
 		});
 	}
@@ -184,7 +182,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	/** The connection is gone; `doubtful`: perhaps because we may no longer come in, which no browser tells. */
 	async function lost(doubtful) {
-		if (opened && Date.now() - opened > STEADY) failures = 0;
+		if (opened && Date.now() - opened > SHORT) failures = 0;
 		drop();
 		say("connecting");
 		retrying = setTimeout(() => connect(), backoff(failures++));
@@ -289,7 +287,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		const chat = chats.get(peer);
 		if (chat && seq > chat.held + 1 && !chat.busy) {
 			chat.busy = true;
-			fill(peer).catch(() => {}); // the connection is gone: resuming does it
+			fill(peer, chat).catch(() => {}); // the connection is gone: resuming does it
 		}
 		if (chat?.busy) chat.aside.push(message);
 		else show(message, true);
@@ -326,26 +324,30 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	}
 
 	async function resume(peers) {
-		const after = Object.fromEntries(peers.map((peer) => [peer, chats.get(peer).held]));
+		const chat = Object.fromEntries(peers.map((peer) => [peer, chats.get(peer)]));
+		const after = Object.fromEntries(peers.map((peer) => [peer, chat[peer].held]));
 		try {
 			const { messages, more } = await insist({ type: 6, after });
 			for (const message of messages) show(message, false);
-			for (const peer of peers) await fill(peer, !more?.includes(peer));
+			await Promise.all(peers.map((peer) => fill(peer, chat[peer], !more?.includes(peer))));
 		} catch (error) {
-			if (error.code !== INVALID) throw error;
+			if (!error.code) throw error;
 			for (const peer of peers) chats.delete(peer);
 			emit("reset", { peers });
 		}
 	}
 
-	/** Reads what is missing behind what is held, until it is `complete`. */
-	async function fill(peer, complete = false) {
-		while (!complete) {
-			const page = await insist({ type: 2, to: peer, after: chats.get(peer).held, limit: PAGE });
+	/** Reads what is missing behind what is held, until it is `complete`, or refused. */
+	async function fill(peer, chat, complete = false) {
+		while (!complete && chat === chats.get(peer)) {
+			const page = await insist({ type: 2, to: peer, after: chat.held, limit: PAGE }).catch((error) => {
+				if (!error.code) throw error;
+				return { messages: [], complete: true };
+			});
 			for (const message of page.messages) show(message, false);
 			complete = page.complete;
 		}
-		for (const message of setAside(chats.get(peer))) show(message, true);
+		if (chat === chats.get(peer)) for (const message of setAside(chat)) show(message, true); // else it is opened anew
 	}
 
 	// Messages out

@@ -7,7 +7,6 @@ import { dayOf, fullTime, sameDay, timeOfDay, words } from "./words.js";
 const BLOCK = 50; // messages that are laid out, or left alone, together
 const NEAR = 40; // pixels from the end that are the end
 const EARLY = 1500; // pixels from the beginning at which older ones are asked for
-const PAGES = 10; // that are read at once to get to the first unread message
 const APART = 300_000; // ms after which the same sender begins anew
 
 const attentive = () => !document.hidden && document.hasFocus();
@@ -54,23 +53,26 @@ export function thread({ client, entry, seen }) {
 
 	// Messages
 
-	/** Reads the newest messages, and as many as it takes to get to the first unread one. */
+	/** Reads the newest messages, back to the first unread one. */
 	async function load() {
-		if (loaded || reading) return;
+		if (placed || reading) return;
 		await read(async () => {
-			const news = entry.unread ? await client.unread(peer.id) : [];
-			const page = await client.open(peer.id); // last: what comes from then on is added
-			loaded = true;
-			divider = news[0]?.seq ?? 0;
-			readTo = divider ? divider - 1 : (entry.last?.seq ?? 0);
-			entry.last = page.messages.at(-1) ?? entry.last;
-			prepend(page);
-			for (let n = 1; divider && rows[0].message.seq > divider && n < PAGES; n++) await older();
+			if (!loaded) {
+				const news = entry.unread ? await client.unread(peer.id) : [];
+				const page = await client.open(peer.id); // last: what comes from then on is added
+				loaded = true;
+				divider = news[0]?.seq ?? 0;
+				readTo = divider ? divider - 1 : (entry.last?.seq ?? 0);
+				entry.last = page.messages.at(-1) ?? entry.last;
+				prepend(page);
+			}
+			while (divider && rows[0].message.seq > divider) await older();
+			placed = true;
 		});
 		const first = blocks.querySelector(".divider");
 		if (first) scroller.scrollTop = first.offsetTop - scroller.clientHeight / 4;
 		else toEnd();
-		placed = loaded;
+		if (!placed) return;
 		for (const item of blocks.querySelectorAll("[data-seq]")) sights.observe(item);
 	}
 

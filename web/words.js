@@ -50,7 +50,7 @@ const WORDS = {
 	again: ["Send again", "重新发送"],
 	discard: ["Discard", "丢弃"],
 	50006: [
-		"Not sent. Until you are answered you may send three messages; after that, as many as you like.",
+		"Not sent. Until you are answered you may send three messages; then as many as you like.",
 		"未发送。对方回复之前最多可以发送三条消息，回复之后不再限制。",
 	],
 	403: ["Not sent: one of you has blocked the other.", "未发送：你们其中一方屏蔽了另一方。"],

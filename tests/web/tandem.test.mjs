@@ -52,7 +52,10 @@ const came = (one, peer) => one.told.message.filter((each) => each.peer === peer
 async function again(one, work) {
 	const before = one.told.open.length;
 	await work();
-	await until(() => one.told.open.length > before && one.state === "online");
+	await until(() => {
+		if (one.state === "connecting") one.wake(); // however long it has backed off
+		return one.told.open.length > before && one.state === "online";
+	});
 }
 
 /** A user behind a line, and a peer who has no part in that; both have written. */
