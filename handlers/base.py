@@ -156,11 +156,6 @@ class BaseHandler(RequestHandler):
         else:
             self.clear_cookie(self._cookie, **attributes)
 
-    def drop_cookie(self) -> None:
-        """Takes away a cookie that is no longer good, if that was the token of this request."""
-        if self._token() is not None and self._token() == self.get_cookie(self._cookie):
-            self.keep_token(None)
-
     def given(self) -> dict[str, Any]:
         """The fields of the body, which is a form or a JSON object. Raises InvalidRequest."""
         if self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tornado.web import HTTPError
+
 from handlers import fields
 from handlers.base import BaseHandler
 from models.accounts import Accounts
@@ -110,12 +112,14 @@ class SessionHandler(BaseHandler):
         )
 
     async def _caller(self) -> User | None:
-        """Who asks; None if nobody is known to. A cookie with a token that is no longer good is taken away."""
+        """Who asks; None if nobody is known to.
+
+        A cookie with a token that is no longer good stays: the browser may have got a new one meanwhile.
+        """
         try:
             user = (await self.identify()).user
-        except Unauthenticated:
-            self.drop_cookie()
+        except (Unauthenticated, Forbidden, UnknownUser):  # `uid` is another's, or nobody's
             return None
-        except (Forbidden, InvalidRequest, UnknownUser):  # `uid` is another's, or not given, or nobody's
+        except (InvalidRequest, HTTPError):  # `uid` is not given, or no id
             return None
         return (await self._users.active_now([user])).get(user)

@@ -354,14 +354,13 @@ async def test_a_session(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
 
 
 async def test_a_session_that_is_over(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """Is nobody's, and a cookie that is worth nothing any more is taken away."""
+    """Is nobody's. The cookie stays: the browser may have got another one while it asked."""
     ended = await token_of(pair[0])
     assert (await ask("POST", "/user/logout", token=ended)).status == 200
     for token in (ended, "a.b.c", ""):
         answer = await ask("GET", "/session", Cookie=f"tandem={token}")
         assert (answer.status, answer.data["user"]) == (200, None)
-        assert answer.headers["Set-Cookie"].startswith('tandem="";')
-        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(answer.headers["Set-Cookie"].split("; "))
+        assert "Set-Cookie" not in answer.headers
 
 
 async def test_a_cookie_that_is_still_good(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
@@ -380,9 +379,9 @@ async def test_a_cookie_that_is_still_good(ask: Ask, token_of: TokenOf, pair: Pa
 @pytest.mark.parametrize("flags", [[], ["--auth=open"], ["--auth=token"]], ids=["local", "open", "token"])
 @pytest.mark.parametrize("query", ["uid=x", "uid=", "uid=1&uid=1", "uid=0"])
 async def test_a_session_by_a_malformed_uid(query: str, ask: Ask) -> None:
-    """400, as everywhere."""
+    """Is nobody's: a link may say anything."""
     answer = await ask("GET", f"/session?{query}")
-    assert (answer.status, answer.error.startswith("uid ")) == (400, True)
+    assert (answer.status, answer.data["user"]) == (200, None)
 
 
 BELIEVING = {"local": ["--max-content=100"], "open": ["--auth=open", "--max-content=100"]}
@@ -446,10 +445,10 @@ async def test_a_session_while_mysql_is_away(
 
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
-async def test_a_session_behind_tls(ask: Ask) -> None:
-    """Its cookie is the one that is looked at and taken away, and no other."""
+async def test_a_session_behind_tls(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
+    """Its cookie is the one that is looked at, and no other."""
     https = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "9.9.9.9"}
-    answer = await ask("GET", "/session", Cookie="__Host-tandem=a.b.c", **https)
-    assert (answer.status, answer.headers["Set-Cookie"].startswith('__Host-tandem="";')) == (200, True)
-    assert "Secure" in answer.headers["Set-Cookie"]
-    assert "Set-Cookie" not in (await ask("GET", "/session", Cookie="tandem=a.b.c", **https)).headers
+    token = await token_of(pair[0])
+    for cookie, user in (("__Host-tandem", pair[0]), ("tandem", None)):
+        answer = await ask("GET", "/session", Cookie=f"{cookie}={token}", **https)
+        assert user == (answer.data["user"] and answer.data["user"]["id"])
