@@ -122,6 +122,9 @@ class Connection:
             self._closed()
             return
         frame: Frame = json.loads(text)
+        if not isinstance(frame, dict):
+            self._end(Unreachable("the server's frame makes no sense"))
+            return
         if not self._greeted.done():
             self._greeted.set_result(None)
             return

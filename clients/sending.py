@@ -15,6 +15,7 @@ from random import Random
 from clients.backoff import Backoff
 from clients.connection import TOO_BIG, Connection, Frame
 from clients.outbox import Outbox, Pending
+from clients.text import visible
 
 __all__ = ["STORED", "TAKEN", "Sender"]
 
@@ -104,7 +105,7 @@ class Sender:
             self._pauses[pending.peer] = resume
             self._on_way.pop(pending.peer, None)
         else:
-            self._fail(pending.id, REFUSED.get(code, f"not taken ({code}): {frame['content']}"))
+            self._fail(pending.id, REFUSED.get(code, visible(f"not taken ({code}): {frame['content']}")))
             self._settled(pending)
 
     def _fail(self, message_id: str, reason: str) -> None:

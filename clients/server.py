@@ -51,7 +51,9 @@ class Peer(NamedTuple):
 
     @classmethod
     def of(cls, shown: dict[str, Any]) -> Peer:
-        """From an answer, which has the nickname under one of two names."""
+        """From an answer, which has the nickname under one of two names. Raises Unreachable if it makes no sense."""
+        if type(shown["id"]) is not int or shown["id"] < 1:  # it becomes a part of a path
+            raise Unreachable("the server's answer makes no sense")
         return cls(shown["id"], shown["user_name"] or "", shown.get("nickname") or shown.get("nick_name") or "")
 
     def __str__(self) -> str:
@@ -93,12 +95,15 @@ class Server:
             if error.code == 404:  # a server that does not say asks for a password
                 return Session(False, [], MAX_CONTENT)
             raise
-        return Session(answer["auth"] != "token", [Peer.of(user) for user in answer["users"]], answer["max_content"])
+        users = [Peer.of(user) for user in answer["users"]]
+        return Session(answer["auth"] != "token", users, int(answer["max_content"]))
 
     async def sign_in(self, name: str, password: str) -> Peer:
         """Signs in; the user. From now on the token says who asks."""
         answer = await self.post("/user/login", {"user_name": name, "password": password})
-        self._token = answer["token"]
+        self._token = str(answer["token"])
+        if not (self._token.isascii() and self._token.isprintable()):  # it becomes a part of a header
+            raise Unreachable("the server's answer makes no sense")
         return Peer.of(answer["user"])
 
     async def register(self, name: str, nick: str, password: str) -> None:

@@ -29,7 +29,8 @@ class Recorder:
         self._then[name] = then
 
     def answer(self, pending: Pending, code: int, **fields: Any) -> None:
-        self._then[pending.id]({"from": "", "code": code, "content": "so it is", "id": pending.id, **fields})
+        frame = {"from": "", "code": code, "content": "so it is", "id": pending.id}
+        self._then[pending.id](frame | fields)
 
     @property
     def contents(self) -> list[str]:
@@ -151,3 +152,12 @@ async def test_a_message_that_closes_the_connection(sender: Sender, outbox: Outb
     sender.disconnected()
     assert [pending.id for pending in told] == [large.id]
     assert connected(sender, 2, 3).asked[0]["id"] == small.id
+
+
+async def test_what_the_server_says_of_a_refusal(sender: Sender, outbox: Outbox, told: list[Pending]) -> None:
+    """Is kept and told without anything that a terminal would obey."""
+    connection = connected(sender, 2)
+    pending = outbox.add(2, "hi")
+    sender.look(2)
+    connection.answer(pending, 77, content="\x1b[2J")
+    assert told[-1].failed == "not taken (77): ␛[2J"

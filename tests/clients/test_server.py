@@ -153,3 +153,10 @@ async def test_over_tls(start_server: StartServer, addresses: Addresses, tmp_pat
         await Connection.open(strict, lambda frame: None)
     trusting.close()
     strict.close()
+
+
+@pytest.mark.parametrize("number", ["/../x", 0, -1, True, None, 1.5])
+def test_an_id_that_is_none(number: object) -> None:
+    """Is not believed: it becomes a part of a path."""
+    with pytest.raises(Unreachable, match="makes no sense"):
+        Peer.of({"id": number, "user_name": "a", "nickname": "b"})
