@@ -70,8 +70,8 @@ def node_environment() -> dict[str, str]:
 
 
 def unavailable(reason: object) -> NoReturn:
-    """Skips the test; with `TANDEM_BROWSER=required`, as in .ci/run, fails it."""
-    if os.environ.get("TANDEM_BROWSER") == "required":
+    """Skips the test; with `TESTS_BROWSER=required`, as in .ci/run, fails it."""
+    if os.environ.get("TESTS_BROWSER") == "required":
         pytest.fail(str(reason), pytrace=False)
     pytest.skip(str(reason))
 

@@ -121,10 +121,10 @@ def test_a_browser_is_looked_for(tmp_path: Path) -> None:
 
 def test_tests_without_a_browser_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """But fail where one is required."""
-    monkeypatch.delenv("TANDEM_BROWSER", raising=False)
+    monkeypatch.delenv("TESTS_BROWSER", raising=False)
     with pytest.raises(pytest.skip.Exception, match="why"):
         unavailable(ProgramError("why"))
-    monkeypatch.setenv("TANDEM_BROWSER", "required")
+    monkeypatch.setenv("TESTS_BROWSER", "required")
     with pytest.raises(pytest.fail.Exception, match="why"):
         unavailable(ProgramError("why"))
 
