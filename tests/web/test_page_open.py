@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from tests.web.people import CONNECTING
-from tests.web.site import Site
+from tests.web.site import Site, register
 from tests.web.visitor import Visit, axe
 
 
@@ -26,3 +26,21 @@ def test_being_one_of_the_users(site: Site, visit: Visit) -> None:
     for page in (one, other):
         expect(page.get_by_role("searchbox")).to_be_visible()
         expect(page.get_by_text(CONNECTING)).to_be_hidden()
+
+
+def test_leaving(site: Site, visit: Visit) -> None:
+    """Takes whoever has no token to end back to the choice."""
+    visitor = visit(site)
+    visitor.expect("401")
+    visitor.page.goto(f"/?uid={register(site, 'Ann').id}")
+    visitor.page.locator("summary").click()
+    visitor.page.get_by_role("button", name="Sign out", exact=True).click()
+    expect(visitor.page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_a_link_with_an_odd_uid(site: Site, visit: Visit) -> None:
+    """Is nobody's: the page offers to be somebody."""
+    page = visit(site).page
+    for uid in ("abc", "01", "+5", "4000000000"):
+        page.goto(f"/?uid={uid}")
+        expect(page.get_by_role("button", name="Sign in")).to_be_visible()

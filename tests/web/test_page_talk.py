@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.web.people import NEW, Person, acquainted, ask, couple, join, members, voice
 from tests.web.site import Site
@@ -188,3 +188,29 @@ def test_an_account_that_is_gone(site: Site, visit: Visit) -> None:
     expect(me.bubble("text").get_by_role("alert")).to_contain_text("this account is gone")
     me.page.reload()
     me.connected().reads("hello", "hi", "text")
+
+
+def test_a_search_that_takes_long(site: Site, visit: Visit) -> None:
+    """Does not take whoever has gone on to another conversation away from it."""
+    ann, bob = couple(site, visit)
+    cid = members(site, "Cid")[0]
+    held: list[Route] = []
+    ann.page.route("**/users?*", lambda route: held.append(route))  # Playwright marks what it calls
+    ann.find(cid.name)
+    ann.until(lambda: held)
+    ann.open(bob.member)
+    with ann.page.expect_response("**/users?*"):
+        held[0].continue_()
+    ann.send("still here")
+    ann.reads("hello", "hi", "still here")
+
+
+def test_the_address_of_a_deleted_account(site: Site, visit: Visit) -> None:
+    """Is nobody's name."""
+    page = couple(site, visit)[0].page
+    addresses = page.evaluate("""async () => {
+        const { person } = await import(document.querySelector("script").src.replace("app.js", "list.js"));
+        const all = [{ id: 12345, user_name: "" }, { id: 6, user_name: "=12345" }, { id: 7, user_name: "/12345" }];
+        return all.map((user) => person(user).address);
+    }""")
+    assert len(set(addresses)) == 3
