@@ -229,6 +229,7 @@ async def test_presence(connect2: Connect2, there: There, other: ServerProcess, 
     phone = await connect2(*pair[::-1])
     await one.receive(50009, online=True)
     tablet = await there(*pair[::-1])
+    await tablet.ask(6, after=0)  # from here on it gets all
     phone.close()
     await one.say("still there", 50004)
     await tablet.receive(50001, content="still there")
