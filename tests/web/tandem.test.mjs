@@ -279,6 +279,12 @@ test("nothing is lost, doubled or turned round, however often the line is cut", 
 		if (way === 4) await until(() => line.accepted > accepted);
 	}
 	await Promise.all(said);
+	await until(() => !one.pending().length && one.state === "online");
+	const last = `mine ${sent.length}`;
+	line.hold("down"); // so that one acknowledgement at least is lost
+	sent.push(one.send(id, last));
+	await until(() => peer.got(50001).some(({ content }) => content === last));
+	line.cut();
 	await until(() => !one.pending().length);
 	const all = await complete(one, id, 3);
 	const of = (from) => contents(all.filter((message) => message.from === from)).slice(1);
