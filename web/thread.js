@@ -66,7 +66,7 @@ export function thread({ client, entry, seen }) {
 				entry.last = page.messages.at(-1) ?? entry.last;
 				prepend(page);
 			}
-			while (divider && rows[0].message.seq > divider) await older();
+			while (divider && !complete && rows[0].message.seq > divider) await older();
 			placed = true;
 		});
 		const first = blocks.querySelector(".divider");

@@ -27,6 +27,16 @@ async def befriend(connect2: Connect2, pair: Pair) -> tuple[Any, Any]:
     return one, two
 
 
+async def slip_through(sender: Any, http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a message taken as by a process that has not heard of the block."""
+
+    async def not_heard(*_: object) -> None: ...
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http_server.chat.blocks, "require_open", not_heard)
+        await sender.say("slipped through", 50005)
+
+
 async def test_a_blocked_sender(ask: Ask, connect: Connect, connect2: Connect2, pair: Pair) -> None:
     """Gets 403 in both dialects, at once, on open sockets and new ones; nothing is stored or counted."""
     one, two = await befriend(connect2, pair)
@@ -105,12 +115,7 @@ async def test_what_slipped_through(
     blocker_old = await connect(*pair[::-1])
     await block(ask, pair[1], pair[0])
     await two.receive(50009, online=False)
-
-    async def not_heard(*_: object) -> None: ...
-
-    with monkeypatch.context() as patch:
-        patch.setattr(http_server.chat.blocks, "require_open", not_heard)
-        await one.say("slipped through", 50005)
+    await slip_through(one, http_server, monkeypatch)
     assert await two.silent()
     page = (await two.ask(2))["messages"]
     assert [message["seq"] for message in page] == [1, 2]
@@ -136,12 +141,7 @@ async def test_a_socket_that_opens_during_a_block(
     one, two = await befriend(connect2, pair)
     await block(ask, pair[1], pair[0])
     await two.receive(50009, online=False)
-
-    async def not_heard(*_: object) -> None: ...
-
-    with monkeypatch.context() as patch:
-        patch.setattr(http_server.chat.blocks, "require_open", not_heard)
-        await one.say("slipped through", 50005)
+    await slip_through(one, http_server, monkeypatch)
     two.close()
     await until(lambda: ChatSocket.count() == 1)
     opened = await connect2(*pair[::-1])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import WebSocketRoute, expect
 
 from storage.engines import Addresses
 from tests.database import make_users, mysql_connection
@@ -105,6 +106,34 @@ def test_many_unread(site: Site, visit: Visit, addresses: Addresses) -> None:
     me.jump.click()
     expect(me.contact(bob).get_by_text("unread")).to_be_hidden()
     me.titled("Tandem")
+
+
+def test_the_first_unread_one_is_gone(site: Site, visit: Visit, addresses: Addresses) -> None:
+    """It expired between two answers: what there is is shown, and read, and nothing is asked for again and again."""
+    ann, bob, written = fill(addresses.mongo, site, 30, unread=5)
+    visitor = visit(site)
+
+    def pass_on(page: WebSocketRoute) -> None:
+        server, asked = page.connect_to_server(), []
+
+        def up(frame: str) -> None:
+            if json.loads(frame)["type"] == 3:
+                asked.append(json.loads(frame)["id"])
+            server.send(frame)
+
+        def down(frame: str) -> None:
+            answer = json.loads(frame)
+            if answer.get("id") in asked:
+                answer["messages"][0]["seq"] = 0.5  # before all that is there
+            page.send(json.dumps(answer))
+
+        page.on_message(up)
+        server.on_message(down)
+
+    visitor.page.route_web_socket("**/ws?*", pass_on)
+    me = join(site, lambda *_, **__: visitor, ann).open(bob)
+    me.reads(*written)
+    expect(me.contact(bob).get_by_text("unread")).to_be_hidden()
 
 
 def test_ten_thousand_messages(site: Site, visit: Visit, addresses: Addresses) -> None:
