@@ -375,6 +375,20 @@ test("what comes behind a gap waits until the gap is filled", async (t) => {
 	await complete(one, id, 3);
 });
 
+test("a refusal while a gap is filled keeps nothing back", async (t) => {
+	const { one, peer, user, id } = await two(t);
+	await one.open(id);
+	const asked = [];
+	one.wire.lose = ({ content, messages, id: answered }) => content === "lost" || (messages && asked.push(answered));
+	await peer.all(user, ["lost", "seen"]);
+	await until(() => asked.length);
+	one.wire.lose = () => false;
+	one.wire.forge({ from: "", code: 404, content: "", id: asked[0], to: id });
+	await until(() => came(one, id).at(-1)?.content === "seen");
+	await peer.say(user, "next");
+	await until(() => came(one, id).at(-1)?.content === "next");
+});
+
 test("conversations that are not open are told as well", async (t) => {
 	const { one, peer, user, id } = await two(t);
 	await peer.all(user, numbered("m", 3));
