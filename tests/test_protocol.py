@@ -15,7 +15,7 @@ from tornado.ioloop import IOLoop
 
 from server import Server
 from tests.conftest import Clock
-from tests.sockets import Client2
+from tests.sockets import Client2, until
 
 SIDES = st.sampled_from([0, 1])
 SEQS = st.integers(0, 12)
@@ -46,6 +46,7 @@ def conversation(server: Server, clock: Clock, io_loop: IOLoop, people: Callable
             self.messages: list[Stored] = []
             self.marks = [[0, 0], [0, 0]]  # received, read
             self.sockets = [self.run(self.opened(side)) for side in (0, 1)]
+            self.run(until(lambda: not server.chat.presence._looking))  # else it may tell who have talked since
             for side in (0, 1):
                 self.send(side)
 
