@@ -87,21 +87,26 @@ class Writer:
                 break
 
     def _go_on(self, conversation: Conversation) -> None:
-        """Sends off what waits, if anything does."""
+        """Goes on with what waits, if anything does."""
         if not conversation.queue:
             self._rest(conversation)
-            return
-        loop = asyncio.get_running_loop()
-        if conversation.unblocked_until > loop.time() and self._is_open(conversation) and self._router.alone:
-            run = self._run_of(conversation)
-            placing = self._placer.ready(conversation, run)
-            conversation.queue[:0] = run[len(placing) :]
-            if placing:
-                conversation.carried, conversation.placing = run[: len(placing)], placing
-                conversation.writer = insert = self._messages.insert(*placing)
-                insert.add_done_callback(partial(self._landed, conversation))
-                return
-        conversation.writer = loop.create_task(self._write(conversation))
+        elif not self._sent_off(conversation):
+            conversation.writer = asyncio.get_running_loop().create_task(self._write(conversation))
+
+    def _sent_off(self, conversation: Conversation) -> bool:
+        """Sends off the next run without a task, if there is one and nothing but the insert has to be awaited."""
+        now = asyncio.get_running_loop().time()
+        if conversation.unblocked_until <= now or not self._is_open(conversation) or not self._router.alone:
+            return False
+        run = self._run_of(conversation)
+        placing = self._placer.ready(conversation, run)
+        conversation.queue[:0] = run[len(placing) :]
+        if not placing:
+            return False
+        conversation.carried, conversation.placing = run[: len(placing)], placing
+        conversation.writer = insert = self._messages.insert(*placing)
+        insert.add_done_callback(partial(self._landed, conversation))
+        return True
 
     def _landed(self, conversation: Conversation, insert: Insert) -> None:
         """Goes on with a run that was sent off without a task."""
@@ -123,12 +128,13 @@ class Writer:
         self._go_on(conversation)
 
     async def _write(self, conversation: Conversation, insert: Insert | None = None) -> None:
-        """Carries the conversation's messages through, one run after the other, until none waits.
+        """Carries the conversation's messages through, one run after the other, until they go without a task again.
 
         The first run was sent off already if its `insert` is given.
         """
+        sent_off = False
         try:
-            while conversation.queue or insert is not None:
+            while not sent_off and (conversation.queue or insert is not None):
                 if insert is None:
                     conversation.carried = self._run_of(conversation)
                 run = conversation.carried
@@ -139,8 +145,10 @@ class Writer:
                 finally:
                     insert = None
                     self._clear(conversation)
+                sent_off = self._sent_off(conversation)
         finally:
-            self._rest(conversation)
+            if not sent_off:
+                self._rest(conversation)
 
     def _failed(self, conversation: Conversation, run: list[Draft], error: Exception) -> None:
         _log.error("message_failed", conversation=conversation.name, exc_info=error)

@@ -351,6 +351,21 @@ async def test_what_needs_nothing_else_is_sent_off_where_it_comes_in(
     assert (await sent).seq == 4
 
 
+async def test_a_task_lasts_no_longer_than_it_is_needed(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """Though something always waits, the next run goes without one again."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    store.faults_before = [EngineUnavailable("mongodb", "lost")]  # a task sees the first through
+    answers = [chat.send(*pair, "0"), chat.send(*pair, "1")]
+    await answers[0]
+    store.gate.clear()
+    answers.append(chat.send(*pair, "2"))
+    await until(lambda: len(store.tried) > 5)
+    assert [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "Writer._write"] == []
+    store.gate.set()
+    assert [4, 5, 6] == [sent.seq for sent in await asyncio.gather(*answers)]
+
+
 async def test_a_bug_in_delivering_does_not_stop_the_queue(
     make: Make, befriend: Friends, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
