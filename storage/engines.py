@@ -42,6 +42,18 @@ SOCKET_PATH_LIMIT = 107  # bytes; unix(7), sun_path less its end
 LOOK_EVERY = 0.02  # seconds between two looks at an engine that starts or ends
 RESTART_AFTER = 0.5  # seconds between two starts of an engine that keeps dying
 LOG_TAIL = 8  # lines of an engine's log in an error
+# mongod stores messages evenly if its cache has room for what the disk does not have yet, if one thread at a time makes
+# more room and only when a fifth of the cache is such, and if no page grows to megabytes before it is written, which
+# holds everybody up for as long as it takes. docs/performance.md has the figures.
+CACHE_GB = (0.25, 1.0)  # of an eighth of the memory: at least what mongod asks for, at most what was found to help
+OPLOG_MB = "256"
+PAGES = "memory_page_max=256KB"
+WIREDTIGER = (
+    "log=(file_max=32MB)",
+    "eviction=(threads_min=1,threads_max=1)",
+    "eviction_dirty_target=20",
+    "eviction_dirty_trigger=40",
+)
 
 _log = structlog.get_logger(__name__)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -241,9 +253,11 @@ class PrivateEngines:
             "--bind_ip", str(path),
             "--nounixsocket",
             "--replSet", "rs0",
-            "--oplogSize", "64",
-            "--wiredTigerCacheSizeGB", "0.25",
-            "--wiredTigerEngineConfigString", "log=(file_max=8MB)",
+            "--oplogSize", OPLOG_MB,
+            "--wiredTigerCacheSizeGB", str(_cache_gb(psutil.virtual_memory().total)),
+            "--wiredTigerEngineConfigString", ",".join(WIREDTIGER),
+            "--wiredTigerCollectionConfigString", PAGES,
+            "--wiredTigerIndexConfigString", PAGES,
             "--setParameter", "diagnosticDataCollectionEnabled=false",
             "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100",
         ]  # fmt: skip
@@ -317,6 +331,12 @@ class PrivateEngines:
             f"--pid-file={self._dir}/mysql.pid",
         ]
         return _Engine("mariadbd", program, arguments, lambda: _mariadbd_ready(path), path)
+
+
+def _cache_gb(memory: int) -> float:
+    """What mongod's cache may take of so many bytes of memory."""
+    least, most = CACHE_GB
+    return round(min(most, max(least, memory / 8 / 2**30)), 2)
 
 
 def _mongod_ready(path: Path) -> bool:

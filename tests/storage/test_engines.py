@@ -13,13 +13,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pymongo
 import pytest
 import redis
 
-from storage.engines import EngineStartError, PrivateEngines
+from storage.engines import EngineStartError, PrivateEngines, _cache_gb
 from storage.programs import ProgramError
 from tests.database import mysql_connection
 from tests.sockets import until
@@ -90,6 +91,24 @@ def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
     with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
         assert cursor.execute("SHOW TABLES LIKE 'kept'") == 1
     engines.stop()
+
+
+@pytest.mark.parametrize(("memory", "cache"), [(1, 0.25), (2, 0.25), (4, 0.5), (6.1, 0.76), (8, 1.0), (64, 1.0)])
+def test_how_much_memory_mongod_may_take(memory: float, cache: float) -> None:
+    """An eighth of what there is, within bounds; all in GB."""
+    assert _cache_gb(int(memory * 2**30)) == cache
+
+
+def test_mongod_takes_what_it_is_told(engines: PrivateEngines) -> None:
+    """Its cache, and how its tables are made: `messages` and its indexes, and whatever is made later."""
+    with pymongo.MongoClient[dict[str, Any]](engines.addresses.mongo) as client:
+        status = client.admin.command("serverStatus")["wiredTiger"]
+        cache = _cache_gb(psutil.virtual_memory().total)
+        assert status["cache"]["maximum bytes configured"] == int(cache * 1024) * 2**20
+        client.tandem.made_later.insert_one({})
+        made = client.tandem.command("collStats", "made_later", indexDetails=True)
+        for details in (made["wiredTiger"], made["indexDetails"]["_id_"]):
+            assert "memory_page_max=256KB" in details["creationString"]
 
 
 def test_a_second_start_is_refused(engines: PrivateEngines) -> None:
