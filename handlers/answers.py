@@ -85,11 +85,11 @@ class Answers:
 
     def take(self, request: Request) -> None:
         """Owes the answer to a request, which begins as soon as it may."""
-        held = _Held(request, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
         if request.type == RequestType.SEND and not self._held and self._showing is None:
-            self._owed.append(self._send(held))
+            self._owed.append(self._socket.send(request, now + self._timeout, self._pay))
             return
-        self._owed.append(held)
+        self._owed.append(_Held(request, now))
         self._held += 1
         self._pay()
 
@@ -118,29 +118,25 @@ class Answers:
             if isinstance(owed, _Held):
                 if owed.request.type != RequestType.SEND:
                     return
-                self._owed[index] = self._send(owed)
+                self._owed[index] = self._socket.send(owed.request, self._deadline(owed), self._pay)
                 self._held -= 1
-
-    def _send(self, held: _Held) -> Draft:
-        return self._socket.send(held.request, self._deadline(held), self._pay)
 
     def _pay(self, _: object = None) -> None:
         """Gives the answers that are known, in order, up to the first that is not."""
         while self._owed and self._showing is None:
             owed = self._owed[0]
-            if isinstance(owed, Draft) and owed.outcome is None:
-                break
-            self._owed.pop(0)
-            match owed:
-                case Draft(outcome=(Sent() | ChatError()) as outcome):
-                    self._socket.tell_outcome(outcome)
-                case _Held():
-                    self._held -= 1
-                    self._showing = asyncio.get_running_loop().create_task(self._show(owed))
-                case Draft():
-                    pass
-                case action:
-                    action()
+            if isinstance(owed, Draft):
+                if owed.outcome is None:
+                    break
+                del self._owed[0]
+                self._socket.tell_outcome(owed.outcome)
+                continue
+            del self._owed[0]
+            if isinstance(owed, _Held):
+                self._held -= 1
+                self._showing = asyncio.get_running_loop().create_task(self._show(owed))
+            else:
+                owed()
         self._window.paid(len(self._owed))
 
     async def _show(self, held: _Held) -> None:

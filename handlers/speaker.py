@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import cached_property
 from typing import Protocol
 
 from models import frames, frames2
@@ -19,18 +18,25 @@ __all__ = ["Dialect", "Live", "Speaker"]
 class Live:
     """A message on its way to sockets, encoded once for each dialect however many there are."""
 
+    __slots__ = ("_dialect1", "_dialect2", "message")
+
     def __init__(self, message: Message) -> None:
         self.message = message
+        self._dialect1 = self._dialect2 = b""  # cached_property takes a lock for each use
 
-    @cached_property
+    @property
     def dialect1(self) -> bytes:
         """The frame in dialect 1."""
-        return frames.encode(Code.MESSAGE, self.message.content)
+        if not self._dialect1:
+            self._dialect1 = frames.encode(Code.MESSAGE, self.message.content)
+        return self._dialect1
 
-    @cached_property
+    @property
     def dialect2(self) -> bytes:
         """The frame in dialect 2."""
-        return frames2.live(self.message)
+        if not self._dialect2:
+            self._dialect2 = frames2.live(self.message)
+        return self._dialect2
 
 
 class Speaker(Protocol):

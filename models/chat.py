@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 
 from models.blocks import Blocks
 from models.conversation import Conversation, Draft
@@ -130,18 +131,17 @@ class Chat:
         id that was used for another content, or EngineUnavailable at the deadline (loop time), which promises nothing:
         the message may still be stored and delivered, and `settled` be called again.
         """
-        loop = asyncio.get_running_loop()
         conversation = self.delivery.enter(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
         draft = Draft(
-            sender, recipient, content, key, settled, message_id, origin, self._answered, loop.time(), deadline
+            sender, recipient, content, key, settled, message_id, origin, self._answered, monotonic(), deadline
         )
         self._writer.take(conversation, draft)
         return draft
 
     def _answered(self, draft: Draft) -> None:
         if draft.outcome is not None:
-            self._observe(draft.outcome.code, asyncio.get_running_loop().time() - draft.taken)
+            self._observe(draft.outcome.code, monotonic() - draft.taken)
 
     async def drain(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""

@@ -14,11 +14,12 @@ SOON = 0.001  # seconds; what uvloop is to call sooner is no timer there, and do
 
 def keep_deadline(conversation: Conversation, deadline: float) -> None:
     """Sees to it that a message is answered with EngineUnavailable if it has no outcome at its deadline (loop time)."""
-    loop, timer = asyncio.get_running_loop(), conversation.overdue
+    timer = conversation.overdue
     if timer is not None:
         if timer.when() <= deadline:
             return
         timer.cancel()
+    loop = asyncio.get_running_loop()
     conversation.overdue = loop.call_at(max(deadline, loop.time() + SOON), _at_deadline, conversation)
 
 

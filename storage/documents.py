@@ -66,7 +66,7 @@ def _document_of(message: Message, name: str) -> Document:
         "sender": Int64(message.sender),
         "content": message.content,
         "key": message.key,
-        "startTime": Int64(message.time),
+        "startTime": message.time,  # needs 64 bits by itself
         "endTime": _hour(-(-(message.time + RETENTION) // HOUR)),
     }
     if message.id:

@@ -363,7 +363,7 @@ async def test_a_task_lasts_no_longer_than_it_is_needed(make: Make, befriend: Fr
     await until(lambda: len(store.tried) > 5)
     assert [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "Writer._write"] == []
     store.gate.set()
-    assert [4, 5, 6] == [sent.seq for sent in await asyncio.gather(*answers)]
+    assert [sent.seq for sent in await asyncio.gather(*answers)] == [4, 5, 6]
 
 
 async def test_a_bug_in_delivering_does_not_stop_the_queue(
