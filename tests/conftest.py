@@ -277,6 +277,8 @@ def connect2(http_server: Server, opened: list[Client | Client2]) -> Connect2:
     async def open_socket(uid: int, to: int | None = None, **query: Any) -> Client2:
         client = await Client2.open(http_server.port, uid, to, **query)
         opened.append(client)
+        # Who came online is looked up behind the greeting, and would be told in the middle of what the test does.
+        await until(lambda: not http_server.chat.presence._looking)
         return client
 
     return open_socket
