@@ -8,6 +8,8 @@ first message is the first to be delivered.
 from __future__ import annotations
 
 import asyncio
+from math import inf
+from time import monotonic
 
 from models.conversation import Conversation
 from models.delivery import Delivery
@@ -25,9 +27,10 @@ FOLLOWED = 1000  # conversations of a user that are followed from the start; oth
 class _Inbox:
     """The inbox of one user, in this process."""
 
-    __slots__ = ("complete", "known", "looking", "peers", "sockets")
+    __slots__ = ("complete", "known", "looking", "opened", "peers", "sockets")
 
     def __init__(self) -> None:
+        self.opened = monotonic()
         self.sockets = 0
         self.peers: set[int] = set()
         self.known = False  # it has been looked once
@@ -128,7 +131,8 @@ class Inboxes:
         if peer not in inbox.peers:
             inbox.peers.add(peer)
             conversation.sockets += 1
-            self._presence.watch(user, peer)
+            # Who came while the conversations were read is news: the list that the user was given may be older.
+            self._presence.watch(user, peer, since=inf if inbox.known else inbox.opened)
         if conversation.seen is None:
             conversation.seen = seen
         return conversation

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from math import inf
+from time import monotonic
 
 import structlog
 
@@ -35,6 +37,7 @@ class Presence:
         self._router = router
         self._directory = directory
         self._here: Counter[int] = Counter()  # sockets by user
+        self._came: dict[int, float] = {}  # by user who is here: since when (`time.monotonic`)
         self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
         self._watching: Counter[tuple[int, int]] = Counter()
         self._mutual: set[tuple[int, int]] = set()  # watchers and users who have both written
@@ -50,25 +53,31 @@ class Presence:
         """A socket of `user` has opened."""
         self._here[user] += 1
         if self._here[user] == 1:
+            self._came[user] = monotonic()
             self._changed(user)
 
     def closed(self, user: int) -> None:
         """The counterpart of `opened`."""
         self._here[user] -= 1
         if not self._here[user]:
-            del self._here[user]
+            del self._here[user], self._came[user]
             self._changed(user)
 
-    def watch(self, watcher: int, user: int) -> None:
-        """A socket of `watcher` wants to know when `user` comes and goes."""
+    def watch(self, watcher: int, user: int, since: float = inf) -> None:
+        """A socket of `watcher` wants to know when `user` comes and goes, from now on or since a time in the past.
+
+        `since` is the time (`time.monotonic`) from which on it is news that the user came.
+        """
         self._watching[watcher, user] += 1
         if self._watching[watcher, user] > 1:
             return
         if user not in self._watchers:
             self._watchers[user] = {}
             self._router.watch(user)
-        # How it is now is not news; None when that is not known yet.
-        self._watchers[user][watcher] = True if user in self._here else False if self._router.alone else None
+        # How it was is not news; None when that is not known.
+        came = self._came.get(user)
+        was_here = came < since if came is not None else False if self._router.alone else None
+        self._watchers[user][watcher] = was_here
         self.look(user)
 
     def unwatch(self, watcher: int, user: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -84,6 +86,34 @@ async def test_an_inbox_is_told_of_all(connect2: Connect2, people: Callable[[int
     await connect2(stranger, a)
     await connect2(b)
     await inbox.receive(50009, online=True, **{"from": str(b)})
+    there.close()
+    await inbox.receive(50009, online=False, **{"from": str(a)})
+
+
+async def test_who_comes_while_an_inbox_reads_its_conversations(
+    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is told, since the list of conversations may have been given before; who was there before is not."""
+    me, a = pair
+    await meet(connect2, me, a)
+    directory, gate = http_server.chat._inboxes._directory, asyncio.Event()
+    conversations = directory.conversations
+
+    async def late(*arguments: Any) -> Any:
+        found = await conversations(*arguments)
+        await gate.wait()
+        return found
+
+    monkeypatch.setattr(directory, "conversations", late)
+    inbox = await connect2(me)
+    there = await connect2(a, me)
+    gate.set()
+    await inbox.receive(50009, online=True, **{"from": str(a)})
+    inbox.close()
+    await until(lambda: ChatSocket.count() == 1)
+    inbox = await connect2(me)
+    await until(lambda: (me, a) in http_server.chat.presence._watching)
+    assert await inbox.silent()
     there.close()
     await inbox.receive(50009, online=False, **{"from": str(a)})
 
