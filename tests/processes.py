@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.engines import Addresses, PrivateEngines
+from storage.engines import LOOK_EVERY, Addresses, PrivateEngines
 
 TOKEN_SECRET = "the secret of tests, not of anybody"
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = os.environ.get("TANDEM_FRAMES", "bulk")  # the way of frames that this run tests
+STOPS_WITHIN = 30.0  # seconds
 
 
 class ServerProcess:
@@ -72,6 +74,20 @@ def port_in(line: str) -> int:
 def external(addresses: Addresses) -> list[str]:
     """The flags for engines that run; with a key of tokens, since it would be generated into the checkout."""
     return [f"--token-secret={TOKEN_SECRET}", *(f"--{engine}={url}" for engine, url in addresses._asdict().items())]
+
+
+def stop(pid: int) -> None:
+    """Stops a process, and waits until it stands still: each of its threads may go on for a moment after the signal."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + STOPS_WITHIN
+    while any(_state(thread) != "T" for thread in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < deadline, "it does not stop"
+        time.sleep(LOOK_EVERY)
+
+
+def _state(thread: Path) -> str:
+    """The letter for what a thread does; proc(5), /proc/pid/stat."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextmanager

@@ -15,15 +15,17 @@ from pathlib import Path
 
 import pymysql
 import pytest
+import redis
 from tornado.ioloop import IOLoop
 
 from config import SettingsError, load
 from server import _allow_open_files
+from storage.attempts import _digest
 from storage.engines import Addresses
 from tests.conftest import StartServer
 from tests.database import mysql_connection
 from tests.processes import ROOT, external
-from tests.sockets import Client, RawSocket
+from tests.sockets import Client, RawSocket, until
 
 
 @pytest.fixture
@@ -288,6 +290,9 @@ async def test_sign_ins_under_way_when_told_to_end(
     asked = [
         asyncio.ensure_future(raw.request("/user/login", method="POST", body=body, headers=headers)) for raw in raws
     ]
+    with redis.Redis.from_url(addresses.redis) as attempts:
+        of_nobody = f"*ACCOUNT/{_digest('name nobody')}*"
+        await until(lambda: [int(attempts.get(key)) for key in attempts.scan_iter(of_nobody)] == [3])
     await asked[0]  # the others wait for the one thread
     server.signal(signal.SIGTERM)
     assert [(await each)[0] for each in asked] == [401] * 3

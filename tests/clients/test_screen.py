@@ -300,8 +300,9 @@ async def test_what_was_typed_waits_for_what_takes_long(
     monkeypatch.setattr(commands, "run", slowly)
 
     def sent() -> list[str]:
-        """What has arrived, and what is kept to be sent."""
-        return [message.content for message in two.given(one)[2:]] + [each.content for each in sitting.outbox]
+        """What has arrived, and what is kept to be sent; what has arrived may be kept until that is known."""
+        arrived = {message.id: message.content for message in two.given(one)[2:]}
+        return list((arrived | {each.id: each.content for each in sitting.outbox}).values())
 
     # The first is carried out as before, the second is taken out and takes long.
     lines = [f"{number}" for number in range(sitting.screen._lines.maxsize + 2)]

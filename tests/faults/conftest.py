@@ -13,7 +13,7 @@ import pytest
 from storage.engines import Addresses, PrivateEngines
 from storage.schema import migrate
 from tests.database import mysql_connection
-from tests.processes import private_engines
+from tests.processes import private_engines, stop
 
 Stopped = Callable[[str], AbstractContextManager[None]]
 
@@ -42,11 +42,11 @@ def stopped(engines: PrivateEngines) -> Stopped:
     """Stops an engine, for as long as the context lasts."""
 
     @contextmanager
-    def stop(name: str) -> Iterator[None]:
-        os.kill(engines.pids[name], signal.SIGSTOP)
+    def while_stopped(name: str) -> Iterator[None]:
+        stop(engines.pids[name])
         try:
             yield
         finally:
             os.kill(engines.pids[name], signal.SIGCONT)
 
-    return stop
+    return while_stopped

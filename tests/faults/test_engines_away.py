@@ -15,6 +15,7 @@ from models.records import conversation_of
 from server import Server
 from storage.engines import PrivateEngines
 from tests.conftest import Connect
+from tests.processes import stop
 from tests.sockets import RawSocket, socket_path, until
 
 Pair = tuple[int, int]
@@ -31,7 +32,10 @@ def away(request: pytest.FixtureRequest, engines: PrivateEngines) -> Iterator[Ca
     gone: list[str] = []
 
     def take(name: str) -> None:
-        os.kill(engines.pids[name], signal.SIGSTOP if request.param == "stopped" else signal.SIGKILL)
+        if request.param == "stopped":
+            stop(engines.pids[name])
+        else:
+            os.kill(engines.pids[name], signal.SIGKILL)
         gone.append(name)
 
     def bring_back() -> None:

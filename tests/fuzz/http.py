@@ -81,7 +81,7 @@ class Rival:
         self.server = ServerProcess(
             *external(addresses),
             *NO_LIMITS,
-            "--handshake-timeout=3",
+            "--handshake-timeout=20",  # whoever asks here may be late to: a good request is to be answered all the same
             "--log-level=warning",
             "--log-format=json",
             *flags,

@@ -23,6 +23,7 @@ import redis
 from storage.engines import EngineStartError, PrivateEngines, _cache_gb
 from storage.programs import ProgramError
 from tests.database import mysql_connection
+from tests.processes import stop
 from tests.sockets import until
 
 
@@ -131,7 +132,7 @@ def test_what_was_left_behind_is_ended_first(directory: Path) -> None:
     """Engines that outlive a killed server, here because they are stopped, never meet their successors."""
     process, pids = start_and_tell(directory)
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
     process.kill()
     process.communicate()
     assert all(psutil.pid_exists(pid) for pid in pids)

@@ -18,6 +18,7 @@ from models.records import Message, key_of
 from storage.clients import redis_client, subscriber_client
 from storage.engines import Addresses, PrivateEngines
 from storage.router import RedisRouter
+from tests.processes import stop
 from tests.sockets import until
 
 ANN, BOB = 7, 9
@@ -198,7 +199,7 @@ async def test_a_redis_that_hangs(start: Start, engines: PrivateEngines, monkeyp
     monkeypatch.setattr("storage.router.HEARTBEAT", 0.5)
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
-    os.kill(engines.pids["redis"], signal.SIGSTOP)
+    stop(engines.pids["redis"])
     try:
         assert not await here.router.reach(message(1))
         assert not any(await asyncio.gather(*(here.router.reach(message(seq)) for seq in range(2, 10))))

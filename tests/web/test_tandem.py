@@ -21,7 +21,7 @@ import pytest
 
 from storage.engines import Addresses, PrivateEngines
 from tests.database import make_users
-from tests.processes import external
+from tests.processes import external, stop
 from tests.web.conftest import RunNode
 from tests.web.site import Site
 
@@ -68,7 +68,7 @@ def control(sites: dict[str, Site], engines: PrivateEngines, database: pymysql.C
         "people": lambda count: [str(user) for user in make_users(database, int(count))],
         "kill": kill,
         "start": start,
-        "freeze": lambda: os.kill(mongod, signal.SIGSTOP),
+        "freeze": lambda: stop(mongod),
         "thaw": lambda: os.kill(mongod, signal.SIGCONT),
     }
 
