@@ -29,7 +29,7 @@ from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
 from tests.database import make_users, mysql_connection
-from tests.processes import FRAMES, TOKEN_SECRET, ServerProcess, private_engines
+from tests.processes import FRAMES, PASSWORDS, TOKEN_SECRET, ServerProcess, private_engines
 from tests.sockets import PATIENCE, Answer, Client, Client2, until
 
 
@@ -123,7 +123,9 @@ def flags() -> list[str]:
 def settings(flags: list[str]) -> Settings:
     """The server's settings, on a free port; nobody signs up or in too often unless a test says so."""
     often = ["--registrations-per-address=1000000", "--sign-ins-per-address=1000000"]
-    return load(["--port=0", f"--frames={FRAMES}", f"--token-secret={TOKEN_SECRET}", *often, *flags], environ={})
+    return load(
+        ["--port=0", f"--frames={FRAMES}", f"--token-secret={TOKEN_SECRET}", PASSWORDS, *often, *flags], environ={}
+    )
 
 
 @pytest.fixture

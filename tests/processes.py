@@ -20,6 +20,8 @@ TOKEN_SECRET = "the secret of tests, not of anybody"
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = os.environ.get("TANDEM_FRAMES", "bulk")  # the way of frames that this run tests
 STOPS_WITHIN = 30.0  # seconds
+# Passwords get the processor time that is left, and beside other tests that is little.
+PASSWORDS = "--password-timeout=60"
 
 
 class ServerProcess:
@@ -28,7 +30,7 @@ class ServerProcess:
     def __init__(self, *flags: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
         self.process = subprocess.Popen(
-            [sys.executable, "server.py", "--port=0", f"--frames={FRAMES}", *flags],
+            [sys.executable, "server.py", "--port=0", f"--frames={FRAMES}", PASSWORDS, *flags],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

@@ -36,7 +36,7 @@ def options(prefix: str, database: pymysql.Connection) -> Options:
         mysql_threads=2,
         mysql_waiting=10,
         password_threads=1,
-        password_timeout=5,
+        password_timeout=60,
         password_waiting=2,
         lookup_cache=10,
         lookup_ttl=1,
