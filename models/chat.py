@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import monotonic
 
 from models.blocks import Blocks
 from models.conversation import Conversation, Draft
@@ -27,7 +26,7 @@ SWEEP_PACE = 0.005  # least seconds between two conversations of a sweep
 
 
 class Chat:
-    """The conversations that are active in this process.
+    """The conversations that are active in this process, on the event loop that runs.
 
     `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message without an id from every
     other. `suspected` is told of users whose sockets may have to be closed, `observe` of each answer to a message: its
@@ -48,6 +47,7 @@ class Chat:
         suspected: Callable[[int], None] = lambda user: None,
         observe: Callable[[int, float], None] = lambda code, seconds: None,
     ) -> None:
+        self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each question for it asks the kernel who one is
         self._messages = messages
         self._directory = directory
         self._counters = counters
@@ -133,15 +133,14 @@ class Chat:
         """
         conversation = self.delivery.enter(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
-        draft = Draft(
-            sender, recipient, content, key, settled, message_id, origin, self._answered, monotonic(), deadline
-        )
+        taken = self._loop.time()
+        draft = Draft(sender, recipient, content, key, settled, message_id, origin, self._answered, taken, deadline)
         self._writer.take(conversation, draft)
         return draft
 
     def _answered(self, draft: Draft) -> None:
         if draft.outcome is not None:
-            self._observe(draft.outcome.code, monotonic() - draft.taken)
+            self._observe(draft.outcome.code, self._loop.time() - draft.taken)
 
     async def drain(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""

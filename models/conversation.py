@@ -36,8 +36,8 @@ class Draft:
 
     `settled` is called then, and once more when a message that was answered with EngineUnavailable turns out to
     be stored. `origin` is the socket that it came from: its copy of the message is the answer. `answered` is called
-    before `settled`; `taken` is when the draft was made (`time.monotonic`), `deadline` when it is answered with
-    EngineUnavailable (loop time).
+    before `settled`; `taken` is when the draft was made, `deadline` when it is answered with EngineUnavailable (both
+    loop time).
     """
 
     __slots__ = (

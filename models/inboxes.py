@@ -8,8 +8,6 @@ first message is the first to be delivered.
 from __future__ import annotations
 
 import asyncio
-from math import inf
-from time import monotonic
 
 from models.conversation import Conversation
 from models.delivery import Delivery
@@ -27,10 +25,10 @@ FOLLOWED = 1000  # conversations of a user that are followed from the start; oth
 class _Inbox:
     """The inbox of one user, in this process."""
 
-    __slots__ = ("complete", "known", "looking", "opened", "peers", "sockets")
+    __slots__ = ("arrivals", "complete", "known", "looking", "peers", "sockets")
 
-    def __init__(self) -> None:
-        self.opened = monotonic()
+    def __init__(self, arrivals: int) -> None:
+        self.arrivals = arrivals  # presence's, when it opened
         self.sockets = 0
         self.peers: set[int] = set()
         self.known = False  # it has been looked once
@@ -49,7 +47,7 @@ class Inboxes:
 
     def opened(self, user: int) -> None:
         """An inbox socket of `user` has opened."""
-        inbox = self._inboxes.setdefault(user, _Inbox())
+        inbox = self._inboxes.setdefault(user, _Inbox(self._presence.arrivals))
         inbox.sockets += 1
         if inbox.sockets == 1:
             self.look(user)
@@ -132,7 +130,7 @@ class Inboxes:
             inbox.peers.add(peer)
             conversation.sockets += 1
             # Who came while the conversations were read is news: the list that the user was given may be older.
-            self._presence.watch(user, peer, since=inf if inbox.known else inbox.opened)
+            self._presence.watch(user, peer, since=None if inbox.known else inbox.arrivals)
         if conversation.seen is None:
             conversation.seen = seen
         return conversation

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from math import inf
-from time import monotonic
 
 import structlog
 
@@ -37,7 +35,8 @@ class Presence:
         self._router = router
         self._directory = directory
         self._here: Counter[int] = Counter()  # sockets by user
-        self._came: dict[int, float] = {}  # by user who is here: since when (`time.monotonic`)
+        self.arrivals = 0  # of users who were not here before
+        self._came: dict[int, int] = {}  # by user who is here: which of these arrivals it was
         self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
         self._watching: Counter[tuple[int, int]] = Counter()
         self._mutual: set[tuple[int, int]] = set()  # watchers and users who have both written
@@ -53,7 +52,8 @@ class Presence:
         """A socket of `user` has opened."""
         self._here[user] += 1
         if self._here[user] == 1:
-            self._came[user] = monotonic()
+            self.arrivals += 1
+            self._came[user] = self.arrivals
             self._changed(user)
 
     def closed(self, user: int) -> None:
@@ -63,10 +63,10 @@ class Presence:
             del self._here[user], self._came[user]
             self._changed(user)
 
-    def watch(self, watcher: int, user: int, since: float = inf) -> None:
-        """A socket of `watcher` wants to know when `user` comes and goes, from now on or since a time in the past.
+    def watch(self, watcher: int, user: int, since: int | None = None) -> None:
+        """A socket of `watcher` wants to know when `user` comes and goes, from now on or from a moment in the past.
 
-        `since` is the time (`time.monotonic`) from which on it is news that the user came.
+        `since` is what `arrivals` was at that moment.
         """
         self._watching[watcher, user] += 1
         if self._watching[watcher, user] > 1:
@@ -76,8 +76,10 @@ class Presence:
             self._router.watch(user)
         # How it was is not news; None when that is not known.
         came = self._came.get(user)
-        was_here = came < since if came is not None else False if self._router.alone else None
-        self._watchers[user][watcher] = was_here
+        if came is not None:
+            self._watchers[user][watcher] = since is None or came <= since
+        else:
+            self._watchers[user][watcher] = False if self._router.alone else None
         self.look(user)
 
     def unwatch(self, watcher: int, user: int) -> None:
