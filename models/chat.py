@@ -98,6 +98,10 @@ class Chat:
         self.presence.closed(user)
         self._router.unfollow(user, peer or 0)
 
+    async def watches(self, user: int) -> None:
+        """Waits until an inbox of `user`, if there is one here, is told of who comes and goes."""
+        await self._inboxes.looked(user)
+
     async def follow(self, user: int, peer: int) -> None:
         """Sees to it that sockets of `user` get every message with `peer` that is stored from now on.
 

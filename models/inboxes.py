@@ -25,10 +25,9 @@ FOLLOWED = 1000  # conversations of a user that are followed from the start; oth
 class _Inbox:
     """The inbox of one user, in this process."""
 
-    __slots__ = ("arrivals", "complete", "known", "looking", "peers", "sockets")
+    __slots__ = ("complete", "known", "looking", "peers", "sockets")
 
-    def __init__(self, arrivals: int) -> None:
-        self.arrivals = arrivals  # presence's, when it opened
+    def __init__(self) -> None:
         self.sockets = 0
         self.peers: set[int] = set()
         self.known = False  # it has been looked once
@@ -47,7 +46,7 @@ class Inboxes:
 
     def opened(self, user: int) -> None:
         """An inbox socket of `user` has opened."""
-        inbox = self._inboxes.setdefault(user, _Inbox(self._presence.arrivals))
+        inbox = self._inboxes.setdefault(user, _Inbox())
         inbox.sockets += 1
         if inbox.sockets == 1:
             self.look(user)
@@ -129,8 +128,7 @@ class Inboxes:
         if peer not in inbox.peers:
             inbox.peers.add(peer)
             conversation.sockets += 1
-            # Who came while the conversations were read is news: the list that the user was given may be older.
-            self._presence.watch(user, peer, since=None if inbox.known else inbox.arrivals)
+            self._presence.watch(user, peer)
         if conversation.seen is None:
             conversation.seen = seen
         return conversation

@@ -35,8 +35,6 @@ class Presence:
         self._router = router
         self._directory = directory
         self._here: Counter[int] = Counter()  # sockets by user
-        self.arrivals = 0  # of users who were not here before
-        self._came: dict[int, int] = {}  # by user who is here: which of these arrivals it was
         self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
         self._watching: Counter[tuple[int, int]] = Counter()
         self._mutual: set[tuple[int, int]] = set()  # watchers and users who have both written
@@ -52,34 +50,25 @@ class Presence:
         """A socket of `user` has opened."""
         self._here[user] += 1
         if self._here[user] == 1:
-            self.arrivals += 1
-            self._came[user] = self.arrivals
             self._changed(user)
 
     def closed(self, user: int) -> None:
         """The counterpart of `opened`."""
         self._here[user] -= 1
         if not self._here[user]:
-            del self._here[user], self._came[user]
+            del self._here[user]
             self._changed(user)
 
-    def watch(self, watcher: int, user: int, since: int | None = None) -> None:
-        """A socket of `watcher` wants to know when `user` comes and goes, from now on or from a moment in the past.
-
-        `since` is what `arrivals` was at that moment.
-        """
+    def watch(self, watcher: int, user: int) -> None:
+        """A socket of `watcher` wants to know when `user` comes and goes."""
         self._watching[watcher, user] += 1
         if self._watching[watcher, user] > 1:
             return
         if user not in self._watchers:
             self._watchers[user] = {}
             self._router.watch(user)
-        # How it was is not news; None when that is not known.
-        came = self._came.get(user)
-        if came is not None:
-            self._watchers[user][watcher] = since is None or came <= since
-        else:
-            self._watchers[user][watcher] = False if self._router.alone else None
+        # How it is now is not news; None when that is not known yet.
+        self._watchers[user][watcher] = True if user in self._here else False if self._router.alone else None
         self.look(user)
 
     def unwatch(self, watcher: int, user: int) -> None:

@@ -168,6 +168,7 @@ class Reader:
 
         async with _until(deadline):
             summaries = await self._directory.conversations(user, before, most)
+            await self._chat.watches(user)  # who comes or goes after this answer was made is news
             try:
                 online = await self._chat.presence.online([s.peer for s in summaries if s.mutual])
             except EngineUnavailable:  # then nobody is known to be

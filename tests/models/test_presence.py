@@ -11,7 +11,7 @@ import pytest
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from server import Server
-from tests.conftest import Connect, Connect2
+from tests.conftest import Ask, Connect, Connect2
 from tests.sockets import until
 
 Pair = tuple[int, int]
@@ -90,32 +90,38 @@ async def test_an_inbox_is_told_of_all(connect2: Connect2, people: Callable[[int
     await inbox.receive(50009, online=False, **{"from": str(a)})
 
 
-async def test_who_comes_while_an_inbox_reads_its_conversations(
-    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_list_is_no_older_than_what_its_inbox_is_told(
+    connect2: Connect2, ask: Ask, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
-    """Is told, since the list of conversations may have been given before; who was there before is not."""
+    """Whoever comes or goes while an inbox still reads its conversations is in the list as it is then."""
     me, a = pair
     await meet(connect2, me, a)
-    directory, gate = http_server.chat._inboxes._directory, asyncio.Event()
+    there = None if comes else await connect2(a, me)
+    directory, asked, gate = http_server.chat._inboxes._directory, [], asyncio.Event()
     conversations = directory.conversations
 
     async def late(*arguments: Any) -> Any:
+        asked.append(arguments)
         found = await conversations(*arguments)
-        await gate.wait()
+        if len(asked) == 1:  # the inbox
+            await gate.wait()
         return found
 
     monkeypatch.setattr(directory, "conversations", late)
     inbox = await connect2(me)
-    there = await connect2(a, me)
+    await until(lambda: asked)
+    listing = asyncio.ensure_future(ask("GET", f"/conversations?uid={me}"))
+    await until(lambda: len(asked) == 2)
+    if there is None:
+        there = await connect2(a, me)
+    else:
+        there.close()
+        await until(lambda: ChatSocket.count() == 1)
     gate.set()
-    await inbox.receive(50009, online=True, **{"from": str(a)})
-    inbox.close()
-    await until(lambda: ChatSocket.count() == 1)
-    inbox = await connect2(me)
-    await until(lambda: (me, a) in http_server.chat.presence._watching)
+    (entry,) = (await listing).data
+    assert entry["online"] == comes
     assert await inbox.silent()
-    there.close()
-    await inbox.receive(50009, online=False, **{"from": str(a)})
 
 
 async def test_what_could_not_be_told_is_told_later(
