@@ -101,6 +101,12 @@ class Voice:
         """The texts of the last hundred messages with somebody."""
         return [message["content"] for message in self.ask(2, peer, limit=100)["messages"]]
 
+    def hears(self, code: int, **fields: Any) -> None:
+        """Waits until it has heard a frame with this code and these fields."""
+        expected = {"code": code, **fields}
+        while not any(expected.items() <= frame.items() for frame in self.heard):
+            self.heard.append(self._frame())
+
     def types(self, peer: Member) -> None:
         """Is typing; nothing answers that."""
         self._socket.send(json.dumps({"type": 5, "to": str(peer.id)}))
