@@ -262,7 +262,8 @@ class Person:
 
     def wake(self) -> None:
         """Is told by the browser that there is a network again, so that nothing waits for the next attempt."""
-        self.page.evaluate("dispatchEvent(new Event('online'))")
+        # This waits out a page that has come back already, and reads itself anew.
+        self.page.wait_for_function("() => dispatchEvent(new Event('online'))")
 
 
 def join(site: Site, visit: Visit, member: Member, path: str = "/", **options: Any) -> Person:
