@@ -35,6 +35,7 @@ from config.logs import configure_logging
 from config.redaction import Redactor, masked
 from handlers.door import Doorkeeper, read_certificate_again, tls_context
 from handlers.entrance import Entrance, Network, is_loopback, networks_in
+from handlers.heartbeats import keep_checking_pongs
 from handlers.limits import SocketLimits
 from handlers.metrics import Metrics
 from handlers.page import PageError, read_page
@@ -61,7 +62,7 @@ __all__ = ["Server", "StartError", "main", "serving"]
 
 SPARE_FILES = 200  # open files for everything but sockets
 CLOSE_WITHIN = 2.0  # seconds that peers have to answer the closing of their sockets
-LOOK_EVERY = 1000  # milliseconds between two looks for peers that do not answer, or do not read
+LOOK_EVERY = 1.0  # seconds between two looks for peers that do not answer, or do not read
 SWITCH_AFTER = 0.0005  # seconds for which the loop keeps a driver's thread waiting; Python's own is 0.005
 COLLECT_AFTER = (5_000, 50, 100)  # objects, then younger generations' collections; Python's own are 700, 10, 10
 LOOPBACK = "127.0.0.1"
@@ -219,10 +220,8 @@ async def serving(
         if settings.server.metrics_port:
             metrics_door = _bind(LOOPBACK, settings.server.metrics_port, "--metrics-port")
             _listen(settings, make_metrics_app(collaborators), metrics_door, stack)
-        pings = PeriodicCallback(lambda: ChatSocket.check_pongs(asyncio.get_running_loop().time()), LOOK_EVERY)
-        pings.start()
-        stack.callback(pings.stop)
-        for work in (chat.sweep(settings.timeouts.sweep_interval), evictor.rounds.run(), chat.blocks.rounds.run()):
+        sweep = chat.sweep(settings.timeouts.sweep_interval)
+        for work in (sweep, evictor.rounds.run(), chat.blocks.rounds.run(), keep_checking_pongs(LOOK_EVERY)):
             stack.push_async_callback(end, asyncio.create_task(work))
 
         ChatSocket.start()
@@ -370,7 +369,7 @@ def _listen(
     stack.push_async_callback(http.close_all_connections)
     stack.callback(http.stop)
     http.add_sockets(listening)
-    looking = PeriodicCallback(lambda: http.close_stalled(asyncio.get_running_loop().time()), LOOK_EVERY)
+    looking = PeriodicCallback(lambda: http.close_stalled(asyncio.get_running_loop().time()), 1000 * LOOK_EVERY)
     looking.start()
     stack.callback(looking.stop)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 import structlog
@@ -44,8 +44,7 @@ PATH = "/ws"
 
 AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
 LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
-EVERYBODY = 0  # stands for the peer in the registry's keys of inbox sockets; no user has this id
-BATCH = 200  # sockets looked at, or closed, in one turn of the loop
+BATCH = 200  # sockets closed in one turn of the loop
 LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
 
 _log = structlog.get_logger(__name__)
@@ -54,8 +53,8 @@ _log = structlog.get_logger(__name__)
 class ChatSocket(BaseHandler, WebSocketHandler):
     """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which is of dialect 2."""
 
-    # The registry, and the only mutable class state: who is here, by user and peer.
-    _registry: ClassVar[defaultdict[tuple[int, int], set[ChatSocket]]] = defaultdict(set)
+    # The registry, and the only mutable class state: who is here, by user.
+    _registry: ClassVar[defaultdict[int, set[ChatSocket]]] = defaultdict(set)
     _places: ClassVar[Places] = Places()
     _draining: ClassVar[bool] = False
 
@@ -119,34 +118,36 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """The dialects of the sockets of `user` that get what is said between these two."""
         return [
             socket._dialect
-            for socket in cls._sockets_of(user, peer)
-            if socket is not without and socket._dialect is not None
+            for socket in cls._registry.get(user, ())
+            if socket.peer in (peer, None) and socket is not without and socket._dialect is not None
         ]
 
     @classmethod
-    def _sockets_of(cls, user: int, peer: int) -> list[ChatSocket]:
+    def _sockets_of(cls, users: Iterable[int]) -> list[ChatSocket]:
         """As they are now: writing may close a socket, which leaves the registry."""
-        return [*cls._registry.get((user, peer), ()), *cls._registry.get((user, EVERYBODY), ())]
-
-    @classmethod
-    def _everyone(cls) -> list[ChatSocket]:
-        return [socket for sockets in cls._registry.values() for socket in sockets]
+        return [socket for user in users for socket in cls._registry.get(user, ())]
 
     @classmethod
     def resume(cls, user: int, peer: int) -> None:
         """Closes the sockets of `user` that talk with `peer`, so that they resume."""
-        for socket in cls._sockets_of(user, peer):
-            socket._shut(TOO_SLOW, "resume")
+        for socket in cls._sockets_of((user,)):
+            if socket.peer in (peer, None):
+                socket._shut(TOO_SLOW, "resume")
 
     @classmethod
-    def identities(cls) -> set[Identity]:
+    def users(cls) -> Iterable[int]:
         """Who has sockets here."""
-        return {socket._identity for socket in cls._everyone()}
+        return cls._registry
+
+    @classmethod
+    def identities(cls, users: Iterable[int]) -> set[Identity]:
+        """As whom these users have sockets here."""
+        return {socket._identity for socket in cls._sockets_of(users)}
 
     @classmethod
     def evict(cls, identities: Collection[Identity]) -> None:
         """Closes the sockets of those who may no longer speak."""
-        for socket in cls._everyone():
+        for socket in cls._sockets_of({each.user for each in identities}):
             if socket._identity in identities:
                 socket._shut(POLICY_VIOLATION, "signed out")
 
@@ -161,13 +162,11 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         return cls._draining
 
     @classmethod
-    def check_pongs(cls, now: float, sockets: list[ChatSocket] | None = None) -> None:
-        """Pings sockets whose time has come, closes those that did not answer; some in a turn. `now` in loop time."""
-        sockets = cls._everyone() if sockets is None else sockets
-        for socket in sockets[:BATCH]:
-            socket._check_pong(now)
-        if len(sockets) > BATCH:
-            asyncio.get_running_loop().call_soon(cls.check_pongs, now, sockets[BATCH:])
+    def check_pongs(cls, now: float, users: Iterable[int]) -> None:
+        """Pings these users' sockets whose time has come, closes those that did not answer; `now` in loop time."""
+        for socket in cls._sockets_of(users):
+            if socket._pong_missing or now - socket._pinged >= socket._limits.ping_interval:
+                socket._check_pong(now)
 
     @classmethod
     def start_draining(cls) -> None:
@@ -177,7 +176,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     @classmethod
     async def close_all(cls, timeout: float) -> None:
         """Tells every socket that it is about to be closed and closes it, in batches; waits for the peers to agree."""
-        everyone = cls._everyone()
+        everyone = cls._sockets_of(cls._registry)
         for start in range(0, len(everyone), BATCH):
             for socket in everyone[start : start + BATCH]:
                 socket.write_frame(frames.encode(Code.END, frames.TEXTS[socket.language]["closing"]))
@@ -209,8 +208,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         take = self._places_held.take
         try:
             take(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
-            too_many = TooFast("sockets from this address", AWHILE)
-            take(self.address, self._limits.max_address_connections, too_many)
+            take(self.address, self._limits.max_address_connections, TooFast("sockets from this address", AWHILE))
             self._identity = await self.identify(self._ticket())
             self.user = self._identity.user
             if self.user == self.peer:
@@ -258,7 +256,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self.set_nodelay(True)
         self._pinged = asyncio.get_running_loop().time()
         self._requests = self.entrance.requests.of(self.user)
-        self._registry[self._key].add(self)
+        self._registry[self.user].add(self)
         self._dialect = self._make_dialect()
         self._chat.join(self.user, self.peer, watching=self._dialect.watching)
         self._joined = True
@@ -273,10 +271,6 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     def path(self) -> str:
         """For log lines, also when the request is forgotten."""
         return PATH
-
-    @property
-    def _key(self) -> tuple[int, int]:
-        return self.user, EVERYBODY if self.peer is None else self.peer
 
     def _make_dialect(self) -> Dialect:
         timeout = self._limits.answer_timeout
@@ -357,13 +351,13 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Notes that the peer is there."""
         self._pong_missing = False
 
-    def _check_pong(self, now: float) -> None:
+    def _check_pong(self, now: float) -> None:  # of one that owes a pong, or is due
         if self.ws_connection is None or self._window.full:
             self._pinged = now  # while nothing is read, no pong can be
             self._pong_missing = False
         elif self._pong_missing and now - self._pinged >= self._limits.ping_timeout:
             self._shut(NO_PONG, "no pong")
-        elif not self._pong_missing and now - self._pinged >= self._limits.ping_interval:
+        elif not self._pong_missing:
             self._pinged = now
             self._pong_missing = True
             try:
@@ -390,8 +384,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         if not self._joined or self._dialect is None:
             return
         self._joined = False
-        sockets = self._registry[self._key]
+        sockets = self._registry[self.user]
         sockets.discard(self)
         if not sockets:
-            del self._registry[self._key]
+            del self._registry[self.user]
         self._chat.leave(self.user, self.peer, watching=self._dialect.watching)

@@ -5,7 +5,7 @@ All coroutines raise EngineUnavailable when their engine is down or slow.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -115,8 +115,11 @@ class Attempts(Protocol):
 class Evicted(Protocol):
     """The sockets of this process, as somebody who closes them sees them."""
 
-    def identities(self) -> set[Identity]:
+    def users(self) -> Iterable[int]:
         """Who has sockets here."""
+
+    def identities(self, users: Iterable[int]) -> set[Identity]:
+        """As whom these users have sockets here."""
 
     def evict(self, identities: Collection[Identity]) -> None:
         """Closes their sockets."""

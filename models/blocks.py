@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-import structlog
-
 from models.conversation import Conversation
 from models.errors import Blocked, EngineUnavailable
 from models.events import Barred, Told
@@ -32,8 +30,6 @@ REMEMBERED = 4.0  # seconds for which a sender's conversation is known to have n
 ASKING = 0.0  # stands for such a time while the store is asked
 HELD_WITHIN = 1.0  # seconds that a socket's opening waits for its user's blocks
 LOOK_EVERY = 4.0  # seconds between two looks at the blocks of those who have sockets here
-
-_log = structlog.get_logger(__name__)
 
 
 class Blocks:
@@ -50,7 +46,7 @@ class Blocks:
         self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: whom, and up to which seq
         self._awaited: dict[int, asyncio.Future[None]] = {}  # by user: done when the blocks are held
         self._withheld: set[tuple[int, int]] = set()  # user and peer: something was not shown
-        self.rounds = Rounds(LOOK_EVERY, self._look)
+        self.rounds = Rounds(LOOK_EVERY, lambda: self._here, self._look, "blocks_not_read")
 
     # Who has sockets here
 
@@ -132,7 +128,8 @@ class Blocks:
     async def unblock(self, user: int, peer: int) -> None:
         """`user` lifts a block; no error if there is none."""
         await self._store.unblock(user, peer)
-        await self._look({user})  # whoever has the answer can resume
+        with suppress(EngineUnavailable):  # it will be looked for again
+            await self._look({user})  # whoever has the answer can resume
         self._tell(user, peer)
 
     async def of(self, user: int) -> list[int]:
@@ -150,13 +147,9 @@ class Blocks:
         if user in self._here:
             self.rounds.suspect(user)
 
-    async def _look(self, users: set[int] | None) -> None:
-        wanted = list(self._here) if users is None else [user for user in users if user in self._here]
-        try:
-            found = await self._store.by(wanted)
-        except EngineUnavailable as error:
-            _log.warning("blocks_not_read", count=len(wanted), reason=str(error))
-            return
+    async def _look(self, users: set[int]) -> None:
+        wanted = [user for user in users if user in self._here]
+        found = await self._store.by(wanted)
         for user in wanted:
             blocks = found.get(user, {})
             over = {peer: upto for peer, upto in self._held.get(user, {}).items() if peer not in blocks}

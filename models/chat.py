@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from models.blocks import Blocks
 from models.conversation import Conversation, Draft
@@ -22,7 +23,7 @@ from models.writing import Writer
 __all__ = ["Chat"]
 
 NEVER = -1.0  # loop time
-SWEEP_PACE = 0.005  # least seconds between two conversations of a sweep
+SWEEP_PACE = 0.005  # least seconds between two looks of a sweep
 
 
 class Chat:
@@ -194,25 +195,28 @@ class Chat:
         if self._router.alone:
             return
         if peer:
-            conversation = self.delivery.get(conversation_of(user, peer))
-            if conversation is not None:
-                self.delivery.chase(conversation)
+            self._chase(conversation_of(user, peer))
         else:
             self._inboxes.look(user)
 
     async def sweep(self, interval: float) -> None:
         """Looks again and again, every `interval` seconds or less often, for what was missed. Never returns."""
         while True:
-            names = [c.name for c in self.delivery if c.sockets]
-            pause = max(interval / (len(names) + 1), SWEEP_PACE)
-            for name in names:
+            looks = [
+                *(partial(self._chase, conversation.name) for conversation in self.delivery if conversation.sockets),
+                *(partial(self._inboxes.look, user) for user in self._inboxes.users),
+                *(partial(self.presence.look, user) for user in self.presence.watched),
+            ]
+            pause = max(interval / (len(looks) + 1), SWEEP_PACE)
+            for look in looks:
                 await asyncio.sleep(pause)
-                conversation = self.delivery.get(name)
-                if conversation is not None:
-                    self.delivery.chase(conversation)
+                look()
             await asyncio.sleep(pause)
-            self._inboxes.look_at_all()
-            self.presence.look_at_all()
+
+    def _chase(self, name: str) -> None:
+        conversation = self.delivery.get(name)
+        if conversation is not None:
+            self.delivery.chase(conversation)
 
     def changed(self, user: int) -> None:
         """A user came or went in another process."""

@@ -11,7 +11,6 @@ import structlog
 
 from models.access import Access
 from models.account_ports import Evicted
-from models.errors import EngineUnavailable
 from models.rounds import Rounds
 
 __all__ = ["Evictor"]
@@ -25,18 +24,12 @@ class Evictor:
     def __init__(self, access: Access, sockets: Evicted, interval: float) -> None:
         self._access = access
         self._sockets = sockets
-        self.rounds = Rounds(interval, self._look)
+        # Nobody is sent away because the tables cannot be read; open sockets chat on.
+        self.rounds = Rounds(interval, sockets.users, self._look, "sessions_not_checked")
 
-    async def _look(self, users: set[int] | None) -> None:
-        identities = [each for each in self._sockets.identities() if users is None or each.user in users]
-        if not identities:
-            return
-        try:
-            ended = await self._access.ended(identities)
-        except EngineUnavailable as error:
-            # Nobody is sent away because the table cannot be read; open sockets chat on.
-            _log.warning("sessions_not_checked", count=len(identities), reason=str(error))
-            return
+    async def _look(self, users: set[int]) -> None:
+        identities = self._sockets.identities(users)
+        ended = await self._access.ended(identities) if identities else ()
         if ended:
             _log.info("sessions_ended", users=sorted({each.user for each in ended}))
             self._sockets.evict(ended)

@@ -8,6 +8,7 @@ first message is the first to be delivered.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from models.conversation import Conversation
 from models.delivery import Delivery
@@ -43,6 +44,11 @@ class Inboxes:
         self._directory = directory
         self._presence = presence
         self._inboxes: dict[int, _Inbox] = {}
+
+    @property
+    def users(self) -> Iterable[int]:
+        """Who has an inbox socket here."""
+        return self._inboxes
 
     def opened(self, user: int) -> None:
         """An inbox socket of `user` has opened."""
@@ -94,15 +100,10 @@ class Inboxes:
                 self._follow(user, inbox, conversation.other(user), message.seq)
 
     def look(self, user: int) -> None:
-        """Has the conversations of `user` read from the store, soon."""
+        """Has the conversations of `user` read from the store, soon: the first message of one may have been missed."""
         inbox = self._inboxes.get(user)
         if inbox is not None and inbox.looking is None:
             inbox.looking = asyncio.get_running_loop().create_task(self._look(user, inbox))
-
-    def look_at_all(self) -> None:
-        """Looks for conversations whose first message was missed."""
-        for user in tuple(self._inboxes):
-            self.look(user)
 
     async def _look(self, user: int, inbox: _Inbox) -> None:
         pause = BACKOFF[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 
 import structlog
 
@@ -58,6 +59,11 @@ class Presence:
         if not self._here[user]:
             del self._here[user]
             self._changed(user)
+
+    @property
+    def watched(self) -> Iterable[int]:
+        """Who is watched by somebody here."""
+        return self._watchers
 
     def watch(self, watcher: int, user: int) -> None:
         """A socket of `watcher` wants to know when `user` comes and goes."""

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from itertools import cycle
 
 import structlog
 
+from models.errors import EngineUnavailable
+
 __all__ = ["Rounds"]
+
+# Looking at thousands in one go would keep all others waiting: a round has so many parts, a part looks of so many users
+# at most, spread evenly over it.
+PARTS = 16
+BATCH = 100
 
 _log = structlog.get_logger(__name__)
 
 
 class Rounds:
-    """Calls `look` with None, for everybody, every `interval` seconds, and with a set of users soon after `suspect`.
+    """Calls `look` with each of `everybody` once every `interval` seconds, and with others soon after `suspect`.
 
-    `look` is never called twice at a time. What it raises is logged: a bug must not end the rounds.
+    A user is always in the same part of a round, so that nobody waits longer for the next look. `look`
+    is never called twice at a time. While it raises EngineUnavailable, `complaint` is logged once; other errors are
+    logged as well: a bug must not end the rounds.
     """
 
-    def __init__(self, interval: float, look: Callable[[set[int] | None], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        interval: float,
+        everybody: Callable[[], Iterable[int]],
+        look: Callable[[set[int]], Awaitable[None]],
+        complaint: str,
+    ) -> None:
         self._interval = interval
+        self._everybody = everybody
         self._look = look
+        self._complaint = complaint
+        self._complained = False
         self._suspects: set[int] = set()
         self._suspicion = asyncio.Event()
 
@@ -33,21 +52,32 @@ class Rounds:
     async def run(self) -> None:
         """Looks. Never returns."""
         loop = asyncio.get_running_loop()
-        everybody = loop.time() + self._interval
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(everybody):
-                    await self._suspicion.wait()
-            suspects, self._suspects = self._suspects, set()
-            self._suspicion.clear()
-            if loop.time() >= everybody:  # also if there are ever new suspects
-                await self._looked(None)
-                everybody = loop.time() + self._interval
-            else:
-                await self._looked(suspects)
+        due = loop.time()
+        for part in cycle(range(PARTS)):
+            users = [user for user in self._everybody() if user % PARTS == part]
+            batches = [users[start : start + BATCH] for start in range(0, len(users) or 1, BATCH)]
+            for batch in batches:
+                await self._looked(set(batch))
+                due = max(due + self._interval / PARTS / len(batches), loop.time())  # delays are not made up for
+                while loop.time() < due:  # so everybody has a turn also if there are ever new suspects
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(due):
+                            await self._suspicion.wait()
+                    await self._looked(set())
 
-    async def _looked(self, users: set[int] | None) -> None:
+    async def _looked(self, users: set[int]) -> None:
+        """Looks at these and at the suspects, if there are any."""
+        users |= self._suspects
+        self._suspects.clear()
+        self._suspicion.clear()
+        if not users:
+            return
         try:
             await self._look(users)
+            self._complained = False
+        except EngineUnavailable as error:
+            if not self._complained:
+                _log.warning(self._complaint, reason=str(error))
+            self._complained = True
         except Exception:  # noqa: BLE001  # see the class
             _log.exception("round_failed")

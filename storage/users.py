@@ -82,11 +82,13 @@ class MySQLUsers:
         found: dict[int, User] = {}
         for start in range(0, len(ids), BATCH):
             chunk = ids[start : start + BATCH]
-            users = await self._fetch(chunk)
-            for number, user in zip(chunk, users, strict=True):
+            for number, user in zip(chunk, await self._fetch(chunk), strict=True):
                 if user is None:
                     self.forget(number)
-            found |= self._remembered(users)
+                    continue
+                found[number] = user
+                if number in self._cache:  # else nothing older is remembered
+                    self._cache[number] = user
         return found
 
     def forget(self, user: int) -> None:

@@ -140,11 +140,11 @@ async def test_a_full_window_is_no_silence(
     monkeypatch.setattr(http_server.stores.messages, "insert", slow)
     for number in range(20):
         await one.send(1, str(number))
-    (socket,) = ChatSocket._registry[pair]
+    (socket,) = ChatSocket._registry[pair[0]]
     await until(lambda: socket._window.full)
     now = asyncio.get_running_loop().time()
     for later in (1, 2, 3):  # far beyond interval and timeout
-        ChatSocket.check_pongs(now + later)
+        ChatSocket.check_pongs(now + later, ChatSocket.users())
     gate.set()
     await one.receive(50005)
 
@@ -161,13 +161,13 @@ async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
     """Who does not answer a ping is closed with 4010, and offline at once."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     now = asyncio.get_running_loop().time()
-    ChatSocket.check_pongs(now + 0.25)
+    ChatSocket.check_pongs(now + 0.25, ChatSocket.users())
     opcode, _ = await raw.frame()
     assert opcode == 9
-    ChatSocket.check_pongs(now + 0.3)
-    assert pair in ChatSocket._registry
-    ChatSocket.check_pongs(now + 0.6)
-    assert pair not in ChatSocket._registry
+    ChatSocket.check_pongs(now + 0.3, ChatSocket.users())
+    assert pair[0] in ChatSocket._registry
+    ChatSocket.check_pongs(now + 0.6, ChatSocket.users())
+    assert pair[0] not in ChatSocket._registry
     assert await raw.close_code() == 4010
     raw.abort()
     await until(lambda: ChatSocket.count() == 0)
@@ -178,39 +178,26 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
     gone, here = tuple(people(2)), tuple(people(2))
     for pair in (gone, here):
         await connect(*pair)
-    (closing,), (open_one,) = ChatSocket._registry[gone], ChatSocket._registry[here]
+    (closing,), (open_one,) = ChatSocket._registry[gone[0]], ChatSocket._registry[here[0]]
     closing.ws_connection.client_terminated = True
-    ChatSocket.check_pongs(asyncio.get_running_loop().time() + 0.25)
-    assert gone not in ChatSocket._registry
+    ChatSocket.check_pongs(asyncio.get_running_loop().time() + 0.25, ChatSocket.users())
+    assert gone[0] not in ChatSocket._registry
     assert open_one._pong_missing
 
 
 async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None:
     """Nothing of the request that opened it."""
     await connect(*pair)
-    (socket,) = ChatSocket._registry[pair]
+    (socket,) = ChatSocket._registry[pair[0]]
     assert not OF_THE_HANDSHAKE & vars(socket).keys()
-
-
-async def test_many_are_looked_at_in_several_turns(
-    connect: Connect, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Looking at all sockets keeps nobody waiting, and leaves none out."""
-    monkeypatch.setattr("handlers.socket.BATCH", 2)
-    for _ in range(5):
-        await connect(*people(2))
-    now = asyncio.get_running_loop().time() + 0.25
-    ChatSocket.check_pongs(now)
-    assert [socket._pinged == now for socket in ChatSocket._everyone()].count(True) == 2
-    await until(lambda: all(socket._pinged == now for socket in ChatSocket._everyone()))
 
 
 async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
     """For any number of intervals."""
     one = await connect(*pair)
     for _ in range(5):
-        (socket,) = ChatSocket._registry[pair]
-        ChatSocket.check_pongs(socket._pinged + 0.25)
+        (socket,) = ChatSocket._registry[pair[0]]
+        ChatSocket.check_pongs(socket._pinged + 0.25, ChatSocket.users())
         assert socket._pong_missing
         reading = asyncio.ensure_future(one.connection.read_message())
         await until(lambda socket=socket: not socket._pong_missing)
@@ -229,7 +216,7 @@ async def test_a_peer_that_reads_too_slowly(connect: Connect, http_server: Serve
     slow = await RawSocket.upgraded(http_server.port, *reversed(pair))
     slow.writer.transport.pause_reading()
     sent, text = 0, "x" * 8000
-    while pair[::-1] in ChatSocket._registry:
+    while pair[1] in ChatSocket._registry:
         await one.say(f"{sent} {text}")
         sent += 1
         assert sent < 5000, "the slow socket is never closed"

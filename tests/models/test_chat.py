@@ -8,6 +8,7 @@ import pytest
 
 from models.conversation import Sent
 from models.records import conversation_of
+from models.tasks import end
 from tests.models.chats import Make, Somebody, make_friends
 from tests.sockets import until
 
@@ -70,3 +71,36 @@ async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: t
     chat.followed(*pair)
     await until(lambda: sockets.delivered)
     chat.leave(*pair, watching=False)
+
+
+async def test_a_sweep_looks_at_everything_one_after_the_other(
+    make: Make, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At conversations with sockets, at inboxes and at who is watched."""
+    chat, _, _ = make(pair[0])
+    me, peer = pair
+    chat.join(me, peer, watching=True)
+    chat.join(me, None, watching=False)
+    looks: list[object] = []
+    monkeypatch.setattr(chat.delivery, "chase", lambda conversation: looks.append(conversation.name))
+    monkeypatch.setattr(chat._inboxes, "look", lambda user: looks.append(("inbox", user)))
+    monkeypatch.setattr(chat.presence, "look", lambda user: looks.append(("presence", user)))
+    seen: list[int] = []
+
+    async def one_after_the_other(pause: float) -> None:
+        assert pause >= 0.005
+        seen.append(len(looks))
+        await pausing(0)
+
+    pausing = asyncio.sleep
+    monkeypatch.setattr("models.chat.asyncio.sleep", one_after_the_other)
+    task = asyncio.ensure_future(chat.sweep(0.001))
+    while len(seen) < 5:
+        await pausing(0)
+    await end(task)
+    monkeypatch.undo()
+    assert looks[:3] == [conversation_of(*pair), ("inbox", me), ("presence", peer)]
+    assert seen[:5] == [0, 1, 2, 3, 3]
+    chat.leave(me, None, watching=False)
+    chat.leave(me, peer, watching=True)
+    await chat.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from models.errors import EngineUnavailable
@@ -24,8 +24,11 @@ class House:
         self.evicted: set[Identity] = set()
         self.away = False
 
-    def identities(self) -> set[Identity]:
-        return {ONE, TWO} - self.evicted
+    def users(self) -> Iterable[int]:
+        return {1, 2} - {each.user for each in self.evicted}
+
+    def identities(self, users: Iterable[int]) -> set[Identity]:
+        return {each for each in (ONE, TWO) if each.user in users} - self.evicted
 
     def evict(self, identities: Collection[Identity]) -> None:
         self.evicted |= set(identities)

@@ -61,5 +61,5 @@ async def test_a_new_conversation_is_found_without_being_told(
         chat.delivery.deliver = deliver  # type: ignore[method-assign]
     other.close()
     await until(lambda: chat.delivery.get(conversation_of(me, a)) is None)
-    chat._inboxes.look_at_all()
+    chat._inboxes.look(me)
     await inbox.receive(50001, content="unheard", seq=1)

@@ -1,4 +1,4 @@
-"""Rounds: everybody again and again, whoever is suspected at once."""
+"""Rounds: everybody again and again, a few at a time; whoever is suspected at once."""
 
 from __future__ import annotations
 
@@ -6,64 +6,127 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from models.rounds import Rounds
+from models.errors import EngineUnavailable
+from models.rounds import BATCH, PARTS, Rounds
 from models.tasks import end
 from tests.sockets import until
+
+EVERYBODY = range(10 * PARTS)
+COMPLAINT = "not_looked"
+
+
+async def test_everybody_has_a_turn() -> None:
+    """In parts of a round that are alike, each user always in the same one; also who has come meanwhile."""
+    here = set(EVERYBODY)
+    looks: list[set[int]] = []
+
+    async def look(users: set[int]) -> None:
+        looks.append(users)
+        here.add(10 * PARTS)
+
+    task = asyncio.ensure_future(Rounds(0.02, lambda: here, look, COMPLAINT).run())
+    await until(lambda: len(looks) >= 3 * PARTS)
+    await end(task)
+    assert set().union(*looks[:PARTS]) == set(EVERYBODY)
+    assert {len(users) for users in looks[1:PARTS]} == {10}
+    assert looks[PARTS : 2 * PARTS] == looks[2 * PARTS : 3 * PARTS] == [looks[0] | {10 * PARTS}, *looks[1:PARTS]]
+
+
+async def test_many_are_looked_at_a_few_at_a_time() -> None:
+    """None is left out."""
+    here = range(int(2.5 * BATCH * PARTS))
+    looks: list[set[int]] = []
+
+    async def look(users: set[int]) -> None:
+        looks.append(users)
+
+    task = asyncio.ensure_future(Rounds(0.02, lambda: here, look, COMPLAINT).run())
+    await until(lambda: len(looks) >= 3 * PARTS)
+    await end(task)
+    assert set().union(*looks[: 3 * PARTS]) == set(here)
+    assert sum(map(len, looks[: 3 * PARTS])) == len(here)
+    assert {len(users) for users in looks} == {BATCH, BATCH // 2}
 
 
 async def test_everybody_and_suspects() -> None:
     """Suspects that gather travel together; everybody's turn comes also while there are ever new suspects."""
-    looks: list[set[int] | None] = []
+    looks: list[set[int]] = []
 
-    async def look(users: set[int] | None) -> None:
+    async def look(users: set[int]) -> None:
         looks.append(users)
-        if len(looks) < 50:
-            rounds.suspect(len(looks))
+        await asyncio.sleep(0)
+        rounds.suspect(10_000 + len(looks))
 
-    rounds = Rounds(0.02, look)
-    rounds.suspect(100)
-    rounds.suspect(200)
+    rounds = Rounds(0.02, lambda: EVERYBODY, look, COMPLAINT)
+    rounds.suspect(100_000)
+    rounds.suspect(200_000)
     task = asyncio.ensure_future(rounds.run())
-    await until(lambda: None in looks)
+    await until(lambda: set(EVERYBODY) <= set().union(*looks))
     await end(task)
-    assert looks[0] == {100, 200}
-    assert {1} in looks
+    assert looks[0] >= {100_000, 200_000}
+    assert all(10_000 + number in users for number, users in enumerate(looks[1:], 1))
 
 
-async def test_one_look_at_a_time() -> None:
-    """A suspicion that comes during a look is looked at after it."""
+async def test_suspects_do_not_wait_for_their_turn() -> None:
+    """A suspicion that comes during a look is looked at after it, alone."""
     begun, go_on = asyncio.Event(), asyncio.Event()
-    looks: list[set[int] | None] = []
+    looks: list[set[int]] = []
 
-    async def look(users: set[int] | None) -> None:
+    async def look(users: set[int]) -> None:
         looks.append(users)
         begun.set()
         await go_on.wait()
 
-    rounds = Rounds(1000, look)
-    rounds.suspect(1)
+    rounds = Rounds(100_000, lambda: [0], look, COMPLAINT)
     task = asyncio.ensure_future(rounds.run())
     await begun.wait()
+    rounds.suspect(1)
+    await asyncio.sleep(0)
+    assert len(looks) == 1
     rounds.suspect(2)
     go_on.set()
     await until(lambda: len(looks) == 2)
+    rounds.suspect(3)
+    await until(lambda: len(looks) == 3)
     await end(task)
-    assert looks == [{1}, {2}]
+    assert looks == [{0}, {1, 2}, {3}]
+
+
+async def test_an_outage_is_complained_of_once() -> None:
+    """And the next one again."""
+    away = True
+    looks = 0
+
+    async def look(users: set[int]) -> None:
+        nonlocal looks
+        looks += 1
+        if away:
+            raise EngineUnavailable("mysql", "away")
+
+    async def looks_more() -> None:
+        before = looks
+        await until(lambda: looks > before + 2)
+
+    with capture_logs() as logs:
+        task = asyncio.ensure_future(Rounds(0.01, lambda: EVERYBODY, look, COMPLAINT).run())
+        for now in (True, False, True):
+            away = now
+            await looks_more()
+        await end(task)
+    assert [entry["event"] for entry in logs] == [COMPLAINT] * 2
 
 
 async def test_a_bug_does_not_end_the_rounds() -> None:
     """It is logged, and the next look comes."""
     looks = 0
 
-    async def look(users: set[int] | None) -> None:
+    async def look(users: set[int]) -> None:
         nonlocal looks
         looks += 1
         raise KeyError(looks)
 
-    rounds = Rounds(0.01, look)
-    rounds.suspect(1)
     with capture_logs() as logs:
-        task = asyncio.ensure_future(rounds.run())
+        task = asyncio.ensure_future(Rounds(0.01, lambda: EVERYBODY, look, COMPLAINT).run())
         await until(lambda: looks >= 3)
         await end(task)
     assert {entry["event"] for entry in logs} == {"round_failed"}

@@ -1,0 +1,35 @@
+"""Heartbeats: every socket is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from handlers.heartbeats import keep_checking_pongs
+from handlers.socket import ChatSocket
+from models.tasks import end
+from tests.conftest import Connect
+from tests.sockets import until
+
+
+async def test_many_are_looked_at_in_several_turns(
+    connect: Connect, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at all sockets keeps nobody waiting, and leaves none out."""
+    monkeypatch.setattr("handlers.heartbeats.BATCH", 2)
+    for _ in range(5):
+        await connect(*people(2))
+    check, turns = ChatSocket.check_pongs, []
+
+    def checked(now: float, users: tuple[int, ...]) -> None:
+        turns.append(users)
+        check(now, users)
+
+    monkeypatch.setattr(ChatSocket, "check_pongs", checked)
+    checking = asyncio.ensure_future(keep_checking_pongs(0.02))
+    await until(lambda: len(turns) >= 7)
+    await end(checking)
+    assert {user for users in turns for user in users} == set(ChatSocket.users())
+    assert max(map(len, turns)) == 2
