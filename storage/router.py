@@ -105,6 +105,7 @@ class RedisRouter:
         self._changes = asyncio.Event()
         self._settled = asyncio.Condition()
         self._connected = False
+        self._heard_at = 0.0  # loop time
         self._others = False
         self._hanging = False  # Redis took too long to publish; nobody waits until it has published again
         self._listener: Listener | None = None
@@ -250,20 +251,20 @@ class RedisRouter:
         pause = BACKOFF[0]
         while True:
             pubsub = self._subscriber.pubsub()
-            changing: asyncio.Task[None] | None = None
+            works: list[asyncio.Task[None]] = []
             try:
                 await self._subscribe(pubsub)
                 pause = BACKOFF[0]
-                changing = asyncio.get_running_loop().create_task(self._change(pubsub))
-                await self._listen(pubsub)
+                works += map(asyncio.create_task, (self._listen(pubsub), self._change(pubsub), self._beat(pubsub)))
+                ended, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+                await ended.pop()
             except (RedisError, OSError, TimeoutError, EngineUnavailable) as error:
                 _log.warning("subscription_lost", reason=f"{type(error).__name__}: {error}")
             finally:
                 self._connected = False
                 self._asked = set()
                 self._subscribed = set()
-                if changing is not None:
-                    await end(changing)
+                await end(*works)
                 await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it so
             await asyncio.sleep(pause)
             pause = min(2 * pause, BACKOFF[1])
@@ -301,22 +302,28 @@ class RedisRouter:
                 await pubsub.unsubscribe(*(self._prefix + channel for channel in removed[start : start + CHUNK]))
 
     async def _listen(self, pubsub: PubSub) -> None:
-        """Takes what comes; raises what ends the subscription."""
-        loop = asyncio.get_running_loop()
-        checked, pinged = loop.time(), False
+        """Takes what comes."""
+        time = asyncio.get_running_loop().time
         while True:
-            message = await pubsub.get_message(timeout=HEARTBEAT)
-            if message is None and pinged:
-                raise TimeoutError("no answer to a ping")
-            pinged = message is None
-            if pinged:
-                await pubsub.ping()
-            elif self._heard(message):
+            message = await pubsub.get_message(timeout=None)  # one for each would cost as much as the message itself
+            self._heard_at = time()
+            if self._heard(message):
                 async with self._settled:
                     self._settled.notify_all()
-            if loop.time() - checked >= HEARTBEAT:
-                checked = loop.time()
-                await self._count_processes()
+
+    async def _beat(self, pubsub: PubSub) -> None:
+        """Pings where nothing comes, and counts the processes; raises what ends the subscription."""
+        time = asyncio.get_running_loop().time
+        asked = self._heard_at = time()
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            if self._heard_at < asked:
+                raise TimeoutError("no answer to a ping")
+            if time() - self._heard_at >= HEARTBEAT:
+                asked = time()
+                async with asyncio.timeout(HEARTBEAT):
+                    await pubsub.ping()
+            await self._count_processes()
 
     async def _count_processes(self) -> None:
         (processes,) = await self._count(["processes"])

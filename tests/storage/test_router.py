@@ -7,7 +7,9 @@ import os
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -15,6 +17,7 @@ from tornado.ioloop import IOLoop
 from models.errors import EngineUnavailable
 from models.events import Event, Moved, Stored, Typing
 from models.records import Message, key_of
+from models.tasks import end
 from storage.clients import redis_client, subscriber_client
 from storage.engines import Addresses, PrivateEngines
 from storage.router import RedisRouter
@@ -216,6 +219,48 @@ async def test_a_redis_that_hangs(start: Start, engines: PrivateEngines, monkeyp
     await until(lambda: not here.router._hanging)  # until something was published again nobody waits for an answer
     assert await here.router.reach(message(10))
     await until(lambda: there.ear.events and there.ear.events[-1] == Stored(message(10)))
+
+
+async def test_a_subscription_that_falls_silent(
+    start: Start, addresses: Addresses, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing says that its connection is gone: pings that are not answered do, and it begins anew."""
+    monkeypatch.setattr("storage.router.HEARTBEAT", 0.2)
+    silent = False
+    lines: list[asyncio.StreamWriter] = []
+    pumps: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+        while data := await reader.read(65_536):
+            if not (answers and silent and writer in lines[:2]):  # those of the start
+                writer.write(data)
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append(writer)
+        upstream, downstream = await asyncio.open_unix_connection(unquote(urlsplit(addresses.redis).path))
+        pumps.add(asyncio.ensure_future(pump(reader, downstream, answers=False)))
+        pumps.add(asyncio.ensure_future(pump(upstream, writer, answers=True)))
+
+    here = await start()
+    async with await asyncio.start_unix_server(connected, tmp_path / "line.sock"):
+        client = redis_client(addresses.redis, timeout=5, connections=4)
+        subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=5)
+        there = Process(RedisRouter(client, subscriber, prefix), Ear())
+        await there.router.start(there.ear)
+        await follow(there, BOB, ANN)
+        heard = there.router._heard_at
+        await until(lambda: there.router._heard_at > heard + 0.4)  # pongs alone keep it
+        assert there.ear.interruptions == 1
+        silent = True
+        await until(lambda: there.ear.interruptions == 2)
+        await until(lambda: there.ear.channels == [(BOB, ANN)] * 2)
+        here.router.tell(Typing(ANN, BOB))
+        await until(lambda: there.ear.events == [Typing(ANN, BOB)])
+        await there.router.close()
+        await client.aclose()
+        await subscriber.aclose()
+    await end(*pumps)
 
 
 async def test_nobody_there(tmp_path: object) -> None:
