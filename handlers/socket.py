@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any, ClassVar
 
 import structlog
@@ -53,8 +53,8 @@ _log = structlog.get_logger(__name__)
 class ChatSocket(BaseHandler, WebSocketHandler):
     """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which is of dialect 2."""
 
-    # The registry, and the only mutable class state: who is here, by user.
-    _registry: ClassVar[defaultdict[int, set[ChatSocket]]] = defaultdict(set)
+    # The registry, and the only mutable class state: who is here, by user, and with whom they talk (None: with all).
+    _registry: ClassVar[dict[int, dict[int | None, set[ChatSocket]]]] = {}
     _places: ClassVar[Places] = Places()
     _draining: ClassVar[bool] = False
 
@@ -116,16 +116,20 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     @classmethod
     def _talking(cls, user: int, peer: int, without: object = None) -> list[Dialect]:
         """The dialects of the sockets of `user` that get what is said between these two."""
+        here = cls._registry.get(user)
+        if here is None:
+            return []
         return [
             socket._dialect
-            for socket in cls._registry.get(user, ())
-            if socket.peer in (peer, None) and socket is not without and socket._dialect is not None
+            for socket in (*here.get(peer, ()), *here.get(None, ()))
+            if socket is not without and socket._dialect is not None
         ]
 
     @classmethod
     def _sockets_of(cls, users: Iterable[int]) -> list[ChatSocket]:
         """As they are now: writing may close a socket, which leaves the registry."""
-        return [socket for user in users for socket in cls._registry.get(user, ())]
+        here = (sockets for user in users for sockets in cls._registry.get(user, {}).values())
+        return list(chain.from_iterable(here))
 
     @classmethod
     def resume(cls, user: int, peer: int) -> None:
@@ -256,7 +260,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self.set_nodelay(True)
         self._pinged = asyncio.get_running_loop().time()
         self._requests = self.entrance.requests.of(self.user)
-        self._registry[self.user].add(self)
+        self._registry.setdefault(self.user, {}).setdefault(self.peer, set()).add(self)
         self._dialect = self._make_dialect()
         self._chat.join(self.user, self.peer, watching=self._dialect.watching)
         self._joined = True
@@ -384,8 +388,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         if not self._joined or self._dialect is None:
             return
         self._joined = False
-        sockets = self._registry[self.user]
-        sockets.discard(self)
-        if not sockets:
+        here = self._registry[self.user]
+        here[self.peer].discard(self)
+        if not here[self.peer]:
+            del here[self.peer]
+        if not here:
             del self._registry[self.user]
         self._chat.leave(self.user, self.peer, watching=self._dialect.watching)

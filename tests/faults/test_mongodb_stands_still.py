@@ -104,7 +104,7 @@ async def test_nobody_healthy_is_closed(
     """Not who waits for answers with a full window, nor who is silent; for many times what a pong may take."""
     full_pair, idle_pair = tuple(people(2)), tuple(people(2))
     full, idle = await connect(*full_pair), await connect(*idle_pair)
-    (waiting,), (pinged,) = ChatSocket._registry[full_pair[0]], ChatSocket._registry[idle_pair[0]]
+    (waiting,), (pinged,) = ChatSocket._sockets_of(full_pair), ChatSocket._sockets_of(idle_pair)
 
     async def several_pings() -> None:
         for _ in range(4):

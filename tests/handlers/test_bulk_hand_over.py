@@ -76,7 +76,7 @@ async def test_messages_during_the_hand_over(
     other = await connect(*reversed(pair))
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (chat,) = ChatSocket._registry[pair[0]]
+    (chat,) = ChatSocket._sockets_of(pair[:1])
     assert chat.ws_connection.unsent == 0
     for number in range(2):
         await other.say(str(number), 50004)
@@ -109,7 +109,7 @@ async def test_a_goodbye_during_the_hand_over(
     """Is said, and the peer's is waited for."""
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (chat,) = ChatSocket._registry[pair[0]]
+    (chat,) = ChatSocket._sockets_of(pair[:1])
     protocol = chat.ws_connection
     chat.write_frame(b"last")
     chat.close(4000, "why")
@@ -128,7 +128,7 @@ async def test_torn_during_the_hand_over(
     """The connection ends with it."""
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (chat,) = ChatSocket._registry[pair[0]]
+    (chat,) = ChatSocket._sockets_of(pair[:1])
     chat.ws_connection._abort()
     held.go.set()
     assert await raw.reader.read() == b""
@@ -141,7 +141,7 @@ async def test_a_hand_over_that_fails(
     """Nothing stays behind; the peer sees the end."""
     held = handing_over(OSError(errno.EMFILE, "no descriptor is left"))
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    assert ChatSocket._registry[pair[0]]
+    assert ChatSocket._sockets_of(pair[:1])
     held.go.set()
     assert await raw.reader.read() == b""
     await ended(raw)
@@ -164,7 +164,7 @@ async def test_no_descriptor_for_the_hand_over(
 async def test_several_writes_in_one_turn(http_server: Server, pair: Pair) -> None:
     """Leave in order, however long they are."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (chat,) = ChatSocket._registry[pair[0]]
+    (chat,) = ChatSocket._sockets_of(pair[:1])
     sizes = [1, 20_000, 3, 125, 126, 65_535, 0, 65_536, 4]
     assert all(chat.write_frame(b"x" * size) for size in sizes)
     assert [len((await raw.frame())[1]) for _ in sizes] == sizes
@@ -174,7 +174,7 @@ async def test_several_writes_in_one_turn(http_server: Server, pair: Pair) -> No
 async def test_nothing_of_tornados_own_way_is_kept(http_server: Server, pair: tuple[int, int]) -> None:
     """Its stream and the state of its parser are more than all that an idle connection needs."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (socket,) = ChatSocket._registry[pair[0]]
+    (socket,) = ChatSocket._sockets_of(pair[:1])
     await until(lambda: socket.ws_connection._transport is not None)
     own = {name for name in vars(BulkProtocol) if not name.startswith("__")}
     assert vars(socket.ws_connection).keys() <= KEPT | own

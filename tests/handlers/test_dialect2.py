@@ -227,7 +227,7 @@ async def test_a_slow_reader_is_not_too_slow(
     slow = await RawSocket.open(http_server.port)  # reads no further than it is asked for
     await slow.request(socket_path(*pair[::-1], v="2"), upgrade=True)
     await slow.frame()
-    (socket,) = ChatSocket._registry[pair[1]]
+    (socket,) = ChatSocket._sockets_of(pair[1:])
     monkeypatch.setattr(socket, "_limits", socket._limits._replace(write_buffer=300_000))
     for end, size in (
         (slow.writer.get_extra_info("socket"), SO_RCVBUF),
@@ -473,7 +473,7 @@ async def test_an_inbox_resume_that_fails_promises_nothing(
     await introduce(mine, theirs)
     inbox = await connect2(me)
     assert (await inbox.ask(6, after={str(a): 1, str(b): 9}))["code"] == 400
-    (socket,) = (each for each in ChatSocket._registry[me] if each.peer is None)
+    (socket,) = (each for each in ChatSocket._sockets_of((me,)) if each.peer is None)
     assert not socket._dialect._holds
     await theirs.say("live", 50004)
     await inbox.receive(50001, seq=3)

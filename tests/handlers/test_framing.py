@@ -49,7 +49,7 @@ async def test_a_flood_of_pings_is_bounded(http_server: Server, pair: tuple[int,
     """Pongs that nobody reads do not pile up."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     raw.writer.transport.pause_reading()
-    (socket,) = ChatSocket._registry[pair[0]]
+    (socket,) = ChatSocket._sockets_of(pair[:1])
     protocol = socket.ws_connection
     assert isinstance(protocol, ChatProtocol)
     for _ in range(200):
@@ -64,7 +64,7 @@ async def test_a_flood_of_pings_is_bounded(http_server: Server, pair: tuple[int,
 async def test_writing_to_what_is_closing(connect: Connect, pair: tuple[int, int]) -> None:
     """Says that it is too late, and raises nothing."""
     await connect(*pair)
-    (socket,) = ChatSocket._registry[pair[0]]
+    (socket,) = ChatSocket._sockets_of(pair[:1])
     protocol = socket.ws_connection
     assert isinstance(protocol, ChatProtocol)
     protocol.close(1000)
@@ -76,7 +76,7 @@ async def test_writing_to_what_is_closing(connect: Connect, pair: tuple[int, int
 async def test_who_is_gone_is_not_served(http_server: Server, pair: tuple[int, int]) -> None:
     """What a torn connection had still sent is not worked off: its place is free at once."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (socket,) = ChatSocket._registry[pair[0]]
+    (socket,) = ChatSocket._sockets_of(pair[:1])
     taken: list[object] = []
     socket.on_message = taken.append
     socket.ws_connection.stream.close()

@@ -48,6 +48,17 @@ async def test_every_device_gets_every_message(connect: Connect, pair: Pair) -> 
         await device.receive(50001, "to the rest")
 
 
+async def test_many_other_sockets_of_a_user_cost_nothing(
+    connect: Connect, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that talk with somebody else are not so much as looked at when a message comes."""
+    one, two, three = people(3)
+    sender, right = await connect(one, two), await connect(two, one)
+    monkeypatch.setitem(ChatSocket._registry[two], three, {object()})  # of which nothing can be asked
+    await sender.say("for two", 50004)
+    await right.receive(50001, "for two")
+
+
 async def test_only_the_peer_gets_a_message(connect: Connect, people: Callable[[int], list[int]]) -> None:
     """Nobody else, and not the peer's socket that talks with somebody else."""
     one, two, three = people(3)
@@ -140,7 +151,7 @@ async def test_a_full_window_is_no_silence(
     monkeypatch.setattr(http_server.stores.messages, "insert", slow)
     for number in range(20):
         await one.send(1, str(number))
-    (socket,) = ChatSocket._registry[pair[0]]
+    (socket,) = ChatSocket._sockets_of(pair[:1])
     await until(lambda: socket._window.full)
     now = asyncio.get_running_loop().time()
     for later in (1, 2, 3):  # far beyond interval and timeout
@@ -178,7 +189,7 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
     gone, here = tuple(people(2)), tuple(people(2))
     for pair in (gone, here):
         await connect(*pair)
-    (closing,), (open_one,) = ChatSocket._registry[gone[0]], ChatSocket._registry[here[0]]
+    (closing,), (open_one,) = ChatSocket._sockets_of(gone), ChatSocket._sockets_of(here)
     closing.ws_connection.client_terminated = True
     ChatSocket.check_pongs(asyncio.get_running_loop().time() + 0.25, ChatSocket.users())
     assert gone[0] not in ChatSocket._registry
@@ -188,7 +199,7 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
 async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None:
     """Nothing of the request that opened it."""
     await connect(*pair)
-    (socket,) = ChatSocket._registry[pair[0]]
+    (socket,) = ChatSocket._sockets_of(pair[:1])
     assert not OF_THE_HANDSHAKE & vars(socket).keys()
 
 
@@ -196,7 +207,7 @@ async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
     """For any number of intervals."""
     one = await connect(*pair)
     for _ in range(5):
-        (socket,) = ChatSocket._registry[pair[0]]
+        (socket,) = ChatSocket._sockets_of(pair[:1])
         ChatSocket.check_pongs(socket._pinged + 0.25, ChatSocket.users())
         assert socket._pong_missing
         reading = asyncio.ensure_future(one.connection.read_message())
