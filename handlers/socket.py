@@ -139,9 +139,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
                 socket._shut(TOO_SLOW, "resume")
 
     @classmethod
-    def users(cls) -> Iterable[int]:
+    def users(cls) -> Collection[int]:
         """Who has sockets here."""
-        return cls._registry
+        return cls._registry.keys()
 
     @classmethod
     def identities(cls, users: Iterable[int]) -> set[Identity]:

@@ -115,7 +115,7 @@ class Attempts(Protocol):
 class Evicted(Protocol):
     """The sockets of this process, as somebody who closes them sees them."""
 
-    def users(self) -> Iterable[int]:
+    def users(self) -> Collection[int]:
         """Who has sockets here."""
 
     def identities(self, users: Iterable[int]) -> set[Identity]:

@@ -28,8 +28,7 @@ class Evictor:
         self.rounds = Rounds(interval, sockets.users, self._look, "sessions_not_checked")
 
     async def _look(self, users: set[int]) -> None:
-        identities = self._sockets.identities(users)
-        ended = await self._access.ended(identities) if identities else ()
+        ended = await self._access.ended(self._sockets.identities(users))
         if ended:
             _log.info("sessions_ended", users=sorted({each.user for each in ended}))
             self._sockets.evict(ended)

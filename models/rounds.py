@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from itertools import cycle
 
@@ -22,17 +22,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Rounds:
-    """Calls `look` with each of `everybody` once every `interval` seconds, and with others soon after `suspect`.
+    """Calls `look` with each of `everybody` once every `interval` seconds, and with one of them soon after `suspect`.
 
-    A user is always in the same part of a round, so that nobody waits longer for the next look. `look`
-    is never called twice at a time. While it raises EngineUnavailable, `complaint` is logged once; other errors are
-    logged as well: a bug must not end the rounds.
+    A user is always in the same part of a round, so that nobody waits longer for the next look. `look` is never called
+    twice at a time. While it raises EngineUnavailable, `complaint` is logged once; other errors are logged as well: a
+    bug must not end the rounds.
     """
 
     def __init__(
         self,
         interval: float,
-        everybody: Callable[[], Iterable[int]],
+        everybody: Callable[[], Collection[int]],
         look: Callable[[set[int]], Awaitable[None]],
         complaint: str,
     ) -> None:
@@ -67,7 +67,8 @@ class Rounds:
 
     async def _looked(self, users: set[int]) -> None:
         """Looks at these and at the suspects, if there are any."""
-        users |= self._suspects
+        here = self._everybody()
+        users |= {user for user in self._suspects if user in here}
         self._suspects.clear()
         self._suspicion.clear()
         if not users:

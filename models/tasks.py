@@ -14,16 +14,23 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
     """Cancels tasks and waits for their end; what they raise is dropped.
 
     Again and again, since on Python 3.11 asyncio.wait_for, which redis-py writes with, may lose a cancellation
-    (https://github.com/python/cpython/issues/86296).
+    (https://github.com/python/cpython/issues/86296). Whoever is cancelled while ending others has them ended first.
     """
     left = set(tasks)
+    cancelled: asyncio.CancelledError | None = None
     while left:
         for task in left:
             task.cancel()
-        done, left = await asyncio.wait(left, timeout=AGAIN_AFTER)
+        try:
+            done, left = await asyncio.wait(left, timeout=AGAIN_AFTER)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            continue
         for task in done:
             if not task.cancelled():
                 task.exception()
+    if cancelled is not None:
+        raise cancelled
 
 
 def after(seconds: float) -> asyncio.Future[None]:

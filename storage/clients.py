@@ -37,7 +37,7 @@ def subscriber_client(url: str, timeout: float) -> Redis:
         url,
         socket_timeout=None,
         socket_connect_timeout=timeout,
-        protocol=2,  # for what it pushes in the other one, redis-py makes a log line each, which nobody wants
+        protocol=2,  # of what is pushed in the other one redis-py makes a log record each
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
     )

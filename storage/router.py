@@ -42,7 +42,7 @@ __all__ = ["RedisRouter"]
 CHUNK = 500  # channels in one command
 MAX_BATCH = 200  # events published with one call
 MAX_WAITING = 10_000  # events that wait to be published; what finds no room is missed, and found in the store
-HEARTBEAT = 2.0  # seconds of silence after which the subscription, and the number of processes, is checked
+HEARTBEAT = 2.0  # seconds between two pings of the subscription, in which an answer has to come; processes are counted
 BACKOFF = (0.05, 2.0)  # seconds between attempts to subscribe: first, and at most
 PUBLISH_WITHIN = 0.5  # seconds that an acknowledgement waits to learn whether the peer is in another process
 
@@ -312,18 +312,16 @@ class RedisRouter:
                     self._settled.notify_all()
 
     async def _beat(self, pubsub: PubSub) -> None:
-        """Pings where nothing comes, and counts the processes; raises what ends the subscription."""
+        """Pings, and counts the processes; raises what ends the subscription."""
         time = asyncio.get_running_loop().time
-        asked = self._heard_at = time()
         while True:
+            asked = time()
+            async with asyncio.timeout(HEARTBEAT):
+                await pubsub.ping()
+            await self._count_processes()
             await asyncio.sleep(HEARTBEAT)
             if self._heard_at < asked:
                 raise TimeoutError("no answer to a ping")
-            if time() - self._heard_at >= HEARTBEAT:
-                asked = time()
-                async with asyncio.timeout(HEARTBEAT):
-                    await pubsub.ping()
-            await self._count_processes()
 
     async def _count_processes(self) -> None:
         (processes,) = await self._count(["processes"])

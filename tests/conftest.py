@@ -192,7 +192,7 @@ def ask(io_loop: IOLoop, http_server: Server) -> Iterator[Ask]:
                 allow_nonstandard_methods=True,
                 validate_cert=False,
                 follow_redirects=False,
-                request_timeout=PATIENCE,
+                request_timeout=2 * PATIENCE,  # as long as the test: passwords are checked with the lowest priority
             ),
             raise_error=False,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,7 +56,10 @@ async def test_many_other_sockets_of_a_user_cost_nothing(
     """Those that talk with somebody else are not so much as looked at when a message comes."""
     one, two, three = people(3)
     sender, right = await connect(one, two), await connect(two, one)
-    monkeypatch.setitem(ChatSocket._registry[two], three, {object()})  # of which nothing can be asked
+    (socket,) = ChatSocket._sockets_of((two,))
+    # It has what rounds look at, and nothing that a message would ask for.
+    other = SimpleNamespace(_identity=socket._identity, _limits=socket._limits, _pong_missing=False, _pinged=inf)
+    monkeypatch.setitem(ChatSocket._registry[two], three, (other,))
     await sender.say("for two", 50004)
     await right.receive(50001, "for two")
 

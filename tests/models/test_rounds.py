@@ -52,23 +52,27 @@ async def test_everybody_and_suspects() -> None:
     """Suspects that gather travel together; everybody's turn comes also while there are ever new suspects."""
     looks: list[set[int]] = []
 
+    def suspect(number: int) -> int:
+        """Somebody whose turn comes together with that of the first."""
+        return number * PARTS % len(EVERYBODY)
+
     async def look(users: set[int]) -> None:
         looks.append(users)
         await asyncio.sleep(0)
-        rounds.suspect(10_000 + len(looks))
+        rounds.suspect(suspect(len(looks)))
 
     rounds = Rounds(0.02, lambda: EVERYBODY, look, COMPLAINT)
-    rounds.suspect(100_000)
-    rounds.suspect(200_000)
+    rounds.suspect(17)
+    rounds.suspect(18)
     task = asyncio.ensure_future(rounds.run())
     await until(lambda: set(EVERYBODY) <= set().union(*looks))
     await end(task)
-    assert looks[0] >= {100_000, 200_000}
-    assert all(10_000 + number in users for number, users in enumerate(looks[1:], 1))
+    assert looks[0] >= {17, 18}
+    assert all(suspect(number) in users for number, users in enumerate(looks[1:], 1))
 
 
 async def test_suspects_do_not_wait_for_their_turn() -> None:
-    """A suspicion that comes during a look is looked at after it, alone."""
+    """A suspicion that comes during a look is looked at after it, alone; if they are still there."""
     begun, go_on = asyncio.Event(), asyncio.Event()
     looks: list[set[int]] = []
 
@@ -77,7 +81,7 @@ async def test_suspects_do_not_wait_for_their_turn() -> None:
         begun.set()
         await go_on.wait()
 
-    rounds = Rounds(100_000, lambda: [0], look, COMPLAINT)
+    rounds = Rounds(100_000, lambda: range(4), look, COMPLAINT)
     task = asyncio.ensure_future(rounds.run())
     await begun.wait()
     rounds.suspect(1)
@@ -86,6 +90,8 @@ async def test_suspects_do_not_wait_for_their_turn() -> None:
     rounds.suspect(2)
     go_on.set()
     await until(lambda: len(looks) == 2)
+    rounds.suspect(9)
+    await until(lambda: not rounds._suspects)
     rounds.suspect(3)
     await until(lambda: len(looks) == 3)
     await end(task)

@@ -32,6 +32,32 @@ async def test_a_task_that_loses_a_cancellation() -> None:
     await end()
 
 
+async def test_an_end_that_is_ended() -> None:
+    """Leaves nothing running: a task that ends another one when it is cancelled, and is cancelled again meanwhile."""
+    lost = 0
+
+    async def deaf() -> None:
+        nonlocal lost
+        while lost < 4:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+
+    inner = asyncio.ensure_future(deaf())
+
+    async def outer() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await end(inner)
+
+    task = asyncio.ensure_future(outer())
+    await asyncio.sleep(0)
+    await end(task)
+    assert (inner.done(), task.cancelled()) == (True, True)
+
+
 async def test_time_fulfils_a_future() -> None:
     """Also one that somebody has cancelled, or fulfilled, before."""
     early, late = after(0.01), after(0.02)

@@ -26,7 +26,7 @@ from tests.storage.conftest import NOBODY
 def options(prefix: str, database: pymysql.Connection) -> Options:
     """Bounds that are soon reached."""
     return Options(
-        engine_timeout=0.5,
+        engine_timeout=3.0,
         mongo_database="tandem",
         insert_batch=10,
         insert_flights=1,

@@ -69,7 +69,7 @@ def test_tabs_come_back_at_once(site: Site, visit: Visit) -> None:
         me.until(lambda: len(there.history(me.member)) >= 13)
     for tab in tabs:
         tab.until(lambda tab=tab: len(tab.texts()) == 13)
-        assert tab.page.get_by_role("img", name="waiting to be sent").count() == 0
+        expect(tab.page.get_by_role("img", name="waiting to be sent")).to_have_count(0)
         assert [text for text in tab.texts() if text != "from another"] == ["hello", "hi", *texts]
     peer.wake()
     peer.open(me.member).reads(*me.texts())
