@@ -132,8 +132,11 @@ class PrivateEngines:
     @property
     def addresses(self) -> Addresses:
         """Where the engines listen."""
+        mongod = str(self._socket("mongod"))
+        # PyMongo takes the names of a replica set's members for those of hosts, and makes them lower case.
+        way = "replicaSet=rs0" if mongod == mongod.lower() else "directConnection=true"
         return Addresses(
-            f"mongodb://{quote(str(self._socket('mongod')), safe='')}/?replicaSet=rs0",
+            f"mongodb://{quote(mongod, safe='')}/?{way}",
             f"unix://{quote(str(self._socket('redis')))}",
             f"mysql://root@localhost/tandem?unix_socket={quote(str(self._socket('mysql')), safe='')}",
         )

@@ -112,6 +112,18 @@ def test_mongod_takes_what_it_is_told(engines: PrivateEngines) -> None:
             assert "memory_page_max=256KB" in details["creationString"]
 
 
+def test_a_directory_with_capitals(directory: Path) -> None:
+    """PyMongo makes the names of hosts lower case, and a socket's path is one to it."""
+    engines = PrivateEngines(directory / "Chat", 30)
+    try:
+        with pymongo.MongoClient[dict[str, Any]](engines.start().mongo, serverSelectionTimeoutMS=5000) as client:
+            database = client.get_database("tandem", write_concern=pymongo.WriteConcern(w="majority", j=True))
+            database.messages.insert_one({"_id": 1})
+            assert "setName" in client.admin.command("hello")
+    finally:
+        engines.stop()
+
+
 def test_a_second_start_is_refused(engines: PrivateEngines) -> None:
     """While the first runs, with the directory named; the first is unharmed."""
     second = PrivateEngines(engines._dir, 30)
