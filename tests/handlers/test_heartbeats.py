@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from handlers.heartbeats import keep_checking_pongs
 from handlers.socket import ChatSocket
@@ -33,3 +34,21 @@ async def test_many_are_looked_at_in_several_turns(
     await end(checking)
     assert {user for users in turns for user in users} == set(ChatSocket.users())
     assert max(map(len, turns)) == 2
+
+
+async def test_a_bug_does_not_end_the_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged, and the next look comes."""
+    looks = 0
+
+    def broken(now: float, users: tuple[int, ...]) -> None:
+        nonlocal looks
+        looks += 1
+        raise KeyError(now)
+
+    monkeypatch.setattr(ChatSocket, "check_pongs", broken)
+    with capture_logs() as logs:
+        checking = asyncio.ensure_future(keep_checking_pongs(0.01))
+        await until(lambda: looks >= 3 or checking.done())
+        assert not checking.done()
+        await end(checking)
+    assert {entry["event"] for entry in logs} == {"pongs_not_checked"}
