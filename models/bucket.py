@@ -12,9 +12,12 @@ KEPT = 100_000  # users whose buckets are kept; that of somebody who has not ask
 
 
 class Bucket:
-    """Holds up to `burst` requests and gains `rate` of them a second, by a clock in seconds that only rises.
+    """Holds up to `burst` tokens and gains `rate` of them a second, by a clock in seconds that only rises.
 
-    A request that is refused costs as well, up to a second's worth: of many who wait each waits longer.
+    A request takes as many tokens as it weighs: 1 for a message, more for what costs the server more. One whole token
+    is enough to pass: a request that weighs more than what is left leaves a debt, which has to be gained back before
+    the next one passes. So requests that weigh much need not wait for a full bucket, and may weigh more than it holds.
+    A request that is refused costs a token as well, up to a second's worth: of many who wait each waits longer.
     """
 
     __slots__ = ("_burst", "_clock", "_left", "_rate", "_seen")
@@ -26,16 +29,28 @@ class Bucket:
         self._left = burst
         self._seen = clock()
 
-    def take(self) -> float:
-        """Takes a request: 0, or the seconds after which there will be one to take."""
+    def take(self, weight: float = 1.0) -> float:
+        """Take the tokens of a request of this weight.
+
+        Returns 0 when the request passes, else the seconds after which it will. A weight may be less than 1.
+        """
+        self._gain()
+        needed = min(weight, 1.0)
+        if self._left >= needed:
+            self._left -= weight
+            return 0.0
+        self._left = min(self._left, max(self._left - needed, -self._rate))
+        return (needed - self._left) / self._rate
+
+    def charge(self, weight: float) -> None:
+        """Take tokens for what a request that has passed turned out to cost, if need be as a debt."""
+        self._gain()
+        self._left -= weight
+
+    def _gain(self) -> None:
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._seen) * self._rate)
         self._seen = now
-        if self._left >= 1:
-            self._left -= 1
-            return 0.0
-        self._left = max(self._left - 1, -self._rate)
-        return (1 - self._left) / self._rate
 
 
 class Buckets:
@@ -45,10 +60,10 @@ class Buckets:
         self._rate = rate
         self._burst = burst
         self._clock = clock
-        self._buckets: LRUCache[int, Bucket] = LRUCache(KEPT)
+        self._buckets: LRUCache[int | str, Bucket] = LRUCache(KEPT)
 
-    def of(self, user: int) -> Bucket:
-        """The bucket of a user."""
+    def of(self, user: int | str) -> Bucket:
+        """The bucket of a user, or of an address."""
         bucket = self._buckets.get(user)
         if bucket is None:
             bucket = self._buckets[user] = Bucket(self._rate, self._burst, self._clock)

@@ -57,6 +57,63 @@ def test_never_more_than_that(pauses: list[float], rate: int, burst: int) -> Non
             taken += 1
 
 
+def test_a_request_takes_what_it_weighs() -> None:
+    """One token lets a heavier request pass; what it takes beyond is a debt, and the next request waits for it."""
+    time = Time()
+    bucket = Bucket(10, 20, time)
+    assert bucket.take(15) == 0
+    assert bucket.take(15) == 0  # five were left
+    assert bucket.take() == pytest.approx(1.1)  # ten are owed, one is needed
+    time.now = 1.1 + 1e-9
+    assert bucket.take() == 0
+
+
+def test_a_weight_above_the_burst_passes() -> None:
+    """A request that weighs more than a bucket holds is not refused for ever; its debt takes its time."""
+    time = Time()
+    bucket = Bucket(10, 5, time)
+    assert bucket.take(100) == 0
+    assert bucket.take(0.5) > 9
+    time.now = 9
+    assert bucket.take() > 0
+    time.now = 11
+    assert bucket.take() == 0
+
+
+def test_a_light_request_needs_no_whole_token() -> None:
+    """What weighs less than a message passes while its own weight is left."""
+    time = Time()
+    bucket = Bucket(1, 1, time)
+    assert [bucket.take(0.25) for _ in range(4)] == [0] * 4
+    assert bucket.take(0.25) > 0
+
+
+def test_what_a_request_turned_out_to_cost() -> None:
+    """A charge is taken from a request that has passed: refused is the next one."""
+    time = Time()
+    bucket = Bucket(10, 20, time)
+    assert bucket.take() == 0
+    bucket.charge(39)
+    assert bucket.take() == pytest.approx(2.1)
+    time.now = 2.1 + 1e-9
+    assert bucket.take() == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 30)), max_size=100), st.integers(1, 50), st.integers(1, 20))
+def test_never_more_tokens_than_that(requests: list[tuple[float, float]], rate: int, burst: int) -> None:
+    """What passes in any stretch of time weighs as much as the bucket gave, and one debt more at most."""
+    time, taken = Time(), 0.0
+    bucket = Bucket(rate, burst, time)
+    for pause, weight in requests:
+        time.now += pause
+        wait = bucket.take(weight)
+        if wait:
+            time.now += wait + 1e-9
+            assert bucket.take(weight) == 0
+        taken += weight
+        assert taken <= burst + time.now * rate + weight + 1e-6
+
+
 def test_everybody_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is the same one each time; those of who has not asked for long are forgotten."""
     monkeypatch.setattr("models.bucket.KEPT", 2)
