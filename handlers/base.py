@@ -15,7 +15,7 @@ from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.web import HTTPError, RequestHandler
 
 from handlers.entrance import Entrance, subject_of
-from models.errors import ChatError, EngineUnavailable, InvalidRequest, Refused, TooFast, UnknownUser
+from models.errors import ChatError, DatabaseRefused, EngineUnavailable, InvalidRequest, Refused, TooFast, UnknownUser
 from models.ports import Users
 from models.records import Identity, user_id
 
@@ -43,6 +43,8 @@ def status_of(error: BaseException | None) -> int:
     """The HTTP status for an error."""
     if isinstance(error, HTTPError):
         return error.status_code
+    if isinstance(error, DatabaseRefused):
+        return 500
     if isinstance(error, EngineUnavailable):
         return 503
     if isinstance(error, Refused):
@@ -242,7 +244,9 @@ class BaseHandler(RequestHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         status = status_of(error) if error else status_code
         phrase = HTTPStatus(status).phrase
-        if isinstance(error, EngineUnavailable):
+        if isinstance(error, DatabaseRefused):
+            text = phrase
+        elif isinstance(error, EngineUnavailable):
             text = f"{error.engine} is unavailable, please retry"
         elif isinstance(error, ChatError):
             text = str(error)
@@ -268,7 +272,8 @@ class BaseHandler(RequestHandler):
         tb: TracebackType | None,
     ) -> None:
         """Logs a bug with its traceback, anything else by its name."""
-        if isinstance(value, (HTTPError, ChatError)) and status_of(value) != 500:
+        known = isinstance(value, DatabaseRefused) or status_of(value) != 500  # DatabaseRefused is logged by its store
+        if isinstance(value, (HTTPError, ChatError)) and known:
             # What Tornado's own errors say quotes the request.
             reason = str(value) if isinstance(value, ChatError) else HTTPStatus(status_of(value)).phrase
             _log.debug("refused", path=self.path, status=status_of(value), reason=reason)

@@ -12,7 +12,8 @@ ChatError
 │   ├── TooFast                 429    too many requests; says when the next one has a chance
 │   └── LimitReached            50006  the limit rule
 └── EngineUnavailable   40001   an engine is down or slow; nothing is promised
-    └── NotSent                 40001  … and it is known that nothing reached the engine
+    ├── NotSent                 40001  … and it is known that nothing reached the engine
+    └── DatabaseRefused         40001  it answers, and would refuse the same again; HTTP says 500
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 __all__ = [
     "Blocked",
     "ChatError",
+    "DatabaseRefused",
     "EngineUnavailable",
     "Forbidden",
     "InvalidFrame",
@@ -124,3 +126,15 @@ class EngineUnavailable(ChatError):
 
 class NotSent(EngineUnavailable):
     """No connection to the engine could be had, so nothing of the request reached it."""
+
+
+class DatabaseRefused(EngineUnavailable):
+    """A database answers, and will not do what is asked until its operator changes something.
+
+    A right is missing, or the tables do not fit. `kind` is the database's own code of the error. HTTP answers 500,
+    since to try again is no use; the cause is in the log alone.
+    """
+
+    def __init__(self, engine: str, reason: str, kind: str) -> None:
+        super().__init__(engine, reason)
+        self.kind = kind

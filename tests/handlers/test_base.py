@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tornado.web import HTTPError
 
 from handlers.base import status_of
-from models.errors import ChatError, EngineUnavailable, InvalidRequest, NameTaken, UnknownUser
+from models.errors import ChatError, DatabaseRefused, EngineUnavailable, InvalidRequest, NameTaken, UnknownUser
 from server import Server
 from tests.conftest import Ask
 from tests.sockets import RawSocket, until
@@ -23,6 +23,7 @@ from tests.sockets import RawSocket, until
         (UnknownUser(1), 404),
         (NameTaken("x"), 409),
         (EngineUnavailable("redis", "x"), 503),
+        (DatabaseRefused("mysql", "x", "1142"), 500),
         (ChatError("x"), 500),
         (KeyError("x"), 500),
         (None, 500),
@@ -58,6 +59,7 @@ async def test_an_origin_that_is_no_url(http_server: Server) -> None:
     [
         (HTTPError(503, "too many connections"), "debug"),
         (EngineUnavailable("mysql", "x"), "debug"),
+        (DatabaseRefused("mysql", "x", "1142"), "debug"),
         (HTTPError(400), "debug"),
         (KeyError("x"), "error"),
         (HTTPError(500), "error"),

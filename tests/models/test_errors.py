@@ -6,6 +6,7 @@ import pytest
 
 from models.errors import (
     ChatError,
+    DatabaseRefused,
     EngineUnavailable,
     InvalidFrame,
     InvalidRequest,
@@ -26,6 +27,7 @@ from models.errors import (
         (LimitReached(), 50006),
         (EngineUnavailable("redis", "x"), 40001),
         (NotSent("mongodb", "x"), 40001),
+        (DatabaseRefused("mysql", "x", "1142"), 40001),
         (ChatError("x"), 500),
     ],
 )

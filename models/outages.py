@@ -1,0 +1,88 @@
+"""Outages of the databases: each is logged once when it begins, with its cause, and once when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from models.errors import DatabaseRefused, EngineUnavailable, Refused
+
+__all__ = ["Outages"]
+
+QUIET = 10.0  # seconds after an outage in which the next one is not logged: a flapping database must not fill the log
+REPEAT = 60.0  # seconds after which a permanent error is logged again
+
+_log = structlog.get_logger(__name__)
+
+
+class Outages:
+    """Watches the calls to one database; one object for all clients of it.
+
+    An outage begins with a call that raises EngineUnavailable, and is logged as `outage_began`. It ends, logged as
+    `outage_ended`, with an answer to a call that began after the last such error: an earlier one says nothing. An
+    outage that begins within QUIET seconds of the last one is logged only if it goes on.
+
+    DatabaseRefused is no outage, since the database answers. It is logged as `database_refused`, once in REPEAT
+    seconds for each kind. `clock` returns seconds, and never goes back
+    (time.monotonic).
+    """
+
+    def __init__(self, database: str, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._failures = 0  # how many calls have failed
+        self._began: float | None = None  # when the present outage began
+        self._logged = False  # whether its begin was logged
+        self._quiet_until = clock()
+        self._refusals: dict[str, float] = {}  # when each kind was logged last
+
+    @property
+    def away(self) -> bool:
+        """Whether the last that was heard of the database is that it does not answer."""
+        return self._began is not None
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Watch one call, whose errors are ours already. A call that is cancelled says nothing."""
+        failures = self._failures
+        try:
+            yield
+        except DatabaseRefused as error:
+            self._answered(failures)
+            self._refused(error)
+            raise
+        except EngineUnavailable as error:
+            self._failed(str(error))
+            raise
+        except Refused:
+            self._answered(failures)
+            raise
+        else:
+            self._answered(failures)
+
+    def _failed(self, reason: str) -> None:
+        now = self._clock()
+        self._failures += 1
+        if self._began is None:
+            self._began = now
+        if not self._logged and now >= self._quiet_until:
+            self._logged = True
+            _log.warning("outage_began", database=self._database, reason=reason)
+
+    def _answered(self, failures: int) -> None:
+        """Note an answer to a call that began after so many failures."""
+        if self._began is None or failures != self._failures:
+            return
+        now = self._clock()
+        if self._logged:
+            self._quiet_until = now + QUIET
+            _log.warning("outage_ended", database=self._database, seconds=round(now - self._began, 1))
+        self._began, self._logged = None, False
+
+    def _refused(self, error: DatabaseRefused) -> None:
+        now = self._clock()
+        if now - self._refusals.get(error.kind, now - REPEAT) >= REPEAT:
+            self._refusals[error.kind] = now
+            _log.error("database_refused", database=self._database, reason=str(error))
