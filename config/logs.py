@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from config.redaction import Redactor
 from config.settings import Log
 
 __all__ = ["configure_logging"]
+
+
+KEPT = frozenset("\n\t")  # in a traceback, which is of several lines
+OF_LINES = ("exception", "stack")  # the keys of what is
+
+
+def escaped(text: str, keep: frozenset[str] = frozenset()) -> str:
+    """The text with everything escaped that is not shown as itself, but for what is to be kept.
+
+    That is control, format, private and unassigned characters, lone surrogates and separators: what a terminal would
+    obey (ESC and U+009B begin commands), or what would turn a line round or begin another one.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def escape_values(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """A processor: nothing that a client has sent reaches the terminal as anything but text."""
+    for key, value in event.items():
+        if key in OF_LINES:
+            event[key] = escaped(str(value), KEPT)
+        elif isinstance(value, str):
+            event[key] = escaped(value)
+        elif key != "exc_info" and not (shown := repr(value)).isprintable():  # Python's own types escape by themselves
+            event[key] = escaped(shown)
+    return event
+
+
+def write_traceback(file: TextIO, error: ExcInfo) -> None:
+    """A traceback as text: without local variables, which hold passwords and messages."""
+    shown = io.StringIO()
+    structlog.dev.plain_traceback(shown, error)
+    file.write(escaped(shown.getvalue(), KEPT))
+
+
+def _json(event: object, **options: Any) -> str:
+    """An object in ASCII. JSON lets DEL stand, which is a control character as well."""
+    return json.dumps(event, ensure_ascii=True, **options).replace("\x7f", "\\u007f")
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
@@ -55,12 +100,12 @@ def configure_logging(settings: Log, redact: Redactor) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
-    # Tracebacks without local variables: those hold passwords and messages.
     last: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
         if settings.log_format == "json"
         else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            escape_values,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=write_traceback),
         ]
     )
     handler = logging.StreamHandler()

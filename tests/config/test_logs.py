@@ -81,3 +81,58 @@ def test_who_does_not_speak_tls(level: str, shown: bool, capsys: pytest.CaptureF
     configure_logging(Log(log_level=level), Redactor([]))
     logging.getLogger("tornado.general").warning("SSL Error on %s %s: %s", 25, "127.0.0.1", "HTTP_REQUEST")
     assert ("HTTP_REQUEST" in capsys.readouterr().err) is shown
+
+
+ODD = {
+    "a command to the terminal": "\x1b]0;title\x07",
+    "one of a single character": "\u009b31mred",
+    "the next line": "a\u0085b",
+    "another line": "a\n2026-01-01 [error] forged",
+    "a separator": "a\u2028b",
+    "the other direction": "a\u202eb",
+    "what is not seen": "a\u200bb\u2060c\ufeffd",
+    "what is taken back": "secret\x08\x08\x08\x7f",
+    "half a character": "a\ud83d",
+    "a return": "a\rb",
+}
+
+
+class Shown:
+    """Says what it is told to."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+
+    def __repr__(self) -> str:
+        return self._shown
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_what_a_terminal_would_obey(kind: str, odd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is escaped in every value, in the event, in other libraries' lines, and in the text of an error."""
+    configure_logging(Log(log_format=kind, log_level="debug"), Redactor([]))
+    log = structlog.get_logger("test")
+    log.debug("request", path=odd, spaced=f"a b {odd}", several=[odd, {odd: odd}], object=Shown(odd))
+    log.info(odd)
+    logging.getLogger("theirs").warning("quoting %s", odd)
+    shown = capsys.readouterr().err
+    assert len(shown.split("\n")) == 4
+    assert shown.replace("\n", "").isprintable()
+    try:
+        raise ValueError(odd)
+    except ValueError:
+        log.exception("failed")
+    shown = capsys.readouterr().err
+    assert "ValueError" in shown
+    assert shown.replace("\n", "").isprintable()
+
+
+def test_what_is_shown_as_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Text of any script stays as it is, and numbers are numbers."""
+    configure_logging(Log(log_level="debug"), Redactor([]))
+    structlog.get_logger("test").debug("request", path="/用户/é", ms=1.5, none=None, text="two words")
+    shown = capsys.readouterr().err
+    assert "path=/用户/é" in shown
+    assert "ms=1.5" in shown
+    assert "text='two words'" in shown
