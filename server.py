@@ -211,6 +211,7 @@ async def serving(
             page=read_page(WEB),
             token_lifetime=settings.auth.token_lifetime,
             metrics_token=settings.server.metrics_token,
+            log=stores.messages.log,
         )
         tls = _tls(settings, stack)
         listening = _bind(settings.server.address, settings.server.port, "--address and --port")

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import cast
 
 from bench.alarm import Alarm, UnexpectedError
-from bench.wire import ACKNOWLEDGED, CYCLE, GREETING, PING, PONG, Stream, client_frame, handshake
+from bench.wire import ACKNOWLEDGED, CYCLE, GREETED, PING, PONG, Stream, client_frame, handshake
 
 __all__ = ["SHOWN", "Connection", "InFlight", "PlainSocket", "Talker"]
 
@@ -96,13 +96,14 @@ class Connection(asyncio.Protocol):
             data, self._rest = self._rest + data, b""
         if not self.opened.done():
             head = data.find(b"\r\n\r\n") + 4
-            if head < 4 or len(data) < head + len(GREETING):
+            end = head + 2 + data[head + 1] if len(data) > head + 1 else 0
+            if head < 4 or not end or len(data) < end:
                 self._rest = data
                 return
-            if not data.startswith(b"HTTP/1.1 101 ") or not data.startswith(GREETING, head):
+            if not data.startswith(b"HTTP/1.1 101 ") or not data.startswith(GREETED, head + 2):
                 self.fail(f"not let in: {data[:SHOWN]!r}")
                 return
-            data = data[head + len(GREETING) :]
+            data = data[end:]
             self.opened.set_result(None)
         if data:
             self._read(data)

@@ -15,6 +15,7 @@ __all__ = [
     "ACKNOWLEDGED_OFFLINE",
     "CONTENT",
     "CYCLE",
+    "GREETED",
     "GREETING",
     "PING",
     "PONG",
@@ -59,7 +60,8 @@ def server_frame(payload: bytes) -> bytes:
     return struct.pack("!BBH", TEXT, 126, size) + payload
 
 
-GREETING = server_frame('{"from":"","code":50002,"content":"已连接至服务器"}'.encode())
+GREETED = '{"from":"","code":50002,"content":"已连接至服务器"'.encode()  # what both dialects greet with, and no more
+GREETING = server_frame(GREETED + b"}")
 ACKNOWLEDGED = server_frame('{"from":"","code":50004,"content":"对方在线应答"}'.encode())
 ACKNOWLEDGED_OFFLINE = server_frame('{"from":"","code":50005,"content":"对方不在线应答"}'.encode())
 

@@ -35,7 +35,7 @@ __all__ = ["Collaborators", "make_app", "make_metrics_app"]
 
 
 class Collaborators(NamedTuple):
-    """What the handlers work with. `api` is the OpenAPI file, `token_lifetime` in seconds.
+    """What the handlers work with. `api` is the OpenAPI file, `token_lifetime` in seconds, `log` the id of the log.
 
     `checks` has one readiness check for each engine; without a `metrics_token` there are no metrics on this port.
     """
@@ -51,6 +51,7 @@ class Collaborators(NamedTuple):
     page: Page
     token_lifetime: float
     metrics_token: str
+    log: str
 
 
 def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
@@ -64,11 +65,12 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
         "users": with_.users,
         "limits": limits,
         "metrics": with_.metrics,
+        "log": with_.log,
     }
     routes: list[tuple[str, type[RequestHandler]] | tuple[str, type[RequestHandler], dict[str, Any]]] = [
         (r"/", PageHandler, {"page": with_.page}),
         (ASSET_PATH, AssetHandler, {"page": with_.page}),
-        (r"/session", SessionHandler, {"users": with_.users, "max_content": limits.max_content}),
+        (r"/session", SessionHandler, {"users": with_.users, "max_content": limits.max_content, "log": with_.log}),
         (r"/ping", PingHandler),
         (PATH, ChatSocket, socket),
         (r"/ws/ticket", TicketHandler),

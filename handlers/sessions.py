@@ -89,9 +89,10 @@ class TicketHandler(BaseHandler):
 class SessionHandler(BaseHandler):
     """GET /session"""
 
-    def initialize(self, users: Users, max_content: int) -> None:
-        """Takes the collaborators, and how many characters a message may have."""
+    def initialize(self, users: Users, max_content: int, log: str) -> None:
+        """Takes the collaborators, how many characters a message may have, and the id of the log."""
         self._users = users
+        self._log_id = log
         self._max_content = max_content
 
     async def get(self) -> None:
@@ -108,6 +109,7 @@ class SessionHandler(BaseHandler):
                 "user": fields.shown(user) if user else None,
                 "users": [fields.shown_to_others(each) for each in users],
                 "max_content": self._max_content,
+                "log": self._log_id,
             }
         )
 

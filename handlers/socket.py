@@ -24,7 +24,7 @@ from handlers.metrics import Metrics
 from handlers.places import ALL, Places
 from handlers.rfc6455 import GOING_AWAY, POLICY_VIOLATION
 from handlers.speaker import Dialect, Live
-from models import frames
+from models import frames, frames2
 from models.chat import Chat
 from models.errors import InvalidFrame, TooFast
 from models.events import Told
@@ -61,9 +61,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     answers = False
     ws_connection: ChatProtocol | None  # as get_websocket_protocol makes it
 
-    def initialize(self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics) -> None:
-        """Takes the collaborators."""
+    def initialize(
+        self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics, log: str
+    ) -> None:
+        """Takes the collaborators, and the id of the log."""
         self._metrics = metrics
+        self._log_id = log
         self._chat = chat
         self._reader = reader
         self._users = users
@@ -264,7 +267,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._dialect = self._make_dialect()
         self._chat.join(self.user, self.peer, watching=self._dialect.watching)
         self._joined = True
-        self.write_frame(frames.encode(Code.SUCCESS, frames.TEXTS[self.language]["connected"]))
+        text = frames.TEXTS[self.language]["connected"]
+        self.write_frame(
+            frames.encode(Code.SUCCESS, text) if self._version == "1" else frames2.greeting(text, self._log_id)
+        )
         self._forget_request()
 
     def _forget_request(self) -> None:

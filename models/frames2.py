@@ -13,7 +13,20 @@ from models.events import Moved
 from models.frames import TEXTS, Code, Language, RequestType, decode_with, require_unique_keys
 from models.records import Marks, Message
 
-__all__ = ["MOST", "Request2", "answer", "decode2", "id_in", "live", "moved", "page", "presence", "shown", "typing"]
+__all__ = [
+    "MOST",
+    "Request2",
+    "answer",
+    "decode2",
+    "greeting",
+    "id_in",
+    "live",
+    "moved",
+    "page",
+    "presence",
+    "shown",
+    "typing",
+]
 
 MOST = 100  # messages in one answer
 
@@ -70,6 +83,7 @@ class _Frame(Struct, rename={"sender": "from"}, omit_defaults=True):
     complete: bool | UnsetType = UNSET
     more: list[str] | UnsetType = UNSET
     retry_after: float = 0.0
+    log: str = ""
 
 
 _TYPES = frozenset(RequestType)
@@ -109,6 +123,11 @@ def id_in(text: str) -> str | None:
         return _decode_name(text).id
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
+
+
+def greeting(text: str, log: str) -> bytes:
+    """The first frame on a socket; `log` is the id of the log."""
+    return _encode(_Frame("", Code.SUCCESS, text, log=log))
 
 
 def answer(

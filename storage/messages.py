@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from bson import Binary, CodecOptions, Int64
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, WriteConcern
-from pymongo.errors import BulkWriteError, CollectionInvalid
+from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from models.errors import EngineUnavailable
@@ -35,6 +34,7 @@ from storage.blocks import MongoBlocks
 from storage.directory import MongoDirectory
 from storage.documents import DAY, RETENTION, Document, alive, documents_of, message_of, place, places, translated
 from storage.group_commit import GroupCommit
+from storage.meta import UnsuitableMongoError, read_log
 from storage.positions import Positions
 
 __all__ = ["MongoMessages", "UnsuitableMongoError", "mongo_client"]
@@ -47,15 +47,12 @@ SWEEP_AFTER = 2 * DAY
 GONE_AFTER = DAY
 RESERVE = 1000  # places reserved at once; one write of `conversations` for so many messages
 PLACE_TAKEN = 11_000  # MongoDB's code for a duplicate key
+NAMESPACE_EXISTS = 48  # MongoDB's code for a collection that is there
 
 Run = tuple[Message, ...]  # of one conversation, at places one after the other
 Failed = dict[int, dict[str, Any]]  # MongoDB's words about what it did not insert, by its index in the insert
 
 OLDEST = [6, 0]  # the first version with clustered collections in general use
-
-
-class UnsuitableMongoError(Exception):
-    """This MongoDB cannot keep what the chat promises."""
 
 
 def mongo_client(url: str, timeout: float) -> AsyncIOMotorClient[Document]:
@@ -99,6 +96,7 @@ class MongoMessages:
         self._messages = self._database.messages
         self._conversations = self._database.conversations
         self._clock = clock
+        self.log = ""  # the id of the log; known once `prepare` has returned
         self._insert: GroupCommit[Run, Occupied | None] = GroupCommit(
             self._insert_batch, max_batch=max_batch, max_flights=max_flights, size=len
         )
@@ -115,14 +113,30 @@ class MongoMessages:
                 raise UnsuitableMongoError(f"MongoDB {version[0]}.{version[1]} is too old; 6.0 or later is needed")
             if "setName" not in hello and hello.get("msg") != "isdbgrid":
                 raise UnsuitableMongoError("this MongoDB is not a replica set; a replica set of one will do")
-            with suppress(CollectionInvalid):  # it is there
-                await self._database.create_collection("messages", clusteredIndex={"key": {"_id": 1}, "unique": True})
+            await self._create_messages()
             await self._messages.create_index(
                 [("conversation", ASCENDING), ("key", ASCENDING)], unique=True, name="key"
             )
             await self._conversations.create_index("users", name="users")
             await self.blocks.prepare()
             await self._messages.create_index("endTime", expireAfterSeconds=SWEEP_AFTER // 1000, name="expiry")
+        self.log = await read_log(self._database.meta)
+
+    async def _create_messages(self) -> None:
+        """Create `messages` unless it is there: several servers may start at once. Raises UnsuitableMongoError."""
+        try:
+            await self._database.create_collection("messages", clusteredIndex={"key": {"_id": 1}, "unique": True})
+        except CollectionInvalid:  # seen by the driver
+            pass
+        except OperationFailure as error:
+            if error.code != NAMESPACE_EXISTS:  # else another server was faster
+                raise
+        kept = await self._database.list_collections(filter={"name": "messages"})
+        if not any("clusteredIndex" in each.get("options", {}) for each in await kept.to_list(1)):
+            raise UnsuitableMongoError(
+                "the collection messages is not clustered by _id, so it is another program's or was restored without "
+                "its options; see --mongo-database"
+            )
 
     async def ping(self) -> None:
         """Raises EngineUnavailable unless a primary answers."""

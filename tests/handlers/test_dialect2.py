@@ -17,7 +17,7 @@ from models.records import Message, conversation_of
 from server import Server
 from storage.messages import MongoMessages
 from tests.conftest import Ask, Clock, Connect, Connect2
-from tests.sockets import Client2, RawSocket, end_of, socket_path, until
+from tests.sockets import Client2, RawSocket, end_of, socket_path, until, websocket
 
 Pair = tuple[int, int]
 
@@ -28,6 +28,18 @@ async def introduce(one: Client2, two: Client2) -> None:
     await two.receive(50001, content="hello")
     await two.say("hello yourself", 50004)
     await one.receive(50001, content="hello yourself")
+
+
+async def test_the_greeting_names_the_log(http_server: Server, pair: Pair) -> None:
+    """On a pair socket and on an inbox; in dialect 1 it is the article's."""
+    log = http_server.stores.messages.log
+    for path in (f"/ws?uid={pair[0]}&toUid={pair[1]}&v=2", f"/ws?uid={pair[0]}&v=2&lang=en"):
+        socket = await websocket(http_server.port, path)
+        assert json.loads(str(await socket.read_message()))["log"] == log
+        socket.close()
+    socket = await websocket(http_server.port, f"/ws?uid={pair[0]}&toUid={pair[1]}")
+    assert await socket.read_message() == '{"from":"","code":50002,"content":"已连接至服务器"}'
+    socket.close()
 
 
 async def test_a_message_and_its_copies(connect2: Connect2, connect: Connect, pair: Pair) -> None:

@@ -334,10 +334,11 @@ async def test_a_cookie_behind_tls(ask: Ask, known: Any) -> None:
     assert (await ask("GET", "/user/me", Cookie=f"tandem={token}", **https)).status == 401
 
 
-async def test_a_session_of_nobody(ask: Ask) -> None:
+async def test_a_session_of_nobody(ask: Ask, http_server: Server) -> None:
     """Is no error: what a page needs to know before somebody signs in, and no list of accounts."""
     answer = await ask("GET", "/session")
-    assert (answer.status, answer.data) == (200, {"auth": "token", "user": None, "users": [], "max_content": 8192})
+    expected = {"auth": "token", "user": None, "users": [], "max_content": 8192, "log": http_server.stores.messages.log}
+    assert (answer.status, answer.data) == (200, expected)
     assert (answer.headers["Cache-Control"], "Set-Cookie" in answer.headers) == ("no-store", False)
 
 

@@ -61,6 +61,7 @@ def test_what_is_not_set_does_not_appear() -> None:
     message = Message(1, 2, 42, 1000, "hi", b"", "k1")
     shown = '{"from":"1","to":"2","seq":42,"time":1000,"content":"hi","id":"k1"}'
     expected = {
+        frames2.greeting("connected", "0f"): '{"from":"","code":50002,"content":"connected","log":"0f"}',
         frames2.answer(Code.ONLINE, "en", None): '{"from":"","code":50004,"content":"stored, the other is online"}',
         frames2.answer(Code.MOVED, "zh", "r", marks=Marks(2, 0)): (
             '{"from":"","code":50007,"content":"","id":"r","received":2,"read":0}'

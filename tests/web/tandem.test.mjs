@@ -112,7 +112,9 @@ async function account() {
 
 test("signing up, in and out says who is who", async () => {
 	const api = await new Browser().api(`${TOKEN}/`);
-	assert.deepEqual(await api.session(), { auth: "token", user: null, users: [], max_content: CONTENT });
+	const { log, ...session } = await api.session();
+	assert.match(log, /^[0-9a-f]{16}$/);
+	assert.deepEqual(session, { auth: "token", user: null, users: [], max_content: CONTENT });
 	const [userName, other] = [name(), name()];
 	const user = await api.register(userName, "小明", "a password");
 	assert.equal(user.nickname, "小明");
