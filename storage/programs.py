@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +11,17 @@ from typing import NamedTuple
 __all__ = ["Program", "ProgramError", "find_program"]
 
 BROUGHT = Path(__file__).resolve().parent.parent / ".engines"
+ASIDE = ("/usr/sbin", "/usr/libexec")  # where servers are that users' PATHs lack: Debian's, Fedora's
 PACKAGES = {
     "mongod": "mongodb-org-server, from MongoDB, version 6.0 or later",
     "redis-server": "redis-server",
     "mariadbd": "mariadb-server",
 }
+# What a database needs of the server's environment. The rest holds passwords (TANDEM_MYSQL and others), and a process's
+# environment can be read in /proc as long as it lives.
+PASSED_ON = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|TZ|TZDIR|LANG|LANGUAGE|LC_[A-Z]+|LD_[A-Z_]+|GLIBC_TUNABLES|MALLOC_[A-Z_]+"
+)
 
 
 class ProgramError(Exception):
@@ -32,13 +39,14 @@ class Program(NamedTuple):
 def find_program(name: str) -> Program:
     """Finds an engine's program by name. Raises ProgramError."""
     path = os.environ.get("PATH", os.defpath)
-    found = shutil.which(name, path=path + os.pathsep + "/usr/sbin")
+    environment = {variable: value for variable, value in os.environ.items() if PASSED_ON.fullmatch(variable)}
+    found = shutil.which(name, path=os.pathsep.join([path, *ASIDE]))
     if found:
-        return Program(found, dict(os.environ), Path(found).resolve().parent.parent / "share")
+        return Program(found, environment, Path(found).resolve().parent.parent / "share")
     brought = BROUGHT / "bin" / name
     if brought.exists():
         libraries = [str(directory) for directory in (BROUGHT / "root/usr/lib").glob("*-linux-gnu")]
-        environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
         return Program(str(brought), environment, BROUGHT / "root/usr/share")
     raise ProgramError(
         f"{name} is missing: it is neither on PATH ({path}) nor in {brought.parent}. "

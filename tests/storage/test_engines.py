@@ -20,8 +20,8 @@ import pymongo
 import pytest
 import redis
 
-from storage.engines import EngineStartError, PrivateEngines, _cache_gb
-from storage.programs import ProgramError
+from storage.engines import LONGEST_PAUSE, EngineStartError, PrivateEngines, _Engine
+from storage.programs import Program, ProgramError, find_program
 from tests.database import mysql_connection
 from tests.processes import stop
 from tests.sockets import until
@@ -94,24 +94,6 @@ def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
     engines.stop()
 
 
-@pytest.mark.parametrize(("memory", "cache"), [(1, 0.25), (2, 0.25), (4, 0.5), (6.1, 0.76), (8, 1.0), (64, 1.0)])
-def test_how_much_memory_mongod_may_take(memory: float, cache: float) -> None:
-    """An eighth of what there is, within bounds; all in GB."""
-    assert _cache_gb(int(memory * 2**30)) == cache
-
-
-def test_mongod_takes_what_it_is_told(engines: PrivateEngines) -> None:
-    """Its cache, and how its tables are made: `messages` and its indexes, and whatever is made later."""
-    with pymongo.MongoClient[dict[str, Any]](engines.addresses.mongo) as client:
-        status = client.admin.command("serverStatus")["wiredTiger"]
-        cache = _cache_gb(psutil.virtual_memory().total)
-        assert status["cache"]["maximum bytes configured"] == int(cache * 1024) * 2**20
-        client.tandem.made_later.insert_one({})
-        made = client.tandem.command("collStats", "made_later", indexDetails=True)
-        for details in (made["wiredTiger"], made["indexDetails"]["_id_"]):
-            assert "memory_page_max=256KB" in details["creationString"]
-
-
 def test_a_directory_with_capitals(directory: Path) -> None:
     """PyMongo makes the names of hosts lower case, and a socket's path is one to it."""
     engines = PrivateEngines(directory / "Chat", 30)
@@ -126,8 +108,8 @@ def test_a_directory_with_capitals(directory: Path) -> None:
 
 def test_a_second_start_is_refused(engines: PrivateEngines) -> None:
     """While the first runs, with the directory named; the first is unharmed."""
-    second = PrivateEngines(engines._dir, 30)
-    with pytest.raises(EngineStartError, match=rf"{engines._dir} is in use by another server"):
+    second = PrivateEngines(engines._directory.path, 30)
+    with pytest.raises(EngineStartError, match=rf"{engines._directory.path} is in use by another server"):
         second.start()
     assert all(psutil.pid_exists(pid) for pid in engines.pids.values())
 
@@ -180,10 +162,59 @@ async def test_an_engine_that_dies_is_started_again(directory: Path) -> None:
     engines.stop()
 
 
-def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
-    """Said before anything is started."""
-    with pytest.raises(EngineStartError, match=r"--data-dir.*too long a path"):
-        PrivateEngines(tmp_path / ("x" * 100), 30).start()
+@pytest.mark.parametrize("name", ["x" * 120, "a,b:c[d]"])
+def test_a_path_that_no_socket_can_have(directory: Path, name: str) -> None:
+    """The sockets are elsewhere, at each start in another place; the data stays."""
+    for expected in (0, 1):
+        engines = PrivateEngines(directory / name, 30)
+        addresses = engines.start()
+        with (
+            pymongo.MongoClient[dict[str, Any]](addresses.mongo) as mongo,
+            redis.Redis.from_url(addresses.redis) as cache,
+        ):
+            assert mongo.kept.things.count_documents({}) == expected
+            mongo.kept.things.insert_one({})
+            assert cache.incr("kept") == expected + 1
+        with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
+            assert cursor.execute("SHOW TABLES LIKE 'kept'") == expected
+            cursor.execute("CREATE TABLE IF NOT EXISTS kept (id int)")
+        place = engines._directory.socket("mongod").parent
+        assert place != engines._directory.path
+        engines.stop()
+        assert not place.exists()
+
+
+def test_engines_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the server's environment cannot be read in that of a database."""
+    monkeypatch.setenv("TANDEM_MYSQL", "mysql://u:hunter22@h/d")
+    monkeypatch.setenv("SOME_API_KEY", "hunter22")
+    engines = PrivateEngines(directory, 30)
+    engines.start()
+    try:
+        for pid in engines.pids.values():
+            assert "hunter22" not in str(psutil.Process(pid).environ())
+    finally:
+        engines.stop()
+
+
+async def test_a_log_is_kept_small_while_the_engine_runs(directory: Path) -> None:
+    """It is cut, its end is kept beside, and mongod goes on writing into it."""
+    engines = PrivateEngines(directory, 30)
+    with pymongo.MongoClient[dict[str, Any]](engines.start().mongo) as client:
+        log = engines._engines[0].log
+        log._largest = 20_000
+        supervisor = asyncio.ensure_future(engines.supervise())
+        client.admin.command("setParameter", 1, logLevel=2)
+        await until(lambda: log.old.exists())
+        inode = log.path.stat().st_ino
+        client.admin.command("setParameter", 1, logLevel=0)
+        await until(lambda: log.path.stat().st_size <= 20_000)
+        client.admin.command("setParameter", 1, logLevel=0)
+        assert log.path.stat().st_ino == inode
+        await until(lambda: '"parameterName":"logLevel"' in log.path.read_text() + log.old.read_text())
+        assert log.old.stat().st_size <= 20_000
+        supervisor.cancel()
+    engines.stop()
 
 
 def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +227,67 @@ def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
     engines = PrivateEngines(directory, 30)
     with pytest.raises(EngineStartError, match="mongod is missing"):
         engines.start()
-    assert not engines._locks
+    assert not engines._directory.claimed
+
+
+async def test_an_engine_that_keeps_dying(directory: Path) -> None:
+    """Is started again after longer and longer pauses, which `restarting` tells until it has lived for a while."""
+    engines = PrivateEngines(directory, 30)
+    engines.start()
+    redis_server = engines._engines[1]
+    assert redis_server.process
+    assert engines.restarting() == {}
+    manifest = directory / "redis/appendonlydir/appendonly.aof.manifest"
+    good = manifest.read_text()
+    manifest.write_text("nonsense\n")
+    supervisor = asyncio.ensure_future(engines.supervise())
+    redis_server.process.kill()
+    await until(lambda: redis_server.ends == 1)
+    assert engines.restarting()["redis"].startswith("has ended once, starts again in ")
+    pauses = [redis_server.pause]
+    for ends in (2, 3):
+        await until(lambda expected=ends: redis_server.ends == expected)
+        pauses.append(redis_server.pause)
+    assert pauses == [pauses[0] * factor for factor in (1, 2, 4)]
+    assert engines.restarting()["redis"].startswith("has ended 3 times in a row, starts again in ")
+    assert "Invalid AOF" in redis_server.log.path.read_text()
+    manifest.write_text(good)
+    await until(redis_server.ready)
+    assert engines.restarting() == {"redis": "has ended 3 times in a row"}
+    redis_server.started -= 3600  # it has run for an hour
+    await until(lambda: engines.restarting() == {})
+    supervisor.cancel()
+    engines.stop()
+
+
+def test_pauses_have_an_end(engines: PrivateEngines) -> None:
+    """However often an engine has ended, it is tried again within a minute."""
+    engine = _Engine(engines._engines[0].database, engines._engines[0].log)
+    engine.ends = 100_000
+    assert engine.pause == LONGEST_PAUSE
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("kill -ILL $$", r"mongod .* ended by signal 4 \(SIGILL\): .*AVX.* --mongo"),
+        ("kill -KILL $$", r"mongod .* ended by signal 9 \(SIGKILL\); the end of"),
+        ("echo no more; exit 3", r"(?s)mongod .* ended with status 3; .*no more"),
+    ],
+)
+def test_how_an_engine_has_ended(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str) -> None:
+    """The error has a signal's name; where the processor is too old it says what is missing, and what to do."""
+    script = directory / "mongod"
+    script.write_text(f"#!/bin/sh\n{command}\n")
+    script.chmod(0o755)
+    found = find_program
+
+    def find(name: str) -> Program:
+        return found(name)._replace(path=str(script)) if name == "mongod" else found(name)
+
+    monkeypatch.setattr("storage.engines.find_program", find)
+    with pytest.raises(EngineStartError, match=said):
+        PrivateEngines(directory / "data", 30).start()
 
 
 def test_an_engine_that_cannot_start(directory: Path) -> None:

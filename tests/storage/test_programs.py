@@ -44,3 +44,15 @@ def test_else_an_error_that_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ProgramError, match=rf"mongod is missing.*/nowhere.*{tmp_path}.*make setup.*mongodb-org"):
         find_program("mongod")
+
+
+def test_a_database_gets_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the server's environment a program gets what programs need, and nothing of settings or of others' keys."""
+    make_program(tmp_path / "mongod")
+    needed = {"PATH": str(tmp_path), "LC_ALL": "C.UTF-8", "TZ": "UTC", "TMPDIR": str(tmp_path)}
+    secret = {"TANDEM_MYSQL": "mysql://u:pw@h/d", "AWS_SECRET_ACCESS_KEY": "x", "MYSQL_PWD": "x", "PATH_TO_KEY": "x"}
+    for name, value in (needed | secret).items():
+        monkeypatch.setenv(name, value)
+    environment = find_program("mongod").environment
+    assert needed.items() <= environment.items()
+    assert not secret.keys() & environment.keys()
