@@ -159,7 +159,17 @@ class BaseHandler(RequestHandler):
             self.clear_cookie(self._cookie, **attributes)
 
     def given(self) -> dict[str, Any]:
-        """The fields of the body, which is a form or a JSON object. Raises InvalidRequest."""
+        """The fields of the body, which is a form or a JSON object. Raises InvalidRequest.
+
+        A password in the query is refused: proxies and browsers keep URLs.
+        """
+        fields = self._body_fields()
+        for name in ("password", "new_password"):
+            if name not in fields and name in self.request.query_arguments:
+                raise InvalidRequest(name, "stands in the query, which proxies log; send it in the body")
+        return fields
+
+    def _body_fields(self) -> dict[str, Any]:
         if self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json":
             try:
                 body = msgspec.json.decode(self.request.body)

@@ -89,11 +89,11 @@ class Dialect2:
         if peer is None:
             after = request.after
             if not isinstance(after, dict) or len(after) > RESUMED:
-                raise InvalidFrame(f"after names up to {RESUMED} conversations on an inbox socket")
+                raise InvalidFrame(f"after: names up to {RESUMED} conversations on an inbox socket")
             for name in after:
-                self._peer_named(name)
+                self._peer_named(name, "after")
         elif isinstance(request.after, dict):
-            raise InvalidFrame("after is a seq on a pair socket")
+            raise InvalidFrame("after: is a seq on a pair socket")
         if request.type == RequestType.TYPING:
             self._type(peer or 0)
             return
@@ -110,7 +110,7 @@ class Dialect2:
     def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
         """Answers a frame that is not valid, or comes too fast."""
         retry_after = error.retry_after if isinstance(error, TooFast) else 0.0
-        self._reply(error.code, frames2.id_in(text), retry_after=retry_after)
+        self._reply(error.code, frames2.id_in(text), retry_after=retry_after, error=_said_of(error))
 
     def then(self, action: Callable[[], None]) -> None:
         """Does something now: answers keep no order."""
@@ -131,18 +131,18 @@ class Dialect2:
         own = self._socket.peer
         if own is not None:
             if request.to is not None and request.to != str(own):
-                raise InvalidFrame("this socket talks with somebody else")
+                raise InvalidFrame("to: is not the peer of this socket")
             return own
         if request.type == RequestType.RESUME:
             return None
         if request.to is None:
-            raise InvalidFrame("to is missing")
+            raise InvalidFrame("to: is missing")
         return self._peer_named(request.to)
 
-    def _peer_named(self, name: str) -> int:
+    def _peer_named(self, name: str, field: str = "to") -> int:
         peer = user_id(name)
         if peer is None or peer == self._user:
-            raise InvalidFrame("to is not the id of another user")
+            raise InvalidFrame(f"{field}: is not the id of another user")
         return peer
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -206,7 +206,7 @@ class Dialect2:
         if isinstance(outcome, Sent):
             self._reply(outcome.code, request, peer, seq=outcome.seq, time=outcome.time, dup=outcome.dup)
         else:
-            self._reply(outcome.code, request, peer)
+            self._reply(outcome.code, request, peer, error=_said_of(outcome))
 
     # Reading
 
@@ -230,7 +230,7 @@ class Dialect2:
         except ChatError as error:
             level = _log.debug if isinstance(error, Refused) else _log.info
             level("request_unanswered", user=self._user, reason=str(error))
-            self._reply(error.code, request.id, peer)
+            self._reply(error.code, request.id, peer, error=_said_of(error))
         except Exception:  # noqa: BLE001  # a bug must not leave the client without an answer
             _log.exception("request_failed", user=self._user, peer=peer)
             self._reply(Code.BUG, request.id, peer)
@@ -354,6 +354,7 @@ class Dialect2:
         dup: bool = False,
         marks: Marks | None = None,
         retry_after: float = 0.0,
+        error: str = "",
     ) -> None:
         self._socket.write_frame(
             frames2.answer(
@@ -366,5 +367,11 @@ class Dialect2:
                 dup=dup,
                 marks=marks,
                 retry_after=retry_after,
+                error=error,
             )
         )
+
+
+def _said_of(error: ChatError) -> str:
+    """What an answer says beside its code: why a request is not valid. The code tells all of other errors."""
+    return str(error) if isinstance(error, InvalidFrame) else ""

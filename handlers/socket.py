@@ -308,7 +308,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             if wait:
                 raise TooFast("requests", wait)
             if isinstance(message, bytes):
-                raise InvalidFrame("a binary frame")
+                raise InvalidFrame("frame: is binary")
             self._dialect.take(text, self._limits.max_content)
         except TooFast as error:
             self._metrics.refused.labels(error.code).inc()

@@ -49,7 +49,7 @@ class Refused(ChatError):
 
 
 class InvalidFrame(Refused):
-    """The frame is not valid; the text says why, for logs and HTTP alone."""
+    """The frame is not valid; the text is "field: reason" ("frame: …" for the whole), and quotes nothing of it."""
 
 
 class InvalidRequest(Refused):

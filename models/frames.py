@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ __all__ = [
     "moment",
     "reply",
     "require_unique_keys",
+    "too_long",
+    "unknown_type",
 ]
 
 Language = str
@@ -115,8 +117,14 @@ class _Reply(Struct, rename={"sender": "from"}):
 
 _TYPES = frozenset({RequestType.SEND, RequestType.HISTORY, RequestType.UNREAD})
 _decode = msgspec.json.Decoder(Request).decode
+_decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _KEYS = ('"type"', '"content"')
+_AT = re.compile(r"(.*) - at `\$\.([a-z]+)[^`]*`")  # where a fault is, in msgspec's words
+_TYPE = re.compile(r"\b[a-z]+\b")
+_JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_MISSING = re.compile(r"Object missing required field `([a-z]+)`")
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*", re.ASCII)
 
 
@@ -131,37 +139,106 @@ def decode_with(decoder: Callable[[str], Decoded], text: str, keys: Iterable[str
         # of a name, or hide one behind an escape.
         if "\\" in text or max(map(text.count, keys)) > 1:
             require_unique_keys(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidFrame(str(error)) from None
+    except RecursionError:
+        raise InvalidFrame("frame: is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise InvalidFrame("frame: holds a lone surrogate" if _has_surrogate(text) else _reason(str(error))) from None
     return decoded
+
+
+def _has_surrogate(text: str) -> bool:
+    """Whether JSON is fine but for a character that is half of one, which msgspec takes for the end of the text."""
+    try:
+        return "\\" in text and bool(_SURROGATE.search(json.dumps(json.loads(text), ensure_ascii=False)))
+    except (ValueError, RecursionError):
+        return False
 
 
 def require_unique_keys(text: str) -> None:
     """Raises InvalidFrame when a key appears twice in an object, at whatever depth."""
     try:
         json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:  # what msgspec passed over, such as a number of 5,000 digits
-        raise InvalidFrame(str(error)) from None
+    except RecursionError:
+        raise InvalidFrame("frame: is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise InvalidFrame(f"frame: {error}") from None
+    except ValueError:  # Python reads none of 5,000 digits
+        raise InvalidFrame("frame: a number is too long") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise InvalidFrame("a key appears twice")
+        raise InvalidFrame("frame: a key appears twice")
     return found
+
+
+def _reason(text: str) -> str:
+    """What msgspec says of a frame, with the field in front, as errors over HTTP have it. It quotes no value."""
+    if missing := _MISSING.fullmatch(text):
+        return f"{missing[1]}: is missing"
+    at = _AT.fullmatch(text)
+    what, field = (at[1], at[2]) if at else (text, "frame")
+    what = _TYPE.sub(lambda found: _JSON_TYPES.get(found[0], found[0]), what.replace("`", ""))
+    return f"{field}: {what[:1].lower()}{what[1:]}"
 
 
 def decode(text: str, max_content: int) -> Request:
     """Reads a client's frame; `max_content` is in characters.
 
+    The names of the keys may be in any case, and content may be null, as the article's server has it: Go reads JSON
+    so, and clients in Go and C# rely on it. Only what is not spelt as documented takes the time for that.
+
     Raises InvalidFrame when `text` is not one JSON object with a known type and text content.
     """
-    request = decode_with(_decode, text, _KEYS)
+    try:
+        request = decode_with(_decode, text, _KEYS)
+    except InvalidFrame as error:
+        request = _decode_in_any_case(text, error)
+    else:
+        if not request.content and ("\\" in text or text.lower().count('"content"') != text.count('"content"')):
+            request = _decode_in_any_case(text, None)
+    # This is done for each frame, so what is right takes no call more than it must.
     if request.type not in _TYPES:
-        raise InvalidFrame(f"unknown type {request.type}")
+        raise unknown_type(_TYPES)
     if len(request.content) > max_content:
-        raise InvalidFrame(f"content is longer than {max_content} characters")
+        raise too_long(request.content, max_content)
     return request
+
+
+def _decode_in_any_case(text: str, error: InvalidFrame | None) -> Request:
+    """Reads a frame whose keys may be in any case. Raises InvalidFrame, `error` if other spellings are not to blame.
+
+    A key that is spelt as documented goes before other spellings of it; null is as if it were left out.
+    """
+    require_unique_keys(text)
+    try:
+        fields = _decode_any(text)
+        if not isinstance(fields, dict):
+            raise error or InvalidFrame("frame: is not an object")
+        given = {name: fields[name] for name in Request.__struct_fields__ if fields.get(name) is not None}
+        for key, value in fields.items():
+            name = key.lower() if key.isascii() else key
+            if name == key or name not in Request.__struct_fields__ or value is None or fields.get(name) is not None:
+                continue
+            if name in given:
+                raise InvalidFrame(f"{name}: appears twice")
+            given[name] = value
+        return msgspec.convert(given, Request)
+    except RecursionError:
+        raise InvalidFrame("frame: is nested too deeply") from None
+    except msgspec.DecodeError as again:
+        raise error or InvalidFrame(_reason(str(again))) from None
+
+
+def unknown_type(kinds: Collection[int]) -> InvalidFrame:
+    """For a type that is none of these."""
+    return InvalidFrame(f"type: is not one of {', '.join(map(str, sorted(kinds)))}")
+
+
+def too_long(content: str, max_content: int) -> InvalidFrame:
+    """For content of more than so many characters."""
+    return InvalidFrame(f"content: has {len(content)} characters, {max_content} are allowed")
 
 
 def moment(content: str) -> int | None:

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from models.errors import InvalidFrame
 from models.events import Moved
-from models.frames import TEXTS, Code, Language, RequestType, decode_with, require_unique_keys
+from models.frames import TEXTS, Code, Language, RequestType, decode_with, require_unique_keys, too_long, unknown_type
 from models.records import Marks, Message
 
 __all__ = [
@@ -84,6 +84,7 @@ class _Frame(Struct, rename={"sender": "from"}, omit_defaults=True):
     more: list[str] | UnsetType = UNSET
     retry_after: float = 0.0
     log: str = ""
+    error: str = ""
 
 
 _TYPES = frozenset(RequestType)
@@ -99,21 +100,21 @@ def decode2(text: str, max_content: int) -> Request2:
     if isinstance(request.after, dict):
         require_unique_keys(text)
     if request.type not in _TYPES:
-        raise InvalidFrame(f"unknown type {request.type}")
+        raise unknown_type(_TYPES)
     if len(request.content) > max_content:
-        raise InvalidFrame(f"content is longer than {max_content} characters")
+        raise too_long(request.content, max_content)
     match request.type:
         case RequestType.HISTORY:
             if isinstance(request.after, dict):
-                raise InvalidFrame("after is a seq here")
+                raise InvalidFrame("after: is not a seq")
             if request.before is not None and request.after is not None:
-                raise InvalidFrame("before and after exclude each other")
+                raise InvalidFrame("before: cannot stand beside after")
         case RequestType.MARK:
             if request.received is None and request.read is None:
-                raise InvalidFrame("received or read is missing")
+                raise InvalidFrame("received: is missing, and so is read")
         case RequestType.RESUME:
             if request.after is None:
-                raise InvalidFrame("after is missing")
+                raise InvalidFrame("after: is missing")
     return request
 
 
@@ -141,11 +142,16 @@ def answer(
     dup: bool = False,
     marks: Marks | None = None,
     retry_after: float = 0.0,
+    error: str = "",
 ) -> bytes:
-    """The answer to a request, with its id; `to` names the peer on an inbox socket, `retry_after` is in seconds."""
+    """The answer to a request, with its id; `to` names the peer on an inbox socket, `retry_after` is in seconds.
+
+    `error` says which field of an invalid request is wrong, and why.
+    """
     frame = _Frame("", code, TEXTS[language].get(code, ""), to, request or "", seq, time, dup)
     if retry_after:
         frame.retry_after = round(retry_after, 3)
+    frame.error = error
     if marks is not None:
         frame.received, frame.read = marks.received, marks.read
     return _encode(frame)

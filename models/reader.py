@@ -219,7 +219,7 @@ class Reader:
         conversation = self._chat.delivery.enter(reader, peer)
         try:
             if seq > (conversation.seen or 0) and seq > (await self._messages.head(conversation.name)).seq:
-                raise InvalidFrame(f"seq {seq} is from the future")
+                raise InvalidFrame(f"seq: {seq} does not exist yet")
         finally:
             self._chat.delivery.forget(conversation)
 

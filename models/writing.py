@@ -258,7 +258,7 @@ class Writer:
     async def _repeat(self, conversation: Conversation, draft: Draft, first: Message) -> Sent | ChatError:
         """The answer to a message that was stored before."""
         if first.content != draft.content:
-            return InvalidFrame("the id was used for another content")
+            return InvalidFrame("id: was used for another content")
         if conversation.seen is not None and first.seq > conversation.seen:  # nobody here knew of it
             conversation.placing = (first,)  # so that nobody else delivers it, also to the socket that gets the answer
             try:

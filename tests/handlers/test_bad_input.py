@@ -52,7 +52,9 @@ FRAMES = {
     "type as bool": '{"type":true,"content":"hi"}',
     "type null": '{"type":null,"content":"hi"}',
     "content number": '{"type":1,"content":5}',
-    "content null": '{"type":1,"content":null}',
+    "null for a message without a type": '{"content":null}',
+    "keys twice in different cases": '{"TYPE":1,"Type":1,"content":"hi"}',
+    "content number in capitals": '{"TYPE":1,"CONTENT":5}',
     "content object": '{"type":1,"content":{"$ne":1}}',
     "type operator": '{"type":{"$gt":0},"content":"hi"}',
     "duplicate key": '{"type":1,"type":2,"content":"hi"}',
@@ -125,6 +127,25 @@ async def test_unknown_fields_are_ignored(connect: Connect, pair: tuple[int, int
     await one.receive(50005)
     await one.send(2)
     await one.receive(50002, "hi", sender="me")
+
+
+AS_IN_GO = {
+    '{"Type":1,"Content":"Go and C# by default"}': "Go and C# by default",
+    '{"TYPE":1,"CONTENT":"caps"}': "caps",
+    '{"type":1,"Content":"one of them"}': "one of them",
+    '{"type":1,"content":null}': "",
+}
+
+
+@pytest.mark.parametrize(("frame", "content"), AS_IN_GO.items(), ids=AS_IN_GO)
+async def test_frames_as_go_reads_them(frame: str, content: str, connect: Connect, pair: tuple[int, int]) -> None:
+    """The article's server takes keys in any case and null for content, and so does dialect 1."""
+    one, two = await connect(*pair), await connect(*reversed(pair))
+    await one.send_text(frame)
+    await one.receive(50004)
+    await two.receive(50001, content)
+    await two.send_text('{"Type":2,"CONTENT":null}')
+    await two.receive(50002, content, sender="you")
 
 
 async def test_binary_frame(connect: Connect, pair: tuple[int, int], chatting: Chatting) -> None:

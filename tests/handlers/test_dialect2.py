@@ -76,7 +76,8 @@ async def test_the_same_id_again(connect2: Connect2, pair: Pair, messages: Mongo
     for client in (one, other, one):
         again = await client.say("hi", 50004, id="k1")
         assert {**first, "dup": True} == again
-    assert (await one.say("ho", id="k1"))["code"] == 400
+    refused = await one.say("ho", id="k1")
+    assert (refused["code"], refused["error"]) == (400, "id: was used for another content")
     two.close()
     await until(lambda: not ChatSocket.reaches(*pair[::-1]))
     assert (await one.say("hi", 50005, id="k1"))["dup"]
@@ -157,21 +158,29 @@ async def test_not_known_is_told_later(
 
 
 async def test_bad_frames(connect2: Connect2, pair: Pair) -> None:
-    """400 with the id where there is one; nothing is stored, the socket stays open."""
+    """400 with the id where there is one, and what is wrong; nothing is stored, the socket stays open."""
     one = await connect2(*pair)
-    bad = [
-        '{"type":1,"id":"x","content":5}',
-        '{"type":7,"id":"x"}',
-        '{"type":1,"id":"x","content":"hi","to":"999"}',
-        '{"type":2,"id":"x","before":1,"after":1}',
-        '{"type":2,"id":"x","before":-1}',
-        '{"type":2,"id":"x","limit":101}',
-        '{"type":2,"id":"x","after":{"1":1}}',
-        '{"type":4,"id":"x"}',
-    ]
-    for text in bad:
+    bad = {
+        '{"type":1,"id":"x","content":5}': "content: expected string, got integer",
+        '{"type":1,"id":"x","content":null}': "content: expected string, got null",
+        '{"Type":1,"id":"x","content":"hi"}': "type: is missing",
+        '{"type":7,"id":"x"}': "type: is not one of 1, 2, 3, 4, 5, 6",
+        '{"type":1,"id":"x","content":"hi","to":"999"}': "to: is not the peer of this socket",
+        '{"type":2,"id":"x","before":1,"after":1}': "before: cannot stand beside after",
+        '{"type":2,"id":"x","before":-1}': "before: expected integer >= 0",
+        '{"type":2,"id":"x","limit":101}': "limit: expected integer <= 100",
+        '{"type":2,"id":"x","after":{"1":1}}': "after: is not a seq",
+    }
+    for text, error in bad.items():
         await one.connection.write_message(text)
-        await one.receive(400, id="x")
+        await one.receive(400, id="x", error=error)
+    await one.say("the count of bad frames begins anew", 50005)
+    await one.connection.write_message('{"type":4,"id":"x"}')
+    await one.receive(400, id="x", error="received: is missing, and so is read")
+    await one.connection.write_message('{"type":4,"id":"x","read":99}')
+    await one.receive(400, id="x", error="seq: 99 does not exist yet")
+    await one.connection.write_message(b"{}", binary=True)
+    await one.receive(400, id=None, error="frame: is binary")
     await one.say("reset the count", 50005)
     for text in ('{"type":6,"id":"x"}', '{"type":6,"id":"x","after":{"2":1}}', '{"type":6,"id":"x","after":1}'):
         await one.connection.write_message(text)
@@ -448,7 +457,8 @@ async def test_an_inbox(connect2: Connect2, people: Callable[[int], list[int]]) 
     await pair_socket.say("from another device", 50004)
     await inbox.receive(50001, **{"from": str(me), "to": str(a), "content": "from another device"})
     for kind, fields in ((2, {}), (3, {}), (4, {"read": 1}), (1, {"content": "x"})):
-        assert (await inbox.ask(kind, **fields))["code"] == 400  # to is missing
+        refused = await inbox.ask(kind, **fields)
+        assert (refused["code"], refused["error"]) == (400, "to: is missing")
     history = await inbox.ask(2, to=str(a))
     assert [m["content"] for m in history["messages"]] == ["before", "from a", "to a", "from another device"]
     assert history["to"] == str(a)
@@ -473,7 +483,8 @@ async def test_an_inbox_resumes(connect2: Connect2, people: Callable[[int], list
     await theirs[a].say("live", 50004)
     await inbox.receive(50001, content="live", seq=3)
     for after in (5, {str(a): 99}, {"x": 1}, {str(me): 1}, {str(n + 1): 0 for n in range(10**6, 10**6 + 201)}):
-        assert (await inbox.ask(6, after=after))["code"] == 400
+        refused = await inbox.ask(6, after=after)
+        assert (refused["code"], refused["error"].partition(": ")[0] in ("after", "seq")) == (400, True)
 
 
 async def test_an_inbox_resume_that_fails_promises_nothing(

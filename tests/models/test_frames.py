@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import frames
 from models.errors import InvalidFrame
-from models.frames import TEXTS, Code, decode, encode, moment, reply
+from models.frames import TEXTS, Code, Request, decode, encode, moment, reply
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -38,6 +39,62 @@ def test_anything_else_is_an_invalid_frame(text: str) -> None:
         return
     assert request.type in (1, 2, 3)
     assert len(request.content) <= 100
+
+
+IN_GO = {
+    '{"Type":1,"CONTENT":"caps"}': Request(1, "caps"),
+    '{"Type":1,"Content":"Go and C# by default"}': Request(1, "Go and C# by default"),
+    '{"type":1,"Content":"one of them"}': Request(1, "one of them"),
+    '{"tYPE":3}': Request(3, ""),
+    '{"type":1,"C\\u006fntent":"escaped"}': Request(1, "escaped"),
+    '{"type":3,"content":null}': Request(3, ""),
+    '{"TYPE":1,"CONTENT":null}': Request(1, ""),
+    '{"type":1,"content":null,"Content":"null is as if left out"}': Request(1, "null is as if left out"),
+    '{"type":1,"Type":2,"content":"the documented name first"}': Request(1, "the documented name first"),
+    '{"Type":1,"content":"a","Content":"b"}': Request(1, "a"),
+    '{"Type":1,"CONTENT":"x","Other":{"Type":2,"content":5}}': Request(1, "x"),
+}
+
+
+@pytest.mark.parametrize(("text", "request_"), IN_GO.items(), ids=IN_GO)
+def test_what_a_server_in_go_reads(text: str, request_: Request) -> None:
+    """Is read here as well: keys in any case, and null for content."""
+    assert request_ == decode(text, 100)
+
+
+NOT_EVEN_IN_GO = {
+    '{"TYPE":1,"Type":2}': "type: appears twice",
+    '{"Type":1,"CONTENT":"a","Content":"b"}': "content: appears twice",
+    '{"Type":1,"Type":1}': "frame: a key appears twice",
+    '{"Type":null}': "type: is missing",
+    '{"Type":"1"}': "type: is missing",
+    '{"Type":1,"CONTENT":5}': "type: is missing",
+    '{"Type":9}': "type: is not one of 1, 2, 3",
+    '{"Type":1,"CONTENT":"123456"}': "content: has 6 characters, 5 are allowed",
+    '{"type":1,"contents":"x","content":1}': "content: expected string, got integer",
+    '{"Type":1,"CONTENT":"\\ud800"}': "frame: holds a lone surrogate",
+    '["Type"]': "frame: expected object, got array",
+    '{"TYPE":' * 2000: "frame: is nested too deeply",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), NOT_EVEN_IN_GO.items(), ids=range(len(NOT_EVEN_IN_GO)))
+def test_other_spellings_change_nothing_else(text: str, reason: str) -> None:
+    """What is refused in lower case is refused in any; the reason is that of the frame as it is documented."""
+    with pytest.raises(InvalidFrame) as caught:
+        decode(text, 5)
+    assert reason == str(caught.value)
+
+
+def test_ordinary_frames_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is spelt otherwise takes a second look."""
+
+    def fail(text: str) -> None:
+        raise AssertionError(text)
+
+    monkeypatch.setattr(frames, "_decode_any", fail)
+    for text in ('{"type":1,"content":"hi"}', '{"type":1,"content":""}', '{"type":3}', '{"type":1,"content":"a\\n"}'):
+        assert decode(text, 10)
 
 
 def test_length_is_counted_in_characters() -> None:

@@ -15,29 +15,41 @@ from models.events import Moved
 from models.frames import Code
 from models.records import Marks, Message
 
+WRONG = {
+    "null": "frame: expected object, got null",
+    "": "frame: input data was truncated",
+    '{"id":"x"}': "type: is missing",
+    '{"Type":1}': "type: is missing",
+    '{"type":"1"}': "type: expected integer, got string",
+    '{"type":0}': "type: is not one of 1, 2, 3, 4, 5, 6",
+    '{"type":1,"id":""}': "id: expected string of length >= 1",
+    '{"type":1,"id":5}': "id: expected string | null, got integer",
+    '{"type":1,"id":"a","id":"b"}': "frame: a key appears twice",
+    '{"type":1,"i\\u0064":"a","id":"b"}': "frame: a key appears twice",
+    '{"type":1,"content":null}': "content: expected string, got null",
+    '{"type":1,"content":"\\ud800"}': "frame: holds a lone surrogate",
+    '{"type":1,"content":"123456"}': "content: has 6 characters, 5 are allowed",
+    '{"type":2,"before":1.5}': "before: expected integer | null, got number",
+    '{"type":2,"before":9007199254740993}': "before: expected integer <= 9007199254740992",
+    '{"type":2,"before":5,"after":1}': "before: cannot stand beside after",
+    '{"type":2,"after":{"2":1}}': "after: is not a seq",
+    '{"type":2,"limit":0}': "limit: expected integer >= 1",
+    '{"type":4}': "received: is missing, and so is read",
+    '{"type":6}': "after: is missing",
+    '{"type":6,"after":{"2":-1}}': "after: expected integer >= 0",
+    '{"type":6,"after":{"secret":"x"}}': "after: expected integer, got string",
+    '{"type":6,"after":{"2":1,"2":2}}': "frame: a key appears twice",
+    '{"type":1,"x":' + "9" * 5000 + ',"y":"\\n"}': "frame: a number is too long",
+    '{"x":' * 5000: "frame: is nested too deeply",
+}
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "null",
-        '{"type":"1"}',
-        '{"type":0}',
-        '{"type":1,"id":""}',
-        '{"type":1,"id":"a","id":"b"}',
-        '{"type":1,"i\\u0064":"a","id":"b"}',
-        '{"type":1,"content":"\\ud800"}',
-        '{"type":1,"content":"123456"}',
-        '{"type":2,"before":1.5}',
-        '{"type":2,"before":9007199254740993}',
-        '{"type":2,"limit":0}',
-        '{"type":6,"after":{"2":-1}}',
-        '{"type":6,"after":{"2":1,"2":2}}',
-    ],
-)
-def test_what_is_no_frame(text: str) -> None:
-    """Everything that is not exactly a request is refused."""
-    with pytest.raises(InvalidFrame):
+
+@pytest.mark.parametrize(("text", "reason"), WRONG.items(), ids=range(len(WRONG)))
+def test_what_is_no_frame(text: str, reason: str) -> None:
+    """Everything that is not exactly a request is refused, and which field is wrong is said, and why."""
+    with pytest.raises(InvalidFrame) as caught:
         frames2.decode2(text, 5)
+    assert reason == str(caught.value)
 
 
 @given(st.text())
@@ -63,6 +75,9 @@ def test_what_is_not_set_does_not_appear() -> None:
     expected = {
         frames2.greeting("connected", "0f"): '{"from":"","code":50002,"content":"connected","log":"0f"}',
         frames2.answer(Code.ONLINE, "en", None): '{"from":"","code":50004,"content":"stored, the other is online"}',
+        frames2.answer(Code.INVALID, "en", "r", error="limit: expected integer >= 1"): (
+            '{"from":"","code":400,"content":"invalid request","id":"r","error":"limit: expected integer >= 1"}'
+        ),
         frames2.answer(Code.MOVED, "zh", "r", marks=Marks(2, 0)): (
             '{"from":"","code":50007,"content":"","id":"r","received":2,"read":0}'
         ),
