@@ -34,7 +34,7 @@ STEPS = {
 }
 RATE = 250  # samples a second; more would take too much of the other core
 END_WITHIN = 10  # seconds for py-spy to write what it saw
-STORAGE = frozenset(("storage", "pymongo", "motor", "bson", "redis", "hiredis", "pymysql", "dbutils"))
+STORAGE = frozenset(("storage", "pymongo", "motor", "bson", "redis", "hiredis", "pymysql"))
 CODECS = frozenset(("models/frames.py", "models/frames2.py"))  # belong to whoever calls them
 OUT = frozenset(("_pay", "write_frame", "_flush"))  # of handlers/, where frames out begin that no model asks for
 THREAD = "Thread._bootstrap "  # the outermost frame of all threads but the event loop's

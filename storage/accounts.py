@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pymysql
-from pymysql.constants import ER
 from pymysql.cursors import Cursor
 
 from models.account_ports import Found
-from models.errors import NameTaken
+from models.errors import DatabaseRefused, InvalidRequest, NameTaken
 from models.records import User
 from storage.mysql import MySQL
+from storage.mysql_errors import is_duplicate, naming
 from storage.passwords import Passwords
 from storage.sessions import end_tokens
 from storage.users import ACTIVE, SELECT, MySQLUsers, user_of
@@ -29,40 +29,59 @@ class MySQLAccounts:
         self._passwords = passwords
 
     async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
-        """Adds a user; `password` has 8 to 72 bytes. Raises NameTaken, EngineUnavailable."""
+        """Adds a user; `password` has 8 to 72 bytes.
+
+        Raises NameTaken, InvalidRequest for what the table cannot keep, EngineUnavailable.
+        """
 
         def taken(cursor: Cursor) -> bool:
-            return bool(cursor.execute("SELECT 1 FROM `user` WHERE user_name = %s", (user_name,)))
+            with naming("user_name"):
+                return bool(cursor.execute("SELECT 1 FROM `user` WHERE user_name = %s", (user_name,)))
 
         if await self._mysql.run(taken):  # spares the hash
             raise NameTaken(user_name)
         digest = await self._passwords.digest(password)
 
+        def added(cursor: Cursor, lock: str = "") -> User | None:
+            cursor.execute(
+                SELECT + "u.user_name = %s AND BINARY u.password_digest = %s" + lock,
+                (user_name, digest),  # of this very attempt: it has a salt of its own
+            )
+            row = cursor.fetchone()
+            return user_of(row) if row else None
+
         def insert(cursor: Cursor) -> User:
             try:
-                cursor.execute(
-                    "INSERT INTO `user` (created_at, updated_at, user_name, nick_name, password_digest, email, "
-                    "avatar, phone, status) VALUES (NOW(), NOW(), %s, %s, %s, '', '', '', %s)",
-                    (user_name, nick_name, digest, ACTIVE),
-                )
+                with naming("user_name", "nick_name"):
+                    cursor.execute(
+                        "INSERT INTO `user` (created_at, updated_at, user_name, nick_name, password_digest, email, "
+                        "avatar, phone, status) VALUES (NOW(), NOW(), %s, %s, %s, '', '', '', %s)",
+                        (user_name, nick_name, digest, ACTIVE),
+                    )
             except pymysql.IntegrityError as error:
-                if error.args[0] == ER.DUP_ENTRY:
+                if is_duplicate(error) and taken(cursor):  # else it is another column that must be unique
                     raise NameTaken(user_name) from None
                 raise
-            cursor.execute(SELECT + "u.id = %s", (cursor.lastrowid,))
-            return user_of(cursor.fetchone() or ())
+            user = added(cursor)
+            if user is None:
+                raise DatabaseRefused("mysql", "a row that was inserted into `user` is not as it was given", "row")
+            return user
 
-        return await self._mysql.run(insert)
+        return await self._mysql.change(insert, lambda cursor: added(cursor, " FOR UPDATE"))
 
     async def find(self, user_name: str) -> Found | None:
         """The active account of that name, and its password digest."""
 
         def work(cursor: Cursor) -> Found | None:
-            cursor.execute(
-                "SELECT id, IFNULL(password_digest, '') FROM `user` "
-                "WHERE user_name = %s AND deleted_at IS NULL AND status = %s",
-                (user_name, ACTIVE),
-            )
+            try:
+                with naming("user_name"):
+                    cursor.execute(
+                        "SELECT id, IFNULL(password_digest, '') FROM `user` "
+                        "WHERE user_name = %s AND deleted_at IS NULL AND status = %s",
+                        (user_name, ACTIVE),
+                    )
+            except InvalidRequest:  # no row can have such a name
+                return None
             row = cursor.fetchone()
             return Found(*row) if row else None
 
@@ -108,18 +127,24 @@ class MySQLAccounts:
         changed = await self._passwords.digest(password)
 
         def work(cursor: Cursor) -> bool:
-            done = cursor.execute(
+            rows = cursor.execute(
                 "UPDATE `user` SET password_digest = %s, updated_at = NOW() "
                 "WHERE id = %s AND BINARY password_digest = %s AND deleted_at IS NULL",
                 (changed, user, digest),
             )
-            if done:
+            if rows:
                 end_tokens(cursor, user, self._clock())
-            return bool(done)
+            return bool(rows)
 
-        done = await self._mysql.run(work)
-        self._users.forget(user)
-        return changed if done else None
+        def done(cursor: Cursor) -> bool | None:
+            sql = "SELECT 1 FROM `user` WHERE id = %s AND BINARY password_digest = %s FOR UPDATE"
+            return cursor.execute(sql, (user, changed)) > 0 or None
+
+        try:
+            was_this_one = await self._mysql.change(work, done)
+        finally:
+            self._users.forget(user)
+        return changed if was_this_one else None
 
     async def erase(self, user: int, digest: str) -> bool:
         """Deletes an account as gin-chat-demo's ORM does, and what it says about a person; whether it was there.
@@ -137,6 +162,11 @@ class MySQLAccounts:
                 )
             )
 
-        done = await self._mysql.run(work)
-        self._users.forget(user)
-        return done
+        def done(cursor: Cursor) -> bool | None:
+            sql = "SELECT 1 FROM `user` WHERE id = %s AND deleted_at IS NOT NULL FOR UPDATE"
+            return cursor.execute(sql, (user,)) > 0 or None
+
+        try:
+            return await self._mysql.change(work, done)
+        finally:
+            self._users.forget(user)

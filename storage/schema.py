@@ -12,6 +12,11 @@ from pymysql.cursors import Cursor
 
 __all__ = ["SchemaError", "migrate", "seed"]
 
+WIDE = (
+    "SELECT 1 FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = '{table}' "
+    "AND column_name = 'user_id' AND data_type = 'bigint'"
+)
+
 # Each file, and a query that finds what it brings.
 STEPS = (
     (
@@ -36,6 +41,8 @@ STEPS = (
         "005_signed_out.sql",
         "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'tandem_signed_out'",
     ),
+    ("006_account_wide.sql", WIDE.format(table="tandem_account")),
+    ("007_signed_out_wide.sql", WIDE.format(table="tandem_signed_out")),
 )
 LOCK_WAIT = 10  # seconds for another process that migrates at the same time
 SHOWN = 10  # names in the error about duplicates

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from cachetools import TTLCache
 from pymysql.cursors import Cursor
 
+from models.errors import EngineUnavailable
 from models.records import Identity
 from storage.mysql import MySQL
 from storage.users import BATCH, MySQLUsers
@@ -75,19 +77,24 @@ class MySQLSessions:
         """Ends one token."""
         expires = math.ceil(identity.expires or 0)
 
-        def work(cursor: Cursor) -> None:
-            cursor.execute(
-                "INSERT IGNORE INTO `tandem_signed_out` (session, user_id, expires) VALUES (%s, %s, %s)",
+        def end(cursor: Cursor) -> None:
+            cursor.execute(  # INSERT IGNORE would pass over what does not fit as well
+                "INSERT INTO `tandem_signed_out` (session, user_id, expires) VALUES (%s, %s, %s) "
+                "ON DUPLICATE KEY UPDATE user_id = user_id",
                 (identity.session, identity.user, expires),
             )
+
+        def sweep(cursor: Cursor) -> None:
             cursor.execute(
                 "DELETE FROM `tandem_signed_out` WHERE expires < %s LIMIT %s", (int(self._clock()) - SPARE, SWEPT)
             )
 
-        await self._mysql.run(work)
+        await self._mysql.change(end)
         self._cache.pop(identity.session, None)
+        with suppress(EngineUnavailable):  # the next one does it
+            await self._mysql.change(sweep)
 
     async def sign_out_everywhere(self, user: int) -> None:
         """Ends all tokens of a user."""
-        await self._mysql.run(lambda cursor: end_tokens(cursor, user, self._clock()))
+        await self._mysql.change(lambda cursor: end_tokens(cursor, user, self._clock()))
         self._users.forget(user)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pymysql
 from cachetools import TTLCache
 from pymysql.cursors import Cursor
 
+from models.errors import InvalidRequest
 from models.records import Profile, User
 from storage.group_commit import GroupCommit
 from storage.mysql import MySQL
+from storage.mysql_errors import is_duplicate, naming
 from storage.schema import migrate, seed
 
 __all__ = ["ACTIVE", "SELECT", "MySQLUsers", "user_of"]
@@ -61,7 +64,7 @@ class MySQLUsers:
     async def prepare(self, *, with_article_users: bool) -> None:
         """Brings the tables up to date; `with_article_users` puts ids 1 and 2 into an empty one."""
 
-        def work(cursor: Cursor) -> None:
+        def work(cursor: Cursor) -> None:  # each step looks first whether it is done: it may be repeated
             migrate(cursor)
             if with_article_users:
                 seed(cursor)
@@ -99,7 +102,11 @@ class MySQLUsers:
         """The active user of that name."""
 
         def work(cursor: Cursor) -> User | None:
-            cursor.execute(SELECT + "u.user_name = %s", (user_name,))
+            try:
+                with naming("user_name"):
+                    cursor.execute(SELECT + "u.user_name = %s", (user_name,))
+            except InvalidRequest:  # no row can have such a name
+                return None
             row = cursor.fetchone()
             return user_of(row) if row else None
 
@@ -115,7 +122,10 @@ class MySQLUsers:
         return await self._mysql.run(work)
 
     async def change(self, user: int, profile: Profile) -> User | None:
-        """Changes what is given of a user's profile; the user as it is then, None if there is none."""
+        """Changes what is given of a user's profile; the user as it is then, None if there is none.
+
+        Raises InvalidRequest for what the table cannot keep.
+        """
         changes = {
             "nick_name": profile.nick_name,
             "email": profile.email,
@@ -125,14 +135,21 @@ class MySQLUsers:
 
         def work(cursor: Cursor) -> None:
             assignments = ", ".join(f"`{column}` = %s" for column in given)
-            cursor.execute(
-                f"UPDATE `user` SET {assignments}, updated_at = NOW() "  # noqa: S608  # columns are named above
-                "WHERE id = %s AND deleted_at IS NULL",
-                (*given.values(), user),
-            )
+            try:
+                with naming(*given):
+                    cursor.execute(
+                        f"UPDATE `user` SET {assignments}, updated_at = NOW() "  # noqa: S608  # columns are named above
+                        "WHERE id = %s AND deleted_at IS NULL",
+                        (*given.values(), user),
+                    )
+            except pymysql.IntegrityError as error:
+                if is_duplicate(error):  # the table may ask for more than we do
+                    raise InvalidRequest(" or ".join(given), "is another account's") from None
+                raise
 
         if given:
-            await self._mysql.run(work)
+            await self._mysql.change(work)
+            self.forget(user)
         return (await self.active_now([user])).get(user)
 
     def _remembered(self, users: Sequence[User | None]) -> dict[int, User]:

@@ -1,6 +1,7 @@
--- gin-chat-demo's table as its ORM makes it (gorm.Model and six columns), for a database that has none.
+-- gin-chat-demo's table as its ORM makes it (gorm.Model and six columns), for a database that has none; but with
+-- ids of 64 bits, as its program has them.
 CREATE TABLE `user` (
-  `id` int unsigned NOT NULL AUTO_INCREMENT,
+  `id` bigint unsigned NOT NULL AUTO_INCREMENT,
   `created_at` datetime NULL,
   `updated_at` datetime NULL,
   `deleted_at` datetime NULL,

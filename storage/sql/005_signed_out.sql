@@ -1,7 +1,7 @@
 -- Tokens that were ended by signing out, until their time would have been over.
 CREATE TABLE `tandem_signed_out` (
   `session` binary(16) NOT NULL,
-  `user_id` int unsigned NOT NULL,
+  `user_id` bigint unsigned NOT NULL,
   `expires` bigint NOT NULL COMMENT 'Unix seconds',
   PRIMARY KEY (`session`),
   KEY `expires` (`expires`)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import ExitStack, closing
+from typing import Any, NamedTuple
 
 import pymysql
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from pymysql.cursors import Cursor
 from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
@@ -16,10 +18,24 @@ from storage.clients import redis_client
 from storage.engines import Addresses
 from storage.mysql import MySQL
 from storage.users import MySQLUsers
+from tests.database import mysql_connection
+from tests.storage.relay import Relay
 
 NOBODY = Addresses("mongodb://127.0.0.1:9", "redis://127.0.0.1:9", "mysql://root@127.0.0.1:9/tandem")
 
 MakeMySQL = Callable[..., MySQL]
+
+
+class Fresh(NamedTuple):
+    """A database of the test's own: its URL, and a cursor in it."""
+
+    url: str
+    cursor: Cursor
+
+
+MakeFresh = Callable[..., Fresh]
+MakeRelay = Callable[[], Relay]
+SetZone = Callable[[str], None]
 SetUser = Callable[[int, str], None]
 
 
@@ -42,6 +58,42 @@ def make_mysql(io_loop: IOLoop, addresses: Addresses, database: pymysql.Connecti
     yield make
     for mysql in opened:
         io_loop.run_sync(mysql.close)
+
+
+@pytest.fixture
+def make_fresh(addresses: Addresses) -> Iterator[MakeFresh]:
+    """Makes databases without tables, in a character set."""
+    with ExitStack() as stack:
+
+        def make(charset: str = "utf8mb4") -> Fresh:
+            name = f"fresh_{secrets.token_hex(4)}"
+            connection = stack.enter_context(mysql_connection(addresses.mysql, database=None))
+            cursor = stack.enter_context(connection.cursor())
+            cursor.execute(f"CREATE DATABASE {name} CHARACTER SET {charset}")
+            stack.callback(cursor.execute, f"DROP DATABASE {name}")
+            cursor.execute(f"USE {name}")
+            return Fresh(addresses.mysql.replace("/tandem?", f"/{name}?"), cursor)
+
+        yield make
+
+
+@pytest.fixture
+def set_zone(database: pymysql.Connection) -> Iterator[SetZone]:
+    """Sets the time zone that new connections begin with."""
+
+    def set_zone(zone: str) -> None:
+        with database.cursor() as cursor:
+            cursor.execute("SET GLOBAL time_zone = %s", (zone,))
+
+    yield set_zone
+    set_zone("SYSTEM")
+
+
+@pytest.fixture
+def make_relay(addresses: Addresses) -> Iterator[MakeRelay]:
+    """Makes relays to MySQL."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(closing(Relay(addresses.mysql)))
 
 
 @pytest.fixture

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import bcrypt
 import pymysql
 import pytest
+from pymysql.cursors import Cursor
 from tornado.ioloop import IOLoop
 
 from models.account_ports import Found
-from models.errors import EngineUnavailable, NameTaken
-from models.records import User
+from models.errors import DatabaseRefused, EngineUnavailable, InvalidRequest, NameTaken
+from models.records import Identity, Profile, User
 from storage.accounts import MySQLAccounts
 from storage.mysql import MySQL
 from storage.passwords import Passwords
+from storage.schema import migrate
+from storage.sessions import MySQLSessions
 from storage.users import MySQLUsers
 from tests.conftest import Clock
-from tests.storage.conftest import NOBODY, MakeMySQL, SetUser
+from tests.storage.conftest import NOBODY, MakeFresh, MakeMySQL, MakeRelay, SetUser
+from tests.storage.relay import Relay
+from tests.storage.test_schema import GIN_CHAT_DEMO
 
 
 @pytest.fixture
@@ -193,3 +199,159 @@ async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: P
     ):
         with pytest.raises(EngineUnavailable):
             await call
+
+
+# Connections that are lost
+
+
+@pytest.fixture
+def relay(make_relay: MakeRelay) -> Relay:
+    """Between the accounts and MySQL, in the tests that ask for it."""
+    return make_relay()
+
+
+@pytest.fixture
+def shaky(relay: Relay, make_mysql: MakeMySQL, passwords: Passwords, clock: Clock) -> MySQLAccounts:
+    """The accounts behind the relay."""
+    mysql = make_mysql(relay.url)
+    return MySQLAccounts(mysql, MySQLUsers(mysql, cache_size=100, cache_ttl=60), passwords, clock=clock)
+
+
+async def test_registering_while_the_connection_is_lost(
+    relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, name: str
+) -> None:
+    """The account was made, or it was not, and the answer says which; never that its name is taken."""
+    relay.lose = b"INSERT INTO `user`"
+    with pytest.raises(EngineUnavailable):
+        await shaky.register(name, "nick", b"password")
+    assert await accounts.find(name) is None
+    relay.lose = b"COMMIT"
+    user = await shaky.register(name, "nick", b"password")
+    assert relay.lost == 2
+    assert (user.user_name, user.id) == (name, (await accounts.find(name)).user)
+    with pytest.raises(NameTaken):
+        await shaky.register(name, "nick", b"password")
+
+
+async def test_a_name_that_another_takes_while_the_connection_is_lost(
+    relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That account is not taken for one's own."""
+    digest = shaky._passwords.digest
+
+    async def slow(password: bytes) -> str:
+        await accounts.register(name, "other", b"another password")
+        return await digest(password)
+
+    monkeypatch.setattr(shaky._passwords, "digest", slow)
+    monkeypatch.setattr(accounts, "_passwords", Passwords(1, 1, 10, cost=4))
+    relay.lose = b"INSERT INTO `user`"
+    with pytest.raises(EngineUnavailable):
+        await shaky.register(name, "nick", b"password")
+    await accounts._passwords.close()
+
+
+async def test_a_new_password_while_the_connection_is_lost(
+    relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, account: User, users: MySQLUsers
+) -> None:
+    """It was changed and all tokens have ended, or neither; and the answer says which."""
+    before = (await users.active_now([account.id]))[account.id]
+    for statement in (b"UPDATE `user`", b"INSERT INTO `tandem_account`"):
+        relay.lose = statement
+        with pytest.raises(EngineUnavailable):
+            await shaky.set_password(account.id, await accounts.digest_of(account.id), b"another one")
+        assert (await users.active_now([account.id]))[account.id] == before
+    relay.lose = b"COMMIT"
+    changed = await shaky.set_password(account.id, await accounts.digest_of(account.id), b"another one")
+    assert changed == await accounts.digest_of(account.id)
+    assert await accounts.matches(b"another one", changed)
+    assert (await users.active_now([account.id]))[account.id].tokens_since > before.tokens_since
+
+
+async def test_deleting_while_the_connection_is_lost(
+    relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, account: User
+) -> None:
+    """The same."""
+    digest = await accounts.digest_of(account.id)
+    relay.lose = b"UPDATE `user`"
+    with pytest.raises(EngineUnavailable):
+        await shaky.erase(account.id, digest)
+    assert await accounts.digest_of(account.id) == digest
+    relay.lose = b"COMMIT"
+    assert await shaky.erase(account.id, digest)
+    assert await accounts.find(account.user_name) is None
+
+
+# Tables that are another program's
+
+
+@pytest.fixture
+def elsewhere(
+    make_fresh: MakeFresh, make_mysql: MakeMySQL, passwords: Passwords, clock: Clock
+) -> Callable[[str], tuple[MySQLAccounts, MySQLUsers, Cursor]]:
+    """Makes accounts in gin-chat-demo's table, in a character set."""
+
+    def make(charset: str = "utf8mb4") -> tuple[MySQLAccounts, MySQLUsers, Cursor]:
+        fresh = make_fresh(charset)
+        fresh.cursor.execute(GIN_CHAT_DEMO.replace("utf8mb4", charset))
+        mysql = make_mysql(fresh.url)
+        users = MySQLUsers(mysql, cache_size=0, cache_ttl=1)
+        migrate(fresh.cursor)
+        return MySQLAccounts(mysql, users, passwords, clock=clock), users, fresh.cursor
+
+    return make
+
+
+@pytest.mark.parametrize(("charset", "text"), [("utf8mb3", "foxes🦊"), ("latin1", "foxes🦊"), ("latin1", "北京的狐狸")])
+async def test_a_name_that_the_table_cannot_keep(charset: str, text: str, elsewhere: Any) -> None:
+    """It is the field that is wrong, and nothing is made; to sign in with it finds nobody."""
+    accounts, users, cursor = elsewhere(charset)
+    with pytest.raises(InvalidRequest, match=r"^user_name: holds a character"):
+        await accounts.register(text, "nick", b"password")
+    assert await accounts.find(text) is None
+    assert not cursor.execute("SELECT 1 FROM `user`")
+    user = await accounts.register("foxes", "狐狸🦊", b"password")
+    assert user.nick_name == "狐狸🦊"
+    assert (await users.named("FOXES")).id == user.id
+
+
+async def test_a_value_that_must_be_unique_elsewhere(elsewhere: Any) -> None:
+    """The name is not taken: the table asks for what we cannot give, which is for its owner to see."""
+    accounts, _, cursor = elsewhere()
+    cursor.execute("ALTER TABLE `user` ADD UNIQUE INDEX phones (phone)")
+    await accounts.register("first", "nick", b"password")
+    with pytest.raises(DatabaseRefused, match="1062"):
+        await accounts.register("second", "nick", b"password")
+    with pytest.raises(NameTaken):
+        await accounts.register("FIRST", "nick", b"password")
+
+
+async def test_ids_that_a_trigger_gives(elsewhere: Any) -> None:
+    """The id of a new account is the one that its row has."""
+    accounts, _, cursor = elsewhere()
+    cursor.execute("ALTER TABLE `user` MODIFY id bigint")
+    cursor.execute("CREATE TRIGGER t BEFORE INSERT ON `user` FOR EACH ROW SET NEW.id = 7000000007")
+    assert (await accounts.register("snowflake", "nick", b"password")).id == 7_000_000_007
+
+
+LARGEST = 2**63 - 1
+
+
+async def test_the_largest_id(elsewhere: Any, clock: Clock) -> None:
+    """Signing in and out, everywhere as well, a new password and leaving: as with any other."""
+    accounts, users, cursor = elsewhere()
+    cursor.execute("ALTER TABLE `user` MODIFY id bigint unsigned AUTO_INCREMENT, AUTO_INCREMENT = 9223372036854775807")
+    user = await accounts.register("largest", "nick", b"password")
+    assert user.id == LARGEST
+    sessions = MySQLSessions(users._mysql, users, clock=clock, cache_size=0, cache_ttl=1)
+    await sessions.sign_out(Identity(LARGEST, b"0123456789abcdef", expires=clock() + 60))
+    assert await sessions.signed_out_now([b"0123456789abcdef"]) == {b"0123456789abcdef"}
+    cursor.execute("SELECT user_id FROM tandem_signed_out")
+    assert cursor.fetchall() == ((LARGEST,),)
+    await sessions.sign_out_everywhere(LARGEST)
+    everywhere = (await users.active_now([LARGEST]))[LARGEST]
+    assert everywhere.token_version != user.token_version
+    digest = await accounts.set_password(LARGEST, await accounts.digest_of(LARGEST), b"another one")
+    assert (await users.active_now([LARGEST]))[LARGEST].token_version != everywhere.token_version
+    assert (await users.change(LARGEST, Profile(nick_name="new"))).nick_name == "new"
+    assert await accounts.erase(LARGEST, digest)

@@ -95,6 +95,38 @@ def test_the_articles_users(cursor: Cursor) -> None:
     assert cursor.fetchall() == ((2,),)
 
 
+def user_ids(cursor: Cursor) -> dict[str, str]:
+    cursor.execute(
+        "SELECT table_name, column_type FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() AND column_name = 'user_id'"
+    )
+    return dict(cursor.fetchall())
+
+
+def test_columns_of_ids_are_as_wide_as_ids(cursor: Cursor) -> None:
+    """In new tables, and in those of before, whose rows stay."""
+    wide = {"tandem_account": "bigint(20) unsigned", "tandem_signed_out": "bigint(20) unsigned"}
+    migrate(cursor)
+    assert user_ids(cursor) == wide
+    for table in wide:
+        cursor.execute(f"ALTER TABLE `{table}` MODIFY user_id int unsigned NOT NULL")
+    cursor.execute("INSERT INTO tandem_account (user_id, generation) VALUES (7, 3)")
+    cursor.execute("INSERT INTO tandem_signed_out VALUES ('0123456789abcdef', 7, 1)")
+    migrate(cursor)
+    assert user_ids(cursor) == wide
+    cursor.execute("SELECT user_id, generation FROM tandem_account")
+    assert cursor.fetchall() == ((7, 3),)
+    cursor.execute("INSERT INTO `user` (id) VALUES (9223372036854775807)")
+
+
+def test_an_existing_column_of_ids_is_its_owners(cursor: Cursor) -> None:
+    """Other programs' columns may refer to it."""
+    cursor.execute(GIN_CHAT_DEMO)
+    migrate(cursor)
+    cursor.execute("SHOW COLUMNS FROM `user` LIKE 'id'")
+    assert cursor.fetchone()[1] == "int(10) unsigned"
+
+
 def test_one_process_at_a_time(cursor: Cursor, addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers that start together wait for each other."""
     monkeypatch.setattr("storage.schema.LOCK_WAIT", 0)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pymysql
 import pytest
 
-from models.errors import EngineUnavailable
+from models.errors import EngineUnavailable, InvalidRequest
 from models.records import Profile
 from storage import users as module
 from storage.engines import Addresses
 from storage.mysql import MySQL
 from storage.users import MySQLUsers
-from tests.storage.conftest import NOBODY, MakeMySQL, SetUser
+from tests.storage.conftest import NOBODY, MakeFresh, MakeMySQL, SetUser, SetZone
+from tests.storage.test_schema import GIN_CHAT_DEMO
 
 Pair = tuple[int, int]
 People = Callable[[int], list[int]]
@@ -185,6 +187,111 @@ async def test_the_first_users(make_mysql: MakeMySQL, empty: str, database: pymy
             cursor.execute(f"UPDATE no_users.user SET {assignment} WHERE id = 2")
             assert [user.user_name for user in await users.first(3)] == ["user1", "five", "nine"]
             cursor.execute("UPDATE no_users.user SET status = 'active', deleted_at = NULL WHERE id = 2")
+
+
+# Times
+
+NEW_YEAR = 1_767_225_600  # 2026-01-01 00:00:00 UTC
+DAYLIGHT = "Test/Daylight"  # an hour later from 2026-03-29 01:00 UTC on, an hour earlier from 2026-10-25 01:00 UTC on
+# In that zone there is no 02:30 on the first of these days, and there are two on the other.
+SKIPPED, DOUBLED = 1_774_751_400, 1_792_895_400
+
+
+@pytest.fixture
+def daylight(database: pymysql.Connection) -> Iterator[None]:
+    """A time zone with two changes in a year."""
+    with database.cursor() as cursor:
+        cursor.execute("INSERT INTO mysql.time_zone (Use_leap_seconds) VALUES ('N')")
+        number = cursor.lastrowid
+        cursor.execute("INSERT INTO mysql.time_zone_name VALUES (%s, %s)", (DAYLIGHT, number))
+        cursor.executemany(
+            "INSERT INTO mysql.time_zone_transition_type VALUES (%s, %s, %s, %s, %s)",
+            [(number, 0, 3600, 0, "CET"), (number, 1, 7200, 1, "CEST")],
+        )
+        cursor.executemany(
+            "INSERT INTO mysql.time_zone_transition VALUES (%s, %s, %s)",
+            [(number, 0, 0), (number, 1_774_746_000, 1), (number, 1_792_890_000, 0)],
+        )
+        yield
+        for table in ("", "_name", "_transition", "_transition_type"):
+            cursor.execute(f"DELETE FROM mysql.time_zone{table} WHERE Time_zone_id = %s", (number,))
+
+
+@pytest.mark.parametrize("zone", ["SYSTEM", "+08:00", "-03:30", DAYLIGHT])
+@pytest.mark.parametrize("moment", [NEW_YEAR, SKIPPED, DOUBLED])
+async def test_when_an_account_was_made(
+    zone: str, moment: int, daylight: None, make_fresh: MakeFresh, make_mysql: MakeMySQL, set_zone: SetZone
+) -> None:
+    """DATETIME is UTC, as gin-chat-demo writes it, and TIMESTAMP the moment that it is, in any zone of the server."""
+    fresh = make_fresh()
+    for kind in ("datetime", "timestamp"):
+        users = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
+        fresh.cursor.execute("DROP TABLE IF EXISTS `user`")
+        await users.prepare(with_article_users=False)
+        fresh.cursor.execute(f"ALTER TABLE `user` MODIFY created_at {kind} NULL")
+        fresh.cursor.execute("SET time_zone = '+00:00'")  # both kinds take a text as UTC then
+        written = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        fresh.cursor.execute(
+            "INSERT INTO `user` (id, user_name, status, created_at) VALUES (7, 'seven', 'active', %s)", (written,)
+        )
+        set_zone(zone)
+        there = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
+        assert (await there.active_now([7]))[7].created_at == moment
+        assert (await there.named("seven")).created_at == moment
+        set_zone("SYSTEM")
+
+
+@pytest.mark.parametrize("zone", ["+08:00", DAYLIGHT])
+async def test_when_something_is_done_now(
+    zone: str, daylight: None, make_fresh: MakeFresh, make_mysql: MakeMySQL, set_zone: SetZone
+) -> None:
+    """It is written as gin-chat-demo would read it: UTC."""
+    fresh = make_fresh()
+    set_zone(zone)
+    users = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
+    await users.prepare(with_article_users=True)
+    await users.change(1, Profile(email="a@b"))
+    fresh.cursor.execute(
+        "SELECT MAX(ABS(TIMESTAMPDIFF(SECOND, created_at, UTC_TIMESTAMP()))) < 600, "
+        "MAX(ABS(TIMESTAMPDIFF(SECOND, updated_at, UTC_TIMESTAMP()))) < 600 FROM `user`"
+    )
+    assert fresh.cursor.fetchone() == (1, 1)
+
+
+# Tables that cannot keep all texts
+
+
+@pytest.mark.parametrize("charset", ["utf8mb3", "latin1"])
+async def test_a_table_in_another_character_set(charset: str, make_fresh: MakeFresh, make_mysql: MakeMySQL) -> None:
+    """It keeps nick names of all characters; of what it cannot keep the field is named, and no name is found by it."""
+    fresh = make_fresh(charset)
+    fresh.cursor.execute(GIN_CHAT_DEMO.replace("utf8mb4", charset))
+    users = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
+    await users.prepare(with_article_users=True)
+    assert (await users.change(1, Profile(nick_name="狐狸🦊"))).nick_name == "狐狸🦊"
+    with pytest.raises(InvalidRequest, match=r"^email: holds a character"):
+        await users.change(1, Profile(email="🦊@example.org", nick_name="another"))
+    assert (await users.active_now([1]))[1].nick_name == "狐狸🦊"
+    for name in ("🦊🦊🦊🦊🦊", "user🦊", "北京", "user1\U0001f98a"):
+        assert await users.named(name) is None
+    assert (await users.named("USER1")).id == 1
+    fresh.cursor.execute("UPDATE `user` SET nick_name = 'x'")
+    fresh.cursor.execute("ALTER TABLE `user` MODIFY nick_name varchar(5)")
+    with pytest.raises(InvalidRequest, match=r"^nick_name: holds a character"):
+        await users.change(1, Profile(nick_name="狐狸🦊"))
+    with pytest.raises(InvalidRequest, match=r"^nick_name: is longer"):
+        await users.change(1, Profile(nick_name="foxfox"))
+
+
+async def test_a_table_that_asks_for_more(make_fresh: MakeFresh, make_mysql: MakeMySQL) -> None:
+    """A value that must be unique there is another account's."""
+    fresh = make_fresh()
+    users = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
+    await users.prepare(with_article_users=True)
+    fresh.cursor.execute("ALTER TABLE `user` ADD UNIQUE INDEX emails (email)")
+    await users.change(1, Profile(email="a@b"))
+    with pytest.raises(InvalidRequest, match=r"^email: is another account's"):
+        await users.change(2, Profile(email="A@B"))
 
 
 async def test_mysql_away(make_mysql: MakeMySQL) -> None:
