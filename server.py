@@ -188,7 +188,7 @@ async def serving(
             observe=metrics.settled,
         )
         metrics.sockets.set_function(ChatSocket.count)
-        metrics.conversations.set_function(lambda: len(chat.delivery))
+        metrics.conversations.set_function(lambda: len(chat.conversations))
         reader = Reader(chat, stores.messages, stores.messages.directory, settings.timeouts.answer_timeout)
         await stores.router.start(chat)
         stack.push_async_callback(stores.router.close)

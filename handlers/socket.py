@@ -25,7 +25,7 @@ from handlers.places import ALL, Places
 from handlers.rfc6455 import GOING_AWAY, POLICY_VIOLATION
 from handlers.speaker import Dialect, Live
 from models import frames, frames2
-from models.chat import Chat
+from models.chat import Attendance, Chat
 from models.errors import InvalidFrame, TooFast
 from models.events import Told
 from models.frames import Code
@@ -71,7 +71,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._reader = reader
         self._users = users
         self._limits = limits
-        self._joined = False
+        self._attendance: Attendance | None = None
         self._places_held = ChatSocket._places.holder()
         self._blocks_held = False
         self._protocol: ChatProtocol | None = None
@@ -265,8 +265,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._requests = self.entrance.requests.of(self.user)
         self._registry.setdefault(self.user, {}).setdefault(self.peer, set()).add(self)
         self._dialect = self._make_dialect()
-        self._chat.join(self.user, self.peer, watching=self._dialect.watching)
-        self._joined = True
+        self._attendance = self._chat.join(self.user, self.peer, watching=self._dialect.watching)
         text = frames.TEXTS[self.language]["connected"]
         self.write_frame(
             frames.encode(Code.SUCCESS, text) if self._version == "1" else frames2.greeting(text, self._log_id)
@@ -300,7 +299,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
         """Takes a frame; returns a future to be awaited before the next one is read, when enough answers are owed."""
-        if ChatSocket._draining or not self._joined or self._dialect is None:
+        if ChatSocket._draining or self._attendance is None or self._dialect is None:
             return None
         text = message if isinstance(message, str) else ""
         try:
@@ -391,13 +390,13 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self._dialect.drop()
 
     def _leave(self) -> None:
-        if not self._joined or self._dialect is None:
+        attendance, self._attendance = self._attendance, None
+        if attendance is None:
             return
-        self._joined = False
         here = self._registry[self.user]
         here[self.peer].discard(self)
         if not here[self.peer]:
             del here[self.peer]
         if not here:
             del self._registry[self.user]
-        self._chat.leave(self.user, self.peer, watching=self._dialect.watching)
+        attendance.leave()

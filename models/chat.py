@@ -11,6 +11,7 @@ from functools import partial
 
 from models.blocks import Blocks
 from models.conversation import Conversation, Draft
+from models.conversations import Conversations, Lease
 from models.delivery import Delivery
 from models.events import Barred, Event, Moved, Stored, Typing
 from models.inboxes import Inboxes
@@ -20,10 +21,31 @@ from models.presence import Presence
 from models.records import Message, conversation_of, key_of
 from models.writing import Writer
 
-__all__ = ["Chat"]
+__all__ = ["Attendance", "Chat"]
 
 NEVER = -1.0  # loop time
 SWEEP_PACE = 0.005  # least seconds between two looks of a sweep
+
+
+class Attendance:
+    """A socket that is open. `leave` ends it, and can be called any number of times."""
+
+    __slots__ = ("_chat", "_here", "_lease", "_peer", "_user", "_watching")
+
+    def __init__(self, chat: Chat, user: int, peer: int | None, lease: Lease | None, *, watching: bool) -> None:
+        self._chat = chat
+        self._user = user
+        self._peer = peer
+        self._lease = lease
+        self._watching = watching
+        self._here = True
+
+    def leave(self) -> None:
+        """The socket is closing: its user may be offline now."""
+        if not self._here:
+            return
+        self._here = False
+        self._chat._left(self._user, self._peer, self._lease, watching=self._watching)
 
 
 class Chat:
@@ -58,44 +80,55 @@ class Chat:
         self._new_key = new_key
         self._observe = observe
         self.suspected = suspected
-        self.loader = Loader(messages, clock)
+        # The lambdas tie the knot: an inbox follows conversations, which ask inboxes where they begin.
+        self.conversations = Conversations(lambda one, other: self._inboxes.begins(one, other))
+        self.loader = Loader(self.conversations, messages, clock, lambda one, other: self._inboxes.looked(one, other))
         self.blocks = Blocks(blocks, sockets, router, self._barred)
-        self.delivery = Delivery(messages, sockets, router, self.loader, self.blocks, self._delivered)
+        self.delivery = Delivery(
+            self.conversations, messages, sockets, router, self.loader, self.blocks, self._delivered
+        )
         self._writer = Writer(
-            messages, directory, counters, sockets, router, self.blocks, self.loader, self.delivery, clock
+            self.conversations,
+            messages,
+            directory,
+            counters,
+            sockets,
+            router,
+            self.blocks,
+            self.loader,
+            self.delivery,
+            clock,
         )
         self.presence = Presence(sockets, router, directory, self.blocks)
-        self._inboxes = Inboxes(self.delivery, directory, self.presence)
+        self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
 
     # Who is here
 
-    def join(self, user: int, peer: int | None, *, watching: bool) -> None:
+    def join(self, user: int, peer: int | None, *, watching: bool) -> Attendance:
         """A socket of `user` has opened that talks with `peer`, or with all (None).
 
         `watching` says that it wants to know when the peer comes and goes.
         """
         self._router.follow(user, peer or 0)
         self.presence.opened(user)
+        lease = None
         if peer is None:
             self._inboxes.opened(user)
         else:
-            conversation = self.delivery.enter(user, peer)
-            conversation.sockets += 1
+            lease = self.conversations.follow(user, peer)
             if not self._router.alone:
-                self.delivery.chase(conversation)  # from where it stands now, what others store is not to be missed
+                self.delivery.chase(lease.conversation)  # from where it stands now, nothing stored elsewhere is missed
             if watching:
                 self.presence.watch(user, peer)
+        return Attendance(self, user, peer, lease, watching=watching)
 
-    def leave(self, user: int, peer: int | None, *, watching: bool) -> None:
-        """The counterpart of `join`."""
+    def _left(self, user: int, peer: int | None, lease: Lease | None, *, watching: bool) -> None:
         if peer is None:
             self._inboxes.closed(user)
-        else:
-            conversation = self.delivery.enter(user, peer)
-            conversation.sockets -= 1
-            self.delivery.forget(conversation)
-            if watching:
-                self.presence.unwatch(user, peer)
+        elif watching:
+            self.presence.unwatch(user, peer)
+        if lease is not None:
+            lease.close()
         self.presence.closed(user)
         self._router.unfollow(user, peer or 0)
 
@@ -113,9 +146,11 @@ class Chat:
         newest = await self._messages.newest(name)
         if newest:  # else its first message is the first to be delivered anyhow
             self._inboxes.follow(user, peer, newest)
-        conversation = self.delivery.get(name)
-        if conversation is not None and conversation.seen is None:
-            conversation.seen = newest
+        conversation = self.conversations.get(name)
+        if conversation is not None:
+            self.conversations.begin(conversation, newest)
+            if conversation.seen is not None and conversation.seen < newest:
+                self.delivery.chase(conversation)
 
     # A message's way
 
@@ -136,7 +171,7 @@ class Chat:
         id that was used for another content, or EngineUnavailable at the deadline (loop time), which promises nothing:
         the message may still be stored and delivered, and `settled` be called again.
         """
-        conversation = self.delivery.enter(sender, recipient)
+        conversation = self.conversations.write(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
         taken = self._loop.time()
         draft = Draft(sender, recipient, content, key, settled, message_id, origin, self._answered, taken, deadline)
@@ -177,15 +212,15 @@ class Chat:
                 self.delivery.note(event)
             return
         message = event.message
-        conversation = self.delivery.get(message.conversation)
-        if conversation is None:
+        conversation = self.conversations.get(message.conversation)
+        if conversation is None or not conversation.active:
             conversation = self._inboxes.entered(message)
         if conversation is not None:
             self.delivery.arrive(conversation, message)
 
     def _barred(self, user: int, peer: int) -> None:
         """A block has come or gone: what was known of the two is not any more."""
-        conversation = self.delivery.get(conversation_of(user, peer))
+        conversation = self.conversations.get(conversation_of(user, peer))
         if conversation is not None:
             conversation.unblocked_until = NEVER
         self.presence.doubt(user, peer)
@@ -203,7 +238,11 @@ class Chat:
         """Looks again and again, every `interval` seconds or less often, for what was missed. Never returns."""
         while True:
             looks = [
-                *(partial(self._chase, conversation.name) for conversation in self.delivery if conversation.sockets),
+                *(
+                    partial(self._chase, conversation.name)
+                    for conversation in self.conversations
+                    if conversation.followers
+                ),
                 *(partial(self._inboxes.look, user) for user in self._inboxes.users),
                 *(partial(self.presence.look, user) for user in self.presence.watched),
             ]
@@ -214,7 +253,7 @@ class Chat:
             await asyncio.sleep(pause)
 
     def _chase(self, name: str) -> None:
-        conversation = self.delivery.get(name)
+        conversation = self.conversations.get(name)
         if conversation is not None:
             self.delivery.chase(conversation)
 

@@ -138,12 +138,13 @@ class Reading:
 
 
 class Conversation:
-    """The state of one conversation while somebody uses it.
+    """The state of one conversation while it is used; models/conversations.py makes and drops it.
 
-    `head` is where it stands in the store, as far as this process knows; None until it was read. `seen` is up to
-    which `seq` the sockets of this process were served; None until that matters. `carried` are the drafts that are on
-    their way, `placing` the messages that are being inserted, `writer` the insert or task that goes on with them;
-    `overdue` is the timer of the first deadline.
+    `leases` counts its users, `followers` those among them whose sockets get what is said. `head` is where it stands in
+    the store, as far as this process knows; None until it was read. `seen` is up to which `seq` the sockets of this
+    process were served; None until that matters. `carried` are the drafts that are on their way, `placing` the messages
+    that are being inserted, `writer` the insert or task that goes on with them; `overdue` is the timer of the first
+    deadline.
     `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse, `unblocked_until` (loop
     time) how long neither is taken to have blocked the other.
     """
@@ -153,7 +154,9 @@ class Conversation:
         "carried",
         "chaser",
         "early",
+        "followers",
         "head",
+        "leases",
         "name",
         "open_until",
         "overdue",
@@ -161,8 +164,8 @@ class Conversation:
         "queue",
         "readings",
         "seen",
-        "sockets",
         "unblocked_until",
+        "unconfirmed",
         "users",
         "writer",
     )
@@ -180,16 +183,27 @@ class Conversation:
         self.placing: Sequence[Message] = ()
         self.chaser: asyncio.Task[None] | None = None
         self.early: dict[int, Message] = {}  # by seq, what came before its turn
+        self.unconfirmed: Sequence[int] = ()  # of `early`, what the store did not have when it was read last
         self.behind = False  # there is more to be fetched once `placing` is decided
-        self.sockets = 0
+        self.leases = 0
+        self.followers = 0
         self.open_until = 0.0
         self.unblocked_until = -1.0
         self.readings: dict[int, Reading] = {}
 
     @property
-    def idle(self) -> bool:
-        """Whether nobody needs this state any more."""
-        return self.sockets == 0 and self.writer is None and self.chaser is None and not self.queue
+    def active(self) -> bool:
+        """Whether there are sockets to be served, or messages on their way."""
+        return self.followers > 0 or self.writer is not None or bool(self.queue)
+
+    def clear(self) -> None:
+        """Forgets what only holds while sockets or messages see to it that it is kept up to date."""
+        self.head = None
+        self.seen = None
+        self.early.clear()
+        self.unconfirmed = ()
+        self.behind = False
+        self.readings.clear()
 
     def other(self, user: int) -> int:
         """The peer of `user`."""

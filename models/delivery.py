@@ -7,10 +7,13 @@ process has served them; what comes before its turn waits, and what does not com
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+
+import structlog
 
 from models.blocks import Blocks
 from models.conversation import Conversation
+from models.conversations import Conversations
 from models.errors import EngineUnavailable
 from models.events import Moved, Stored, Told
 from models.loading import Loader
@@ -26,14 +29,18 @@ FETCHES = 32  # conversations fetched at once
 EARLY = 64  # messages of a conversation that are kept when they come before their turn
 
 
+_log = structlog.get_logger(__name__)
+
+
 class Delivery:
-    """The conversations that are active in this process, and what their sockets have been given.
+    """What the sockets of this process are given of the active conversations.
 
     `delivered` is told of every message that the sockets are given, `blocks` tells who is not to be given any.
     """
 
     def __init__(
         self,
+        conversations: Conversations,
         messages: Messages,
         sockets: Sockets,
         router: Router,
@@ -41,42 +48,18 @@ class Delivery:
         blocks: Blocks,
         delivered: Callable[[Conversation, Message], None],
     ) -> None:
+        self._conversations = conversations
         self._messages = messages
         self._sockets = sockets
         self._router = router
         self._loader = loader
         self._blocks = blocks
         self._delivered = delivered
-        self._conversations: dict[str, Conversation] = {}
         self._fetches = asyncio.Semaphore(FETCHES)
-
-    def __iter__(self) -> Iterator[Conversation]:
-        """The conversations, as they are now."""
-        return iter(tuple(self._conversations.values()))
-
-    def __len__(self) -> int:
-        return len(self._conversations)
-
-    def get(self, name: str) -> Conversation | None:
-        """The state of a conversation, if it is active."""
-        return self._conversations.get(name)
-
-    def enter(self, one: int, other: int) -> Conversation:
-        """The state of a conversation; to be given to `forget` when it is not needed any more."""
-        name = conversation_of(one, other)
-        conversation = self._conversations.get(name)
-        if conversation is None:
-            conversation = self._conversations[name] = Conversation(one, other)
-        return conversation
-
-    def forget(self, conversation: Conversation) -> None:
-        """Lets go of a conversation that nobody needs."""
-        if conversation.idle:
-            self._conversations.pop(conversation.name, None)
 
     async def close(self) -> None:
         """Fetches nothing any more."""
-        await end(*(conversation.chaser for conversation in self if conversation.chaser is not None))
+        await end(*(conversation.chaser for conversation in self._conversations if conversation.chaser is not None))
 
     async def publish(self, conversation: Conversation, message: Message, origin: object) -> bool:
         """Delivers a message here and tells the other processes; whether a socket of the recipient gets it."""
@@ -127,9 +110,8 @@ class Delivery:
 
     def arrive(self, conversation: Conversation, message: Message) -> None:
         """Delivers a stored message if its turn has come, else sees to it that its turn comes."""
-        if conversation.seen is None:
-            conversation.seen = message.seq - 1
-        if message.seq <= conversation.seen:
+        self._conversations.begin(conversation, message.seq - 1)
+        if conversation.seen is None or message.seq <= conversation.seen:
             return
         if len(conversation.early) < EARLY:
             conversation.early[message.seq] = message
@@ -144,33 +126,43 @@ class Delivery:
         while conversation.seen is not None and (message := conversation.early.pop(conversation.seen + 1, None)):
             self.deliver(conversation, message)
         if conversation.early or conversation.behind:
-            conversation.behind = False
-            self.chase(conversation)
+            self.chase(conversation)  # one that is at it already ends with a call of this
 
     def chase(self, conversation: Conversation) -> None:
-        """Has what the sockets miss fetched from the store, soon."""
-        if conversation.chaser is None:
+        """Has what the sockets miss fetched from the store, soon; nothing is fetched where nothing is to be served."""
+        if conversation.chaser is None and conversation.active:
             conversation.chaser = asyncio.get_running_loop().create_task(self._chase(conversation))
 
     async def _chase(self, conversation: Conversation) -> None:
         pause = BACKOFF[0]
         try:
-            while conversation.sockets or conversation.writer is not None:
+            while conversation.active:
                 try:
                     async with self._fetches:
                         await self.catch_up(conversation)
                         # What comes from elsewhere and is delivered here may count as read (dialect 1).
                         for user in conversation.users:
                             await self._loader.reading(conversation, user)
+                    if not conversation.unconfirmed:
+                        break
+                    if pause == BACKOFF[1]:
+                        self._doubt(conversation)
+                        break
                 except EngineUnavailable:
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, BACKOFF[1])
-                    continue
-                break
+                    pass
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, BACKOFF[1])
         finally:
             conversation.chaser = None
         self.serve(conversation)
-        self.forget(conversation)
+        self._conversations.release(conversation)
+
+    def _doubt(self, conversation: Conversation) -> None:
+        """Drops messages that others told of and the store does not have: the next sweep finds them if it has them."""
+        _log.warning("message_not_in_store", conversation=conversation.name, seqs=sorted(conversation.unconfirmed))
+        for seq in conversation.unconfirmed:
+            conversation.early.pop(seq, None)
+        conversation.unconfirmed = ()
 
     async def lead_up_to(self, conversation: Conversation, seq: int) -> None:
         """Delivers what stands before `seq` and the sockets have not been given. Raises EngineUnavailable."""
@@ -183,11 +175,12 @@ class Delivery:
     async def catch_up(self, conversation: Conversation) -> None:
         """Delivers what the store has and the sockets have not. Raises EngineUnavailable."""
         if conversation.seen is None:
-            newest = await self._messages.newest(conversation.name)
-            if conversation.seen is None:
-                conversation.seen = newest
+            self._conversations.begin(conversation, await self._loader.newest(conversation))
             return
+        conversation.behind = False
+        conversation.unconfirmed = ()
         while True:
+            told = tuple(conversation.early)
             messages = await self._messages.after(conversation.name, conversation.seen, CHUNK)
             for message in messages:
                 if conversation.placing:  # ours may be among these, and its sender gets another copy
@@ -197,3 +190,4 @@ class Delivery:
             if len(messages) < CHUNK:
                 break
         conversation.early = {seq: m for seq, m in conversation.early.items() if seq > conversation.seen}
+        conversation.unconfirmed = tuple(seq for seq in told if seq in conversation.early)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable
 
 from models.conversation import Conversation
+from models.conversations import Conversations, Lease
 from models.delivery import Delivery
 from models.errors import EngineUnavailable
 from models.placing import BACKOFF
@@ -26,20 +27,23 @@ FOLLOWED = 1000  # conversations of a user that are followed from the start; oth
 class _Inbox:
     """The inbox of one user, in this process."""
 
-    __slots__ = ("complete", "known", "looking", "peers", "sockets")
+    __slots__ = ("complete", "known", "leases", "looking", "sockets")
 
     def __init__(self) -> None:
         self.sockets = 0
-        self.peers: set[int] = set()
+        self.leases: dict[int, Lease] = {}  # by peer
         self.known = False  # it has been looked once
-        self.complete = False  # `peers` are all there were
+        self.complete = False  # `leases` are of all conversations that there were
         self.looking: asyncio.Task[None] | None = None
 
 
 class Inboxes:
     """The users who have an inbox socket in this process."""
 
-    def __init__(self, delivery: Delivery, directory: Directory, presence: Presence) -> None:
+    def __init__(
+        self, conversations: Conversations, delivery: Delivery, directory: Directory, presence: Presence
+    ) -> None:
+        self._conversations = conversations
         self._delivery = delivery
         self._directory = directory
         self._presence = presence
@@ -66,17 +70,28 @@ class Inboxes:
         del self._inboxes[user]
         if inbox.looking is not None:
             inbox.looking.cancel()
-        for peer in inbox.peers:
-            conversation = self._delivery.enter(user, peer)
-            conversation.sockets -= 1
-            self._delivery.forget(conversation)
+        for peer, lease in inbox.leases.items():
+            lease.close()
             self._presence.unwatch(user, peer)
 
-    async def looked(self, user: int) -> None:
-        """Waits until the conversations of an inbox of `user` are known."""
-        inbox = self._inboxes.get(user)
-        if inbox is not None and inbox.looking is not None and not inbox.known:
-            await asyncio.wait((inbox.looking,))
+    async def looked(self, *users: int) -> bool:
+        """Waits until the conversations of the inboxes of these users are known; whether there was one to wait for."""
+        looking = [
+            inbox.looking
+            for inbox in map(self._inboxes.get, users)
+            if inbox is not None and inbox.looking is not None and not inbox.known
+        ]
+        if looking:
+            await asyncio.wait(looking)
+        return bool(looking)
+
+    def begins(self, one: int, other: int) -> int | None:
+        """0 if an inbox of one of the two knows all of its conversations, and not this one; else None."""
+        for user, peer in ((one, other), (other, one)):
+            inbox = self._inboxes.get(user)
+            if inbox is not None and inbox.complete and peer not in inbox.leases:
+                return 0
+        return None
 
     def follow(self, user: int, peer: int, seen: int) -> None:
         """Follows a conversation for an inbox of `user`, from behind `seen` on unless it was followed before."""
@@ -125,11 +140,9 @@ class Inboxes:
             inbox.looking = None
 
     def _follow(self, user: int, inbox: _Inbox, peer: int, seen: int) -> Conversation:
-        conversation = self._delivery.enter(user, peer)
-        if peer not in inbox.peers:
-            inbox.peers.add(peer)
-            conversation.sockets += 1
+        lease = inbox.leases.get(peer)
+        if lease is None:
+            lease = inbox.leases[peer] = self._conversations.follow(user, peer)
             self._presence.watch(user, peer)
-        if conversation.seen is None:
-            conversation.seen = seen
-        return conversation
+        self._conversations.begin(lease.conversation, seen)
+        return lease.conversation

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from models.conversation import Conversation, Reading
+from models.conversations import Conversations
 from models.limits import ACCEPTED_DAYS, DAY
 from models.ports import Messages
 from models.records import Head
 
 __all__ = ["Loader"]
 
+T = TypeVar("T")
+
 
 class Loader:
-    """Reads a conversation's state when it is needed and not known; `clock` returns seconds since the epoch."""
+    """Reads a conversation's state when it is needed and not known; `clock` returns seconds since the epoch.
 
-    def __init__(self, messages: Messages, clock: Callable[[], float]) -> None:
+    `looked` waits until the inboxes that two users have here know their conversations, and says whether it had to.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        messages: Messages,
+        clock: Callable[[], float],
+        looked: Callable[[int, int], Awaitable[bool]],
+    ) -> None:
+        self._conversations = conversations
         self._messages = messages
         self._clock = clock
+        self._looked = looked
 
     def knows(self, conversation: Conversation) -> bool:
         """Whether nothing has to be read before a message can be placed."""
@@ -34,15 +49,29 @@ class Loader:
         """Where the conversation stands; read again when it is known for too long."""
         known = conversation.head
         if self._stale(known):
-            head = await self._messages.head(conversation.name)
+            head = await self._read(conversation, self._messages.head)
             if conversation.head is known or conversation.head is None:  # else somebody was faster, and may know more
                 conversation.head = head
                 conversation.readings.clear()
-                if conversation.seen is None:
-                    conversation.seen = head.seq
+                self._conversations.begin(conversation, head.seq)
         if conversation.head is None:
             raise RuntimeError("a head that was read is gone")
         return conversation.head
+
+    async def newest(self, conversation: Conversation) -> int:
+        """The last `seq` of the conversation."""
+        return await self._read(conversation, self._messages.newest)
+
+    async def _read(self, conversation: Conversation, read: Callable[[str], Awaitable[T]]) -> T:
+        """Reads where sockets may begin to be served.
+
+        An inbox that opens meanwhile may find that it has no such conversation, although the first message is stored by
+        now. So it is read again once such an inbox has looked.
+        """
+        found = await read(conversation.name)
+        while conversation.seen is None and await self._looked(*conversation.users):
+            found = await read(conversation.name)
+        return found
 
     async def reading(self, conversation: Conversation, reader: int) -> Reading:
         """What one of the two has read, in dialect 1's sense."""

@@ -88,8 +88,7 @@ class Reader:
         In parts, both directions, oldest first; call `shown` with each part once it is written. The deadline is
         for the first part.
         """
-        conversation = self._chat.delivery.enter(reader, peer)
-        try:
+        with self._chat.conversations.lease(reader, peer) as conversation:
             async with _until(deadline):
                 # What this process has not delivered yet is not shown either: it is about to come by itself.
                 last = (await self._chat.loader.head(conversation)).seq
@@ -104,18 +103,15 @@ class Reader:
                     messages = await self._messages.page(conversation.name, first, upto)
                 yield Shown(messages, upto)
                 deadline = asyncio.get_running_loop().time() + self._answer_timeout
-        finally:
-            self._chat.delivery.forget(conversation)
 
     def shown(self, reader: int, peer: int, upto: int) -> None:
         """Marks everything up to `upto` as read by `reader`, who was shown it."""
-        conversation = self._chat.delivery.enter(reader, peer)
-        reading = conversation.readings.get(reader)
-        if reading is not None and reading.read < upto:
+        conversation = self._chat.conversations.get(conversation_of(reader, peer))
+        reading = None if conversation is None else conversation.readings.get(reader)
+        if conversation is not None and reading is not None and reading.read < upto:
             reading.shown(upto, conversation.head.seq if conversation.head else upto)
             self._messages.mark_read(conversation.name, reader, reading.read)
             self._chat.delivery.tell(Moved(reader, peer, reading.read, reading.read))
-        self._chat.delivery.forget(conversation)
 
     # Dialect 2
 
@@ -216,12 +212,11 @@ class Reader:
 
     async def _exists(self, reader: int, peer: int, seq: int) -> None:
         """Raises InvalidFrame unless `seq` is 0 or was given to a message once."""
-        conversation = self._chat.delivery.enter(reader, peer)
-        try:
-            if seq > (conversation.seen or 0) and seq > (await self._messages.head(conversation.name)).seq:
-                raise InvalidFrame(f"seq: {seq} does not exist yet")
-        finally:
-            self._chat.delivery.forget(conversation)
+        name = conversation_of(reader, peer)
+        conversation = self._chat.conversations.get(name)
+        seen = 0 if conversation is None else conversation.seen or 0
+        if seq > seen and seq > (await self._messages.head(name)).seq:
+            raise InvalidFrame(f"seq: {seq} does not exist yet")
 
 
 def size_of(messages: list[Message]) -> int:

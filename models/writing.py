@@ -21,6 +21,7 @@ from msgspec import structs
 
 from models.blocks import Blocks
 from models.conversation import Conversation, Draft, Sent
+from models.conversations import Conversations
 from models.deadlines import keep_deadline
 from models.delivery import Delivery
 from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent
@@ -47,6 +48,7 @@ class Writer:
 
     def __init__(
         self,
+        conversations: Conversations,
         messages: Messages,
         directory: Directory,
         counters: Counters,
@@ -57,6 +59,7 @@ class Writer:
         delivery: Delivery,
         clock: Callable[[], float],
     ) -> None:
+        self._conversations = conversations
         self._messages = messages
         self._directory = directory
         self._counters = counters
@@ -80,10 +83,10 @@ class Writer:
         """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
-        while writers := [c.writer for c in self._delivery if c.writer is not None]:
+        while writers := [c.writer for c in self._conversations if c.writer is not None]:
             await asyncio.wait(writers, timeout=max(0.0, deadline - now()))
             if now() >= deadline:
-                await end(*(c.writer for c in self._delivery if c.writer is not None))
+                await end(*(c.writer for c in self._conversations if c.writer is not None))
                 break
 
     def _go_on(self, conversation: Conversation) -> None:
@@ -165,7 +168,7 @@ class Writer:
         """Lets go of a conversation of which nothing is on its way."""
         self._writing -= 1
         conversation.writer = None
-        self._delivery.forget(conversation)
+        self._conversations.release(conversation)
 
     def _is_open(self, conversation: Conversation) -> bool:
         """Whether the limit rule is known not to refuse."""

@@ -165,7 +165,7 @@ async def test_one_order(
     for socket in sockets:
         socket.unread.clear()
         await socket.ask(6, after=last)
-    conversation = http_server.chat.delivery.get(conversation_of(*pair))
+    conversation = http_server.chat.conversations.get(conversation_of(*pair))
     assert conversation is not None
 
     async def further() -> None:

@@ -182,7 +182,7 @@ async def test_what_is_read_survives(connect: Connect, http_server: Server, pair
     for client in (one, two):
         client.close()
     await until(lambda: ChatSocket.count() == 0)
-    assert not list(http_server.chat.delivery)
+    assert not list(http_server.chat.conversations)
     two = await connect(*reversed(pair))
     await two.say("an answer", 50005)
     two.close()

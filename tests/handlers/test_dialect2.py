@@ -390,7 +390,7 @@ async def test_a_process_that_is_behind_its_client(connect2: Connect2, http_serv
     await introduce(one, two)
     back = await connect2(*pair[::-1])
     assert (await back.ask(6, after=2))["messages"] == []
-    conversation = http_server.chat.delivery.get(conversation_of(*pair))
+    conversation = http_server.chat.conversations.get(conversation_of(*pair))
     assert conversation is not None
     conversation.seen = 0
     http_server.chat.delivery.chase(conversation)

@@ -7,13 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 from models.chat import Chat
-from models.conversation import Draft, Sent
+from models.conversation import Conversation, Draft, Sent
+from models.conversations import Conversations
 from models.errors import ChatError
+from models.loading import Loader
 from models.ports import Occupied, Reached
 from models.records import Message, conversation_of
 from storage.messages import MongoMessages
 
-__all__ = ["Faulty", "Listening", "Make", "Nobody", "PatientChat", "Recorder", "Somebody", "make_friends", "stored"]
+__all__ = [
+    "Faulty",
+    "Listening",
+    "Make",
+    "Nobody",
+    "PatientChat",
+    "Recorder",
+    "Somebody",
+    "active",
+    "loader_of",
+    "make_friends",
+    "nothing_looked_up",
+    "stored",
+]
 
 
 class Recorder:
@@ -55,6 +70,10 @@ class Somebody(Nobody):
     alone = False
 
     def changed(self, user: int) -> None: ...
+    def tell(self, event: object) -> None: ...
+
+    async def reach(self, message: Message) -> bool:
+        return False
 
 
 class Listening(Nobody):
@@ -119,6 +138,21 @@ class PatientChat(Chat):
 
 
 Make = Callable[..., tuple[Chat, Faulty, Recorder]]
+
+
+async def nothing_looked_up(one: int, other: int) -> bool:
+    return False
+
+
+def active(one: int, other: int) -> tuple[Conversations, Conversation]:
+    """The conversations of a process without inboxes; the one of these two has a socket."""
+    conversations = Conversations(lambda one, other: None)
+    return conversations, conversations.follow(one, other).conversation
+
+
+def loader_of(conversations: Conversations, store: Any, clock: Callable[[], float]) -> Loader:
+    """A loader where no inbox has anything to look up."""
+    return Loader(conversations, store, clock, nothing_looked_up)
 
 
 async def stored(messages: MongoMessages, pair: tuple[int, int]) -> list[Message]:

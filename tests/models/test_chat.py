@@ -16,12 +16,12 @@ from tests.sockets import until
 async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pair: tuple[int, int]) -> None:
     """State lives as long as sockets and messages on their way."""
     chat, _, _ = make()
-    chat.join(*pair, watching=False)
+    socket = chat.join(*pair, watching=False)
     await chat.send(*pair, "hi")
-    await until(lambda: next(iter(chat.delivery)).writer is None)
-    assert len(list(chat.delivery)) == 1
-    chat.leave(*pair, watching=False)
-    assert not list(chat.delivery)
+    await until(lambda: next(iter(chat.conversations)).writer is None)
+    assert len(chat.conversations) == 1
+    socket.leave()
+    assert not len(chat.conversations)
 
 
 async def test_closing_leaves_nothing_running(
@@ -36,7 +36,7 @@ async def test_closing_leaves_nothing_running(
     monkeypatch.setattr(store, "newest", never, raising=False)
     monkeypatch.setattr(chat.presence, "online", never)
     chat.join(*pair, watching=True)
-    conversation = chat.delivery.get(conversation_of(*pair))
+    conversation = chat.conversations.get(conversation_of(*pair))
     chat.delivery.chase(conversation)
     await asyncio.sleep(0)
     assert conversation.chaser is not None
@@ -51,26 +51,26 @@ async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair:
     here, _, sockets = make(pair[1])
     elsewhere, _, _ = make()
     await make_friends(elsewhere, pair)
-    here.join(pair[1], pair[0], watching=False)
+    socket = here.join(pair[1], pair[0], watching=False)
     await here.follow(pair[1], pair[0])
     assert isinstance(await elsewhere.send(*pair, "unheard"), Sent)
-    conversation = here.delivery.get(conversation_of(*pair))
+    conversation = here.conversations.get(conversation_of(*pair))
     here.delivery.chase(conversation)
     await until(lambda: [m.content for m in sockets.delivered] == ["unheard"])
-    here.leave(pair[1], pair[0], watching=False)
+    socket.leave()
 
 
 async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: tuple[int, int]) -> None:
     """By another process, after a socket has opened here: is found when the subscription begins."""
     chat, _, sockets = make(pair[0], router=Somebody())
-    chat.join(*pair, watching=False)
-    conversation = chat.delivery.enter(*pair)
+    socket = chat.join(*pair, watching=False)
+    conversation = chat.conversations.get(conversation_of(*pair))
     await until(lambda: conversation.seen == 0)
     other, _, _ = make()
     assert isinstance(await other.send(pair[1], pair[0], "hi"), Sent)
     chat.followed(*pair)
     await until(lambda: sockets.delivered)
-    chat.leave(*pair, watching=False)
+    socket.leave()
 
 
 async def test_a_sweep_looks_at_everything_one_after_the_other(
@@ -79,8 +79,7 @@ async def test_a_sweep_looks_at_everything_one_after_the_other(
     """At conversations with sockets, at inboxes and at who is watched."""
     chat, _, _ = make(pair[0])
     me, peer = pair
-    chat.join(me, peer, watching=True)
-    chat.join(me, None, watching=False)
+    sockets = [chat.join(me, peer, watching=True), chat.join(me, None, watching=False)]
     looks: list[object] = []
     monkeypatch.setattr(chat.delivery, "chase", lambda conversation: looks.append(conversation.name))
     monkeypatch.setattr(chat._inboxes, "look", lambda user: looks.append(("inbox", user)))
@@ -101,6 +100,6 @@ async def test_a_sweep_looks_at_everything_one_after_the_other(
     monkeypatch.undo()
     assert looks[:3] == [conversation_of(*pair), ("inbox", me), ("presence", peer)]
     assert seen[:5] == [0, 1, 2, 3, 3]
-    chat.leave(me, None, watching=False)
-    chat.leave(me, peer, watching=True)
+    for socket in sockets:
+        socket.leave()
     await chat.close()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.blocks import Blocks
 from models.conversation import Conversation
+from models.conversations import Conversations
 from models.delivery import Delivery
 from models.errors import EngineUnavailable
-from models.loading import Loader
 from models.ports import Reached
 from models.records import Message, conversation_of
+from tests.models.chats import loader_of
 from tests.sockets import until
 
 
@@ -51,11 +53,18 @@ class House:
         self.given: list[int] = []
         self.alone = False
         blocks = Blocks(None, self, self, lambda user, peer: None)  # type: ignore[arg-type]  # there are none
+        self.conversations = Conversations(lambda one, other: None)
         self.delivery = Delivery(
-            self.store, self, self, Loader(self.store, lambda: 0.0), blocks, lambda conversation, message: None
+            self.conversations,
+            self.store,
+            self,
+            self,
+            loader_of(self.conversations, self.store, lambda: 0.0),
+            blocks,
+            lambda conversation, message: None,
         )
-        self.conversation = self.delivery.enter(1, 2)
-        self.conversation.sockets = 1
+        self.socket = self.conversations.follow(1, 2)
+        self.conversation = self.socket.conversation
         self.conversation.readings = {1: self, 2: self}  # type: ignore[dict-item]
 
     def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
@@ -157,8 +166,95 @@ async def test_state_is_kept_while_somebody_fetches() -> None:
     house.write()
     house.conversation.seen = 0
     house.delivery.chase(house.conversation)
-    house.conversation.sockets = 0
-    house.delivery.forget(house.conversation)
-    assert house.delivery.get(conversation_of(1, 2)) is house.conversation
-    await until(lambda: house.delivery.get(conversation_of(1, 2)) is None)
+    house.socket.close()
+    assert house.conversations.get(conversation_of(1, 2)) is house.conversation
+    await until(lambda: house.conversations.get(conversation_of(1, 2)) is None)
     assert isinstance(house.conversation, Conversation)
+
+
+async def test_nothing_is_fetched_once_the_last_socket_has_closed() -> None:
+    """A message is missing and the store is away: when the socket goes, so does the search for the message."""
+    house = House()
+    house.conversation.seen = 0
+    house.write()
+    house.store.failures = 10**9
+    house.delivery.arrive(house.conversation, house.write())
+    await until(lambda: house.store.reads)
+    house.socket.close()
+    await until(lambda: house.conversation.chaser is None)
+    reads = house.store.reads
+    await idle()
+    assert house.store.reads == reads
+    assert not len(house.conversations)
+
+
+async def test_nothing_is_fetched_where_a_request_is_all_that_uses_the_state() -> None:
+    """What is told of meanwhile is not missed by any socket; the next one begins anew, where the store stands then."""
+    house = House()
+    house.conversation.seen = 0
+    with house.conversations.lease(1, 2) as conversation:
+        house.socket.close()
+        house.write()
+        house.delivery.arrive(conversation, house.write())
+        await idle()
+        assert (house.store.reads, house.given) == (0, [])
+        house.conversations.follow(2, 1)
+        await house.delivery.catch_up(conversation)
+        assert conversation.seen == 2
+        house.delivery.arrive(conversation, house.write())
+    assert house.given == [3]
+
+
+async def test_a_message_that_the_store_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for a few times, and then no more: others may be wrong about what is stored."""
+    monkeypatch.setattr("models.delivery.BACKOFF", (0.001, 0.004))
+    house = House()
+    house.conversation.seen = 0
+    house.delivery.arrive(house.conversation, Message(1, 2, 7, 7, "never stored", b"7"))
+    await until(lambda: not house.conversation.early)
+    await until(lambda: house.conversation.chaser is None)
+    reads = house.store.reads
+    await idle()
+    assert (house.store.reads, house.given) == (reads, [])
+    house.delivery.arrive(house.conversation, house.write())
+    assert house.given == [1]
+
+
+async def test_a_message_that_the_store_shows_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new primary shows a moment later what the old one had acknowledged: nothing else has to happen for it."""
+    monkeypatch.setattr("models.delivery.BACKOFF", (0.001, 100.0))
+    house = House()
+    house.conversation.seen = 0
+    late = [Message(1, 2, seq, seq, str(seq), bytes([seq])) for seq in (1, 2)]
+    house.delivery.arrive(house.conversation, late[1])
+    await until(lambda: house.store.reads > 1)
+    house.store.messages = late
+    await until(lambda: house.given == [1, 2])
+
+
+async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message of ours was being placed when the store was read, and lands while the fetch is still under way."""
+    house = House()
+    house.conversation.seen = 0
+    gate = asyncio.Event()
+
+    async def reading(*_: object) -> None:
+        await gate.wait()
+
+    monkeypatch.setattr(house.delivery._loader, "reading", reading)
+    ours = house.write()
+    house.conversation.placing = (ours,)
+    house.delivery.chase(house.conversation)
+    await until(lambda: house.conversation.behind)
+    house.write()  # elsewhere; its event is lost
+    house.delivery.deliver(house.conversation, ours)
+    house.conversation.placing = ()
+    house.delivery.serve(house.conversation)
+    gate.set()
+    await until(lambda: house.given == [1, 2])
+
+
+async def idle() -> None:
+    """Lets whatever is running on this loop have many turns."""
+    for _ in range(100):
+        await asyncio.sleep(0)

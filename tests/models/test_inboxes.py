@@ -19,18 +19,18 @@ async def test_conversations_are_followed_while_the_inbox_is_open(
     for text in ("one", "two"):
         await sender.say(text, 50005)
     sender.close()
-    delivery = http_server.chat.delivery
-    await until(lambda: not list(delivery))
+    conversations = http_server.chat.conversations
+    await until(lambda: not list(conversations))
     inboxes = [await connect2(me) for _ in range(2)]
-    await until(lambda: delivery.get(conversation_of(me, a)))
-    conversation = delivery.get(conversation_of(me, a))
+    await until(lambda: conversations.get(conversation_of(me, a)))
+    conversation = conversations.get(conversation_of(me, a))
     assert conversation is not None
-    assert (conversation.seen, conversation.sockets) == (2, 1)
+    assert (conversation.seen, conversation.followers) == (2, 1)
     inboxes[0].close()
     await inboxes[1].ask(2, to=str(a))
-    assert delivery.get(conversation_of(me, a)) is conversation
+    assert conversations.get(conversation_of(me, a)) is conversation
     inboxes[1].close()
-    await until(lambda: not list(delivery))
+    await until(lambda: not list(conversations))
 
 
 async def test_a_new_conversation_is_found_without_being_told(
@@ -56,10 +56,10 @@ async def test_a_new_conversation_is_found_without_being_told(
     try:
         await other.write(1, content="unheard")
         await until(lambda: message is not None)
-        await until(lambda: all(c.writer is None for c in chat.delivery))
+        await until(lambda: all(c.writer is None for c in chat.conversations))
     finally:
         chat.delivery.deliver = deliver  # type: ignore[method-assign]
     other.close()
-    await until(lambda: chat.delivery.get(conversation_of(me, a)) is None)
+    await until(lambda: chat.conversations.get(conversation_of(me, a)) is None)
     chat._inboxes.look(me)
     await inbox.receive(50001, content="unheard", seq=1)

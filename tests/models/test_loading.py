@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from models.conversation import Conversation
-from models.loading import Loader
 from models.records import Bookmarks, Head, Message
+from tests.models.chats import active, loader_of
 
 
 class Store:
@@ -31,8 +30,8 @@ class Store:
 
 async def test_a_late_answer_takes_nothing_back() -> None:
     """Two ask at once; while the second answer is on its way the conversation goes on."""
-    store, conversation = Store(), Conversation(1, 2)
-    loader = Loader(store, lambda: 0.0)
+    store, (conversations, conversation) = Store(), active(1, 2)
+    loader = loader_of(conversations, store, lambda: 0.0)
     first, second = (asyncio.ensure_future(loader.head(conversation)) for _ in range(2))
     await asyncio.sleep(0)
     store.gate.set()
@@ -47,10 +46,10 @@ async def test_a_late_answer_takes_nothing_back() -> None:
 
 async def test_a_head_that_may_have_expired_is_read_again() -> None:
     """Its message is gone; where the conversation goes on only the store knows."""
-    store, conversation = Store(), Conversation(1, 2)
+    store, (conversations, conversation) = Store(), active(1, 2)
     store.gate.set()
     now = [0.0]
-    loader = Loader(store, lambda: now[0])
+    loader = loader_of(conversations, store, lambda: now[0])
     await loader.head(conversation)
     assert conversation.seen == 5
     now[0] = 91 * 86_400.0
@@ -61,9 +60,9 @@ async def test_a_head_that_may_have_expired_is_read_again() -> None:
 
 async def test_a_head_that_fell_behind_while_it_was_read_again() -> None:
     """What is read is taken, although what was known before is gone meanwhile."""
-    store, conversation = Store(), Conversation(1, 2)
+    store, (conversations, conversation) = Store(), active(1, 2)
     conversation.head = Head(1, 0, 1000, ())
-    loader = Loader(store, lambda: 91 * 86_400.0)
+    loader = loader_of(conversations, store, lambda: 91 * 86_400.0)
     loading = asyncio.ensure_future(loader.head(conversation))
     await asyncio.sleep(0)
     conversation.advance(Message(1, 2, 5, 50, "", b""))
@@ -73,8 +72,8 @@ async def test_a_head_that_fell_behind_while_it_was_read_again() -> None:
 
 async def test_whoever_asked_first_is_right() -> None:
     """A reading that was loaded meanwhile, and has moved, stays."""
-    store, conversation = Store(), Conversation(1, 2)
-    loader = Loader(store, lambda: 0.0)
+    store, (conversations, conversation) = Store(), active(1, 2)
+    loader = loader_of(conversations, store, lambda: 0.0)
     first, second = (asyncio.ensure_future(loader.reading(conversation, 1)) for _ in range(2))
     await asyncio.sleep(0)
     store.gate.set()

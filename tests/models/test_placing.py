@@ -14,6 +14,7 @@ from models.ports import Occupied
 from models.records import Message, key_of
 from storage.messages import MongoMessages
 from tests.conftest import Clock
+from tests.models.chats import active, loader_of, nothing_looked_up
 
 Pair = tuple[int, int]
 
@@ -45,8 +46,8 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
     """A process that places messages with ids."""
 
     def make(losses: int = 0) -> Callable[..., object]:
-        store, conversation = Losing(messages, losses), Conversation(*pair)
-        loader = Loader(store, clock)
+        store, (conversations, conversation) = Losing(messages, losses), active(*pair)
+        loader = loader_of(conversations, store, clock)
 
         async def lead_up_to(conversation: Conversation, seq: int) -> None:
             conversation.seen = seq - 1
@@ -143,8 +144,8 @@ async def test_a_run_that_came_half_through(
         raise EngineUnavailable("mongodb", "lost")
 
     store.insert = half
-    placer = Placer(store, Loader(store, clock), clock, lambda *_: None, lambda *_: None)
-    conversation = Conversation(*pair)
+    conversations, conversation = active(*pair)
+    placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, lambda *_: None)
     drafts = [draft_of(pair, name) for name in "abcd"]
     placed = [each async for some in placer.place(conversation, drafts, None) for each in some]
     assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
@@ -164,7 +165,8 @@ async def test_a_run_is_no_longer_than_the_places_reserved(
 
 async def test_the_sockets_have_what_stands_before(messages: MongoMessages, clock: Clock, pair: Pair) -> None:
     """Also what another process stores while a message is on its way to its place, and the head is read again."""
-    here, conversation = Loader(messages, clock), Conversation(*pair)
+    conversations, conversation = active(*pair)
+    here = loader_of(conversations, messages, clock)
     await messages.reserve(conversation.name, 1)
     given: list[int] = []
 
@@ -181,7 +183,9 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
                 conversation.head = None
             return await here.reading(conversation, reader)
 
-    placer = Placer(messages, Interrupted(messages, clock), clock, lambda *_: None, lead_up_to)
+    placer = Placer(
+        messages, Interrupted(conversations, messages, clock, nothing_looked_up), clock, lambda *_: None, lead_up_to
+    )
     placed = [each async for some in placer.place(conversation, [draft_of(pair, "mine")], None) for each in some]
     assert [each.message.seq for each in placed] == [2]
     assert given == [1]

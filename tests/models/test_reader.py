@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from models.blocks import Blocks
+from models.conversations import Conversations
 from models.delivery import Delivery
 from models.errors import EngineUnavailable, InvalidFrame
 from models.reader import PAGE_BYTES, Page, Reader
@@ -34,7 +35,10 @@ class OneChat:
 
     def __init__(self, messages: MongoMessages) -> None:
         self.blocks = Blocks(messages.blocks, NoSockets(), NoSockets(), lambda *_: None)
-        self.delivery = Delivery(messages, NoSockets(), NoSockets(), None, self.blocks, lambda *_: None)
+        self.conversations = Conversations(lambda one, other: None)
+        self.delivery = Delivery(
+            self.conversations, messages, NoSockets(), NoSockets(), None, self.blocks, lambda *_: None
+        )
 
     async def follow(self, user: int, peer: int) -> None:
         pass

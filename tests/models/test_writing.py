@@ -194,7 +194,7 @@ async def test_a_conversation_that_closes_before_its_run_leaves(
     chat.join(*pair, watching=False)
     for _ in range(LIMIT):
         await chat.send(*pair, "hello?")
-    (conversation,) = chat.delivery
+    (conversation,) = chat.conversations
     await until(lambda: conversation.writer is None)
     conversation.open_until, conversation.unblocked_until = clock() + 1, 0.0  # what the peer wrote is long ago
     require_open = chat.blocks.require_open
@@ -324,7 +324,7 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friend
     here, _, sockets = make(pair[1])
     elsewhere, _, _ = make()
     await befriend(elsewhere, pair)
-    here.join(*pair, watching=False)
+    socket = here.join(*pair, watching=False)
     await here.follow(*pair)
     for name in ("a", "b", "c"):
         assert isinstance(await elsewhere.send(*pair, name, message_id=name), Sent)
@@ -336,7 +336,7 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friend
     assert isinstance(sent, Sent)
     assert (sent.seq, sent.dup) == (4, True)
     assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
-    here.leave(*pair, watching=False)
+    socket.leave()
 
 
 async def test_what_needs_nothing_else_is_sent_off_where_it_comes_in(
@@ -345,7 +345,7 @@ async def test_what_needs_nothing_else_is_sent_off_where_it_comes_in(
     """Without a turn of the event loop in between, if all of the conversation is known."""
     chat, store, _ = make()
     await befriend(chat, pair)
-    active = chat.delivery.get(conversation_of(*pair)) is not None
+    active = chat.conversations.get(conversation_of(*pair)) is not None
     sent = chat.send(*pair, "hi")
     assert (store.tried[-1].content == "hi") == active
     assert (await sent).seq == 4
@@ -433,7 +433,7 @@ async def test_what_stands_before_is_delivered_first(make: Make, pair: tuple[int
     chat, _, sockets = make()
     chat.join(*pair, watching=False)
     await make_friends(chat, pair)
-    conversation = chat.delivery.get(conversation_of(*pair))
+    conversation = chat.conversations.get(conversation_of(*pair))
     conversation.seen -= 1  # as after another process's message that was read with the head
     del sockets.delivered[-1]
     await chat.send(*pair, "hi")
