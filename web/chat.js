@@ -35,13 +35,16 @@ export function chat({ api, user, most }) {
 
 	function account() {
 		const notify = h("button", { onclick: () => Notification.requestPermission().then(() => notify.remove()) });
-		return h(
-			"details",
-			h("summary", portrait(me), h("bdi.name", me.name), sign("down")),
+		const menu = h(
+			"div.menu",
+			{ popover: "auto", role: "group", ariaLabel: words.account, onclick: () => menu.hidePopover() },
 			window.Notification?.permission === "default" && fill(notify, words.notify),
 			h("button", { onclick: () => signOut(false) }, words.signOut),
 			h("button", { onclick: () => signOut(true) }, words.everywhere),
 		);
+		const label = h("span.hidden", `, ${words.account}`);
+		const whose = [portrait(me), h("bdi.name", me.name), label, sign("down")];
+		return [h("button.account", { popoverTargetElement: menu }, whose), menu];
 	}
 
 	// What comes

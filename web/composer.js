@@ -47,8 +47,9 @@ export function composer({ key, most, send, typing }) {
 		} catch {
 			// no room
 		}
+		if (CSS.supports("field-sizing", "content")) return; // style.css does it
 		text.style.height = "auto";
-		text.style.height = `${text.scrollHeight}px`;
+		text.style.height = `${text.scrollHeight + text.offsetHeight - text.clientHeight}px`; // with its border
 	}
 
 	setTimeout(changed); // once it has a size

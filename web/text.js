@@ -16,7 +16,16 @@ function trimmed(link) {
 	return link.slice(0, end);
 }
 
-/** The text in pieces: `{ text }`, or `{ text, href }` for an http or https link that is whole. */
+/** What a link leads to as its text does not show it: the host, in punycode; "" if the text shows just that. */
+function hidden(link, { hostname }) {
+	const shown = /^[^/]*\/\/([^/?#]*?)(?::\d*)?(?:[/?#]|$)/.exec(link)?.[1];
+	return shown?.toLowerCase() === hostname ? "" : hostname;
+}
+
+/**
+ * The text in pieces: `{ text }`, or `{ text, href }` for an http or https link that is whole; with `host`, where it leads,
+ * if a reader could take it for a link to elsewhere.
+ */
 export function pieces(text) {
 	const found = [];
 	let end = 0;
@@ -24,7 +33,9 @@ export function pieces(text) {
 		const link = trimmed(match);
 		if (!URL.canParse(link)) continue;
 		if (index > end) found.push({ text: text.slice(end, index) });
-		found.push({ text: link, href: new URL(link).href });
+		const url = new URL(link);
+		const host = hidden(link, url);
+		found.push({ text: link, href: url.href, ...(host && { host }) });
 		end = index + link.length;
 	}
 	if (end < text.length) found.push({ text: text.slice(end) });

@@ -13,9 +13,11 @@ const attentive = () => !document.hidden && document.hasFocus();
 
 /** A bubble: the text as it is, with links that can be followed, the time, and a mark. */
 function bubble({ content, time }, mark) {
-	const text = pieces(content).map(({ text, href }) =>
-		href ? h("a", { href, target: "_blank", rel: "noopener noreferrer" }, text) : text,
-	);
+	const text = pieces(content).map(({ text, href, host }) => {
+		const link = href && h("a", { href, target: "_blank", rel: "noopener noreferrer" }, text);
+		if (host) link.dataset.host = host;
+		return link || text;
+	});
 	const at = h("time", { dateTime: new Date(time).toISOString(), title: fullTime(time) }, timeOfDay(time));
 	return h(
 		"div.bubble",

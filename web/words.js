@@ -15,6 +15,7 @@ const WORDS = {
 	ended: ["You were signed out. Please sign in again.", "您已退出登录，请重新登录。"],
 	signOut: ["Sign out", "退出登录"],
 	everywhere: ["Sign out everywhere", "在所有设备上退出"],
+	account: ["Account", "账户"],
 	notify: ["Turn on notifications", "开启通知"],
 	conversations: ["Conversations", "会话"],
 	find: ["Find by user name", "按用户名查找"],
@@ -68,7 +69,7 @@ const midnight = (time) => new Date(time).setHours(0, 0, 0, 0);
 const daysAgo = (time) => Math.round((midnight(Date.now()) - midnight(time)) / 864e5);
 
 export const sameDay = (one, other) => midnight(one) === midnight(other);
-export const timeOfDay = format({ hour: "2-digit", minute: "2-digit" });
+export const timeOfDay = format({ timeStyle: "short" });
 export const fullTime = format({ dateStyle: "full", timeStyle: "short" });
 export const dayOf = (time) => [words.today, words.yesterday][daysAgo(time)] ?? dated(time);
 export const briefly = (time) => [timeOfDay(time), words.yesterday][daysAgo(time)] ?? brief(time);

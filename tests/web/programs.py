@@ -137,6 +137,7 @@ def browsing() -> Iterator[Browser]:
         browser = playwright.chromium.launch(
             executable_path=program,
             args=FLAGS,
+            ignore_default_args=["--hide-scrollbars"],  # most people have some, and faults of layout show there
             chromium_sandbox=may_sandbox(),
             # A Ctrl-C is pytest's, which ends after the test that runs.
             handle_sigint=False,

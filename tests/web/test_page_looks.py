@@ -68,8 +68,9 @@ def test_accessible(site: Site, visit: Visit, locale: str, looks: int) -> None:
     visitor.context.add_cookies([{"name": "tandem", "value": ann.token, "url": site.url}])
     page.goto("/")
     page.get_by_role("searchbox").wait_for()
-    page.locator("summary").click()
+    page.locator(".account").click()
     assert_fine(page, "nobody yet", looks)
+    page.keyboard.press("Escape")
     acquainted(site, bob, ann, "text", "😀", "https://example.com/", "مرحبا")
     with voice(site, bob):  # is online
         page.get_by_role("link", name="小明").wait_for()
@@ -125,7 +126,7 @@ def test_keyboard_alone(site: Site, visit: Visit) -> None:
     keys.press("Enter")
     tab_to(page, page.get_by_role("region", name="Messages"))
     page.go_back()
-    tab_to(page, page.locator("summary"))
+    tab_to(page, page.locator(".account"))
     keys.press("Enter")
     tab_to(page, page.get_by_role("button", name="Sign out", exact=True))
     keys.press("Enter")
@@ -220,8 +221,9 @@ def test_narrow(site: Site, visit: Visit) -> None:
     page.get_by_role("button", name="Sign up").click()
     assert page.evaluate(OUTSIDE) == []
     me = join(site, visit, bob, viewport=SMALL)
-    me.page.locator("summary").click()
+    me.page.locator(".account").click()
     assert me.page.evaluate(OUTSIDE) == []
+    me.page.keyboard.press("Escape")
     me.open(ann)
     expect(me.thread.get_by_text(NEW)).to_be_visible()
     assert me.page.evaluate(OUTSIDE) == []

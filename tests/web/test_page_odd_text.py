@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
 from storage.engines import Addresses
 from tests.database import mysql_connection
-from tests.web.people import acquainted, join, member, members, voice
+from tests.web.people import acquainted, join, member, members, store, voice
 from tests.web.site import Site, register
 from tests.web.visitor import Visit
 
@@ -79,7 +81,7 @@ def test_names(site: Site, visit: Visit, addresses: Addresses) -> None:
     for one, other in ((ann, bob), (bob, ann)):
         person = join(site, visit, one)
         expect(person.contacts.get_by_text(other.nick, exact=True)).to_be_visible()
-        expect(person.page.locator("summary").get_by_text(one.nick, exact=True)).to_be_visible()
+        expect(person.page.locator(".account").get_by_text(one.nick, exact=True)).to_be_visible()
         expect(person.contacts.get_by_text(TEXTS[0])).to_be_visible()
         person.open(other)
         for element in person.page.get_by_text(other.nick, exact=True).all():
@@ -111,6 +113,69 @@ def test_links(site: Site, visit: Visit) -> None:
         ["https://例え.example/路", "https://xn--r8jz45g.example/%E8%B7%AF", *apart],
         ["HTTPS://EXAMPLE.COM", "https://example.com/", *apart],
     ]
+
+
+# Where the first and the last character of a link are, from the left.
+ENDS = """link => {
+    const text = link.firstChild;
+    const left = at => {
+        const range = document.createRange();
+        range.setStart(text, at);
+        range.setEnd(text, at + 1);
+        return range.getBoundingClientRect().left;
+    };
+    return [left(0), left(text.length - 1)];
+}"""
+
+
+@pytest.mark.parametrize("before", ["\u202e", "مرحبا ", "\u2067", "\u202e\u2067\u202e"], ids=ascii)
+def test_what_stands_before_a_link_does_not_turn_it(site: Site, visit: Visit, before: str) -> None:
+    """It is read from the left to the right, as it is written, also in a text that runs the other way."""
+    ann, bob = members(site, "Ann", "Bob")
+    acquainted(site, ann, bob)
+    me = join(site, visit, ann).open(bob)
+    me.send(f"{before}https://example.com/png.exe", f"{before}https://example.com/路")
+    links = me.thread.get_by_role("link")
+    expect(links).to_have_count(2)
+    me.marked(f"{before}https://example.com/路", "stored")
+    for link in links.all():
+        first, last = link.evaluate(ENDS)
+        assert first < last
+
+
+@pytest.mark.parametrize(
+    ("link", "host"),
+    [
+        ("https://apple.com@evil.example/", "evil.example"),
+        ("https://аррӏе.com/", "xn--80ak6aa92e.com"),
+        ("https://apple.com%2f@evil.example/a", "evil.example"),
+        ("https://apple.com/@evil.example", None),
+    ],
+)
+def test_where_a_link_leads(site: Site, visit: Visit, link: str, host: str | None) -> None:
+    """Is shown beside a link that looks as if it led elsewhere; the text that one copies stays as it was written."""
+    ann, bob = members(site, "Ann", "Bob")
+    acquainted(site, ann, bob)
+    me = join(site, visit, ann).open(bob)
+    me.send(link)
+    me.marked(link, "stored")
+    shown = me.thread.get_by_role("link").evaluate("link => getComputedStyle(link, '::after').content")
+    assert (host in shown) if host else (shown == "none")
+
+
+def test_the_time_of_day(site: Site, visit: Visit, addresses: Addresses) -> None:
+    """Is written as the browser's language does, without a zero that nobody says."""
+    ann, bob = members(site, "Ann", "Bob")
+    store(addresses.mongo, [(ann.id, bob.id, f"text {hours}", 3_600_000 * hours) for hours in range(13, -1, -1)])
+    for locale, time in (
+        ("en-US", r"(1[0-2]|[1-9]):\d\d\s[AP]M"),
+        ("en-GB", r"\d\d:\d\d"),
+        ("es-ES", r"1?\d:\d\d|2\d:\d\d"),
+    ):
+        me = join(site, visit, ann, locale=locale).open(bob)
+        expect(me.thread.locator("time")).to_have_count(14)
+        for each in me.thread.locator("time").all_text_contents():
+            assert re.fullmatch(time, each), (locale, each)
 
 
 def test_direction(site: Site, visit: Visit) -> None:

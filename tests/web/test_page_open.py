@@ -33,7 +33,7 @@ def test_leaving(site: Site, visit: Visit) -> None:
     visitor = visit(site)
     visitor.expect("401")
     visitor.page.goto(f"/?uid={register(site, 'Ann').id}")
-    visitor.page.locator("summary").click()
+    visitor.page.locator(".account").click()
     visitor.page.get_by_role("button", name="Sign out", exact=True).click()
     expect(visitor.page.get_by_role("button", name="Sign in")).to_be_visible()
 

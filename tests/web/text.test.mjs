@@ -32,8 +32,9 @@ test("what belongs to a link stays", () => {
 		"http://\u4e2d\u6587.example/b", "http://a.example/\u{1f600}/b", "HTTPS://A.example/",
 		"http://a.example/a-", "http://a.example/c++",
 	]) {
-		assert.deepEqual(pieces(`x ${link} y`), [{ text: "x " }, { text: link, href: new URL(link).href }, { text: " y" }]);
-		assert.deepEqual(pieces(link), [{ text: link, href: new URL(link).href }]);
+		const plain = ({ text, href }) => (href ? { text, href } : { text });
+		assert.deepEqual(pieces(`x ${link} y`).map(plain), [{ text: "x " }, { text: link, href: new URL(link).href }, { text: " y" }]);
+		assert.deepEqual(pieces(link).map(plain), [{ text: link, href: new URL(link).href }]);
 	}
 });
 
@@ -58,6 +59,30 @@ test("only http and https are links", () => {
 	assert.deepEqual(links("javascript:http://a.example/"), ["http://a.example/"]);
 	assert.deepEqual(links("<a href='http://a.example/'>"), ["http://a.example/"]);
 	assert.deepEqual(links("two: http://a.example/ https://b.example/"), ["http://a.example/", "https://b.example/"]);
+});
+
+test("a link that does not show where it leads names the host", () => {
+	for (const [link, host] of Object.entries({
+		"https://apple.com@evil.example/": "evil.example",
+		"https://apple.com:443@evil.example/": "evil.example",
+		"https://apple.com%2f@evil.example/a": "evil.example",
+		"https://\u0430\u0440\u0440\u04cf\u0435.com/": "xn--80ak6aa92e.com",
+		"http://\u4e2d\u6587.example/b": "xn--fiq228c.example",
+		"http://stra\u00dfe.example": "xn--strae-oqa.example",
+		"http://%61pple.example/": "apple.example",
+		"http://2130706433/": "127.0.0.1",
+		"http:////evil.example/": "evil.example",
+		"http://user@a.example/": "a.example",
+	})) {
+		assert.deepEqual(pieces(link), [{ text: link, href: new URL(link).href, host }]);
+	}
+	for (const link of [
+		"http://a.example", "HTTPS://A.Example/", "http://a.example:80/", "http://a.example:8080?b", "http://a.example#b",
+		"http://127.0.0.1:3000/", "http://[::1]:3000/", "http://a.example/b@c.example", "http://a.example/?u=http://b.example/",
+		"http://xn--fiq228c.example/",
+	]) {
+		assert.deepEqual(pieces(link), [{ text: link, href: new URL(link).href }]);
+	}
 });
 
 test("what makes a link look like another one ends it", () => {
