@@ -16,7 +16,7 @@ from bench.wire import ACKNOWLEDGED_OFFLINE, Stream
 __all__ = ["Pair", "connect", "open_pairs", "run_at", "run_flat_out", "settle", "sockets_of"]
 
 OPENING = 150  # pairs that are being opened at a time
-PATIENCE = 15.0  # seconds without any progress after which what is missing counts as lost
+PATIENCE = 60.0  # seconds without any progress after which what is missing counts as lost
 TICK = 0.001  # seconds between two looks whose turn it is to send
 LOOK_EVERY = 0.005  # seconds between two looks whether everything has arrived
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -29,8 +31,9 @@ from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages, mongo_client
 from storage.schema import migrate, seed
 from tests.database import make_users, mysql_connection
-from tests.processes import FRAMES, PASSWORDS, TOKEN_SECRET, ServerProcess, private_engines
-from tests.sockets import PATIENCE, Answer, Client, Client2, until
+from tests.patience import PATIENCE, PATIENT, TEST_TIME
+from tests.processes import FRAMES, TOKEN_SECRET, ServerProcess, private_engines
+from tests.sockets import Answer, Client, Client2, until
 
 
 class Clock:
@@ -44,6 +47,15 @@ class Clock:
 
 
 Ask = Callable[..., Awaitable[Answer]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives a run temporary directories that no other run on this machine removes, as pytest's numbered ones are."""
+    if config.option.basetemp is None:  # a worker is told its own
+        directory = tempfile.TemporaryDirectory(prefix="tandem-test-")
+        config.add_cleanup(directory.cleanup)
+        config.option.basetemp = str(Path(directory.name) / "pytest")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -124,7 +136,7 @@ def settings(flags: list[str]) -> Settings:
     """The server's settings, on a free port; nobody signs up or in too often unless a test says so."""
     often = ["--registrations-per-address=1000000", "--sign-ins-per-address=1000000"]
     return load(
-        ["--port=0", f"--frames={FRAMES}", f"--token-secret={TOKEN_SECRET}", PASSWORDS, *often, *flags], environ={}
+        ["--port=0", f"--frames={FRAMES}", f"--token-secret={TOKEN_SECRET}", *PATIENT, *often, *flags], environ={}
     )
 
 
@@ -192,7 +204,7 @@ def ask(io_loop: IOLoop, http_server: Server) -> Iterator[Ask]:
                 allow_nonstandard_methods=True,
                 validate_cert=False,
                 follow_redirects=False,
-                request_timeout=2 * PATIENCE,  # as long as the test: passwords are checked with the lowest priority
+                request_timeout=2 * PATIENCE,  # passwords are checked with the lowest priority
             ),
             raise_error=False,
         )
@@ -205,7 +217,7 @@ def ask(io_loop: IOLoop, http_server: Server) -> Iterator[Ask]:
 @pytest.fixture
 def messages(io_loop: IOLoop, addresses: Addresses, clock: Clock) -> Iterator[MongoMessages]:
     """The stored messages, without a server."""
-    client = mongo_client(addresses.mongo, timeout=5)
+    client = mongo_client(addresses.mongo, timeout=PATIENCE)
     store = MongoMessages(client, "tandem", clock=clock, max_batch=100, max_flights=4, max_blocks=3)
     io_loop.run_sync(store.prepare)
     yield store
@@ -216,7 +228,7 @@ def messages(io_loop: IOLoop, addresses: Addresses, clock: Clock) -> Iterator[Mo
 @pytest.fixture
 def counters(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisCounters]:
     """The limit counters, without a server."""
-    client = redis_client(addresses.redis, timeout=5, connections=8)
+    client = redis_client(addresses.redis, timeout=PATIENCE, connections=8)
     store = RedisCounters(client, "tandem")
     io_loop.run_sync(store.prepare)
     yield store
@@ -287,7 +299,9 @@ def connect2(http_server: Server, opened: list[Client | Client2]) -> Connect2:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs coroutine tests on the event loop without a mark on each."""
+    """Runs coroutine tests on the event loop without a mark on each; one that is marked with a timeout ends by that."""
     for item in items:
         if asyncio.iscoroutinefunction(getattr(item, "function", None)):
-            item.add_marker(pytest.mark.gen_test(timeout=30))
+            marked = item.get_closest_marker("timeout")
+            seconds = marked.args[0] if marked else TEST_TIME
+            item.add_marker(pytest.mark.gen_test(timeout=seconds), append=False)

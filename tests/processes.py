@@ -15,13 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from storage.engines import LOOK_EVERY, Addresses, PrivateEngines
+from tests.patience import PATIENCE, PATIENT
 
 TOKEN_SECRET = "the secret of tests, not of anybody"
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = os.environ.get("TANDEM_FRAMES", "bulk")  # the way of frames that this run tests
-STOPS_WITHIN = 30.0  # seconds
-# Passwords get the processor time that is left, and beside other tests that is little.
-PASSWORDS = "--password-timeout=60"
 
 
 class ServerProcess:
@@ -30,7 +28,7 @@ class ServerProcess:
     def __init__(self, *flags: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
         self.process = subprocess.Popen(
-            [sys.executable, "server.py", "--port=0", f"--frames={FRAMES}", PASSWORDS, *flags],
+            [sys.executable, "server.py", "--port=0", f"--frames={FRAMES}", *PATIENT, *flags],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -48,7 +46,7 @@ class ServerProcess:
 
     def failed(self) -> tuple[int, str]:
         """Waits for the end; status and standard error."""
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, errors
 
     def signal(self, number: signal.Signals) -> None:
@@ -81,7 +79,7 @@ def external(addresses: Addresses) -> list[str]:
 def stop(pid: int) -> None:
     """Stops a process, and waits until it stands still: each of its threads may go on for a moment after the signal."""
     os.kill(pid, signal.SIGSTOP)
-    deadline = time.monotonic() + STOPS_WITHIN
+    deadline = time.monotonic() + PATIENCE
     while any(_state(thread) != "T" for thread in Path(f"/proc/{pid}/task").iterdir()):
         assert time.monotonic() < deadline, "it does not stop"
         time.sleep(LOOK_EVERY)
@@ -97,7 +95,7 @@ def private_engines() -> Iterator[PrivateEngines]:
     """The three engines, started in a directory of their own; both are gone afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
     # SIGKILL ends also an engine that a test has stopped; the data is thrown away anyhow.
-    private = PrivateEngines(directory, start_timeout=30, death_signal=signal.SIGKILL)
+    private = PrivateEngines(directory, start_timeout=PATIENCE, death_signal=signal.SIGKILL)
     try:
         private.start()
         yield private

@@ -17,7 +17,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-PATIENCE = 15.0  # seconds until something awaited counts as not coming
+from tests.patience import PATIENCE
 
 
 async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:

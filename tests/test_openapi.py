@@ -28,8 +28,9 @@ from handlers.routes import Collaborators, make_app
 from storage.engines import Addresses
 from tests.conftest import StartServer
 from tests.fuzz.asker import DESCRIPTION, ENDS_TOKENS, NO_LIMITS, SLOW, Asker, Strangers, described
+from tests.patience import PATIENCE
 from tests.processes import ServerProcess, external
-from tests.sockets import PATIENCE, Client2
+from tests.sockets import Client2
 
 EXAMPLES = 10  # valid requests for each operation, and as many that are not
 SLOW_EXAMPLES = 2  # of those after which, or for which, a password may be hashed

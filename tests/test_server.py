@@ -63,7 +63,6 @@ async def history(client: Client, count: int) -> list[str]:
     return [await client.receive(50002) for _ in range(count)]
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_the_embedded_default(start_server: StartServer, data_dir: Path, greeted: Greet) -> None:
     """From an empty directory: users 1 and 2 are there; a second server is refused; kill -9 loses nothing."""
     first = start_server(f"--data-dir={data_dir}")
@@ -95,7 +94,6 @@ async def test_the_embedded_default(start_server: StartServer, data_dir: Path, g
     assert third.end() == 0
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_drain_under_load(
     start_server: StartServer, addresses: Addresses, pair: tuple[int, int], greeted: Greet
 ) -> None:
@@ -134,7 +132,6 @@ async def test_drain_under_load(
     assert again.end() == 0
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_a_second_sigterm_ends_at_once(
     start_server: StartServer, addresses: Addresses, pair: tuple[int, int]
 ) -> None:
@@ -241,7 +238,6 @@ def test_the_ready_line_says_who_is_believed(
     assert server.end() == 0
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_the_key_of_tokens(start_server: StartServer, data_dir: Path, addresses: Addresses) -> None:
     """Is made once, for its owner alone, also in a directory without engines; tokens outlive a restart."""
     flags = [flag for flag in external(addresses) if "secret" not in flag] + [f"--data-dir={data_dir}/new"]
@@ -278,7 +274,6 @@ def test_locks_that_cannot_be_used(
     assert "short" not in errors.replace("too short", "")
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_sign_ins_under_way_when_told_to_end(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
@@ -302,7 +297,6 @@ async def test_sign_ins_under_way_when_told_to_end(
         raw.abort()
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_metrics_on_a_port_of_their_own(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:

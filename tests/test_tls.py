@@ -15,8 +15,8 @@ from cryptography import x509
 from server import Server
 from tests.certificates import certificate
 from tests.conftest import StartServer
+from tests.patience import PATIENCE
 from tests.processes import external
-from tests.sockets import PATIENCE
 
 Pair = tuple[int, int]
 Fetch = Callable[..., Awaitable[tuple[bytes, str]]]
@@ -28,8 +28,13 @@ def pem(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def flags(pem: tuple[Path, Path]) -> list[str]:
-    return [f"--certfile={pem[0]}", f"--keyfile={pem[1]}", "--handshake-timeout=0.5"]
+def more_flags() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def flags(pem: tuple[Path, Path], more_flags: list[str]) -> list[str]:
+    return [f"--certfile={pem[0]}", f"--keyfile={pem[1]}", *more_flags]
 
 
 async def fetch(port: int, request: str, **versions: Any) -> tuple[bytes, str]:
@@ -69,6 +74,7 @@ async def test_old_versions(http_server: Server) -> None:
         )
 
 
+@pytest.mark.parametrize("more_flags", [["--handshake-timeout=0.5"]])
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00"])
 async def test_a_handshake_that_never_finishes(said: bytes, http_server: Server) -> None:
     """Is closed like any other."""
@@ -79,7 +85,6 @@ async def test_a_handshake_that_never_finishes(said: bytes, http_server: Server)
     writer.close()
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_a_renewed_certificate(start_server: StartServer, addresses: Any, pem: Any, database: Any) -> None:
     """SIGHUP: new connections get it; one that cannot be read changes nothing."""
     server = start_server(*external(addresses), f"--certfile={pem[0]}", f"--keyfile={pem[1]}")

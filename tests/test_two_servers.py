@@ -22,6 +22,7 @@ from server import Server
 from storage.engines import Addresses
 from storage.messages import MongoMessages
 from tests.conftest import Ask, Clock, Connect2, StartServer
+from tests.patience import PATIENCE
 from tests.processes import ServerProcess, external
 from tests.sockets import Client2, until, websocket
 
@@ -44,7 +45,7 @@ def other(start_server: StartServer, http_server: Server, addresses: Addresses, 
     process.ready()
 
     async def known() -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while http_server.stores.router.alone:
                 await asyncio.sleep(0.01)
 
@@ -145,7 +146,6 @@ async def clock_set_back(clock: Clock, further: Further, **_: Any) -> AsyncItera
     await setting
 
 
-@pytest.mark.gen_test(timeout=55)
 @pytest.mark.parametrize("trouble", [nothing, delays, dropped_events, broken_subscriptions, clock_set_back])
 async def test_one_order(
     trouble: Callable[..., Any],
@@ -267,7 +267,7 @@ async def test_signing_out_at_the_other_server(
     assert await socket.connection.read_message() is None
     assert socket.connection.close_code == 1008
     socket.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await ask("GET", "/user/me", token=token)).status != 401:
             pass
 
@@ -280,7 +280,7 @@ async def test_blocking_at_the_other_server(there: There, connect2: Connect2, ot
     path = f"http://127.0.0.1:{other.port}/user/blocks/{pair[0]}?uid={pair[1]}"
     assert (await client.fetch(path, method="PUT", body="")).code == 200
     sent = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await one.say("still heard?"))["code"] != 403:
             sent += 1
     assert [message["seq"] for message in (await two.ask(2))["messages"]] == list(range(1, last + 1))
@@ -300,7 +300,7 @@ async def test_an_account_that_another_program_ends(
     with database.cursor() as cursor:
         cursor.execute(f"UPDATE `user` SET {assignment} WHERE id = %s", (pair[0],))
     for client in (here, elsewhere):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await client.connection.read_message() is not None:
                 pass
         assert client.connection.close_code == 1008

@@ -24,6 +24,7 @@ from server import Server
 from tests.clients.conftest import Open, Through
 from tests.clients.device import Device, Proxy
 from tests.conftest import Ask
+from tests.patience import PATIENCE
 from tests.processes import ROOT
 from tests.sockets import until
 
@@ -59,7 +60,7 @@ class Program:
 
     async def done(self, given: str | None = None) -> tuple[int, str, str]:
         """Ends the input and waits for the end: status, output, errors."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             out, err = await self.process.communicate(None if given is None else given.encode())
         return self.process.returncode or 0, (out or b"").decode(), (err or b"").decode()
 
@@ -279,7 +280,7 @@ async def test_a_session_that_the_server_ends(start: Start, names: list[str], as
     body = {"user_name": name, "password": PASSWORD}
     token = (await ask("POST", "/user/login", body=body)).data["token"]
     assert (await ask("POST", "/user/logout/everywhere", token=token, body="")).status == 200
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert await program.process.wait() == 1
     assert b"the session has ended: signed out" in await program.process.stderr.read()
 

@@ -73,8 +73,6 @@ async def test_typing_is_told_once_a_second_at_most(friends: Friends) -> None:
     assert told == [(5,)]
 
 
-@pytest.mark.gen_test(timeout=55)
-@pytest.mark.timeout(90)
 async def test_a_server_that_is_killed(
     start_server: StartServer, addresses: Addresses, through: Through, device: Open, names: list[str]
 ) -> None:
@@ -98,7 +96,7 @@ async def test_a_server_that_is_killed(
     second = start_server(*external(addresses))
     proxy.target = second.ready()
 
-    await until(lambda: not len(one.client.outbox) and not len(two.client.outbox), 40)
+    await until(lambda: not len(one.client.outbox) and not len(two.client.outbox))
     await until(lambda: len(one.given(two)) == len(two.given(one)) == 302)
     assert one.given(two) == two.given(one)
     assert [message.seq for message in one.given(two)] == list(range(1, 303))
@@ -296,7 +294,7 @@ async def test_an_acknowledgement_after_40001(
     one.say(two, "late")
     await until(lambda: one.client._sender._pauses)
     stored.set()
-    await until(lambda: not len(one.client.outbox), 5)
+    await until(lambda: not len(one.client.outbox))
     await until(lambda: contents(two, one, one) == ["hello", "late"])
 
 

@@ -18,6 +18,7 @@ from clients.outbox import Outbox
 from clients.server import Peer, Refused, Server
 from server import Server as Serving
 from tests.clients.conftest import Open
+from tests.patience import PATIENCE
 from tests.sockets import until
 
 
@@ -40,7 +41,7 @@ class Piped:
     async def end(self) -> int:
         """Ends the input; the exit status."""
         os.close(self.write)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             status = await self.running
         os.close(self.read)
         self.outbox.close()
@@ -160,7 +161,7 @@ async def test_nobody_reads_the_output(pipe: Pipe, http_server: Serving, device:
     piped.out.write = broken  # type: ignore[method-assign]
     await two.client.open(one.client.user)
     two.say(one, "anybody there?")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         assert await piped.running == 1
     assert await piped.end() == 1
 

@@ -23,6 +23,7 @@ from server import Server as Serving
 from tests.clients.conftest import Open, Pair
 from tests.clients.device import Device, Proxy
 from tests.conftest import Ask
+from tests.patience import PATIENCE
 from tests.sockets import until
 
 ENTER, CTRL_C, CTRL_D, PAGE_UP, PAGE_DOWN, ALT_ENTER = "\r", "\x03", "\x04", "\x1b[5~", "\x1b[6~", "\x1b\r"
@@ -66,7 +67,7 @@ class Sitting:
         await until(lambda: any(text in row for row in (*self.rows, *self.bars)))
 
     async def ended(self) -> int:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             return await self.running
 
 
@@ -161,7 +162,7 @@ async def test_scrolling_up_brings_history(friends: Friends, sit: Sit, http_serv
     await until(lambda: len(one.client.outbox) == 0)
     sitting = await sit(one, two.client.user.name)
     await sitting.shows("number 119")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while not any("hello" in row for row in sitting.rows):
             sitting.type(PAGE_UP)
             await asyncio.sleep(0)

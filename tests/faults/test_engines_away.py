@@ -15,6 +15,7 @@ from models.records import conversation_of
 from server import Server
 from storage.engines import PrivateEngines
 from tests.conftest import Connect
+from tests.patience import PATIENCE, answer_within
 from tests.processes import stop
 from tests.sockets import RawSocket, socket_path, until
 
@@ -23,7 +24,7 @@ Pair = tuple[int, int]
 
 @pytest.fixture
 def flags() -> list[str]:
-    return ["--engine-timeout=1", "--answer-timeout=2", "--lookup-ttl=0.001"]
+    return ["--engine-timeout=3", "--lookup-ttl=0.001"]
 
 
 @pytest.fixture(params=["stopped", "killed"])
@@ -37,6 +38,7 @@ def away(request: pytest.FixtureRequest, engines: PrivateEngines) -> Iterator[Ca
         else:
             os.kill(engines.pids[name], signal.SIGKILL)
         gone.append(name)
+        answer_within(2)
 
     def bring_back() -> None:
         while gone:
@@ -48,6 +50,7 @@ def away(request: pytest.FixtureRequest, engines: PrivateEngines) -> Iterator[Ca
                 engine.process.wait()
                 engines._spawn(engine)
             engines._await_ready(engine)
+        answer_within(PATIENCE)
 
     take.back = bring_back
     yield take
@@ -62,12 +65,11 @@ async def readiness(port: int) -> tuple[int, dict[str, object]]:
 
 
 async def healed(port: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (await readiness(port))[0] != 200:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_mongodb_away(
     away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:
@@ -97,7 +99,6 @@ async def test_mongodb_away(
     assert ["before", *shown] == [await two.receive(50002) for _ in range(len(shown) + 1)]
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_redis_away(
     away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:
@@ -127,7 +128,6 @@ async def test_redis_away(
     assert len(await http_server.stores.messages.page(conversation_of(*strangers), 1, 100)) == 3
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_redis_emptied(http_server: Server, connect: Connect, people: Callable[[int], list[int]]) -> None:
     """Flushed in mid-conversation: nobody notices, and the limit is where it was."""
     stranger_pair, pair = tuple(people(2)), tuple(people(2))
@@ -145,7 +145,6 @@ async def test_redis_emptied(http_server: Server, connect: Connect, people: Call
         await two.receive(50001)
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_mysql_away(
     away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:

@@ -16,34 +16,37 @@ from storage.engines import Addresses
 from storage.messages import MongoMessages
 from tests.conftest import Connect, Connect2, StartServer
 from tests.faults.conftest import Stopped
+from tests.patience import PATIENCE, answer_within
 from tests.processes import external
 from tests.sockets import Client2, until
 
 Pair = tuple[int, int]
 
 QUICK = ["--engine-timeout=1", "--answer-timeout=1"]
+PING = 1000.0  # seconds: beyond any test, which says what time it is instead
 
 
 @pytest.fixture
 def flags() -> list[str]:
-    return [*QUICK, "--ping-interval=0.2", "--ping-timeout=0.2", "--window=8"]
+    return ["--engine-timeout=1", f"--ping-interval={PING}", f"--ping-timeout={PING}", "--window=8"]
 
 
-async def resend(client: Client2, name: str) -> dict[str, Any]:
-    """Sends a message until it is acknowledged, as clients do."""
-    async with asyncio.timeout(20):
-        while (answer := await client.say("late", id=name))["code"] == 40001:
+async def insist(client: Client2, kind: int, **fields: Any) -> dict[str, Any]:
+    """Asks until the engines have answered in time, as clients do."""
+    async with asyncio.timeout(PATIENCE):
+        while (answer := await client.ask(kind, **fields))["code"] == 40001:
             pass
     return answer
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_a_late_commit(connect2: Connect2, stopped: Stopped, pair: Pair, messages: MongoMessages) -> None:
     """What was answered 40001 is stored after all: the sender is told, a resend too, and who was away gets it once."""
     one = await connect2(*pair)
     await one.say("early", 50005)
     with stopped("mongod"):
+        answer_within(1)
         assert (await one.say("late", id="late"))["code"] == 40001
+        answer_within(PATIENCE)
     await one.receive(50005, id="late", seq=2, dup=None)
     assert (await one.say("late", id="late"))["dup"]
     assert (await one.say("next"))["seq"] == 3
@@ -52,7 +55,6 @@ async def test_a_late_commit(connect2: Connect2, stopped: Stopped, pair: Pair, m
     assert [m.seq for m in await messages.page(conversation_of(*pair), 1, 100)] == [1, 2, 3]
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_a_late_commit_of_a_server_that_was_killed(
     start_server: StartServer, addresses: Addresses, stopped: Stopped, pair: Pair, messages: MongoMessages
 ) -> None:
@@ -60,7 +62,7 @@ async def test_a_late_commit_of_a_server_that_was_killed(
     flags = [*QUICK, *external(addresses)]
     first = start_server(*flags)
     one = await Client2.open(first.ready(), *pair)
-    assert (await one.say("early", id="early"))["seq"] == 1
+    assert (await insist(one, 1, id="early", content="early"))["seq"] == 1
     with stopped("mongod"):
         await one.write(1, id="late", content="late")
         assert (await one.read())["code"] == 40001
@@ -68,14 +70,13 @@ async def test_a_late_commit_of_a_server_that_was_killed(
         one.close()
     second = start_server(*flags)
     one, two = await Client2.open(second.ready(), *pair), await Client2.open(second.port, *pair[::-1])
-    assert (await resend(one, "late"))["seq"] == 2
-    assert [(m["seq"], m["id"]) for m in (await two.ask(6, after=1))["messages"]] == [(2, "late")]
+    assert (await insist(one, 1, id="late", content="late"))["seq"] == 2
+    assert [(m["seq"], m["id"]) for m in (await insist(two, 6, after=1))["messages"]] == [(2, "late")]
     assert [m.id for m in await messages.page(conversation_of(*pair), 1, 100)] == ["early", "late"]
     for client in (one, two):
         client.close()
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_resending_to_a_new_server_and_an_empty_redis(
     start_server: StartServer, addresses: Addresses, pair: Pair
 ) -> None:
@@ -97,7 +98,6 @@ async def test_resending_to_a_new_server_and_an_empty_redis(
     one.close()
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_nobody_healthy_is_closed(
     connect: Connect, http_server: Server, stopped: Stopped, people: Callable[[int], list[int]]
 ) -> None:
@@ -107,9 +107,10 @@ async def test_nobody_healthy_is_closed(
     (waiting,), (pinged,) = ChatSocket._sockets_of(full_pair), ChatSocket._sockets_of(idle_pair)
 
     async def several_pings() -> None:
-        for _ in range(4):
-            before = pinged._pinged
-            await until(lambda before=before: pinged._pinged > before)
+        now = asyncio.get_running_loop().time()
+        for number in range(1, 5):
+            ChatSocket.check_pongs(now + number * 2 * PING, ChatSocket.users())
+            await until(lambda: not pinged._pong_missing)
 
     with stopped("mongod"):
         for number in range(30):
@@ -118,6 +119,7 @@ async def test_nobody_healthy_is_closed(
         reading = asyncio.gather(*(full.read() for _ in range(30)))
         await several_pings()
         assert ChatSocket.count() == 2
+        assert not reading.done()
     await reading
     await idle.say("still here", 50005)
     await full.say("still here")

@@ -9,8 +9,7 @@ from tests.faults.storm import storm
 FLAGS = ["--answer-timeout=1", "--engine-timeout=1"]
 
 
-@pytest.mark.timeout(200)
-@pytest.mark.gen_test(timeout=190)
+@pytest.mark.timeout(600)
 async def test_nothing_is_lost_doubled_or_reordered() -> None:
     """Whatever happens to servers and engines."""
     outcome = await storm(12, seed=1, longest_stop=3, flags=FLAGS)
@@ -27,8 +26,7 @@ SABOTAGE = [
 ]
 
 
-@pytest.mark.timeout(200)
-@pytest.mark.gen_test(timeout=190)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("sabotage", "kind", "finding"), SABOTAGE)
 async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> None:
     """Inserts wait in mongod's sockets when the servers that sent them are killed."""

@@ -19,8 +19,9 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode, Response, checks
 
 from models.records import user_id
+from tests.patience import PATIENCE
 from tests.processes import ROOT
-from tests.sockets import PATIENCE, Client2
+from tests.sockets import Client2
 
 __all__ = [
     "CHECKS",

@@ -30,8 +30,8 @@ from tests.database import mysql_connection
 from tests.fuzz.asker import NO_LIMITS, SLOW, UNGUESSABLE, Asker, Strangers, described
 from tests.fuzz.spoiler import Operation, Spoiler, described_operations
 from tests.fuzz.watch import Findings, Log, Watch
+from tests.patience import PATIENCE
 from tests.processes import ServerProcess, external, private_engines
-from tests.sockets import PATIENCE
 
 __all__ = ["fuzz"]
 

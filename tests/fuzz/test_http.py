@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.fuzz.http import fuzz
 
 
-@pytest.mark.timeout(120)
 def test_requests() -> None:
     """Described and damaged ones, at servers that believe and at servers that do not."""
     tally, lines = fuzz(seconds=8, number=7)

@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 @pytest.fixture
 def flags() -> list[str]:
     """Bounds low enough to be reached."""
-    return ["--window=8", "--answer-timeout=2"]
+    return ["--window=8"]
 
 
 async def test_answers_leave_in_order(connect: Connect, pair: Pair) -> None:
@@ -82,6 +82,7 @@ async def test_history_shows_nothing_that_was_sent_after_it(
     assert events == ["history", "history", "send", "history"]
 
 
+@pytest.mark.parametrize("flags", [["--window=8", "--answer-timeout=2"]])
 async def test_requests_that_waited_do_not_wait_again(
     connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +101,7 @@ async def test_requests_that_waited_do_not_wait_again(
     first = time()
     for _ in range(6):
         await one.receive(40001)
-    assert time() - first < first - begun
+    assert time() - first < 5 * (first - begun)  # six that wait as long as the first would take longer
 
 
 async def test_pipelined_messages_keep_their_order(connect: Connect, pair: Pair) -> None:

@@ -17,6 +17,7 @@ from models.records import Message, conversation_of
 from server import Server
 from storage.messages import MongoMessages
 from tests.conftest import Ask, Clock, Connect, Connect2
+from tests.patience import PATIENCE, answer_within
 from tests.sockets import Client2, RawSocket, end_of, socket_path, until, websocket
 
 Pair = tuple[int, int]
@@ -134,7 +135,6 @@ async def test_what_was_not_stored_is_no_resend(
     assert (answer["seq"], "dup" in answer) == (1, False)
 
 
-@pytest.mark.parametrize("flags", [["--answer-timeout=0.5"]])
 async def test_not_known_is_told_later(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +147,9 @@ async def test_not_known_is_told_later(
         return await insert(message)
 
     monkeypatch.setattr(http_server.stores.messages, "insert", slow)
+    answer_within(0.1)
     await one.say("hi", 40001, id="k1")
+    answer_within(PATIENCE)
     resent = asyncio.ensure_future(one.write(1, id="k1", content="hi"))
     gate.set()
     await resent

@@ -9,6 +9,7 @@ from handlers.ops import Readiness
 from handlers.socket import ChatSocket
 from server import Server
 from tests.conftest import Connect
+from tests.patience import PATIENCE
 from tests.sockets import RawSocket
 
 
@@ -54,7 +55,7 @@ async def test_many_who_ask_at_once() -> None:
         asked += 1
         await asyncio.sleep(0)
 
-    readiness = Readiness({"engine": check}, timeout=5)
+    readiness = Readiness({"engine": check}, timeout=PATIENCE)
     assert await asyncio.gather(*(readiness.engines() for _ in range(50))) == [{"engine": "ok"}] * 50
     assert asked == 1
     await readiness.engines()

@@ -14,8 +14,9 @@ import pytest
 from handlers.page import Page, PageError, accepts_gzip, read_page
 from server import Server
 from tests.conftest import Ask
+from tests.patience import PATIENCE
 from tests.processes import ROOT
-from tests.sockets import PATIENCE, RawSocket
+from tests.sockets import RawSocket
 
 INDEX = '<!doctype html><script type="module" src="/web/DIGEST/a.js"></script><link href="/web/DIGEST/b.css">ü'
 FILES = {"index.html": INDEX, "a.js": 'import "./b-1.js"; // ü', "b-1.js": "1", "b.css": "p {}", "icon.svg": "<svg/>"}

@@ -16,7 +16,8 @@ from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from server import Server
 from tests.conftest import Ask, Connect2, TokenOf
-from tests.sockets import PATIENCE, Client2, RawSocket, socket_path, websocket
+from tests.patience import PATIENCE
+from tests.sockets import Client2, RawSocket, socket_path, websocket
 
 Pair = tuple[int, int]
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}

@@ -14,6 +14,7 @@ from models.errors import EngineUnavailable, InvalidFrame
 from models.reader import PAGE_BYTES, Page, Reader
 from models.records import Marks, Message, conversation_of, key_of
 from storage.messages import MongoMessages
+from tests.patience import PATIENCE
 
 Pair = tuple[int, int]
 Store = Callable[..., "asyncio.Future[None]"]
@@ -47,7 +48,7 @@ class OneChat:
 @pytest.fixture
 def reader(messages: MongoMessages) -> Reader:
     """A reader of the stored messages."""
-    return Reader(OneChat(messages), messages, messages.directory, answer_timeout=5)
+    return Reader(OneChat(messages), messages, messages.directory, answer_timeout=PATIENCE)
 
 
 def soon() -> float:

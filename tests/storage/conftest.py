@@ -19,6 +19,7 @@ from storage.engines import Addresses
 from storage.mysql import MySQL
 from storage.users import MySQLUsers
 from tests.database import mysql_connection
+from tests.patience import PATIENCE
 from tests.storage.relay import Relay
 
 NOBODY = Addresses("mongodb://127.0.0.1:9", "redis://127.0.0.1:9", "mysql://root@127.0.0.1:9/tandem")
@@ -122,7 +123,7 @@ def set_user(database: pymysql.Connection) -> SetUser:
 @pytest.fixture
 def redis(io_loop: IOLoop, addresses: Addresses) -> Iterator[Redis]:
     """A client of Redis."""
-    client = redis_client(addresses.redis, timeout=5, connections=8)
+    client = redis_client(addresses.redis, timeout=PATIENCE, connections=8)
     yield client
     io_loop.run_sync(client.aclose)
 

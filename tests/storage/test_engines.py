@@ -23,6 +23,7 @@ import redis
 from storage.engines import LONGEST_PAUSE, EngineStartError, PrivateEngines, _Engine
 from storage.programs import Program, ProgramError, find_program
 from tests.database import mysql_connection
+from tests.patience import PATIENCE
 from tests.processes import stop
 from tests.sockets import until
 
@@ -36,7 +37,7 @@ def directory() -> Iterator[Path]:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
         assert time.monotonic() < deadline, "an engine outlives its server"
         time.sleep(0.02)
@@ -45,11 +46,13 @@ def wait_until_gone(pids: list[int]) -> None:
 def start_and_tell(directory: Path) -> tuple[subprocess.Popen[str], list[int]]:
     """A process that starts the engines and then waits; their pids."""
     code = (
-        "import sys, time; from pathlib import Path; from storage.engines import PrivateEngines\n"
-        "engines = PrivateEngines(Path(sys.argv[1]), 30); engines.start()\n"
-        "print(*engines.pids.values(), flush=True); time.sleep(60)"
+        "import signal, sys; from pathlib import Path; from storage.engines import PrivateEngines\n"
+        "engines = PrivateEngines(Path(sys.argv[1]), float(sys.argv[2])); engines.start()\n"
+        "print(*engines.pids.values(), flush=True); signal.pause()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(directory), str(PATIENCE)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
@@ -59,7 +62,7 @@ def test_a_directory_with_other_files(directory: Path) -> None:
     (directory / "thesis.txt").touch()
     directory.chmod(0o755)
     with pytest.raises(EngineStartError, match=r"--data-dir: .* holds other files"):
-        PrivateEngines(directory, 30).start()
+        PrivateEngines(directory, PATIENCE).start()
     assert [path.name for path in directory.iterdir()] == ["thesis.txt"]
     assert stat.S_IMODE(directory.stat().st_mode) == 0o755
 
@@ -67,7 +70,7 @@ def test_a_directory_with_other_files(directory: Path) -> None:
 def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
     """One start after the other on the same directory, also after it was moved."""
     data = directory / "data"
-    engines = PrivateEngines(data, 30)
+    engines = PrivateEngines(data, PATIENCE)
     addresses = engines.start()
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     for process in (psutil.Process(pid) for pid in engines.pids.values()):
@@ -84,7 +87,7 @@ def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
     wait_until_gone(pids)
 
     moved = data.rename(directory / "moved")
-    engines = PrivateEngines(moved, 30)
+    engines = PrivateEngines(moved, PATIENCE)
     addresses = engines.start()
     with pymongo.MongoClient(addresses.mongo) as mongo, redis.Redis.from_url(addresses.redis) as cache:
         assert mongo.kept.things.find_one() == {"_id": 1}
@@ -96,7 +99,7 @@ def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
 
 def test_a_directory_with_capitals(directory: Path) -> None:
     """PyMongo makes the names of hosts lower case, and a socket's path is one to it."""
-    engines = PrivateEngines(directory / "Chat", 30)
+    engines = PrivateEngines(directory / "Chat", PATIENCE)
     try:
         with pymongo.MongoClient[dict[str, Any]](engines.start().mongo, serverSelectionTimeoutMS=5000) as client:
             database = client.get_database("tandem", write_concern=pymongo.WriteConcern(w="majority", j=True))
@@ -108,7 +111,7 @@ def test_a_directory_with_capitals(directory: Path) -> None:
 
 def test_a_second_start_is_refused(engines: PrivateEngines) -> None:
     """While the first runs, with the directory named; the first is unharmed."""
-    second = PrivateEngines(engines._directory.path, 30)
+    second = PrivateEngines(engines._directory.path, PATIENCE)
     with pytest.raises(EngineStartError, match=rf"{engines._directory.path} is in use by another server"):
         second.start()
     assert all(psutil.pid_exists(pid) for pid in engines.pids.values())
@@ -130,7 +133,7 @@ def test_what_was_left_behind_is_ended_first(directory: Path) -> None:
     process.kill()
     process.communicate()
     assert all(psutil.pid_exists(pid) for pid in pids)
-    engines = PrivateEngines(directory, 30)
+    engines = PrivateEngines(directory, PATIENCE)
     engines.start()
     assert not set(pids) & set(engines.pids.values())
     wait_until_gone(pids)
@@ -142,7 +145,7 @@ def test_an_interrupted_bootstrap_is_repeated(directory: Path) -> None:
     (directory / "server.lock").touch()
     (directory / "mysql.making").mkdir()
     (directory / "mysql.making/ibdata1").write_bytes(b"half")
-    engines = PrivateEngines(directory, 30)
+    engines = PrivateEngines(directory, PATIENCE)
     with mysql_connection(engines.start().mysql) as mysql:
         assert mysql.ping() is None
     engines.stop()
@@ -150,7 +153,7 @@ def test_an_interrupted_bootstrap_is_repeated(directory: Path) -> None:
 
 async def test_an_engine_that_dies_is_started_again(directory: Path) -> None:
     """All three, while the server lives on."""
-    engines = PrivateEngines(directory, 30)
+    engines = PrivateEngines(directory, PATIENCE)
     engines.start()
     supervisor = asyncio.ensure_future(engines.supervise())
     before = engines.pids
@@ -166,7 +169,7 @@ async def test_an_engine_that_dies_is_started_again(directory: Path) -> None:
 def test_a_path_that_no_socket_can_have(directory: Path, name: str) -> None:
     """The sockets are elsewhere, at each start in another place; the data stays."""
     for expected in (0, 1):
-        engines = PrivateEngines(directory / name, 30)
+        engines = PrivateEngines(directory / name, PATIENCE)
         addresses = engines.start()
         with (
             pymongo.MongoClient[dict[str, Any]](addresses.mongo) as mongo,
@@ -188,7 +191,7 @@ def test_engines_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPatch
     """What is in the server's environment cannot be read in that of a database."""
     monkeypatch.setenv("TANDEM_MYSQL", "mysql://u:hunter22@h/d")
     monkeypatch.setenv("SOME_API_KEY", "hunter22")
-    engines = PrivateEngines(directory, 30)
+    engines = PrivateEngines(directory, PATIENCE)
     engines.start()
     try:
         for pid in engines.pids.values():
@@ -199,7 +202,7 @@ def test_engines_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPatch
 
 async def test_a_log_is_kept_small_while_the_engine_runs(directory: Path) -> None:
     """It is cut, its end is kept beside, and mongod goes on writing into it."""
-    engines = PrivateEngines(directory, 30)
+    engines = PrivateEngines(directory, PATIENCE)
     with pymongo.MongoClient[dict[str, Any]](engines.start().mongo) as client:
         log = engines._engines[0].log
         log._largest = 20_000
@@ -224,7 +227,7 @@ def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
         raise ProgramError(f"{name} is missing")
 
     monkeypatch.setattr("storage.engines.find_program", missing)
-    engines = PrivateEngines(directory, 30)
+    engines = PrivateEngines(directory, PATIENCE)
     with pytest.raises(EngineStartError, match="mongod is missing"):
         engines.start()
     assert not engines._directory.claimed
@@ -232,7 +235,7 @@ def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_an_engine_that_keeps_dying(directory: Path) -> None:
     """Is started again after longer and longer pauses, which `restarting` tells until it has lived for a while."""
-    engines = PrivateEngines(directory, 30)
+    engines = PrivateEngines(directory, PATIENCE)
     engines.start()
     redis_server = engines._engines[1]
     assert redis_server.process
@@ -287,14 +290,14 @@ def test_how_an_engine_has_ended(directory: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("storage.engines.find_program", find)
     with pytest.raises(EngineStartError, match=said):
-        PrivateEngines(directory / "data", 30).start()
+        PrivateEngines(directory / "data", PATIENCE).start()
 
 
 def test_an_engine_that_cannot_start(directory: Path) -> None:
     """The error shows the end of its log, and the others are ended."""
     (directory / "server.lock").touch()
     (directory / "redis").write_text("not a directory")
-    engines = PrivateEngines(directory, 30)
+    engines = PrivateEngines(directory, PATIENCE)
     with pytest.raises(EngineStartError):
         engines.start()
     assert not engines.pids

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from storage.group_commit import GroupCommit
+from tests.patience import PATIENCE
 
 
 class Committer:
@@ -96,7 +97,7 @@ async def test_a_caller_right_behind_the_last_flight_gets_its_own() -> None:
     committer = Committer()
     committer.gate.set()
     commit = GroupCommit(committer, max_batch=1, max_flights=1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         for item in range(100):
             assert await commit(item) == 10 * item
 

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from models.errors import DatabaseRefused, EngineUnavailable, NameTaken
 from storage.engines import Addresses
 from storage.mysql import MySQL
-from tests.sockets import PATIENCE, until
+from tests.patience import PATIENCE
+from tests.sockets import until
 from tests.storage.conftest import NOBODY, MakeFresh, MakeMySQL, MakeRelay, SetZone
 
 

@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 
 from models.errors import EngineUnavailable
 from storage.passwords import COST, NICENESS, Passwords
+from tests.patience import PATIENCE
 from tests.sockets import until
 
 OWN = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())  # the main thread's niceness, before any test
@@ -37,7 +38,7 @@ NO_DIGESTS = [
 @pytest.fixture
 def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
     """One thread, and one more caller that waits for it."""
-    store = Passwords(1, 1, 10, cost=6)
+    store = Passwords(1, 1, PATIENCE, cost=6)
     yield store
     io_loop.run_sync(store.close)
 
@@ -73,7 +74,7 @@ async def test_a_digest_is_its_password_s(passwords: Passwords) -> None:
 
 async def test_the_cost_unless_another_is_told(rounds: list[int]) -> None:
     """Is that of gin-chat-demo."""
-    passwords = Passwords(1, 1, 10)
+    passwords = Passwords(1, 1, PATIENCE)
     assert (await passwords.digest(b"password")).startswith("$2b$12$")
     assert rounds == [2**COST]
     await passwords.close()
@@ -149,6 +150,6 @@ async def test_not_in_time(io_loop: IOLoop) -> None:
     with pytest.raises(EngineUnavailable, match="in time"):
         await store.digest(b"password")
     go_on.set()
-    store._timeout = 10
+    store._timeout = PATIENCE
     assert await store.digest(b"password")
     await store.close()

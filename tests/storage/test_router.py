@@ -21,6 +21,7 @@ from models.tasks import end
 from storage.clients import redis_client, subscriber_client
 from storage.engines import Addresses, PrivateEngines
 from storage.router import RedisRouter
+from tests.patience import PATIENCE
 from tests.processes import stop
 from tests.sockets import until
 
@@ -71,8 +72,8 @@ def start(io_loop: IOLoop, addresses: Addresses, prefix: str) -> Iterator[Start]
     started: list[tuple[RedisRouter, object, object]] = []
 
     async def start_one() -> Process:
-        client = redis_client(addresses.redis, timeout=5, connections=4)
-        subscriber = subscriber_client(addresses.redis, timeout=5)
+        client = redis_client(addresses.redis, timeout=PATIENCE, connections=4)
+        subscriber = subscriber_client(addresses.redis, timeout=PATIENCE)
         router, ear = RedisRouter(client, subscriber, prefix), Ear()
         started.append((router, client, subscriber))
         await router.start(ear)
@@ -246,8 +247,8 @@ async def test_a_subscription_that_falls_silent(
         pumps.update(map(asyncio.ensure_future, (pump(reader, downstream), pump(upstream, writer))))
 
     async with await asyncio.start_unix_server(connected, tmp_path / "line.sock"):
-        client = redis_client(addresses.redis, timeout=5, connections=4)
-        subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=5)
+        client = redis_client(addresses.redis, timeout=PATIENCE, connections=4)
+        subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=PATIENCE)
         there = Process(RedisRouter(client, subscriber, prefix), Ear())
         await there.router.start(there.ear)
         await follow(there, BOB, ANN)

@@ -18,6 +18,7 @@ from storage.counters import UnsuitableRedisError
 from storage.engines import Addresses
 from storage.stores import EnginesAway, Options, UnusableAddressError, open_stores
 from tests.conftest import Clock
+from tests.patience import PATIENCE
 from tests.sockets import until
 from tests.storage.conftest import NOBODY
 
@@ -26,7 +27,7 @@ from tests.storage.conftest import NOBODY
 def options(prefix: str, database: pymysql.Connection) -> Options:
     """Bounds that are soon reached."""
     return Options(
-        engine_timeout=3.0,
+        engine_timeout=PATIENCE,
         mongo_database="tandem",
         insert_batch=10,
         insert_flights=1,
@@ -36,7 +37,7 @@ def options(prefix: str, database: pymysql.Connection) -> Options:
         mysql_threads=2,
         mysql_waiting=10,
         password_threads=1,
-        password_timeout=60,
+        password_timeout=PATIENCE,
         password_waiting=2,
         lookup_cache=10,
         lookup_ttl=1,

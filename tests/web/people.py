@@ -21,8 +21,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from models.records import Message, conversation_of
 from storage.documents import documents_of
+from tests.patience import PATIENCE
 from tests.processes import TOKEN_SECRET
-from tests.sockets import PATIENCE
 from tests.web.site import Account, Site, register
 from tests.web.visitor import Visit, Visitor
 

@@ -19,7 +19,7 @@ from tests.processes import ROOT
 NAME = "chromium-headless-shell"
 BROUGHT = ROOT / ".browser"
 NODE = Path(playwright.__file__).parent / "driver" / "node"
-NODE_TIME = 50  # seconds for a file of Node tests
+NODE_TIME = 200  # seconds for a file of Node tests
 FLAGS = [
     "--disable-gpu",
     "--disable-background-networking",

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import requests
 
+from tests.patience import PATIENCE
 from tests.processes import ServerProcess
-from tests.sockets import PATIENCE
 
 OFTEN = ("--registrations-per-address=1000000", "--sign-ins-per-address=1000000", "--sign-ins-per-account=1000000")
 

@@ -21,6 +21,7 @@ import pytest
 
 from storage.engines import Addresses, PrivateEngines
 from tests.database import make_users
+from tests.patience import PATIENCE
 from tests.processes import external, stop
 from tests.web.conftest import RunNode
 from tests.web.site import Site
@@ -98,5 +99,5 @@ def control(sites: dict[str, Site], engines: PrivateEngines, database: pymysql.C
 @pytest.mark.parametrize("name", NAMES)
 def test_tandem(name: str, run_node: RunNode, sites: dict[str, Site], control: str) -> None:
     """One test of the file."""
-    module = {key: os.environ[key] for key in ("CLIENT", "PATIENCE") if key in os.environ}
+    module = {"PATIENCE": str(PATIENCE), **{key: os.environ[key] for key in ("CLIENT",) if key in os.environ}}
     run_node(SCRIPT, f"^{name}$", CONTROL=control, **{key: site.url for key, site in sites.items()}, **module)
