@@ -9,11 +9,11 @@ from typing import Any
 
 import structlog
 from tornado.http1connection import HTTP1ServerConnection
-from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPMessageDelegate
+from tornado.httpserver import HTTPServer, _HTTPRequestContext
 from tornado.iostream import IOStream
 
 from handlers.entrance import Network, subject_of, within
+from handlers.http1 import ServerConnection
 
 __all__ = ["Doorkeeper", "read_certificate_again", "tls_context"]
 
@@ -47,7 +47,10 @@ class Doorkeeper(HTTPServer):
             return
         if subject is not None:
             self._from[subject] += 1
-        super().handle_stream(stream, address)
+        context = _HTTPRequestContext(stream, address, self.protocol, self.trusted_downstream)
+        connection = ServerConnection(stream, self.conn_params, context)
+        self._connections.add(connection)
+        connection.start_serving(self)
 
     def on_close(self, server_conn: Any) -> None:
         """Tornado's word that a connection has ended, or has become a WebSocket."""
@@ -58,13 +61,6 @@ class Doorkeeper(HTTPServer):
                 del self._from[subject]
         self._progress.pop(server_conn, None)
         super().on_close(server_conn)
-
-    def start_request(self, server_conn: Any, request_conn: Any) -> HTTPMessageDelegate:
-        """Tornado's question who takes the next request; what was read of a connection that is gone is dropped."""
-        stream = server_conn.stream
-        if stream.closed():
-            stream._read_buffer, stream._read_buffer_size = bytearray(), 0
-        return super().start_request(server_conn, request_conn)
 
     def close_stalled(self, now: float) -> None:
         """Closes connections whose peers do not read; `now` in loop time."""

@@ -281,12 +281,12 @@ async def test_sign_ins_under_way_when_told_to_end(
     server = start_server(*external(addresses), "--drain-timeout=14")
     port = server.ready()
     raws = [await RawSocket.open(port) for _ in range(3)]
-    body, headers = "user_name=nobody&password=x", {"Content-Type": "application/x-www-form-urlencoded"}
+    body, headers = "user_name=latecomer&password=x", {"Content-Type": "application/x-www-form-urlencoded"}
     asked = [
         asyncio.ensure_future(raw.request("/user/login", method="POST", body=body, headers=headers)) for raw in raws
     ]
     with redis.Redis.from_url(addresses.redis) as attempts:
-        of_nobody = f"*ACCOUNT/{_digest('name nobody')}*"
+        of_nobody = f"*ACCOUNT/{_digest('name latecomer')}*"
         await until(lambda: [int(attempts.get(key)) for key in attempts.scan_iter(of_nobody)] == [3])
     await asked[0]  # the others wait for the one thread
     server.signal(signal.SIGTERM)
