@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Any
 
+from handlers import names
 from models.errors import InvalidRequest
 from models.records import Profile, User
 
@@ -25,19 +25,23 @@ _URL = re.compile(r"https?://[^\s\"'<>\\]+")
 def user_name(given: dict[str, Any]) -> str:
     """The name of a new account. All of these raise InvalidRequest."""
     name = _shown_text(given, "user_name", USER_NAME)
-    # Names that look alike should be alike: letters in their usual form, and no accents that stand by themselves.
-    if unicodedata.normalize("NFKC", name) != name or any("\u0300" <= letter <= "\u036f" for letter in name):
-        raise InvalidRequest("user_name", "holds a letter in an unusual form, or an accent that none has")
+    _require_shown("user_name", name, name)
+    if not names.without_twins(name):
+        raise InvalidRequest(
+            "user_name", "holds a letter in an unusual form, an accent that none has, or two spaces in a row"
+        )
     return name
 
 
 def nick_name(given: dict[str, Any]) -> str:
     """What a new account's user is called."""
-    return _shown_text(given, "nick_name", NICK_NAME)
+    name = _shown_text(given, "nick_name", NICK_NAME)
+    _require_shown("nick_name", name, names.with_joiners(name))
+    return name
 
 
 def login_name(given: dict[str, Any]) -> str:
-    """A name to sign in with; accounts from elsewhere may have names that a new one could not."""
+    """A name to sign in with, or to be found by: whatever the user table may hold."""
     return _text(given, "user_name", (1, STORED))
 
 
@@ -61,10 +65,10 @@ def new_password(given: dict[str, Any], field: str = "password") -> bytes:
 
 def profile(given: dict[str, Any]) -> Profile:
     """What is to be changed of an account; fields that are not given stay as they are."""
-    email = _text(given, "email", (0, STORED)) if "email" in given else None
+    email = _printable(given, "email", (0, STORED)) if "email" in given else None
     if email and not _EMAIL.fullmatch(email):
         raise InvalidRequest("email", "is not an address")
-    avatar = _text(given, "avatar", (0, AVATAR)) if "avatar" in given else None
+    avatar = _printable(given, "avatar", (0, AVATAR)) if "avatar" in given else None
     if avatar and not _URL.fullmatch(avatar):
         raise InvalidRequest("avatar", "is not an http or https URL")
     changes = Profile(nick_name(given) if "nick_name" in given else None, email, avatar)
@@ -78,6 +82,7 @@ def shown(user: User) -> dict[str, Any]:
     return {
         "id": user.id,
         "user_name": user.user_name,
+        "nick_name": user.nick_name,
         "nickname": user.nick_name,
         "type": 0,
         "email": user.email,
@@ -89,7 +94,7 @@ def shown(user: User) -> dict[str, Any]:
 
 def shown_to_others(user: User) -> dict[str, Any]:
     """What anybody may know of a user."""
-    return {"id": user.id, "user_name": user.user_name, "nickname": user.nick_name, "avatar": user.avatar}
+    return {"id": user.id, "user_name": user.user_name, "nick_name": user.nick_name, "avatar": user.avatar}
 
 
 def _text(given: dict[str, Any], field: str, bounds: tuple[int, int]) -> str:
@@ -100,6 +105,11 @@ def _text(given: dict[str, Any], field: str, bounds: tuple[int, int]) -> str:
         raise InvalidRequest(field, "is not text")
     if not bounds[0] <= len(value) <= bounds[1]:
         raise InvalidRequest(field, f"has {len(value)} characters, {bounds[0]} to {bounds[1]} are allowed")
+    return value
+
+
+def _printable(given: dict[str, Any], field: str, bounds: tuple[int, int]) -> str:
+    value = _text(given, field, bounds)
     if not value.isprintable():
         raise InvalidRequest(field, "holds a character that cannot be shown")
     return value
@@ -110,3 +120,11 @@ def _shown_text(given: dict[str, Any], field: str, bounds: tuple[int, int]) -> s
     if value != value.strip():
         raise InvalidRequest(field, "begins or ends with a space")
     return value
+
+
+def _require_shown(field: str, name: str, plain: str) -> None:
+    """Raises InvalidRequest for a name with what cannot be seen; `plain` is the name as far as that is asked."""
+    if names.hides(plain):
+        raise InvalidRequest(field, "holds a character that cannot be seen")
+    if names.is_blank(name):
+        raise InvalidRequest(field, "has nothing that can be seen")

@@ -68,12 +68,17 @@ class FindHandler(BaseHandler):
         self._users = users
 
     async def get(self) -> None:
-        """The user of exactly that name."""
+        """The user of that name, compared as the table does, and as signing in does."""
         await self.identify()
-        names = self.get_query_arguments("user_name", strip=False)
-        if len(names) != 1:
-            raise InvalidRequest("user_name", "is missing" if not names else "is given twice")
-        found = await self._users.named(fields.login_name({"user_name": names[0]}))
-        if found is None or found.user_name != names[0]:  # the table takes several spellings for the same
+        # Not get_query_arguments, which makes spaces of control characters.
+        values = self.request.query_arguments.get("user_name", [])
+        if len(values) != 1:
+            raise InvalidRequest("user_name", "is missing" if not values else "is given twice")
+        try:
+            name = values[0].decode()
+        except UnicodeDecodeError:
+            raise InvalidRequest("user_name", "is not UTF-8") from None
+        found = await self._users.named(fields.login_name({"user_name": name}))
+        if found is None:
             raise HTTPError(404, "no user of that name")
         self.answer(fields.shown_to_others(found))

@@ -45,7 +45,7 @@ def test_a_profile_in_part() -> None:
 def test_others_see_less() -> None:
     """No address and no status."""
     user = User(1, "name", "nick", "a@b", "https://x", "active", 0)
-    assert set(fields.shown_to_others(user)) == {"id", "user_name", "nickname", "avatar"}
+    assert set(fields.shown_to_others(user)) == {"id", "user_name", "nick_name", "avatar"}
 
 
 def test_names_from_elsewhere() -> None:

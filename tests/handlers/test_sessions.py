@@ -412,7 +412,7 @@ async def test_a_session_where_uid_is_believed(
         assert (answer.status, answer.data["auth"], answer.data["max_content"]) == (200, mode, 100)
         assert user == (answer.data["user"] and answer.data["user"]["id"])
         assert first == [each["id"] for each in answer.data["users"]]
-        assert all(list(each) == ["id", "user_name", "nickname", "avatar"] for each in answer.data["users"])
+        assert all(list(each) == ["id", "user_name", "nick_name", "avatar"] for each in answer.data["users"])
     assert (await ask("GET", f"/session?uid={one}")).data["user"] == (await ask("GET", f"/user/me?uid={one}")).data
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
+import bcrypt
 import pymysql
 import pytest
 
@@ -37,8 +38,11 @@ async def test_as_a_form_and_as_json(http_server: Server) -> None:
         status, envelope = await register(http_server.port, body, kind)
         user = envelope.pop("data")
         assert (status, envelope) == (200, {"status": 200, "msg": "ok", "error": ""})
-        assert list(user) == ["id", "user_name", "nickname", "type", "email", "status", "avatar", "create_at"]
+        assert list(user) == [
+            "id", "user_name", "nick_name", "nickname", "type", "email", "status", "avatar", "create_at",
+        ]  # fmt: skip
         assert (name, "小明", "active") == (user["user_name"], user["nickname"], user["status"])
+        assert user["nick_name"] == user["nickname"]
 
 
 async def test_who_registers_can_chat(http_server: Server, connect: Any, pair: tuple[int, int]) -> None:
@@ -167,22 +171,77 @@ async def test_changing_the_profile(ask: Ask, pair: tuple[int, int]) -> None:
 
 
 async def test_finding_somebody(ask: Ask, pair: tuple[int, int], database: pymysql.Connection) -> None:
-    """By the exact name, with what others may see; nobody by a part of it, a pattern, or once gone."""
+    """By the whole name, with what others may see; nobody by a part of it, a pattern, or once gone."""
     with database.cursor() as cursor:
         cursor.execute("UPDATE `user` SET user_name = 'find_me', email = 'a@b' WHERE id = %s", (pair[1],))
     find = f"/users?uid={pair[0]}&user_name="
     assert (await ask("GET", find + "find_me")).data == {
         "id": pair[1],
         "user_name": "find_me",
-        "nickname": "",
+        "nick_name": "",
         "avatar": "",
     }
-    for name in ("find", "find%25", "find_m_", "%25", "FIND_ME", "find_me%20"):
+    for name in ("find", "find%25", "find_m_", "%25", "find_me_too"):
         assert (await ask("GET", find + name)).status == 404
     assert (await ask("GET", f"/users?uid={pair[0]}")).status == 400
     with database.cursor() as cursor:
         cursor.execute("UPDATE `user` SET deleted_at = NOW() WHERE id = %s", (pair[1],))
     assert (await ask("GET", find + "find_me")).status == 404
+
+
+SPELT = {
+    "in another case": ("spelt_it", "Spelt_It"),
+    "in capital letters": ("spelt_it", "SPELT_IT"),
+    "with spaces behind it": ("spelt_it", "spelt_it  "),
+    "without accents": ("spélt_ït", "spelt_it"),
+}
+
+
+@pytest.mark.parametrize(("name", "spelt"), SPELT.values(), ids=SPELT)
+async def test_a_name_is_compared_as_the_table_does(
+    name: str, spelt: str, ask: Ask, pair: tuple[int, int], database: pymysql.Connection
+) -> None:
+    """Whoever signs in by a spelling, and keeps others from registering it, is found by it as well."""
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE `user` SET user_name = %s WHERE id = %s", (name, pair[1]))
+    found = await ask("GET", f"/users?uid={pair[0]}&user_name={quote(spelt)}")
+    assert (found.status, found.data["id"], found.data["user_name"]) == (200, pair[1], name)
+    given = {"nick_name": "nick", "user_name": spelt.strip(), "password": "password"}
+    assert (await ask("POST", "/user/register", body=given)).status == 409
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE `user` SET user_name = NULL WHERE id = %s", (pair[1],))
+
+
+OLD_NAMES = [
+    "全角　空格",
+    "no\u00a0break",
+    "zw\u200dj",
+    "tab\tbed",
+    "blank\u2800",
+    "bell\x07",
+    "e\u0301tude",
+    " padded",
+]
+
+
+@pytest.mark.parametrize("name", OLD_NAMES)
+async def test_what_the_table_holds(name: str, ask: Ask, pair: tuple[int, int], database: pymysql.Connection) -> None:
+    """It signs in, by form and by JSON, and is found, whatever new names may not have; a new account cannot have it."""
+    digest = bcrypt.hashpw(b"old password", bcrypt.gensalt(4)).decode()
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE `user` SET user_name = %s, password_digest = %s WHERE id = %s", (name, digest, pair[1]))
+    given = {"user_name": name, "password": "old password"}
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    for signed_in in (
+        await ask("POST", "/user/login", body=given),
+        await ask("POST", "/user/login", body=urlencode(given), **form),
+    ):
+        assert (signed_in.status, signed_in.data["user"]["id"]) == (200, pair[1])
+    found = await ask("GET", f"/users?uid={pair[0]}&user_name={quote(name)}")
+    assert (found.status, found.data["id"]) == (200, pair[1])
+    assert (await ask("POST", "/user/register", body=given | {"nick_name": "nick"})).status == 400
+    for wrong in ("%FF%FE", "", "x" * 256):
+        assert (await ask("GET", f"/users?uid={pair[0]}&user_name={wrong}")).status == 400
 
 
 async def test_deleting_the_account(ask: Ask, connect: Any, database: pymysql.Connection) -> None:
