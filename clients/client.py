@@ -233,7 +233,7 @@ class Client:
             entries += page
             if len(page) < LIST_PAGE:
                 break
-            query["before"] = page[-1]["last"]["time"]
+            query |= {"before": page[-1]["last"]["time"], "before_peer": page[-1]["peer"]["id"]}
         for conversation in self.conversations.values():
             conversation.listed_last = 0
         for entry in entries:

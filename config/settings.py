@@ -113,10 +113,11 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=1_000_000, description="most open sockets from one address, or IPv6 /64")
     ] = 1000
     request_rate: Annotated[
-        float, Meta(gt=0, le=1_000_000, description="requests of one user in a second; more get 429")
+        float,
+        Meta(gt=0, le=1_000_000, description="requests of one user in a second, by what they weigh; more get 429"),
     ] = 100.0
     request_burst: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="requests of one user at once, now and then")
+        int, Meta(ge=1, le=1_000_000, description="requests of one user at once, now and then, by what they weigh")
     ] = 1000
     max_blocks: Annotated[int, Meta(ge=1, le=100_000, description="most users that one user blocks")] = 1000
     max_http_connections: Annotated[

@@ -11,6 +11,7 @@ import structlog
 from handlers.answers import Answers, Window
 from handlers.speaker import Live, Speaker
 from models import frames
+from models.bucket import READ, SOUGHT
 from models.chat import Chat
 from models.conversation import Draft, Sent
 from models.errors import ChatError, EngineUnavailable, InvalidFrame, TooFast
@@ -100,7 +101,9 @@ class Dialect1:
         return True
 
     async def _show_history(self, content: str, deadline: float) -> None:
-        messages = await self._reader.history(self._user, self._peer, frames.moment(content), deadline)
+        before = frames.moment(content)
+        messages = await self._reader.history(self._user, self._peer, before, deadline)
+        self._socket.charge(READ * len(messages) + (0 if before is None else SOUGHT))
         await self._show_messages(messages)
         if not messages:
             self._reply(Code.END)
@@ -112,6 +115,7 @@ class Dialect1:
                 if not await self._show_messages(part.messages):
                     return
                 self._reader.shown(self._user, self._peer, part.upto)
+                self._socket.charge(READ * len(part.messages))
                 shown += len(part.messages)
         if not shown:
             self._reply(Code.END)

@@ -14,7 +14,7 @@ import structlog
 
 from handlers.answers import Window
 from handlers.speaker import Live, Speaker
-from models import frames2
+from models import bucket, frames2
 from models.chat import Chat
 from models.conversation import Draft, Sent
 from models.errors import ChatError, InvalidFrame, Refused, TooFast, UnknownUser
@@ -22,8 +22,8 @@ from models.events import Moved, Told, Typing
 from models.frames import Code, RequestType
 from models.frames2 import MOST, Request2
 from models.ports import Users
-from models.reader import PAGE_BYTES, Page, Reader, size_of
-from models.records import Marks, Message, user_id
+from models.reader import Reader
+from models.records import Marks, user_id
 
 __all__ = ["Dialect2"]
 
@@ -92,6 +92,7 @@ class Dialect2:
                 raise InvalidFrame(f"after: names up to {RESUMED} conversations on an inbox socket")
             for name in after:
                 self._peer_named(name, "after")
+            self._socket.charge(bucket.RESUMED * len(after))
         elif isinstance(request.after, dict):
             raise InvalidFrame("after: is a seq on a pair socket")
         if request.type == RequestType.TYPING:
@@ -250,31 +251,27 @@ class Dialect2:
             page = await self._reader.after(self._user, peer, request.after, request.limit, deadline)
         else:
             page = await self._reader.before(self._user, peer, request.before, request.limit, deadline)
+        self._socket.charge(bucket.READ * len(page.messages))
         self._socket.write_frame(frames2.page(request.id, page.messages, complete=page.complete, to=self._named(peer)))
 
     async def _resume(self, request: Request2, after: dict[str, int], deadline: float) -> None:
         """Replays what came after a `seq` in each conversation; what comes meanwhile follows, without gap or repeat."""
         peers = {int(name): seq for name, seq in after.items()}
-        messages: list[Message] = []
-        more: list[str] = []
-        holds: dict[int, int] = {}
-        size = 0
         for peer in peers:
             self._held[peer] = _Held()
         try:
-            for peer, seq in peers.items():
-                most = MOST - len(messages) if size < PAGE_BYTES else 0
-                page: Page = await self._reader.resume(self._user, peer, seq, most, deadline, PAGE_BYTES - size)
-                messages += page.messages
-                size += size_of(page.messages)
-                if not page.complete:
-                    more.append(str(peer))
-                holds[peer] = page.messages[-1].seq if page.messages else seq
-            inbox = more if self._socket.peer is None else ()
+            found = await self._reader.resume(self._user, peers, MOST, deadline)
+            self._socket.charge(bucket.READ * len(found.messages))
             self._socket.write_frame(
-                frames2.page(request.id, messages, complete=not more, to=self._named(self._socket.peer), more=inbox)
+                frames2.page(
+                    request.id,
+                    found.messages,
+                    complete=not found.more,
+                    to=self._named(self._socket.peer),
+                    more=[str(peer) for peer in found.more] if self._socket.peer is None else (),
+                )
             )
-            for peer, seq in holds.items():
+            for peer, seq in found.held.items():
                 if seq:
                     self._holds[peer] = max(seq, self._holds.get(peer, 0))
         finally:

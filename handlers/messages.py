@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
-from tornado.web import HTTPError
+from tornado.web import Finish, HTTPError
 
 from handlers.base import BaseHandler
+from models.bucket import LISTED, READ
 from models.frames2 import MOST, shown
 from models.ports import Users
 from models.reader import COUNTED, Reader
+from models.records import Cursor
 
 __all__ = ["ConversationsHandler", "HistoryHandler"]
 
@@ -18,9 +21,14 @@ LIMIT = 50  # conversations, or messages, when the request does not say how many
 SHOWN = 256  # characters of a message in the list of conversations
 LATEST = 2**53  # the largest seq and time that every client can hold
 
+T = TypeVar("T")
+
 
 class _ReadingHandler(BaseHandler):
-    """What both have in common: who asks, and how long the answer may take."""
+    """What both have in common: who asks, how long the answer may take, and that it is dropped when the caller goes."""
+
+    _work: asyncio.Task[Any] | None = None
+    _gone = False
 
     def initialize(self, reader: Reader, users: Users, timeout: float) -> None:
         """Takes the collaborators; `timeout` in seconds."""
@@ -28,18 +36,46 @@ class _ReadingHandler(BaseHandler):
         self._users = users
         self._deadline = asyncio.get_running_loop().time() + timeout
 
+    def on_connection_close(self) -> None:
+        """Drops the work for a caller that has gone."""
+        super().on_connection_close()
+        self._gone = True
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _while_asked(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work of a request unless the caller goes. Raises Finish when the caller has gone."""
+        if self._gone:
+            work.close()
+            raise Finish
+        task = asyncio.get_running_loop().create_task(work)
+        self._work = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._gone:
+                raise Finish from None
+            raise
+        finally:
+            task.cancel()
+
+    def charge(self, user: int, weight: float) -> None:
+        """Charge a user for what a request turned out to cost."""
+        self.entrance.requests.of(user).charge(weight)
+
     def _most(self) -> int:
         return self.int_argument("limit", LIMIT, 1, MOST) or LIMIT
 
 
 class ConversationsHandler(_ReadingHandler):
-    """GET /conversations[?before=…][&limit=…]"""
+    """GET /conversations[?before=…[&before_peer=…]][&limit=…]"""
 
     async def get(self) -> None:
-        """The caller's conversations, those with the newest message first; `before` is the time of a message."""
-        before, most = self.int_argument("before", None, 0, LATEST), self._most()
+        """The caller's conversations, those with the newest message first; see `_cursor`."""
+        before, most = self._cursor(), self._most()
         user = (await self.identify()).user
-        listed = await self._reader.conversations(user, before, most, self._deadline)
+        listed = await self._while_asked(self._reader.conversations(user, before, most, self._deadline))
+        self.charge(user, LISTED * len(listed))
         peers = await self._users.active(*(entry.summary.peer for entry in listed)) if listed else {}
         data = []
         for entry in listed:
@@ -62,6 +98,16 @@ class ConversationsHandler(_ReadingHandler):
             )
         self.answer(data)
 
+    def _cursor(self) -> Cursor | None:
+        """Behind which conversation the list begins."""
+        time = self.int_argument("before", None, 0, LATEST)
+        peer = self.id_argument("before_peer") if self.get_query_arguments("before_peer", strip=False) else None
+        if time is None:
+            if peer is not None:
+                raise HTTPError(400, "before_peer belongs to before")
+            return None
+        return Cursor(time) if peer is None else Cursor(time, peer)
+
 
 class HistoryHandler(_ReadingHandler):
     """GET /messages?toUid=2[&before=…|&after=…][&limit=…]"""
@@ -78,9 +124,10 @@ class HistoryHandler(_ReadingHandler):
         if user == peer:
             raise HTTPError(400, "uid and toUid are the same")
         if after is not None:
-            page = await self._reader.after(user, peer, after, most, self._deadline)
+            page = await self._while_asked(self._reader.after(user, peer, after, most, self._deadline))
         else:
-            page = await self._reader.before(user, peer, before, most, self._deadline)
+            page = await self._while_asked(self._reader.before(user, peer, before, most, self._deadline))
+        self.charge(user, READ * len(page.messages))
         if not page.messages:  # what somebody wrote who is gone can still be read
             await self.require_active(self._users, peer)
         self.answer({"messages": [shown(message) for message in page.messages], "complete": page.complete})

@@ -324,6 +324,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self._malformed = 0
         return self._dialect.room()
 
+    def charge(self, weight: float) -> None:
+        """Charge the user for what a request costs besides the 1 that it was let in for."""
+        self._requests.charge(weight)
+
     # Writing, pinging, closing
 
     @property

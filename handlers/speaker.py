@@ -62,6 +62,9 @@ class Speaker(Protocol):
     def busy(self) -> bool:
         """Whether so much waits to be sent that what can be done without should be."""
 
+    def charge(self, weight: float) -> None:
+        """Charge the user for what a request costs besides the 1 that it was let in for."""
+
     def write_frame(self, frame: bytes) -> bool:
         """Writes a frame; False when the socket is closing, or is closed now because it takes too little."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from models.conversation import Conversation
@@ -115,6 +115,12 @@ class Blocks:
             return self._held[reader].get(peer, EVERYTHING)
         upto, _ = await self.between(reader, peer)
         return EVERYTHING if upto is None else upto
+
+    async def shown_all(self, user: int) -> Mapping[int, int]:
+        """Up to which `seq` a user is shown the conversations with those whom that user has blocked."""
+        if user in self._held:
+            return self._held[user]
+        return (await self._store.by([user])).get(user, {})
 
     # Blocking
 

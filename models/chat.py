@@ -6,7 +6,7 @@ How a message gets from its sender to the store and to the sockets is in models/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from models.blocks import Blocks
@@ -136,21 +136,28 @@ class Chat:
         """Waits until an inbox of `user`, if there is one here, is told of who comes and goes."""
         await self._inboxes.looked(user)
 
-    async def follow(self, user: int, peer: int) -> None:
-        """Sees to it that sockets of `user` get every message with `peer` that is stored from now on.
+    async def follow(self, user: int, peers: Collection[int]) -> dict[int, int]:
+        """Sees to it that sockets of `user` get every message with these peers that is stored from now on.
 
-        What is read from the store afterwards, and what they get, have no gap between them.
+        What is read from the store afterwards, and what they get, have no gap between them. Returns the last `seq` of
+        each conversation, as far as the store or this process knows it, 0 if it has no messages any more; those that
+        never had are left out.
         """
         await self._inboxes.looked(user)
-        name = conversation_of(user, peer)
-        newest = await self._messages.newest(name)
-        if newest:  # else its first message is the first to be delivered anyhow
-            self._inboxes.follow(user, peer, newest)
-        conversation = self.conversations.get(name)
-        if conversation is not None:
-            self.conversations.begin(conversation, newest)
-            if conversation.seen is not None and conversation.seen < newest:
-                self.delivery.chase(conversation)
+        names = {conversation_of(user, peer): peer for peer in peers}
+        found = await self._messages.newest_of(tuple(names))
+        for name, peer in names.items():
+            newest = found.get(name, 0)
+            if newest:  # else its first message is the first to be delivered anyhow
+                self._inboxes.follow(user, peer, newest)
+            conversation = self.conversations.get(name)
+            if conversation is not None:
+                self.conversations.begin(conversation, newest)
+                if conversation.seen is not None and conversation.seen < newest:
+                    self.delivery.chase(conversation)
+                if conversation.seen:  # what was delivered meanwhile may have begun behind a message that was missed
+                    found[name] = max(newest, conversation.seen)
+        return {names[name]: newest for name, newest in found.items()}
 
     # A message's way
 

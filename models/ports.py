@@ -6,11 +6,11 @@ All coroutines raise EngineUnavailable when their engine is down or slow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from models.events import Event, Told
-from models.records import Bookmarks, Head, Marks, Message, Profile, Summary, User
+from models.records import Bookmarks, Cursor, Head, Marks, Message, Profile, Summary, User
 
 __all__ = [
     "Admission",
@@ -24,6 +24,7 @@ __all__ = [
     "Recount",
     "Router",
     "Sockets",
+    "Unread",
     "Users",
 ]
 
@@ -50,6 +51,15 @@ class Admission(NamedTuple):
     recipient: int
     epoch: str
     theirs: int
+
+
+class Unread(NamedTuple):
+    """What is asked of a conversation: how many messages of `sender` lie behind `read`, and up to `upto`."""
+
+    conversation: str
+    sender: int
+    read: int
+    upto: int | None = None
 
 
 # The outcome of an attempt to store messages: None if all are.
@@ -102,17 +112,17 @@ class Messages(Protocol):
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
         """Moves the read position forward, soon: positions are gathered and written together."""
 
-    async def marks(self, conversation: str, user: int) -> Marks:
-        """Where the positions of `user` are."""
-
     async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
         """Moves positions forward, durably; where they are then, and whether they moved."""
 
     async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
         """The first messages of the peer that `reader` has not read, ascending, at most so many."""
 
-    async def unread_count(self, conversation: str, reader: int, peer: int, most: int) -> int:
-        """How many messages of the peer `reader` has not read, counted up to `most`."""
+    async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
+        """By conversation, how many messages are unread, counted up to `most`; those that have none are left out."""
+
+    async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
+        """The last `seq` of each conversation, 0 if it has no messages any more; those that never had are left out."""
 
 
 class Directory(Protocol):
@@ -124,10 +134,12 @@ class Directory(Protocol):
     async def mutual(self, conversation: str) -> bool:
         """Whether both users have written."""
 
-    async def conversations(self, user: int, before: int | None, most: int) -> list[Summary]:
-        """The user's conversations that have unexpired messages, those with the newest message first.
+    async def conversations(
+        self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
+    ) -> list[Summary]:
+        """The user's conversations that have unexpired messages, in the order of cursors, those behind `before`.
 
-        `before` (milliseconds) leaves out those whose last message is not older.
+        With the peers in `upto` only messages up to a `seq` count.
         """
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
 
 __all__ = [
     "Bookmarks",
+    "Cursor",
     "Head",
     "Identity",
     "Marks",
@@ -143,11 +145,27 @@ class Marks(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """A conversation as one of its users sees it in a list; `mutual` says that both have written."""
+    """A conversation as one of its users sees it in a list.
+
+    `last` is the last message that the user is shown, `mutual` says that both have written. `mine` and `theirs` are the
+    positions of the user and of the peer.
+    """
 
     peer: int
     last: Message
     mutual: bool
+    mine: Marks = Marks()
+    theirs: Marks = Marks()
+
+
+class Cursor(NamedTuple):
+    """A place in a user's list of conversations: behind that of `peer`, whose last message is of `time`.
+
+    Newer times come first, lower peers first within a millisecond. `time` is in milliseconds since the epoch.
+    """
+
+    time: int
+    peer: int = MAX_ID
 
 
 class Identity(Struct, frozen=True):

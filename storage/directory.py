@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pymongo import DESCENDING
-
-from models.records import Summary
-from storage.documents import Document, alive, message_of, places, translated
+from models.records import Cursor, Summary, conversation_of
+from storage.documents import Document, translated
+from storage.many import ManyConversations
+from storage.positions import Positions
 
 __all__ = ["MongoDirectory"]
 
-CHUNK = 200  # conversations whose last messages are read with one aggregate
+LISTS = 2  # lists that are read at once: the other threads of motor are there for messages
+
+FIELDS = {"mutual": 1, "users": 1, "received": 1, "read": 1}
 
 
 class MongoDirectory:
-    """The conversations of users, in two collections that motor provides; `clock` returns seconds since the epoch."""
+    """The conversations of users, in two collections that motor provides.
 
-    def __init__(self, conversations: Any, messages: Any, clock: Callable[[], float]) -> None:
+    `positions` are those of the same conversations, `clock` returns seconds since the epoch.
+    """
+
+    def __init__(self, conversations: Any, messages: Any, positions: Positions, clock: Callable[[], float]) -> None:
         self._conversations = conversations
-        self._messages = messages
-        self._clock = clock
+        self._positions = positions
+        self._many = ManyConversations(messages, clock)
+        self._turns = asyncio.Semaphore(LISTS)
 
     async def introduce(self, conversation: str) -> None:
         """Notes that both users have written."""
@@ -34,33 +41,36 @@ class MongoDirectory:
             found = await self._conversations.find_one({"_id": conversation, "mutual": True}, {"_id": 1})
         return found is not None
 
-    async def conversations(self, user: int, before: int | None, most: int) -> list[Summary]:
+    async def conversations(
+        self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
+    ) -> list[Summary]:
         """The user's conversations with unexpired messages, newest first; see `models.ports.Directory`."""
-        with translated():
-            pairs = await self._conversations.find({"users": user}, {"mutual": 1}).to_list(None)
-            mutual = {pair["_id"] for pair in pairs if pair.get("mutual")}
-            names = [pair["_id"] for pair in pairs]
-            last = []
-            for start in range(0, len(names), CHUNK):
-                last += await self._last(names[start : start + CHUNK])
-        summaries = [
-            Summary(
-                message.recipient if message.sender == user else message.sender,
-                message,
-                message.conversation in mutual,
-            )
-            for message in map(message_of, last)
-            if before is None or message.time < before
-        ]
-        summaries.sort(key=lambda summary: (-summary.last.time, summary.peer))
-        return summaries[:most]
+        async with self._turns:
+            with translated():
+                pairs = await self._conversations.find({"users": user}, FIELDS).to_list(None)
+            shown = {conversation_of(user, peer): seq for peer, seq in (upto or {}).items()}
+            last = await self._many.last({pair["_id"]: shown.get(pair["_id"]) for pair in pairs})
+        found = []
+        for pair in pairs:
+            message = last.get(pair["_id"])
+            if message is None:
+                continue
+            peer = message.recipient if message.sender == user else message.sender
+            if before is None or _order(message.time, peer) > _order(*before):
+                found.append((_order(message.time, peer), pair, message, peer))
+        found.sort(key=lambda entry: entry[0])
+        return [self._summary(user, pair, message, peer) for _, pair, message, peer in found[:most]]
 
-    async def _last(self, names: list[str]) -> list[Document]:
-        """The last message of each conversation: one step backwards in each range, all in one aggregate."""
-        steps = [
-            [{"$match": places(name) | alive(self._clock())}, {"$sort": {"_id": DESCENDING}}, {"$limit": 1}]
-            for name in names
-        ]
-        others = [{"$unionWith": {"coll": self._messages.name, "pipeline": pipeline}} for pipeline in steps[1:]]
-        found: list[Document] = await self._messages.aggregate(steps[0] + others).to_list(None)
-        return found
+    def _summary(self, user: int, pair: Document, message: Any, peer: int) -> Summary:
+        return Summary(
+            peer,
+            message,
+            bool(pair.get("mutual")),
+            mine=self._positions.merged(pair, pair["_id"], user),
+            theirs=self._positions.merged(pair, pair["_id"], peer),
+        )
+
+
+def _order(time: int, peer: int) -> tuple[int, int]:
+    """Where a conversation stands in a list."""
+    return (-time, peer)

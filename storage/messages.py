@@ -28,12 +28,13 @@ from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from models.errors import EngineUnavailable
-from models.ports import Occupied
+from models.ports import Occupied, Unread
 from models.records import Bookmarks, Head, Marks, Message
 from storage.blocks import MongoBlocks
 from storage.directory import MongoDirectory
 from storage.documents import DAY, RETENTION, Document, alive, documents_of, message_of, place, places, translated
 from storage.group_commit import GroupCommit
+from storage.many import ManyConversations
 from storage.meta import UnsuitableMongoError, read_log
 from storage.positions import Positions
 
@@ -101,7 +102,8 @@ class MongoMessages:
             self._insert_batch, max_batch=max_batch, max_flights=max_flights, size=len
         )
         self._positions = Positions(self._conversations)
-        self.directory = MongoDirectory(self._conversations, self._messages, clock)
+        self._many = ManyConversations(self._messages, clock)
+        self.directory = MongoDirectory(self._conversations, self._messages, self._positions, clock)
         self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks)
 
     async def prepare(self) -> None:
@@ -260,16 +262,19 @@ class MongoMessages:
         read = (await self._positions.marks(conversation, reader)).read
         return await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, most)
 
-    async def unread_count(self, conversation: str, reader: int, peer: int, most: int) -> int:
-        """How many messages of the peer `reader` has not read, counted up to `most`."""
-        read = (await self._positions.marks(conversation, reader)).read
-        query = places(conversation, read + 1) | {"sender": peer} | alive(self._clock())
-        with translated():
-            return len(await self._messages.find(query, {"_id": 1}).sort("_id", ASCENDING).limit(most).to_list(most))
+    async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
+        """By conversation, how many messages are unread, counted up to `most`; those that have none are left out."""
+        return await self._many.unread(asked, most)
 
-    async def marks(self, conversation: str, user: int) -> Marks:
-        """Where the positions of `user` are."""
-        return await self._positions.marks(conversation, user)
+    async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
+        """The last `seq` of each conversation, 0 if it has no messages any more; those that never had are left out.
+
+        Each message was preceded by the document of its pair, so one query finds all that never had any.
+        """
+        with translated():
+            query = {"_id": {"$in": list(conversations)}}
+            begun = [pair["_id"] for pair in await self._conversations.find(query, {"_id": 1}).to_list(None)]
+        return dict.fromkeys(begun, 0) | await self._many.newest(begun)
 
     async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
         """Moves positions forward, durably; where they are then, and whether they moved."""

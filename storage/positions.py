@@ -50,7 +50,7 @@ class Positions:
         fields = {f"received.{user}": 1, f"read.{user}": 1}
         with translated():
             record = await self._conversations.find_one({"_id": conversation}, fields)
-        return self._merged(record or {}, conversation, user)
+        return self.merged(record or {}, conversation, user)
 
     async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
         """Moves positions forward, durably; where they are then, and whether they moved. Backwards is nowhere."""
@@ -71,7 +71,7 @@ class Positions:
             await end(self._task)
         await self._write()
 
-    def _merged(self, record: Document, conversation: str, user: int) -> Marks:
+    def merged(self, record: Document, conversation: str, user: int) -> Marks:
         """The positions that a document holds, and what waits to be written."""
         pending = self._pending.get((conversation, user), 0)
         read = max(int(record.get("read", {}).get(str(user), 0)), pending)
@@ -87,7 +87,7 @@ class Positions:
             reached: dict[tuple[str, int], Marks] = {}
             for conversation, user, wanted in batch:
                 key = (conversation, user)
-                now = reached.get(key) or self._merged(records.get(conversation, {}), conversation, user)
+                now = reached.get(key) or self.merged(records.get(conversation, {}), conversation, user)
                 then = Marks(max(now.received, wanted.received, wanted.read), max(now.read, wanted.read))
                 if then != now:
                     updates.append(_update(conversation, user, then))

@@ -13,19 +13,26 @@ export const person = ({ id, user_name, nick_name, nickname }) => ({
 	address: `#${user_name ? encodeURIComponent(user_name) : `/${id}`}`,
 });
 
+/** Orders as the server does: of two last messages of one millisecond that of the lower peer comes first. */
+const newestFirst = ({ peer: { id: a }, last: { time: at } }, { peer: { id: b }, last: { time: bt } }) =>
+	bt - at || a.length - b.length || (a < b ? -1 : 1);
+
+/** Where the list goes on behind a conversation. */
+const cursor = ({ peer, last }) => ({ before: last.time, before_peer: peer.id });
+
 /** The list; `changed` is called with the conversations in it whenever something has changed. */
 export function conversations({ api, user, changed }) {
 	const entries = new Map(); // by peer id
 	const items = new Map(); // by peer id: elements
 	let current = "";
 	let scheduled = false;
-	const listed = () => [...entries.values()].filter(({ last }) => last).sort((a, b) => b.last.time - a.last.time);
+	const listed = () => [...entries.values()].filter(({ last }) => last).sort(newestFirst);
 
 	const list = h("ul");
 	const empty = h("p.quiet", { hidden: true }, words.nobodyYet);
 	const more = h(
 		"button",
-		{ hidden: true, onclick: () => load(listed().at(-1).last.time).catch(() => {}) },
+		{ hidden: true, onclick: () => load(cursor(listed().at(-1))).catch(() => {}) },
 		words.more,
 	);
 
@@ -69,7 +76,7 @@ export function conversations({ api, user, changed }) {
 
 	/** Reads a page; the time of its end, if that was not known like this. */
 	async function load(before) {
-		const page = await api.conversations(before ? { limit: PAGE, before } : { limit: PAGE });
+		const page = await api.conversations({ limit: PAGE, ...before });
 		let entry, news;
 		for (const { peer, last, unread, received, read, online, blocked } of page) {
 			entry = meet(person(peer));
@@ -83,7 +90,7 @@ export function conversations({ api, user, changed }) {
 		}
 		if (!entry || entry === listed().at(-1)) more.hidden = page.length < PAGE;
 		schedule();
-		return news && page.at(-1).last.time;
+		return news && cursor(page.at(-1));
 	}
 
 	function schedule() {

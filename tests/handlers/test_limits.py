@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from tornado.httpclient import HTTPClientError
@@ -69,6 +70,41 @@ async def test_requests_over_http(ask: Ask, pair: Pair) -> None:
     assert [answer.status for answer in answers] == [200] * 5 + [429]
     assert 900 < int(answers[-1].headers["Retry-After"]) <= 1001
     assert (await ask("GET", f"/conversations?uid={pair[1]}")).status == 200
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=0.001", "--request-burst=20"]])
+async def test_requests_weigh_what_they_cost(
+    connect2: Connect2, connect: Connect, ask: Ask, people: Callable[[int], list[int]]
+) -> None:
+    """What is listed, resumed or read is charged to who asked for it: a quarter of a message for each conversation, a
+    twentieth for each message, five for a time that has to be sought. The next request is refused then.
+    """
+    lister, resumer, reader, seeker, friend, *peers = people(10)
+    for peer in peers:
+        await (await connect2(peer, lister)).say("hello", 50005)
+    for _ in range(8):  # 2.25 each
+        assert len((await ask("GET", f"/conversations?uid={lister}")).data) == 5
+    refused = await ask("GET", f"/conversations?uid={lister}")
+    assert refused.status == 200  # two were left
+    assert (await ask("GET", f"/conversations?uid={lister}")).status == 429
+
+    inbox = await connect2(resumer)
+    assert (await inbox.ask(6, after={str(10**9 + number): 0 for number in range(76)}))["complete"]
+    assert (await inbox.ask(6, after={}))["code"] == 429
+
+    writer, device = await connect2(friend, reader), await connect2(reader, friend)
+    for name in [await writer.write(1, content="x") for _ in range(3)]:
+        await writer.answer(name)
+    for _ in range(16):  # 1.15 each, behind the 1 of opening the socket
+        assert len((await device.ask(2))["messages"]) == 3
+    assert (await device.ask(2))["code"] == 429
+
+    old = await connect(seeker, friend)
+    for _ in range(4):  # 6 each
+        await old.send(2, "1")
+        await old.receive(50003)
+    await old.send(2, "1")
+    await old.receive(429)
 
 
 @pytest.mark.parametrize("flags", [RATE])

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
+from models.reader import LONG, SHORT
+from models.records import Message, conversation_of
 from server import Server
+from storage.engines import Addresses
+from storage.messages import MongoMessages
 from tests.conftest import Connect, Connect2
-from tests.sockets import Client2, RawSocket
+from tests.database import mongo_reads
+from tests.sockets import Client2, RawSocket, until
 
 
 async def get(server: Server, path: str) -> tuple[int, Any]:
@@ -48,6 +55,45 @@ async def test_the_list(connect2: Connect2, http_server: Server, people: Callabl
     _, rest = await get(http_server, f"/conversations?uid={me}&before={first[0]['last']['time']}")
     assert [entry["peer"]["id"] for entry in first + rest] == [c, b, a]
     assert await get(http_server, f"/conversations?uid={a}&limit=1") == (200, [dict(listed[2], **own(me, listed[2]))])
+
+
+async def test_pages_of_the_list(
+    messages: MongoMessages, http_server: Server, people: Callable[[int], list[int]]
+) -> None:
+    """A page goes on behind a time and a peer: conversations of one millisecond are listed once each."""
+    me, *peers = people(12)
+    now = int(time.time() * 1000)
+    for peer in peers:
+        await messages.reserve(conversation_of(me, peer), 1)
+        await messages.insert(Message(me, peer, 1, now, "to all", bytes(16)))
+    found: list[int] = []
+    query = ""
+    while page := (await get(http_server, f"/conversations?uid={me}&limit=5{query}"))[1]:
+        found += [entry["peer"]["id"] for entry in page]
+        query = f"&before={page[-1]['last']['time']}&before_peer={page[-1]['peer']['id']}"
+    assert found == peers
+
+
+@pytest.mark.parametrize("path", ["/conversations?uid={0}", "/messages?uid={0}&toUid={1}&after=0"])
+async def test_a_caller_that_has_gone(
+    http_server: Server, pair: tuple[int, int], addresses: Addresses, path: str
+) -> None:
+    """What it asked for is dropped where it waits for its turn: the database is not asked."""
+    turns = http_server.reader.turns
+    async with AsyncExitStack() as stack:
+        for number in range(LONG):
+            await stack.enter_async_context(turns.long(-number - 1))
+        for _ in range(SHORT):
+            await stack.enter_async_context(turns.short())
+        before = mongo_reads(addresses.mongo)
+        raw = await RawSocket.open(http_server.port)
+        asking = asyncio.ensure_future(raw.request(path.format(*pair)))
+        await until(lambda: turns.waiting == 1)
+        raw.abort()
+        await until(lambda: turns.waiting == 0)
+        assert mongo_reads(addresses.mongo) == before
+        asking.cancel()
+    assert (await get(http_server, path.format(*pair)))[0] == 200
 
 
 def own(me: int, entry: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +198,9 @@ async def test_history(connect2: Connect2, http_server: Server, pair: tuple[int,
         ("/messages?uid=1&toUid=1", 400),
         ("/messages?uid=1&toUid=4000000000", 404),
         ("/messages?uid=1&toUid=2&before=1&after=1", 400),
+        ("/conversations?uid=1&before_peer=2", 400),
+        ("/conversations?uid=1&before=1&before_peer=x", 400),
+        ("/conversations?uid=1&before=1&before_peer=2&before_peer=3", 400),
         ("/messages?uid=1&toUid=2&after=99999999999999999999", 400),
     ],
 )

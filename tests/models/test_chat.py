@@ -52,7 +52,7 @@ async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair:
     elsewhere, _, _ = make()
     await make_friends(elsewhere, pair)
     socket = here.join(pair[1], pair[0], watching=False)
-    await here.follow(pair[1], pair[0])
+    await here.follow(pair[1], [pair[0]])
     assert isinstance(await elsewhere.send(*pair, "unheard"), Sent)
     conversation = here.conversations.get(conversation_of(*pair))
     here.delivery.chase(conversation)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -11,9 +12,12 @@ from models.blocks import Blocks
 from models.conversations import Conversations
 from models.delivery import Delivery
 from models.errors import EngineUnavailable, InvalidFrame
-from models.reader import PAGE_BYTES, Page, Reader
-from models.records import Marks, Message, conversation_of, key_of
+from models.presence import Presence
+from models.reader import LONG, PAGE_BYTES, Listed, Page, Reader, Resumed
+from models.records import Cursor, Marks, Message, conversation_of, key_of
+from storage.engines import Addresses
 from storage.messages import MongoMessages
+from tests.database import mongo_reads
 from tests.patience import PATIENCE
 
 Pair = tuple[int, int]
@@ -30,19 +34,28 @@ class NoSockets:
     def tell(self, event: object) -> None:
         pass
 
+    async def online(self, users: Collection[int]) -> set[int]:
+        return set()
+
 
 class OneChat:
     """What a reader needs of a chat."""
 
     def __init__(self, messages: MongoMessages) -> None:
+        self._messages = messages
         self.blocks = Blocks(messages.blocks, NoSockets(), NoSockets(), lambda *_: None)
         self.conversations = Conversations(lambda one, other: None)
         self.delivery = Delivery(
             self.conversations, messages, NoSockets(), NoSockets(), None, self.blocks, lambda *_: None
         )
+        self.presence = Presence(NoSockets(), NoSockets(), messages.directory, self.blocks)
 
-    async def follow(self, user: int, peer: int) -> None:
+    async def watches(self, user: int) -> None:
         pass
+
+    async def follow(self, user: int, peers: Collection[int]) -> dict[int, int]:
+        names = {conversation_of(user, peer): peer for peer in peers}
+        return {names[name]: seq for name, seq in (await self._messages.newest_of(tuple(names))).items()}
 
 
 @pytest.fixture
@@ -127,10 +140,10 @@ async def test_a_page_has_a_size_in_bytes(reader: Reader, store: Store, pair: Pa
 async def test_what_does_not_exist_yet(reader: Reader, store: Store, pair: Pair) -> None:
     """Neither resumed from nor marked."""
     await store([0] * 3)
-    assert seqs(await reader.resume(*pair, 3, 10, soon())) == []
+    assert seqs((await reader.resume(pair[0], {pair[1]: 3}, 10, soon())).messages) == []
     assert await reader.mark(*pair[::-1], Marks(received=3), soon()) == Marks(3, 0)
     with pytest.raises(InvalidFrame, match="seq: 4 does not exist yet"):
-        await reader.resume(*pair, 4, 10, soon())
+        await reader.resume(pair[0], {pair[1]: 4}, 10, soon())
     for wanted in (Marks(received=4), Marks(read=4)):
         with pytest.raises(InvalidFrame, match="does not exist yet"):
             await reader.mark(*pair[::-1], wanted, soon())
@@ -145,16 +158,93 @@ async def test_unread_are_the_peers(reader: Reader, store: Store, pair: Pair) ->
     assert seqs(await reader.first_unread(*pair[::-1], soon())) == [3, 4, 5]
 
 
-async def test_a_deadline_that_has_passed(reader: Reader, pair: Pair) -> None:
-    """Is an engine that was too slow."""
+async def test_a_deadline_that_has_passed(reader: Reader, pair: Pair, addresses: Addresses) -> None:
+    """Is an engine that was too slow; what nobody waits for any more is not asked for."""
+    before = mongo_reads(addresses.mongo)
     for ask in (
         reader.history(*pair, None, 0),
+        reader.first_unread(*pair, 0),
+        reader.resume(pair[0], {pair[1]: 0}, 7, 0),
         reader.after(*pair, 0, 7, 0),
         reader.mark(*pair, Marks(), 0),
         reader.conversations(pair[0], None, 7, 0),
     ):
         with pytest.raises(EngineUnavailable, match="no answer in time"):
             await ask
+    assert mongo_reads(addresses.mongo) == before
+
+
+async def test_a_turn_that_comes_too_late(reader: Reader, pair: Pair, addresses: Addresses) -> None:
+    """What waits for its turn until its deadline is answered then, and nothing is asked for it."""
+    async with AsyncExitStack() as stack:
+        for user in range(LONG):
+            await stack.enter_async_context(reader.turns.long(-user))
+        before = mongo_reads(addresses.mongo)
+        late = asyncio.get_running_loop().time() + 0.01
+        for ask in (reader.conversations(pair[0], None, 7, late), reader.resume(pair[0], {pair[1]: 0}, 7, late)):
+            with pytest.raises(EngineUnavailable, match="no answer in time"):
+                await ask
+        assert mongo_reads(addresses.mongo) == before
+    assert await reader.conversations(pair[0], None, 7, soon()) == []
+
+
+async def test_a_list_costs_few_calls(
+    reader: Reader, messages: MongoMessages, people: Callable[[int], list[int]], addresses: Addresses
+) -> None:
+    """However many conversations it shows, and whatever is unread in them."""
+    me, *peers = people(51)
+    for peer in peers:
+        name = conversation_of(me, peer)
+        await messages.reserve(name, 2)
+        await messages.insert(*(Message(peer, me, seq, START + seq, "x", key_of(peer, str(seq))) for seq in (1, 2)))
+        if peer % 2:
+            await messages.mark(name, me, Marks(1, 1))
+    calls = []
+    for most in (1, 50):
+        before = mongo_reads(addresses.mongo)
+        listed = await reader.conversations(me, None, most, soon())
+        calls.append(mongo_reads(addresses.mongo) - before)
+    assert [entry.unread for entry in listed] == [1 if entry.summary.peer % 2 else 2 for entry in listed]
+    assert (len(listed), calls[0]) == (50, calls[1])
+    assert calls[1] <= 6
+
+
+async def test_resuming_costs_few_calls(reader: Reader, store: Store, pair: Pair, addresses: Addresses) -> None:
+    """Peers who never wrote, or have written nothing new, are looked up together."""
+    await store([0] * 3)
+    before = mongo_reads(addresses.mongo)
+    unknown = {10**9 + number: 0 for number in range(200)}
+    found = await reader.resume(pair[0], unknown | {pair[1]: 3}, 100, soon())
+    assert found == Resumed([], [], unknown | {pair[1]: 3})
+    assert mongo_reads(addresses.mongo) - before <= 4
+    with pytest.raises(InvalidFrame, match="does not exist yet"):
+        await reader.resume(pair[0], unknown | {10**9: 1}, 100, soon())
+    assert seqs((await reader.resume(pair[0], unknown | {pair[1]: 1}, 100, soon())).messages) == [2, 3]
+
+
+async def test_a_list_under_a_block_goes_by_what_is_shown(
+    reader: Reader, messages: MongoMessages, people: Callable[[int], list[int]]
+) -> None:
+    """A conversation stands where its last message that is shown puts it, so that pages miss none behind it."""
+    me, *peers = people(5)
+    for place, peer in enumerate(peers):
+        name = conversation_of(me, peer)
+        await messages.reserve(name, 2)
+        await messages.insert(Message(peer, me, 1, START - 10 * place, "shown", key_of(peer, "1")))
+    blocked = peers[2]
+    await messages.blocks.block(me, blocked)
+    await messages.insert(Message(blocked, me, 2, START + 1000, "hidden", key_of(blocked, "2")))  # a moment too late
+    listed: list[Listed] = []
+    while page := await reader.conversations(me, cursor(listed), 2, soon()):
+        listed += page
+    assert [entry.summary.peer for entry in listed] == peers
+    assert [entry.blocked for entry in listed] == [False, False, True, False]
+    assert {(entry.summary.last.content, entry.unread) for entry in listed} == {("shown", 1)}
+
+
+def cursor(listed: list[Listed]) -> Cursor | None:
+    """Where a list goes on."""
+    return Cursor(listed[-1].summary.last.time, listed[-1].summary.peer) if listed else None
 
 
 async def test_while_others_write(reader: Reader, store: Store, messages: MongoMessages, pair: Pair) -> None:

@@ -325,7 +325,7 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friend
     elsewhere, _, _ = make()
     await befriend(elsewhere, pair)
     socket = here.join(*pair, watching=False)
-    await here.follow(*pair)
+    await here.follow(pair[0], [pair[1]])
     for name in ("a", "b", "c"):
         assert isinstance(await elsewhere.send(*pair, name, message_id=name), Sent)
     sent = await here.send(*pair, "c", message_id="c")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from models.records import Message, conversation_of
+import pytest
+
+from models.records import Cursor, Marks, Message, Summary, conversation_of
 from storage.messages import MongoMessages
 from tests.conftest import Clock
 
@@ -29,11 +31,52 @@ async def test_newest_first(messages: MongoMessages, people: Callable[[int], lis
     assert {summary.last.content for summary in listed} == {"last"}
     found = [summary.peer for summary in listed]
     while listed:
-        listed = await directory.conversations(me, listed[-1].last.time, 100)
+        listed = await directory.conversations(me, Cursor(listed[-1].last.time), 100)
         found += [summary.peer for summary in listed]
     assert peers == found
     clock.offset = 91 * 86_400
     assert await directory.conversations(me, None, 10) == []
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+async def test_pages_of_one_millisecond(
+    messages: MongoMessages, people: Callable[[int], list[int]], clock: Clock, most: int
+) -> None:
+    """Conversations whose last messages share a time are listed once each, by pages of any size."""
+    me, *peers = people(40)
+    now = int(clock() * 1000)
+    for number, peer in enumerate(peers):
+        await store(messages, me, peer, 1, now - number // 30)  # thirty at once, then nine
+    found: list[Summary] = []
+    before = None
+    while page := await messages.directory.conversations(me, before, most):
+        found += page
+        before = Cursor(page[-1].last.time, page[-1].peer)
+    assert [summary.peer for summary in found] == peers
+    by_time_alone = await messages.directory.conversations(me, Cursor(now), 100)
+    assert [summary.peer for summary in by_time_alone] == peers[30:]
+
+
+async def test_up_to_a_block(messages: MongoMessages, people: Callable[[int], list[int]], clock: Clock) -> None:
+    """Only what lies before it counts, for the last message and for the order; without any there is no entry."""
+    me, one, two, three = people(4)
+    now = int(clock() * 1000)
+    for seq, time in ((1, now - 10), (2, now)):
+        await store(messages, one, me, seq, time)
+    await store(messages, two, me, 1, now - 5)
+    await store(messages, three, me, 1, now)
+    listed = await messages.directory.conversations(me, None, 10, {one: 1, three: 0})
+    assert [(summary.peer, summary.last.seq) for summary in listed] == [(two, 1), (one, 1)]
+
+
+async def test_positions_come_along(messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:
+    """Those of both, also what waits to be written."""
+    name = conversation_of(*pair)
+    await store(messages, *pair, 1, int(clock() * 1000))
+    await messages.mark(name, pair[0], Marks(1, 0))
+    messages.mark_read(name, pair[1], 1)
+    (listed,) = await messages.directory.conversations(pair[0], None, 1)
+    assert (listed.mine, listed.theirs) == (Marks(1, 0), Marks(1, 1))
 
 
 async def test_introduced_once_both_have_written(messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:
