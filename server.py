@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import re
 import resource
 import secrets
-import signal
 import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 import uvloop
 from msgspec.structs import asdict
@@ -32,7 +31,10 @@ from tornado.web import Application
 
 from config import Settings, SettingsError, load, secrets_of
 from config.logs import configure_logging
+from config.open_files import SPARE_FILES, TooFewFilesError, fitting
 from config.redaction import Redactor, masked
+from config.secret_files import UnsafeFileError, require_safe
+from config.version import VERSION
 from handlers.door import Doorkeeper, read_certificate_again, tls_context
 from handlers.entrance import Entrance, Network, is_loopback, networks_in
 from handlers.heartbeats import keep_checking_pongs
@@ -50,6 +52,7 @@ from models.evicting import Evictor
 from models.reader import Reader
 from models.records import new_keys
 from models.tasks import end
+from signals import ending, heed_hangups, on_hangup
 from storage.counters import UnsuitableRedisError
 from storage.engines import KEY_FILE, Addresses, EngineStartError, PrivateEngines
 from storage.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, require_distinct
@@ -60,7 +63,6 @@ from storage.tokens import SignedTokens
 
 __all__ = ["Server", "StartError", "main", "serving"]
 
-SPARE_FILES = 200  # open files for everything but sockets
 CLOSE_WITHIN = 2.0  # seconds that peers have to answer the closing of their sockets
 LOOK_EVERY = 1.0  # seconds between two looks for peers that do not answer, or do not read
 SWITCH_AFTER = 0.0005  # seconds for which the loop keeps a driver's thread waiting; Python's own is 0.005
@@ -77,7 +79,7 @@ class StartError(Exception):
 
 
 UNSUITABLE = (SchemaError, UnsuitableMongoError, UnsuitableRedisError)
-CANNOT_START = (StartError, PageError, EngineStartError, *UNSUITABLE, KeyFileError)
+CANNOT_START = (StartError, PageError, EngineStartError, *UNSUITABLE, KeyFileError, UnsafeFileError)
 
 
 class Server(NamedTuple):
@@ -98,7 +100,9 @@ def main(argv: Sequence[str]) -> int:
         settings = load(argv)
         redact = Redactor(secrets_of(settings))
         configure_logging(settings.log, redact)
-        _allow_open_files(settings.limits.max_connections + settings.limits.max_http_connections)
+        _log.info("starting", version=VERSION)
+        heed_hangups()
+        settings = _with_open_files(settings)
         # A page that is not there, and a port that is taken, are said before any engine is started.
         read_page(WEB)
         for listening in _bind(settings.server.address, settings.server.port, "--address and --port"):
@@ -106,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
         with ExitStack() as stack:
             addresses, private = _engines(settings, stack)
             uvloop.run(_run(settings, addresses, private))
-    except SettingsError as error:
+    except (SettingsError, TooFewFilesError) as error:
         print(redact(f"server.py: {error}"), file=sys.stderr)
         return 2
     except CANNOT_START as error:
@@ -117,15 +121,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _allow_open_files(connections: int) -> None:
+def _with_open_files(settings: Settings) -> Settings:
+    """Has the system allow as many open files as connections need; the settings, with fewer of these if it does not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and connections + SPARE_FILES > hard:
-        raise SettingsError(
-            f"--max-connections and --max-http-connections: {connections} connections need "
-            f"{connections + SPARE_FILES} open files, and this process may have {hard} (ulimit -Hn)"
-        )
+    limits = settings.limits
+    if hard != resource.RLIM_INFINITY:
+        limits, warning = fitting(limits, hard)
+        if warning:
+            _log.warning("fewer_connections", reason=warning)
     if soft != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, connections + SPARE_FILES), hard))
+        wanted = limits.max_connections + limits.max_http_connections + SPARE_FILES
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    return msgspec.structs.replace(settings, limits=limits)
 
 
 def _engines(settings: Settings, stack: ExitStack) -> tuple[Addresses, PrivateEngines | None]:
@@ -140,14 +147,22 @@ def _engines(settings: Settings, stack: ExitStack) -> tuple[Addresses, PrivateEn
 
 async def _run(settings: Settings, addresses: Addresses, private: PrivateEngines | None) -> None:
     """The server's life on the event loop."""
-    ending = _on_signals()
+    told_to_end = ending()
     async with AsyncExitStack() as stack:
+        restarting: Callable[[], Mapping[str, str]] = dict
         if private is not None:
-            stack.callback(asyncio.create_task(private.supervise()).cancel)
-        server = await stack.enter_async_context(serving(settings, addresses, article_users=private is not None))
+            supervisor = asyncio.create_task(private.supervise())
+            stack.callback(supervisor.cancel)
+            restarting = private.restarting
+        server = await stack.enter_async_context(
+            serving(settings, addresses, article_users=private is not None, restarting=restarting)
+        )
         _tune_python()
         print(f"Tandem is ready: {server.url} ({_why(settings, server.access.mode)})", flush=True)
-        await ending.wait()
+        await told_to_end.wait()
+        # An engine that ends from now on may have been told to, by who told the server.
+        if private is not None:
+            supervisor.cancel()
 
 
 def _tune_python() -> None:
@@ -160,12 +175,18 @@ def _tune_python() -> None:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, addresses: Addresses, *, article_users: bool, clock: Callable[[], float] = time.time
+    settings: Settings,
+    addresses: Addresses,
+    *,
+    article_users: bool,
+    restarting: Callable[[], Mapping[str, str]] = dict,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Server]:
     """A server that listens and answers, on engines that are there; drained when the context ends.
 
-    `article_users` puts the article's two users into an empty user table; `clock` returns seconds since the
-    epoch. Raises StartError, SettingsError, PageError, and the errors of engines that cannot be used.
+    `article_users` puts the article's two users into an empty user table; `restarting` tells which engines end again
+    and again; `clock` returns seconds since the epoch. Raises StartError, SettingsError, PageError,
+    UnsafeFileError, and the errors of engines that cannot be used.
     """
     async with AsyncExitStack() as stack:
         stores = await _open_stores(settings, addresses, stack, clock, article_users=article_users)
@@ -207,6 +228,8 @@ async def serving(
             entrance=_entrance(settings, access),
             metrics=metrics,
             checks={"mongodb": stores.messages.ping, "redis": stores.counters.ping, "mysql": stores.mysql.ping},
+            restarting=restarting,
+            version=VERSION,
             api=(Path(__file__).parent / "docs" / "openapi.yaml").read_bytes(),
             page=read_page(WEB),
             token_lifetime=settings.auth.token_lifetime,
@@ -275,7 +298,7 @@ def _mode(settings: Settings) -> Mode:
     """How it is known who asks: what was said, else what the address allows."""
     if settings.auth.auth != "auto":
         return Mode(settings.auth.auth)
-    return Mode.LOCAL if is_loopback(settings.server.address) else Mode.TOKEN
+    return Mode.LOCAL if is_loopback(_unbracketed(settings.server.address)) else Mode.TOKEN
 
 
 def _why(settings: Settings, mode: Mode) -> str:
@@ -297,13 +320,18 @@ def _keys(settings: Settings) -> list[Key]:
     if settings.auth.token_secret:
         keys.append(key_of_secret(settings.auth.token_secret))
     if settings.auth.token_keys:
-        keys += keys_in(Path(settings.auth.token_keys))
+        path = Path(settings.auth.token_keys)
+        require_safe(path, secret=False)
+        found = keys_in(path)
+        require_safe(path, secret=any(key.signs for key in found))
+        keys += found
     if not keys:
         directory = Path(settings.server.data_dir)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(f"--data-dir: {directory} cannot be used: {error.strerror}") from None
+        require_safe(directory / KEY_FILE, secret=True)
         keys += generated_keys(directory / KEY_FILE)
     require_distinct(keys, "--token-secret and --token-keys")
     return keys
@@ -336,13 +364,13 @@ def _tls(settings: Settings, stack: AsyncExitStack) -> ssl.SSLContext | None:
         raise SettingsError("--certfile and --keyfile belong together")
     if not certificate:
         return None
+    require_safe(Path(certificate), secret=False)
+    require_safe(Path(key), secret=True)
     try:
         context = tls_context(certificate, key)
     except OSError as error:  # ssl.SSLError is one
         raise StartError(f"--certfile, --keyfile: {certificate}, {key}: {error.strerror or error}") from None
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, read_certificate_again, context, certificate, key)
-    stack.callback(loop.remove_signal_handler, signal.SIGHUP)
+    on_hangup(lambda: read_certificate_again(context, certificate, key), stack)
     return context
 
 
@@ -375,25 +403,18 @@ def _listen(
     stack.callback(looking.stop)
 
 
+def _unbracketed(address: str) -> str:
+    return address.removeprefix("[").removesuffix("]")
+
+
 def _bind(address: str, port: int, flags: str) -> list[socket.socket]:
     try:
-        return bind_sockets(port, address)
-    except OSError as error:
-        raise StartError(f"cannot listen on {address}, port {port}: {error.strerror}; see {flags}") from None
-
-
-def _on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set; the second signal ends the process at once."""
-    ending = asyncio.Event()
-
-    def on_signal() -> None:
-        if ending.is_set():
-            os._exit(1)
-        ending.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    return ending
+        # "::" is every address here, also where the system would have it be every IPv6 address alone.
+        return bind_sockets(port, None if address == "::" else _unbracketed(address))
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name with a label of more than 63 characters
+        raise StartError(
+            f"cannot listen on {address}, port {port}: {getattr(error, 'strerror', None) or error}; see {flags}"
+        ) from None
 
 
 if __name__ == "__main__":

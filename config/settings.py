@@ -14,6 +14,7 @@ __all__ = ["Auth", "Engines", "Limits", "Log", "Server", "Settings", "Timeouts"]
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 SECRET = {"secret": True}  # the value holds a password: no error shows it, no log line
+PATH = {"path": True}  # the value names a file or a directory: a ~ at its beginning is a home directory
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
@@ -21,13 +22,21 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
 
     port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one")] = 3000
     address: Annotated[
-        str, Meta(min_length=1, description="address to listen on; beyond loopback only tokens say who is who")
+        str,
+        Meta(min_length=1, description="address to listen on, :: for all; beyond loopback only tokens say who is who"),
     ] = "127.0.0.1"
     data_dir: Annotated[
-        str, Meta(min_length=1, description="where private engines keep their data, and the generated key of tokens")
+        str,
+        Meta(
+            min_length=1,
+            description="where private engines keep their data, and the generated key of tokens",
+            extra=PATH,
+        ),
     ] = "data"
-    certfile: Annotated[str, Meta(description="TLS certificate with its chain, PEM; read again on SIGHUP")] = ""
-    keyfile: Annotated[str, Meta(description="key of the TLS certificate, PEM")] = ""
+    certfile: Annotated[
+        str, Meta(description="TLS certificate with its chain, PEM; read again on SIGHUP", extra=PATH)
+    ] = ""
+    keyfile: Annotated[str, Meta(description="key of the TLS certificate, PEM", extra=PATH)] = ""
     trusted_proxies: Annotated[
         str, Meta(description="addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed")
     ] = ""
@@ -52,7 +61,9 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
     token_secret: Annotated[
         str, Meta(description="secret that signs tokens, 32 bytes or more; none: one is generated", extra=SECRET)
     ] = ""
-    token_keys: Annotated[str, Meta(description="file with keys of tokens: a JWK Set, or a public key in PEM")] = ""
+    token_keys: Annotated[
+        str, Meta(description="file with keys of tokens: a JWK Set, or a public key in PEM", extra=PATH)
+    ] = ""
     token_audience: Annotated[str, Meta(min_length=1, description="what the aud of tokens names")] = "tandem"  # noqa: S105  # no password
     token_lifetime: Annotated[int, Meta(ge=60, le=31_536_000, description="seconds for which a token is good")] = (
         2_592_000

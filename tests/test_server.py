@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pymysql
 import pytest
 import redis
 from tornado.ioloop import IOLoop
 
-from config import SettingsError, load
-from server import _allow_open_files
+from config.version import VERSION
 from storage.attempts import _digest
 from storage.engines import Addresses
 from tests.conftest import StartServer
@@ -212,10 +212,86 @@ def test_urls_that_are_none(start_server: StartServer, name: str, url: str, addr
     assert (status, f"server.py: {name}: " in errors) == (2, True)
 
 
-def test_more_connections_than_open_files() -> None:
-    """An impossible value, and what would make it possible."""
-    with pytest.raises(SettingsError, match=r"--max-connections and .* open files"):
-        _allow_open_files(load(["--max-connections=1000000"], environ={}).limits.max_connections)
+def test_few_open_files(addresses: Addresses, database: pymysql.Connection) -> None:
+    """The server starts with fewer connections and says so; a number that was asked for is not lowered."""
+    command = f"ulimit -n 1000 && exec {sys.executable} server.py --port=0"
+    flags = " ".join(f"'{flag}'" for flag in external(addresses))
+    with subprocess.Popen(
+        ["bash", "-c", f"{command} {flags}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout
+        assert server.stdout.readline().startswith("Tandem is ready")
+        server.terminate()
+        assert "fewer_connections" in server.communicate()[1]
+        assert server.returncode == 0
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --max-connections=5000"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "--max-connections and" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_all_processes_are_told_to_end_at_once(start_server: StartServer, data_dir: Path) -> None:
+    """As a service manager does that knows no better: no database is started again, and the status is 0."""
+    server = start_server(f"--data-dir={data_dir}")
+    server.ready()
+    children = psutil.Process(server.process.pid).children()
+    assert len(children) == 3
+    for child in children:
+        child.terminate()
+    server.signal(signal.SIGTERM)
+    status, errors = server.failed()
+    assert (status, "engine_died" in errors, "engine_restarted" in errors) == (0, False, False)
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_a_database_that_keeps_ending(start_server: StartServer, data_dir: Path) -> None:
+    """The readiness check says that it is started again, how often it has ended, and when it is tried next."""
+    server = start_server(f"--data-dir={data_dir}")
+    port = server.ready()
+    (redis_server,) = [p for p in psutil.Process(server.process.pid).children() if "redis" in p.name()]
+    (data_dir / "redis/appendonlydir/appendonly.aof.manifest").write_text("nonsense\n")
+    redis_server.kill()
+    raw = await RawSocket.open(port)
+
+    async def told() -> bool:
+        status, body = await raw.request("/readyz")
+        if status == 200:
+            return False
+        answer = json.loads(body)
+        assert answer["data"]["mongodb"] == "ok"
+        return answer["data"]["redis"] == "restarting" and "redis (has ended 2 times in a row" in answer["error"]
+
+    while not await told():
+        await asyncio.sleep(0.05)
+    raw.abort()
+    assert server.end() == 0
+
+
+@pytest.mark.gen_test(timeout=55)
+async def test_every_address(start_server: StartServer, addresses: Addresses, database: pymysql.Connection) -> None:
+    """`::` takes connections by IPv4 as well; an address may stand in brackets."""
+    port = start_server(*external(addresses), "--address=::").ready()
+    for host in ("127.0.0.1", "::1"):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b'"SUCCESS"')
+        writer.close()
+    bracketed = start_server(*external(addresses), "--address=[::1]")
+    bracketed.ready()
+    assert "http://[::1]:" in bracketed.line
+    assert "from this machine alone" in bracketed.line
+
+
+def test_the_first_line_of_the_log(
+    start_server: StartServer, addresses: Addresses, database: pymysql.Connection
+) -> None:
+    """It has the version."""
+    server = start_server(*external(addresses))
+    server.ready()
+    server.signal(signal.SIGTERM)
+    first = server.failed()[1].splitlines()[0]
+    assert ("starting" in first, f"version={VERSION}" in first) == (True, True)
 
 
 MODES = {
@@ -247,6 +323,28 @@ async def test_the_key_of_tokens(start_server: StartServer, data_dir: Path, addr
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     start_server(*flags).ready()
     assert path.read_bytes() == kept
+
+
+@pytest.mark.parametrize("kind", ["generated", "given", "TLS"])
+def test_a_key_that_somebody_else_may_have_planted(
+    kind: str, start_server: StartServer, data_dir: Path, addresses: Addresses, database: pymysql.Connection
+) -> None:
+    """In a directory that others may write to no key is believed, and none is made."""
+    data_dir.chmod(0o777)
+    keys = data_dir / "token-keys.json"
+    flags = [flag for flag in external(addresses) if "secret" not in flag]
+    if kind == "generated":
+        flags.append(f"--data-dir={data_dir}")
+    else:
+        secret = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY"
+        keys.write_text(json.dumps({"keys": [{"kty": "oct", "k": secret}]}))
+        keys.chmod(0o600)
+        flags += [f"--token-keys={keys}"] if kind == "given" else external(addresses)[:1]
+        flags += [f"--certfile={keys}", f"--keyfile={keys}"] if kind == "TLS" else []
+    status, errors = start_server(*flags).failed()
+    line = errors.splitlines()[-1]
+    assert (status, f"{keys}: others can write to {data_dir}" in line, "chmod go-w" in line) == (1, True, True)
+    assert keys.exists() == (kind != "generated")
 
 
 UNUSABLE = {

@@ -147,3 +147,136 @@ def test_a_mistyped_flag_shows_no_password(flag: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load([flag], environ={})
     assert "hunter22" not in str(caught.value)
+
+
+LINKS = {
+    "TANDEM_PORT": "tcp://10.0.0.1:3000",
+    "TANDEM_SERVICE_HOST": "10.0.0.1",
+    "TANDEM_SERVICE_PORT": "3000",
+    "TANDEM_SERVICE_PORT_HTTP_1": "3000",
+    "TANDEM_PORT_3000_TCP": "tcp://[fd00::1]:3000",
+    "TANDEM_PORT_3000_TCP_PROTO": "tcp",
+    "TANDEM_PORT_3000_TCP_PORT": "3000",
+    "TANDEM_PORT_3000_TCP_ADDR": "fd00::1",
+    # Services named tandem-metrics, tandem-mysql
+    "TANDEM_METRICS_PORT": "tcp://10.0.0.2:9100",
+    "TANDEM_METRICS_SERVICE_HOST": "10.0.0.2",
+    "TANDEM_MYSQL_PORT": "tcp://10.0.0.3:3306",
+    "TANDEM_MYSQL_PORT_3306_TCP_ADDR": "10.0.0.3",
+    "TANDEM_DNS_PORT_53_UDP": "udp://10.0.0.4:53",
+}
+
+
+def test_service_links_are_no_settings() -> None:
+    """Kubernetes puts the addresses of a Service named tandem, or tandem-something, into the environment."""
+    assert load([], environ=LINKS) == Settings()
+    assert load([], environ=LINKS | {"TANDEM_PORT": "4000"}).server.port == 4000
+    assert load(["--metrics-port=9"], environ=LINKS).server.metrics_port == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TANDEM_PORT", "http://10.0.0.1:3000"),
+        ("TANDEM_PORT", "tcp"),
+        ("TANDEM_SERVICE_HOST", "the host of it"),
+        ("TANDEM_SERVICE", "x"),
+        ("TANDEM_SERVICE_PORT", "x"),
+        ("TANDEM_PORT_TCP", "3000"),
+    ],
+)
+def test_what_only_looks_like_a_service_link_is_an_error(name: str, value: str) -> None:
+    """A misspelt setting is no silent default."""
+    with pytest.raises(SettingsError, match=name):
+        load([], environ={name: value})
+
+
+URL = "mysql://u:secret@h/d"
+OTHERS = {"TANDEM_MONGO": "mongodb://x", "TANDEM_REDIS": "redis://x"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [URL, f"{URL}\n", f"{URL}\r\n", f"\ufeff{URL}", f"\ufeff{URL}\r\n"],
+    ids=["plain", "line", "CRLF", "BOM", "both"],
+)
+def test_how_editors_write_a_value(file: Path, content: str) -> None:
+    """A byte-order mark and the line's end belong to the file, not to the value."""
+    file.write_bytes(content.encode())
+    assert load([], environ={"TANDEM_MYSQL_FILE": str(file)} | OTHERS).engines.mysql == URL
+
+
+def test_a_configuration_with_a_byte_order_mark(file: Path) -> None:
+    """It is read as without."""
+    file.write_text("\ufeff[server]\r\nport = 5\r\n", newline="")
+    assert load([f"--config={file}"], environ={}).server.port == 5
+
+
+@pytest.mark.parametrize("content", [URL.encode("utf-16"), b"pass\xe9"])
+def test_a_file_that_is_not_utf_8(file: Path, content: bytes) -> None:
+    """One line names the setting and the file, and shows nothing of it."""
+    file.write_bytes(content)
+    for given in ({"TANDEM_MYSQL_FILE": str(file)}, {"TANDEM_CONFIG": str(file)}):
+        with pytest.raises(SettingsError, match=rf"{file}: not UTF-8$") as caught:
+            load([], environ=given)
+        assert "\n" not in str(caught.value)
+
+
+def test_values_that_are_no_text(file: Path) -> None:
+    """Bytes that are not UTF-8 and NUL are refused, wherever they come from, and a secret is not shown."""
+    with pytest.raises(SettingsError, match=r"^--data-dir: .*: not UTF-8$"):
+        load(["--data-dir=caf\udce9"], environ={})
+    with pytest.raises(SettingsError, match=r"^TANDEM_TOKEN_SECRET: this value: not UTF-8$"):
+        load([], environ={"TANDEM_TOKEN_SECRET": "hunter22\udcff"})
+    with pytest.raises(SettingsError, match=r"^TANDEM_MYSQL_FILE: .*: not UTF-8$"):
+        load([], environ={"TANDEM_MYSQL_FILE": "\udcff"})
+    file.write_text('[server]\ndata_dir = "a\\u0000b"\n')
+    with pytest.raises(SettingsError, match=r"server\.data_dir: .*: a NUL character$"):
+        load([f"--config={file}"], environ={})
+
+
+def test_the_home_directory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ~ at the beginning of a path is replaced by it: no shell does so behind a =."""
+    monkeypatch.setenv("HOME", str(file.parent))
+    file.write_text("[server]\ndata_dir = '~/chat'\n")
+    for argv, environ in (
+        (["--data-dir=~/chat"], {}),
+        ([], {"TANDEM_DATA_DIR": "~/chat"}),
+        ([f"--config=~/{file.name}"], {}),
+        ([], {"TANDEM_CONFIG": f"~/{file.name}"}),
+    ):
+        assert load(argv, environ=environ).server.data_dir == str(file.parent / "chat")
+    settings = load(["--certfile=~/c", "--keyfile=~", "--token-keys=~root/k", "--data-dir=./~"], environ={})
+    assert (settings.server.certfile, settings.server.keyfile) == (str(file.parent / "c"), str(file.parent))
+    assert (settings.auth.token_keys.startswith("~"), settings.server.data_dir) == (False, "./~")
+
+
+def test_no_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the setting: in a container the user may be unknown, and HOME not set."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    for argv in (["--data-dir=~/chat"], ["--config=~/x"], ["--data-dir=~no-such-user/chat"]):
+        with pytest.raises(SettingsError, match=r"^--(data-dir|config): ~.*: no home directory .* set HOME"):
+            load(argv, environ={})
+    assert load([], environ={}) == Settings()
+
+
+def test_files_that_others_can_change_or_read(file: Path) -> None:
+    """Neither a value nor the configuration is taken from them."""
+    directory = file.parent / "open"
+    directory.mkdir()
+    inside = directory / "x"
+    inside.write_text("[server]\nport = 5\n")
+    inside.chmod(0o600)
+    require = "config.sources.require_safe"
+    asked: list[bool] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(require, lambda path, *, secret: asked.append(secret))
+        load([f"--config={inside}"], environ={})
+        assert asked == [False]
+        inside.write_text("[auth]\ntoken_secret = '0123456789abcdefghijklmnopqrstuv'\n")
+        load(
+            [f"--config={inside}"],
+            environ={"TANDEM_METRICS_TOKEN_FILE": str(inside), "TANDEM_ADDRESS_FILE": str(inside)},
+        )
+    assert asked == [False, False, True, True, False]

@@ -178,6 +178,10 @@ async def test_a_listed_origin(http_server: Server, ask: Ask, pair: Pair) -> Non
     assert (await ask("OPTIONS", "/user/me", **others)).status == 403
     refused = await ask("POST", f"/ws/ticket?uid={pair[0]}", body={}, **others)
     assert (refused.status, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
+    # A GET may be answered, as a plain link would be; no browser gives the answer to the page.
+    read = await ask("GET", f"/user/me?uid={pair[0]}", **others)
+    assert read.status == (200 if http_server.access.mode == "open" else 403)
+    assert "Access-Control-Allow-Origin" not in read.headers
     raw = await RawSocket.open(http_server.port)
     headers = {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"}
     assert (await raw.request(socket_path(*pair), upgrade=True, headers=headers))[0] == 101

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 
+from config.version import VERSION
 from handlers.ops import Readiness
 from handlers.socket import ChatSocket
+from models.errors import EngineUnavailable
 from server import Server
 from tests.conftest import Connect
 from tests.patience import PATIENCE
@@ -29,7 +31,7 @@ async def test_health_counts_sockets(http_server: Server, connect: Connect, pair
     """Alive, and how many are here."""
     await connect(*pair)
     status, body = await get(http_server.port, "/healthz")
-    assert (status, json.loads(body)["data"]) == (200, {"sockets": 1})
+    assert (status, json.loads(body)["data"]) == (200, {"sockets": 1, "version": VERSION})
 
 
 async def test_ready(http_server: Server) -> None:
@@ -60,3 +62,16 @@ async def test_many_who_ask_at_once() -> None:
     assert asked == 1
     await readiness.engines()
     assert asked == 2
+
+
+async def test_a_database_that_is_started_again() -> None:
+    """Is told from one that is away; one that has come back is fine, however often it has ended."""
+
+    async def away() -> None:
+        raise EngineUnavailable("redis", "away")
+
+    async def here() -> None:
+        return
+
+    readiness = Readiness({"mongodb": here, "redis": away, "mysql": away}, 5, lambda: {"redis": "x", "mongodb": "x"})
+    assert await readiness.engines() == {"mongodb": "ok", "redis": "restarting", "mysql": "unavailable"}

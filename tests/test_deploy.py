@@ -1,0 +1,52 @@
+"""The files in deploy/: they fit the server, and systemd takes its unit."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import Settings, load
+from config.open_files import fitting
+from tests.processes import ROOT
+
+UNIT = ROOT / "deploy/tandem.service"
+
+
+@pytest.fixture
+def unit() -> configparser.ConfigParser:
+    """The unit, parsed as far as an INI file goes."""
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.optionxform = str  # type: ignore[assignment]
+    parser.read(UNIT)
+    return parser
+
+
+def test_the_server_alone_is_told_to_end(unit: configparser.ConfigParser) -> None:
+    """It drains before it ends its databases, and has the time for that."""
+    service = unit["Service"]
+    assert service["KillMode"] == "mixed"
+    drain = Settings().timeouts.drain_timeout
+    assert float(service["TimeoutStopSec"]) > 2 * drain
+
+
+def test_the_unit_fits_the_defaults(unit: configparser.ConfigParser) -> None:
+    """Its flags are understood, and it allows as many open files as the connections need."""
+    service = unit["Service"]
+    assert load(service["ExecStart"].split()[2:], environ={}).server.data_dir == "/var/lib/tandem/data"
+    limits = Settings().limits
+    assert fitting(limits, int(service["LimitNOFILE"])) == (limits, None)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on PATH")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    """It verifies, with this checkout in place of the one in /opt."""
+    copy = tmp_path / UNIT.name
+    text = UNIT.read_text().replace("/opt/tandem/.venv/bin/python", sys.executable)
+    copy.write_text(text.replace("/opt/tandem", str(ROOT)))
+    done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
