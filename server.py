@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,12 +49,13 @@ from models.account_ports import Rule
 from models.accounts import Accounts
 from models.bucket import Buckets
 from models.chat import Chat
+from models.errors import EngineUnavailable
 from models.evicting import Evictor
 from models.reader import Reader
 from models.records import new_keys
 from models.tasks import end
 from signals import ending, heed_hangups, on_hangup
-from storage.counters import UnsuitableRedisError
+from storage.clients import UnsuitableRedisError
 from storage.engines import KEY_FILE, Addresses, EngineStartError, PrivateEngines
 from storage.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, require_distinct
 from storage.messages import UnsuitableMongoError
@@ -211,7 +213,10 @@ async def serving(
         metrics.sockets.set_function(ChatSocket.count)
         metrics.conversations.set_function(lambda: len(chat.conversations))
         reader = Reader(chat, stores.messages, stores.messages.directory, settings.timeouts.answer_timeout)
-        await stores.router.start(chat)
+        try:
+            await stores.router.start(chat)
+        except EngineUnavailable as error:
+            raise StartError(f"redis at {masked(addresses.redis)}: {error}") from None
         stack.push_async_callback(stores.router.close)
         stack.push_async_callback(chat.close)
 
@@ -227,7 +232,11 @@ async def serving(
             accounts=accounts,
             entrance=_entrance(settings, access),
             metrics=metrics,
-            checks={"mongodb": stores.messages.ping, "redis": stores.counters.ping, "mysql": stores.mysql.ping},
+            checks={
+                "mongodb": stores.messages.ping,
+                "redis": partial(stores.redis.ping, stores.redis_prefix),
+                "mysql": stores.mysql.ping,
+            },
             restarting=restarting,
             version=VERSION,
             api=(Path(__file__).parent / "docs" / "openapi.yaml").read_bytes(),
@@ -245,7 +254,8 @@ async def serving(
             metrics_door = _bind(LOOPBACK, settings.server.metrics_port, "--metrics-port")
             _listen(settings, make_metrics_app(collaborators), metrics_door, stack)
         sweep = chat.sweep(settings.timeouts.sweep_interval)
-        for work in (sweep, evictor.rounds.run(), chat.blocks.rounds.run(), keep_checking_pongs(LOOK_EVERY)):
+        renewing = stores.messages.peers.run()
+        for work in (sweep, evictor.rounds.run(), chat.blocks.rounds.run(), renewing, keep_checking_pongs(LOOK_EVERY)):
             stack.push_async_callback(end, asyncio.create_task(work))
 
         ChatSocket.start()

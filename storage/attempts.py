@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import ConnectionPool
 
 from models.account_ports import Rule
 from models.errors import TooFast
-from storage.clients import translated
+from storage.clients import RedisServer
 
 __all__ = ["RedisAttempts"]
 
@@ -25,14 +24,15 @@ MINUTES = {Rule.ACCOUNT: 15, Rule.CONFIRMATION: 15, Rule.ADDRESS: 15, Rule.REGIS
 
 
 class RedisAttempts:
-    """Attempts below a key prefix, on the connections of `pool`; `most` says how many each rule allows."""
+    """Attempts below a key prefix; `most` says how many each rule allows."""
 
-    def __init__(self, pool: ConnectionPool, prefix: str, most: Mapping[Rule, int]) -> None:
+    def __init__(self, server: RedisServer, prefix: str, most: Mapping[Rule, int]) -> None:
+        self._server = server
         storage = RedisStorage(
             "async+redis://",
             implementation="redispy",
             key_prefix=f"{prefix}:attempts",
-            connection_pool=pool,  # type: ignore[arg-type]  # limits names only what a URL may hold
+            connection_pool=server.client.connection_pool,  # type: ignore[arg-type]  # limits names only what a URL may hold
         )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._items: dict[Rule, RateLimitItem] = {
@@ -42,7 +42,7 @@ class RedisAttempts:
     async def take(self, rule: Rule, subject: str) -> None:
         """Counts an attempt. Raises TooFast when there were too many."""
         item, key = self._items[rule], _digest(subject)
-        with translated():
+        with self._server.errors():
             if await self._limiter.hit(item, key):
                 return
             window = await self._limiter.get_window_stats(item, key)
@@ -50,7 +50,7 @@ class RedisAttempts:
 
     async def forgive(self, rule: Rule, subject: str) -> None:
         """Forgets the attempts of a subject."""
-        with translated():
+        with self._server.errors():
             await self._limiter.clear(self._items[rule], _digest(subject))
 
 

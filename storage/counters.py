@@ -22,9 +22,9 @@ from models.errors import EngineUnavailable, LimitReached
 from models.limits import ACCEPTED_DAYS, DAY, LIMIT, REFUSED_DAYS
 from models.ports import Admission, Recount
 from models.tasks import end
-from storage.clients import translated
+from storage.clients import RedisServer
 
-__all__ = ["RedisCounters", "UnsuitableRedisError"]
+__all__ = ["RedisCounters"]
 
 BUCKETS = 64
 GATHER = 1.0  # seconds for which messages of open conversations gather
@@ -37,34 +37,18 @@ _log = structlog.get_logger(__name__)
 _source = Path(__file__).parent
 
 
-class UnsuitableRedisError(Exception):
-    """This Redis may drop counters when its memory fills up."""
-
-
 class RedisCounters:
     """The counters of all pairs below a key prefix."""
 
-    def __init__(self, client: Redis, prefix: str) -> None:
-        self._client = client
+    def __init__(self, server: RedisServer, prefix: str) -> None:
+        self._server = server
+        self._client = client = server.client
         self._prefix = prefix
         self._count = client.register_script((_source / "count.lua").read_text("utf-8"))
         self._give_back = client.register_script((_source / "give_back.lua").read_text("utf-8"))
         self._run = ""
         self._gathered: dict[Pair, tuple[int, Recount]] = {}
         self._task: asyncio.Task[None] | None = None
-
-    async def prepare(self) -> None:
-        """Checks that this Redis keeps what it is given; raises UnsuitableRedisError otherwise."""
-        with translated():
-            memory = await self._client.info("memory")
-        policy = memory.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise UnsuitableRedisError(f"maxmemory-policy is {policy}; the limit rule needs noeviction")
-
-    async def ping(self) -> None:
-        """Raises EngineUnavailable unless Redis answers."""
-        with translated():
-            await self._client.ping()
 
     async def close(self) -> None:
         """Writes the gathered counts, once."""
@@ -84,7 +68,7 @@ class RedisCounters:
         run, since = admission.epoch.split()
         keys = self._keys(run, admission.sender, admission.recipient)
         # When the answer is lost it is not tried again: the count may stay too high, never fall too low.
-        with translated():
+        with self._server.errors():
             await self._give_back(keys=keys[:2], args=[run, since])
 
     def gather(self, sender: int, recipient: int, recount: Recount) -> None:
@@ -109,7 +93,7 @@ class RedisCounters:
         held: tuple[int, int] | tuple[str, str] = ("", "")
         while True:
             asked = self._run
-            with translated():
+            with self._server.errors():
                 answer = await self._ask(self._client, asked, sender, recipient, amount, ask, held)
             match answer:
                 case ["run", str(run)]:
@@ -171,7 +155,7 @@ class RedisCounters:
         counted again: too high, never too low.
         """
         run = self._run
-        with translated():
+        with self._server.errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for pair, (amount, _) in gathered:
                     await self._ask(pipe, run, *pair, amount, ask=False, held=("", ""))

@@ -36,6 +36,7 @@ from storage.documents import DAY, RETENTION, Document, alive, documents_of, mes
 from storage.group_commit import GroupCommit
 from storage.many import ManyConversations
 from storage.meta import UnsuitableMongoError, read_log
+from storage.peers import MongoPeers
 from storage.positions import Positions
 
 __all__ = ["MongoMessages", "UnsuitableMongoError", "mongo_client"]
@@ -104,6 +105,7 @@ class MongoMessages:
         self._positions = Positions(self._conversations)
         self._many = ManyConversations(self._messages, clock)
         self.directory = MongoDirectory(self._conversations, self._messages, self._positions, clock)
+        self.peers = MongoPeers(self._database.servers)
         self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks)
 
     async def prepare(self) -> None:
@@ -123,6 +125,7 @@ class MongoMessages:
             await self.blocks.prepare()
             await self._messages.create_index("endTime", expireAfterSeconds=SWEEP_AFTER // 1000, name="expiry")
         self.log = await read_log(self._database.meta)
+        await self.peers.join()
 
     async def _create_messages(self) -> None:
         """Create `messages` unless it is there: several servers may start at once. Raises UnsuitableMongoError."""

@@ -9,6 +9,10 @@ A process subscribes to these channels below the key prefix, as long as it has a
                   the user's account or tokens have changed
     watch:2       somebody here wants to know when user 2 comes or goes
 
+The prefix holds the id of the log: pub/sub knows no database numbers, so another installation may publish on the same
+Redis. And an event is taken only from a process that MongoDB knows (storage/peers.py): what is shown as a message is
+one that a process on the same store has stored.
+
 A subscription ends with its connection, so that a killed process is offline at once. Nothing here is durable:
 what a process misses while it is cut off it finds in the store, which it is told to do for each channel when a
 subscription begins, again or for the first time.
@@ -20,22 +24,21 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import msgspec
 import structlog
 from msgspec import Struct
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from models.errors import EngineUnavailable
+from models.errors import DatabaseRefused, EngineUnavailable
 from models.events import Barred, Event, Stored
 from models.ports import Listener
 from models.records import Message
 from models.tasks import end
-from storage.clients import translated
+from storage.clients import MOVED, RedisServer
 from storage.group_commit import GroupCommit
+from storage.peers import MongoPeers, Stranger
 
 __all__ = ["RedisRouter"]
 
@@ -44,6 +47,9 @@ MAX_BATCH = 200  # events published with one call
 MAX_WAITING = 10_000  # events that wait to be published; what finds no room is missed, and found in the store
 HEARTBEAT = 2.0  # seconds between two pings of the subscription, in which an answer has to come; processes are counted
 BACKOFF = (0.05, 2.0)  # seconds between attempts to subscribe: first, and at most
+START_WITHIN = 10.0  # seconds until the first subscription stands
+STRANGERS = 16  # processes that are looked up at a time
+HELD = 1000  # events of such a process that are kept meanwhile; the others are missed, and found in the store
 PUBLISH_WITHIN = 0.5  # seconds that an acknowledgement waits to learn whether the peer is in another process
 
 _log = structlog.get_logger(__name__)
@@ -70,9 +76,8 @@ _Notice = _Changed | _Suspected | _Hello
 
 
 class _Envelope(Struct, frozen=True, array_like=True):
-    """What is published: by which process, as which of its events (they are numbered), and what."""
+    """What is published: as which of its process's events (they are numbered), and what."""
 
-    origin: str
     number: int
     event: Event | _Notice
 
@@ -84,18 +89,19 @@ _Item = tuple[bytes, int, list[str]]  # payload, channels that lead to the one i
 
 
 class RedisRouter:
-    """The other processes below a key prefix.
+    """The other processes below a key prefix; `peers` tells which of them belong to the same store."""
 
-    `client` publishes; `subscriber` holds one connection, without a read timeout of its own and without decoding.
-    """
-
-    def __init__(self, client: Redis, subscriber: Redis, prefix: str) -> None:
-        self._client = client
-        self._subscriber = subscriber
+    def __init__(self, server: RedisServer, prefix: str, peers: MongoPeers) -> None:
+        self._server = server
+        self._client = client = server.client
+        self._subscriber = server.subscriber
         self._prefix = prefix + ":"
-        self._id = uuid4().hex
+        self._peers = peers
         self._number = 0
-        self._last: dict[str, int] = {}  # by process: the number of the last event heard
+        self._last: dict[bytes, int] = {}  # by process: the number of the last event heard
+        self._held: dict[bytes, list[bytes]] = {}  # by process that is being looked up: its events
+        self._meetings: set[asyncio.Task[None]] = set()
+        self._warned = False  # an event that is not to be believed was logged
         self._publish = client.register_script((_source / "publish.lua").read_text("utf-8"))
         self._commit: GroupCommit[_Item, int] = GroupCommit(self._publish_batch, max_batch=MAX_BATCH, max_flights=1)
         self._wanted: Counter[str] = Counter({"processes": 1})
@@ -105,6 +111,7 @@ class RedisRouter:
         self._changes = asyncio.Event()
         self._settled = asyncio.Condition()
         self._connected = False
+        self._lost = ""  # why the last subscription ended
         self._heard_at = 0.0  # loop time
         self._others = False
         self._hanging = False  # Redis took too long to publish; nobody waits until it has published again
@@ -112,18 +119,23 @@ class RedisRouter:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
-        """Begins to listen. Raises EngineUnavailable when Redis does not answer."""
+        """Begins to listen. Raises EngineUnavailable when that cannot be had within START_WITHIN seconds."""
         self._listener = listener
-        with translated():
+        with self._server.errors():
             await self._subscriber.ping()
         self._task = asyncio.get_running_loop().create_task(self._run())
-        async with self._settled:
-            await self._settled.wait_for(lambda: self._connected)
+        try:
+            async with asyncio.timeout(START_WITHIN), self._settled:
+                await self._settled.wait_for(lambda: self._connected)
+        except TimeoutError:
+            await self.close()
+            raise EngineUnavailable("redis", f"no subscription within {START_WITHIN:g} s: {self._lost}") from None
 
     async def close(self) -> None:
         """Stops listening."""
         if self._task is not None:
             await end(self._task)
+        await end(*self._meetings)
 
     @property
     def alone(self) -> bool:
@@ -170,10 +182,9 @@ class RedisRouter:
     async def reaches(self, user: int, peer: int) -> bool:
         """Whether a socket of another process gets what `peer` writes to `user`."""
         try:
-            with translated():
-                async with asyncio.timeout(PUBLISH_WITHIN):
-                    heard = await self._count([_address(user, peer), _address(user, 0)])
-        except EngineUnavailable:
+            async with asyncio.timeout(PUBLISH_WITHIN):
+                heard = await self._count([_address(user, peer), _address(user, 0)])
+        except (EngineUnavailable, TimeoutError):
             return False
         return sum(heard) > self._own(user, peer)
 
@@ -191,9 +202,11 @@ class RedisRouter:
         if self.alone:
             return set()
         channels = [f"here:{user}" for user in users]
-        with translated():
+        try:
             async with asyncio.timeout(PUBLISH_WITHIN), self._settled:  # else we might count ourselves
                 await self._settled.wait_for(lambda: not any(self._unsettled(channel) for channel in channels))
+        except TimeoutError:
+            raise EngineUnavailable("redis", "the subscription does not stand yet") from None
         heard = await self._count(channels)
         own = [channel in self._subscribed for channel in channels]
         return {user for user, count, ours in zip(users, heard, own, strict=True) if count > ours}
@@ -223,7 +236,7 @@ class RedisRouter:
 
     async def _count(self, channels: Sequence[str]) -> list[int]:
         """How many processes subscribe to each channel."""
-        with translated():
+        with self._server.errors():
             found = await self._client.pubsub_numsub(*(self._prefix + channel for channel in channels))
         return [int(count) for _, count in found]
 
@@ -231,7 +244,7 @@ class RedisRouter:
         if not self._connected or self._commit.waiting >= MAX_WAITING:
             return None
         self._number += 1
-        payload = _encode(_Envelope(self._id, self._number, event))
+        payload = self._peers.seal(_encode(_Envelope(self._number, event)))
         future = self._commit.submit((payload, near, [self._prefix + channel for channel in channels]))
         future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody has to ask for it
         return future
@@ -240,7 +253,7 @@ class RedisRouter:
         args: list[bytes | int | str] = []
         for payload, near, channels in batch:
             args += [payload, near, len(channels), *channels]
-        with translated():
+        with self._server.errors():
             heard = list(await self._publish(args=args))
         self._hanging = False
         return heard
@@ -259,18 +272,23 @@ class RedisRouter:
                 ended, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
                 await ended.pop()
             except (RedisError, OSError, TimeoutError, EngineUnavailable) as error:
-                _log.warning("subscription_lost", reason=f"{type(error).__name__}: {error}")
+                self._lost = f"{type(error).__name__}: {error}"
+                if self._connected:  # once for each that stood; that Redis is away is logged as well
+                    _log.warning("subscription_lost", reason=self._lost)
             finally:
                 self._connected = False
                 self._asked = set()
                 self._subscribed = set()
-                await end(*works)
-                await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it so
+                try:
+                    await end(*works)
+                finally:  # also when this task is told to end a second time meanwhile
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it so
             await asyncio.sleep(pause)
             pause = min(2 * pause, BACKOFF[1])
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         """Subscribes to what is wanted, and lets the others know that there is one more."""
+        await self._require_primary()
         async with asyncio.timeout(HEARTBEAT):
             self._asked = set(self._wanted)
             channels = [self._prefix + channel for channel in self._asked]
@@ -318,10 +336,22 @@ class RedisRouter:
             asked = time()
             async with asyncio.timeout(HEARTBEAT):
                 await pubsub.ping()
+            await self._require_primary()
             await self._count_processes()
             await asyncio.sleep(HEARTBEAT)
             if self._heard_at < asked:
                 raise TimeoutError("no answer to a ping")
+
+    async def _require_primary(self) -> None:
+        """Raises EngineUnavailable unless Redis can be written to: what is published at a replica reaches few.
+
+        Where only room or a right is missing, publishing goes on.
+        """
+        try:
+            await self._server.ping(self._prefix[:-1])
+        except DatabaseRefused as error:
+            if error.kind == MOVED:
+                raise
 
     async def _count_processes(self) -> None:
         (processes,) = await self._count(["processes"])
@@ -348,18 +378,38 @@ class RedisRouter:
         return False
 
     def _take(self, data: bytes) -> None:
+        origin = data[: len(self._peers.id)]
+        if origin == self._peers.id:
+            return
+        self._others = True
         try:
-            envelope = _decode(data)
-        except msgspec.DecodeError as error:  # another version, or another program
+            body = self._peers.opened(data) if origin not in self._held else None
+        except Stranger:
+            body = None
+            if len(self._held) < STRANGERS:
+                self._held[origin] = []
+                task = asyncio.get_running_loop().create_task(self._meet(origin))
+                self._meetings.add(task)
+                task.add_done_callback(self._meetings.discard)
+        if body is None:
+            held = self._held.get(origin)
+            if held is not None and len(held) < HELD:
+                held.append(data)
+            elif held is None and not self._warned:
+                self._warned = True
+                _log.warning("event_not_believed", reason="its process is not one of this database")
+            return
+        try:
+            envelope = _decode(body)
+        except msgspec.DecodeError as error:  # another version
             _log.warning("event_not_understood", reason=str(error))
             return
         # On several channels the same event comes several times, one after the other.
-        if envelope.origin == self._id or envelope.number <= self._last.get(envelope.origin, 0):
+        if envelope.number <= self._last.get(origin, 0):
             return
         if len(self._last) >= CHUNK:
             self._last.clear()
-        self._last[envelope.origin] = envelope.number
-        self._others = True
+        self._last[origin] = envelope.number
         match envelope.event:
             case _Changed(user=user):
                 if self._listener is not None:
@@ -372,6 +422,20 @@ class RedisRouter:
             case event:
                 if self._listener is not None:
                     self._listener.arrived(event)
+
+    async def _meet(self, origin: bytes) -> None:
+        """Looks a process up that was not heard of before, then takes what it has sent meanwhile, if it is a peer."""
+        try:
+            known = await self._peers.meet(origin)
+        except EngineUnavailable:
+            known = False  # what it sends is found in the store; with its next event it is looked up again
+        held = self._held.pop(origin)
+        if known:
+            for data in held:
+                self._take(data)
+        elif not self._warned:
+            self._warned = True
+            _log.warning("event_not_believed", reason="its process is not one of this database")
 
 
 def _address(user: int, peer: int) -> str:

@@ -11,7 +11,7 @@ from models.account_ports import Rule
 from models.errors import EngineUnavailable
 from storage.accounts import MySQLAccounts
 from storage.attempts import RedisAttempts
-from storage.clients import redis_client, subscriber_client
+from storage.clients import RedisServer
 from storage.counters import RedisCounters
 from storage.engines import Addresses
 from storage.messages import MongoMessages, mongo_client
@@ -66,6 +66,8 @@ class Stores(NamedTuple):
     """What stands on the engines."""
 
     messages: MongoMessages
+    redis: RedisServer
+    redis_prefix: str  # of this installation's keys and channels
     counters: RedisCounters
     router: RedisRouter
     tickets: RedisTickets
@@ -88,12 +90,23 @@ async def open_stores(
 
     Raises UnusableAddressError, EnginesAway, and what the stores raise for engines that do not suit.
     """
-    stores = _made(addresses, options, stack, clock)
-    prepared: Mapping[str, Awaitable[None]] = {
-        "mongo": stores.messages.prepare(),
-        "redis": stores.counters.prepare(),
-        "mysql": stores.users.prepare(with_article_users=article_users),
-    }
+    opened = _opened(addresses, options, stack, clock)
+    await _ready(
+        mongo=opened.messages.prepare(),
+        redis=opened.redis.prepare(),
+        mysql=opened.users.prepare(with_article_users=article_users),
+    )
+    # Of two installations on one Redis, also with different database numbers, neither may take the other's for its own.
+    prefix = f"{options.redis_prefix}:{opened.messages.log}"
+    await _ready(redis=opened.redis.check_rights(prefix))
+    stack.push_async_callback(opened.messages.close)
+    stores = _stores(opened, options, prefix, clock)
+    stack.push_async_callback(stores.counters.close)
+    return stores
+
+
+async def _ready(**prepared: Awaitable[None]) -> None:
+    """Wait until each engine is ready. Raises EnginesAway, and what an engine that does not suit raises."""
     outcomes = await asyncio.gather(*prepared.values(), return_exceptions=True)
     away = []
     for engine, outcome in zip(prepared, outcomes, strict=True):
@@ -103,14 +116,20 @@ async def open_stores(
             raise outcome
     if away:
         raise EnginesAway(away)
-    stack.push_async_callback(stores.messages.close)
-    stack.push_async_callback(stores.counters.close)
-    return stores
 
 
-def _made(addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Callable[[], float]) -> Stores:
-    """The stores, which have asked nothing of their engines yet."""
-    timeout, prefix = options.engine_timeout, options.redis_prefix
+class _Opened(NamedTuple):
+    """What has asked nothing of its engine yet."""
+
+    messages: MongoMessages
+    redis: RedisServer
+    mysql: MySQL
+    users: MySQLUsers
+    passwords: Passwords
+
+
+def _opened(addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Callable[[], float]) -> _Opened:
+    timeout = options.engine_timeout
     try:
         mongo = mongo_client(addresses.mongo, timeout)
         stack.callback(mongo.close)
@@ -125,12 +144,10 @@ def _made(addresses: Addresses, options: Options, stack: AsyncExitStack, clock: 
     except Exception as error:  # noqa: BLE001  # the driver raises several kinds for a URL that is none
         raise UnusableAddressError("mongo", str(error)) from None
     try:
-        redis = redis_client(addresses.redis, timeout, options.redis_connections)
+        redis = RedisServer(addresses.redis, timeout, options.redis_connections)
     except ValueError as error:
         raise UnusableAddressError("redis", str(error)) from None
-    stack.push_async_callback(redis.aclose)
-    subscriber = subscriber_client(addresses.redis, timeout)
-    stack.push_async_callback(subscriber.aclose)
+    stack.push_async_callback(redis.close)
     try:
         mysql = MySQL(addresses.mysql, timeout=timeout, threads=options.mysql_threads, waiting=options.mysql_waiting)
     except ValueError as error:
@@ -139,12 +156,19 @@ def _made(addresses: Addresses, options: Options, stack: AsyncExitStack, clock: 
     passwords = Passwords(options.password_threads, options.password_waiting, options.password_timeout)
     stack.push_async_callback(passwords.close)
     users = MySQLUsers(mysql, cache_size=options.lookup_cache, cache_ttl=options.lookup_ttl)
+    return _Opened(messages, redis, mysql, users, passwords)
+
+
+def _stores(opened: _Opened, options: Options, prefix: str, clock: Callable[[], float]) -> Stores:
+    messages, redis, mysql, users, passwords = opened
     return Stores(
         messages=messages,
+        redis=redis,
+        redis_prefix=prefix,
         counters=RedisCounters(redis, prefix),
-        router=RedisRouter(redis, subscriber, prefix),
-        tickets=RedisTickets(redis, prefix, lifetime=options.ticket_lifetime, clock=clock),
-        attempts=RedisAttempts(redis.connection_pool, prefix, options.attempts),
+        router=RedisRouter(redis, prefix, messages.peers),
+        tickets=RedisTickets(redis, prefix, messages.peers, lifetime=options.ticket_lifetime, clock=clock),
+        attempts=RedisAttempts(redis, prefix, options.attempts),
         mysql=mysql,
         users=users,
         accounts=MySQLAccounts(mysql, users, passwords, clock=clock),

@@ -1,22 +1,23 @@
 """Tickets: what a client that can set neither header nor cookie puts into the URL of a socket instead of a token.
 
 A ticket is good once, and for half a minute: URLs are logged and kept in many places. Redis holds what it stands for,
-under a digest of it, so that whoever reads Redis has no tickets.
+under a digest of it, so that whoever reads Redis has no tickets; and sealed, so that whoever writes to it makes none.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
 from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
-from redis.asyncio import Redis
 
 from models.errors import Unauthenticated
 from models.records import Identity
-from storage.clients import translated
+from storage.clients import RedisServer
+from storage.peers import MongoPeers
 
 __all__ = ["RedisTickets"]
 
@@ -33,9 +34,19 @@ class _Ticket(Struct, frozen=True):
 class RedisTickets:
     """Tickets below a key prefix, good for `lifetime` seconds; `clock` returns seconds since the epoch."""
 
-    def __init__(self, client: Redis, prefix: str, *, lifetime: float, clock: Callable[[], float]) -> None:
-        self._client = client
+    def __init__(
+        self,
+        server: RedisServer,
+        prefix: str,
+        peers: MongoPeers,
+        *,
+        lifetime: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._server = server
+        self._client = server.client
         self._prefix = prefix
+        self._peers = peers
         self._lifetime = lifetime
         self._clock = clock
 
@@ -43,15 +54,17 @@ class RedisTickets:
         """A ticket that makes its bearer somebody."""
         ticket = secrets.token_urlsafe(LENGTH)
         # The time is held as well: a Redis that is brought back from a dump may have brought used tickets with it.
-        content = msgspec.json.encode(_Ticket(identity, self._clock() + self._lifetime)).decode()
-        with translated():
-            await self._client.set(self._key(ticket), content, px=int(self._lifetime * 1000))
+        content = msgspec.json.encode(_Ticket(identity, self._clock() + self._lifetime))
+        sealed = base64.b64encode(self._peers.seal(content)).decode()
+        with self._server.errors():
+            await self._client.set(self._key(ticket), sealed, px=int(self._lifetime * 1000))
         return ticket
 
     async def redeem(self, ticket: str) -> Identity:
         """Whom a ticket makes its bearer; it is used up. Raises Unauthenticated."""
-        with translated():
-            content = await self._client.getdel(self._key(ticket))
+        with self._server.errors():
+            sealed = await self._client.getdel(self._key(ticket))
+        content = None if sealed is None else await self._peers.opened_surely(_bytes_of(sealed))
         if content is None:
             raise Unauthenticated("the ticket was used, or is too old, or never was one")
         found = msgspec.json.decode(content, type=_Ticket)
@@ -61,3 +74,10 @@ class RedisTickets:
 
     def _key(self, ticket: str) -> str:
         return f"{self._prefix}:ticket:{hashlib.blake2b(ticket.encode(), digest_size=16).hexdigest()}"
+
+
+def _bytes_of(text: bytes | str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except ValueError:
+        return b""

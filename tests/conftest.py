@@ -25,7 +25,7 @@ from tornado.ioloop import IOLoop
 from config import Settings, load
 from handlers.socket import ChatSocket
 from server import Server, serving
-from storage.clients import redis_client
+from storage.clients import RedisServer
 from storage.counters import RedisCounters
 from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages, mongo_client
@@ -228,12 +228,11 @@ def messages(io_loop: IOLoop, addresses: Addresses, clock: Clock) -> Iterator[Mo
 @pytest.fixture
 def counters(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisCounters]:
     """The limit counters, without a server."""
-    client = redis_client(addresses.redis, timeout=PATIENCE, connections=8)
-    store = RedisCounters(client, "tandem")
-    io_loop.run_sync(store.prepare)
+    redis = RedisServer(addresses.redis, timeout=PATIENCE, connections=8)
+    store = RedisCounters(redis, "tandem")
     yield store
     io_loop.run_sync(store.close)
-    io_loop.run_sync(client.aclose)
+    io_loop.run_sync(redis.close)
 
 
 StartServer = Callable[..., ServerProcess]

@@ -20,7 +20,7 @@ from models.events import Event, Stored
 from models.records import Message, conversation_of
 from server import Server
 from storage.engines import Addresses
-from storage.messages import MongoMessages
+from storage.messages import MongoMessages, mongo_client
 from tests.conftest import Ask, Clock, Connect2, StartServer
 from tests.patience import PATIENCE
 from tests.processes import ServerProcess, external
@@ -65,6 +65,32 @@ def there(other: ServerProcess, io_loop: IOLoop) -> Iterator[There]:
     yield open_socket
     for client in clients:
         client.close()
+
+
+@pytest.fixture(params=["a database of its own", "a copy of the database"])
+def foreign(
+    request: pytest.FixtureRequest,
+    start_server: StartServer,
+    http_server: Server,
+    addresses: Addresses,
+    io_loop: IOLoop,
+) -> Iterator[ServerProcess]:
+    """A server of another installation on the same Redis, with another database number, and on the same user table."""
+    name, client = f"test-{uuid4().hex[:12]}", mongo_client(addresses.mongo, timeout=5)
+
+    async def copy() -> None:
+        if request.param == "a copy of the database":
+            for each in ("meta", "servers"):
+                await client[name][each].insert_many(await client["tandem"][each].find().to_list(None))
+
+    io_loop.run_sync(copy)
+    database = addresses._replace(redis=f"{addresses.redis}?db=1")
+    process = start_server(*FLAGS, f"--mongo-database={name}", *external(database))
+    process.ready()
+    yield process
+    process.kill()
+    io_loop.run_sync(lambda: client.drop_database(name))
+    client.close()
 
 
 async def befriend(one: Client2, two: Client2) -> int:
@@ -218,6 +244,26 @@ async def test_the_same_id_through_both(connect2: Connect2, there: There, pair: 
     await one.say("next")
     await two.receive(50001, seq=last + 2)
     assert len(await messages.page(conversation_of(*pair), 1, 100)) == 4
+
+
+async def test_another_installation_on_the_same_redis(
+    foreign: ServerProcess, connect2: Connect2, opened: list[Any], pair: Pair
+) -> None:
+    """Its messages are not shown here, and take no message's place; nor are typing, positions and blocks."""
+    one, two = await connect2(*pair), await connect2(*pair[::-1])
+    inbox = await connect2(pair[0])
+    theirs = await Client2.open(foreign.port, *pair[::-1])
+    opened.append(theirs)
+    for number in range(3):
+        assert (await theirs.say(f"of another installation {number}"))["code"] in (50004, 50005)
+    await theirs.write(5)
+    await theirs.ask(4, received=3, read=3)
+    for client in (one, two, inbox):
+        assert await client.silent()
+    await two.say("hello", 50004)
+    for client in (one, inbox):
+        await client.receive(50001, seq=1, content="hello")
+    assert [message["content"] for message in (await one.ask(2))["messages"]] == ["hello"]
 
 
 async def test_presence(connect2: Connect2, there: There, other: ServerProcess, pair: Pair) -> None:

@@ -14,7 +14,7 @@ from pymysql.cursors import Cursor
 from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
-from storage.clients import redis_client
+from storage.clients import RedisServer
 from storage.engines import Addresses
 from storage.mysql import MySQL
 from storage.users import MySQLUsers
@@ -121,19 +121,25 @@ def set_user(database: pymysql.Connection) -> SetUser:
 
 
 @pytest.fixture
-def redis(io_loop: IOLoop, addresses: Addresses) -> Iterator[Redis]:
-    """A client of Redis."""
-    client = redis_client(addresses.redis, timeout=PATIENCE, connections=8)
-    yield client
-    io_loop.run_sync(client.aclose)
+def redis_server(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisServer]:
+    """Redis, as the stores have it."""
+    server = RedisServer(addresses.redis, timeout=PATIENCE, connections=8)
+    yield server
+    io_loop.run_sync(server.close)
 
 
 @pytest.fixture
-def redis_away(io_loop: IOLoop) -> Iterator[Redis]:
-    """A client of a Redis that is not there."""
-    client = redis_client(NOBODY.redis, timeout=1, connections=1)
-    yield client
-    io_loop.run_sync(client.aclose)
+def redis(redis_server: RedisServer) -> Redis:
+    """A client of Redis."""
+    return redis_server.client
+
+
+@pytest.fixture
+def redis_away(io_loop: IOLoop) -> Iterator[RedisServer]:
+    """A Redis that is not there."""
+    server = RedisServer(NOBODY.redis, timeout=1, connections=1)
+    yield server
+    io_loop.run_sync(server.close)
 
 
 @pytest.fixture

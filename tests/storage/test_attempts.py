@@ -10,14 +10,15 @@ from redis.asyncio import Redis
 from models.account_ports import Rule
 from models.errors import EngineUnavailable, TooFast
 from storage.attempts import MINUTES, RedisAttempts
+from storage.clients import RedisServer
 
 MOST = {Rule.ACCOUNT: 3, Rule.CONFIRMATION: 2, Rule.ADDRESS: 3, Rule.REGISTRATION: 1}
 
 
 @pytest.fixture
-def attempts(redis: Redis, prefix: str) -> RedisAttempts:
+def attempts(redis_server: RedisServer, prefix: str) -> RedisAttempts:
     """Attempts."""
-    return RedisAttempts(redis.connection_pool, prefix, MOST)
+    return RedisAttempts(redis_server, prefix, MOST)
 
 
 async def taken(attempts: RedisAttempts, rule: Rule, subject: str, tries: int = 50) -> int:
@@ -44,12 +45,12 @@ async def test_many_at_once(attempts: RedisAttempts, rule: Rule) -> None:
     assert await taken(attempts, rule, "somebody") == MOST[rule]
 
 
-async def test_processes_count_together(attempts: RedisAttempts, redis: Redis, prefix: str) -> None:
+async def test_processes_count_together(attempts: RedisAttempts, redis_server: RedisServer, prefix: str) -> None:
     """Whoever asks below the same prefix; another prefix is another house's."""
-    others = RedisAttempts(redis.connection_pool, prefix, MOST)
+    others = RedisAttempts(redis_server, prefix, MOST)
     both = await asyncio.gather(*(taken(each, Rule.ACCOUNT, "somebody") for each in (attempts, others)))
     assert sum(both) == MOST[Rule.ACCOUNT]
-    elsewhere = RedisAttempts(redis.connection_pool, f"{prefix}x", MOST)
+    elsewhere = RedisAttempts(redis_server, f"{prefix}x", MOST)
     assert await taken(elsewhere, Rule.ACCOUNT, "somebody") == MOST[Rule.ACCOUNT]
 
 
@@ -87,9 +88,9 @@ async def test_every_key_expires(attempts: RedisAttempts, redis: Redis, prefix: 
         assert 0 < await redis.ttl(key) <= 2 * 60 * max(MINUTES.values())
 
 
-async def test_redis_away(redis_away: Redis, prefix: str) -> None:
+async def test_redis_away(redis_away: RedisServer, prefix: str) -> None:
     """Nothing that is counted can be tried."""
-    attempts = RedisAttempts(redis_away.connection_pool, prefix, MOST)
+    attempts = RedisAttempts(redis_away, prefix, MOST)
     for call in (attempts.take(Rule.ACCOUNT, "somebody"), attempts.forgive(Rule.ACCOUNT, "somebody")):
         with pytest.raises(EngineUnavailable):
             await call

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from redis.asyncio import Redis
 
 from models.errors import EngineUnavailable, LimitReached
 from models.limits import ACCEPTED_DAYS, REFUSED_DAYS, decide
 from models.ports import Admission
-from storage.clients import redis_client
-from storage.counters import RedisCounters, UnsuitableRedisError
+from storage.clients import RedisServer
+from storage.counters import RedisCounters
 from storage.engines import Addresses
 
 DAY = 86_400
@@ -57,7 +56,7 @@ def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
         def __init__(self) -> None:
             super().__init__()
             self.loop = asyncio.new_event_loop()
-            self.counters = RedisCounters(redis_client(url, 5, 2), "machine")
+            self.counters = RedisCounters(RedisServer(url, 5, 2), "machine")
             self.users = (next(fresh), next(fresh))
             self.model = {0: 0, 1: 0}
             self.admissions: list[tuple[int, Admission]] = []
@@ -66,7 +65,7 @@ def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
             return self.loop.run_until_complete(work)
 
         def teardown(self) -> None:
-            self.run(self.counters._client.aclose())
+            self.run(self.counters._server.close())
             self.loop.close()
 
         @rule(side=st.sampled_from([0, 1]))
@@ -273,22 +272,10 @@ async def test_closing_while_counts_are_raised(
 
 async def test_redis_away(pair: tuple[int, int]) -> None:
     """The rule stays shut: no verdict, an error."""
-    counters = RedisCounters(redis_client("redis://127.0.0.1:9", 1, 1), "tandem")
-    for call in (counters.prepare, counters.ping, lambda: counters.admit(*pair, nothing)):
-        with pytest.raises(EngineUnavailable):
-            await call()
+    counters = RedisCounters(RedisServer("redis://127.0.0.1:9", 1, 1), "tandem")
+    with pytest.raises(EngineUnavailable):
+        await counters.admit(*pair, nothing)
     counters.gather(*pair, nothing)
     await counters.close()
     assert counters._gathered
-    await counters._client.aclose()
-
-
-async def test_a_redis_that_evicts_is_refused(counters: RedisCounters) -> None:
-    """Counters that are dropped under memory pressure would open the rule."""
-    client: Redis = counters._client
-    await client.config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        with pytest.raises(UnsuitableRedisError, match="noeviction"):
-            await counters.prepare()
-    finally:
-        await client.config_set("maxmemory-policy", "noeviction")
+    await counters._server.close()

@@ -18,9 +18,11 @@ from models.errors import EngineUnavailable
 from models.events import Event, Moved, Stored, Typing
 from models.records import Message, key_of
 from models.tasks import end
-from storage.clients import redis_client, subscriber_client
+from storage.clients import RedisServer, subscriber_client
 from storage.engines import Addresses, PrivateEngines
-from storage.router import RedisRouter
+from storage.messages import MongoMessages
+from storage.peers import MongoPeers
+from storage.router import RedisRouter, _encode, _Envelope
 from tests.patience import PATIENCE
 from tests.processes import stop
 from tests.sockets import until
@@ -57,7 +59,7 @@ class Process(NamedTuple):
     ear: Ear
 
 
-Start = Callable[[], Awaitable[Process]]
+Start = Callable[..., Awaitable[Process]]
 
 
 @pytest.fixture
@@ -67,23 +69,24 @@ def prefix() -> str:
 
 
 @pytest.fixture
-def start(io_loop: IOLoop, addresses: Addresses, prefix: str) -> Iterator[Start]:
-    """Starts processes."""
-    started: list[tuple[RedisRouter, object, object]] = []
+def start(io_loop: IOLoop, addresses: Addresses, prefix: str, messages: MongoMessages) -> Iterator[Start]:
+    """Starts processes, unless it is told otherwise on the database of `messages` and known there."""
+    started: list[tuple[RedisRouter, RedisServer]] = []
 
-    async def start_one() -> Process:
-        client = redis_client(addresses.redis, timeout=PATIENCE, connections=4)
-        subscriber = subscriber_client(addresses.redis, timeout=PATIENCE)
-        router, ear = RedisRouter(client, subscriber, prefix), Ear()
-        started.append((router, client, subscriber))
+    async def start_one(*, known: bool = True, url: str = addresses.redis) -> Process:
+        server = RedisServer(url, timeout=PATIENCE, connections=4)
+        peers = MongoPeers(messages._database.servers)
+        if known:
+            await peers.join()
+        router, ear = RedisRouter(server, prefix, peers), Ear()
+        started.append((router, server))
         await router.start(ear)
         return Process(router, ear)
 
     async def stop() -> None:
-        for router, client, subscriber in started:
+        for router, server in started:
             await router.close()
-            await client.aclose()
-            await subscriber.aclose()
+            await server.close()
 
     yield start_one
     io_loop.run_sync(stop)
@@ -223,7 +226,12 @@ async def test_a_redis_that_hangs(start: Start, engines: PrivateEngines, monkeyp
 
 
 async def test_a_subscription_that_falls_silent(
-    start: Start, addresses: Addresses, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start,
+    addresses: Addresses,
+    prefix: str,
+    messages: MongoMessages,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing says that its connection is gone: a ping that is not answered does, and it begins anew."""
     here = await start()
@@ -247,9 +255,11 @@ async def test_a_subscription_that_falls_silent(
         pumps.update(map(asyncio.ensure_future, (pump(reader, downstream), pump(upstream, writer))))
 
     async with await asyncio.start_unix_server(connected, tmp_path / "line.sock"):
-        client = redis_client(addresses.redis, timeout=PATIENCE, connections=4)
-        subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=PATIENCE)
-        there = Process(RedisRouter(client, subscriber, prefix), Ear())
+        server = RedisServer(addresses.redis, timeout=PATIENCE, connections=4)
+        server.subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=PATIENCE)
+        peers = MongoPeers(messages._database.servers)
+        await peers.join()
+        there = Process(RedisRouter(server, prefix, peers), Ear())
         await there.router.start(there.ear)
         await follow(there, BOB, ANN)
         interruptions, follows = there.ear.interruptions, len(there.ear.channels)
@@ -262,8 +272,7 @@ async def test_a_subscription_that_falls_silent(
 
         await until(heard)
         await there.router.close()
-        await client.aclose()
-        await subscriber.aclose()
+        await server.close()
     await end(*pumps)
 
 
@@ -285,8 +294,61 @@ async def test_a_subscription_that_is_quiet(start: Start, monkeypatch: pytest.Mo
     await end(task)
 
 
-async def test_nobody_there(tmp_path: object) -> None:
+async def test_nobody_there(start: Start, tmp_path: object) -> None:
     """A server does not start without Redis."""
-    url = f"unix://{tmp_path}/nobody.sock"
     with pytest.raises(EngineUnavailable, match="redis"):
-        await RedisRouter(redis_client(url, 1, 2), subscriber_client(url, 1), "x").start(Ear())
+        await start(url=f"unix://{tmp_path}/nobody.sock")
+
+
+async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
+    """Is not listened to, whatever it sends: its messages are not of this store. Others are heard meanwhile."""
+    here, peer, foreign = await start(), await start(), await start(known=False)
+    await follow(here, BOB, ANN)
+    foreign.router.tell(Stored(message(1, "of another installation")))
+    foreign.router.tell(Typing(ANN, BOB))
+    foreign.router.changed(ANN)
+    foreign.router.suspect(BOB)
+    peer.router.tell(Typing(ANN, BOB))
+    await until(lambda: foreign.router._peers.id in here.router._peers._refused and not here.router._held)
+    await until(lambda: here.ear.events)
+    foreign.router.tell(Stored(message(2, "once more")))
+    peer.router.tell(Stored(message(3)))
+    await until(lambda: len(here.ear.events) == 2)
+    assert here.ear.events == [Typing(ANN, BOB), Stored(message(3))]
+    assert here.ear.changes == []
+
+
+async def test_an_event_under_the_name_of_a_peer(start: Start, prefix: str) -> None:
+    """Is not believed without that peer's seal, nor with the seal of another event, nor a second time."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    here.router.tell(Stored(message(1)))
+    await until(lambda: there.ear.events)
+    heard: list[bytes] = []
+    take = there.router._take
+
+    def overhear(data: bytes) -> None:
+        heard.append(data)
+        take(data)
+
+    there.router._take = overhear  # type: ignore[method-assign]  # Redis shows all that passes
+    here.router.tell(Stored(message(2)))
+    await until(lambda: len(there.ear.events) == 2)
+    genuine = heard[-1]
+    forged = _encode(_Envelope(10**9, Stored(message(3, "never said"))))
+    for data in (genuine, genuine[:32] + forged, genuine[:16] + bytes(16) + forged, genuine[:16], bytes(64)):
+        await here.router._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
+    here.router.tell(Stored(message(4)))  # a forged number does not make the peer's own be dropped
+    await until(lambda: len(there.ear.events) == 3)
+    assert there.ear.events == [Stored(message(seq)) for seq in (1, 2, 4)]
+
+
+async def test_events_that_come_before_their_process_is_known(start: Start, messages: MongoMessages) -> None:
+    """Are taken in order once it is."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    there.router._peers._keys.pop(here.router._peers.id, None)
+    for seq in range(1, 101):
+        here.router.tell(Stored(message(seq)))
+    await until(lambda: len(there.ear.events) == 100)
+    assert [event.message.seq for event in there.ear.events] == list(range(1, 101))

@@ -14,7 +14,7 @@ from tornado.ioloop import IOLoop
 from models.account_ports import Rule
 from models.errors import EngineUnavailable
 from models.records import Identity
-from storage.counters import UnsuitableRedisError
+from storage.clients import UnsuitableRedisError
 from storage.engines import Addresses
 from storage.stores import EnginesAway, Options, UnusableAddressError, open_stores
 from tests.conftest import Clock
@@ -65,8 +65,9 @@ async def test_all_are_ready(
 ) -> None:
     """Each works on its engine."""
     stores = await open_stores(addresses, options, stack, clock, article_users=False)
-    for ping in (stores.messages.ping, stores.counters.ping, stores.mysql.ping):
-        await ping()
+    for ping in (stores.messages.ping(), stores.redis.ping(stores.redis_prefix), stores.mysql.ping()):
+        await ping
+    assert stores.redis_prefix == f"{options.redis_prefix}:{stores.messages.log}"
     assert await stores.messages.blocks.block(*pair) == 0
     assert await stores.tickets.redeem(await stores.tickets.issue(Identity(pair[0]))) == Identity(pair[0])
     await stores.attempts.take(Rule.ACCOUNT, "somebody")

@@ -7,9 +7,13 @@ from collections.abc import Callable
 
 import pytest
 from redis.asyncio import Redis
+from tornado.ioloop import IOLoop
 
 from models.errors import EngineUnavailable, Unauthenticated
 from models.records import Identity
+from storage.clients import RedisServer
+from storage.messages import MongoMessages
+from storage.peers import MongoPeers
 from storage.tickets import RedisTickets
 from tests.conftest import Clock
 
@@ -20,9 +24,17 @@ SOMEBODY = Identity(7, bytes(range(16)), "version", 1_700_000_000.5, 1_800_000_0
 
 
 @pytest.fixture
-def tickets(redis: Redis, prefix: str, clock: Clock) -> RedisTickets:
+def tickets(redis_server: RedisServer, prefix: str, messages: MongoMessages, clock: Clock) -> RedisTickets:
     """Tickets."""
-    return RedisTickets(redis, prefix, lifetime=LIFETIME, clock=clock)
+    return RedisTickets(redis_server, prefix, messages.peers, lifetime=LIFETIME, clock=clock)
+
+
+@pytest.fixture
+def peers(io_loop: IOLoop, messages: MongoMessages) -> MongoPeers:
+    """Another server on the same database, which is known there."""
+    peers = MongoPeers(messages._database.servers)
+    io_loop.run_sync(peers.join)
+    return peers
 
 
 async def keys(redis: Redis, prefix: str) -> list[str]:
@@ -96,16 +108,44 @@ async def test_what_is_no_ticket(tickets: RedisTickets, ticket: str) -> None:
         await tickets.redeem(ticket)
 
 
-async def test_tickets_below_another_prefix(tickets: RedisTickets, redis: Redis, prefix: str, clock: Clock) -> None:
-    """Are another house's."""
+async def test_tickets_below_another_prefix(
+    tickets: RedisTickets, redis_server: RedisServer, prefix: str, peers: MongoPeers, clock: Clock
+) -> None:
+    """Are another installation's."""
     ticket = await tickets.issue(SOMEBODY)
     with pytest.raises(Unauthenticated):
-        await RedisTickets(redis, f"{prefix}x", lifetime=LIFETIME, clock=clock).redeem(ticket)
+        await RedisTickets(redis_server, f"{prefix}x", peers, lifetime=LIFETIME, clock=clock).redeem(ticket)
 
 
-async def test_redis_away(redis_away: Redis, prefix: str, clock: Clock) -> None:
+async def test_a_ticket_of_another_process(
+    tickets: RedisTickets, redis_server: RedisServer, prefix: str, peers: MongoPeers, clock: Clock
+) -> None:
+    """Is good if that process is on the same database, and else not: what it stands for is up to who issued it."""
+    for issuer, good in ((peers, True), (MongoPeers(peers._servers), False)):
+        others = RedisTickets(redis_server, prefix, issuer, lifetime=LIFETIME, clock=clock)
+        ticket = await others.issue(SOMEBODY)
+        if good:
+            assert await tickets.redeem(ticket) == SOMEBODY
+        else:
+            with pytest.raises(Unauthenticated):
+                await tickets.redeem(ticket)
+
+
+@pytest.mark.parametrize("forge", [lambda sealed: sealed[:-4] + "AAAA", lambda _: "", lambda _: "{}", lambda _: "é"])
+async def test_a_ticket_that_was_written_into_redis(
+    tickets: RedisTickets, redis: Redis, prefix: str, forge: Change
+) -> None:
+    """Makes its bearer nobody, whoever wrote it."""
+    ticket = await tickets.issue(SOMEBODY)
+    (key,) = await keys(redis, prefix)
+    await redis.set(key, forge(await redis.get(key)))
+    with pytest.raises(Unauthenticated):
+        await tickets.redeem(ticket)
+
+
+async def test_redis_away(redis_away: RedisServer, prefix: str, peers: MongoPeers, clock: Clock) -> None:
     """An error for every call."""
-    tickets = RedisTickets(redis_away, prefix, lifetime=LIFETIME, clock=clock)
+    tickets = RedisTickets(redis_away, prefix, peers, lifetime=LIFETIME, clock=clock)
     for call in (tickets.issue(SOMEBODY), tickets.redeem("ticket")):
         with pytest.raises(EngineUnavailable):
             await call

@@ -1,0 +1,22 @@
+-- Tries each command that the stores use, on a key and a channel of its own: Redis does not tell beforehand what a user
+-- may do. A script's commands are checked as those of its user are.
+--
+-- KEYS  1 a key that is not there
+-- ARGV  1 a channel
+--
+-- Returns for each command that was refused its name and Redis's words; the key is gone afterwards.
+
+local key, channel, refused = KEYS[1], ARGV[1], {}
+local commands = {
+  {'PING'}, {'TIME'}, {'INFO', 'server'}, {'PUBLISH', channel, ''}, {'PUBSUB', 'NUMSUB', channel},
+  {'SET', key, 1, 'PX', 1000}, {'GET', key}, {'MGET', key}, {'INCR', key}, {'INCRBY', key, 1}, {'DECR', key},
+  {'EXPIRE', key, 1}, {'PEXPIRE', key, 1000}, {'TTL', key}, {'PTTL', key}, {'EXISTS', key}, {'RENAME', key, key},
+  {'GETDEL', key}, {'DEL', key},
+}
+for _, command in ipairs(commands) do
+  local answer = redis.pcall(unpack(command))
+  if type(answer) == 'table' and answer.err then
+    refused[#refused + 1] = {command[1], answer.err}
+  end
+end
+return refused
