@@ -67,11 +67,14 @@ class World {
 
 export const world = new World();
 const scenes = (globalThis.scenes = []);
+// The client gives a request up by the time of the machine, which may have much else to do.
+const patient = { timeout: (ms) => AbortSignal.timeout(Math.max(ms, PATIENCE)) };
 
 /** A module of the page that imports nothing, anew, in that world with `globals`; `variable` may name another file. */
 export async function load(name, variable, globals) {
 	const { Date, Math, setTimeout, clearTimeout, setInterval, clearInterval } = world;
-	const scene = { Date, Math, setTimeout, clearTimeout, setInterval, clearInterval, ...globals };
+	const timing = { Date, Math, setTimeout, clearTimeout, setInterval, clearInterval, AbortSignal: patient };
+	const scene = { ...timing, ...globals };
 	const source = await readFile(process.env[variable] ?? new URL(`../../web/${name}`, import.meta.url), "utf8");
 	const prelude = `const { ${Object.keys(scene)} } = globalThis.scenes[${scenes.push(scene) - 1}];`;
 	return import(`data:text/javascript,${encodeURIComponent(`${prelude} ${source}\n//# sourceURL=${name}`)}`);
