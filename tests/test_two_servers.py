@@ -114,14 +114,14 @@ async def delays(http_server: Server, monkeypatch: pytest.MonkeyPatch, **_: Any)
     """Each call of one server to MongoDB takes some milliseconds longer, before or after."""
     chance, store = random.Random(3), http_server.stores.messages
 
-    def delayed(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def delayed(call: Callable[..., Awaitable[Any]]) -> Callable[..., asyncio.Future[Any]]:
         async def late(*args: Any) -> Any:
             await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
             result = await call(*args)
             await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
             return result
 
-        return late
+        return lambda *args: asyncio.ensure_future(late(*args))
 
     for name in ("insert", "after", "page", "newest", "head", "bookmarks"):
         monkeypatch.setattr(store, name, delayed(getattr(store, name)))

@@ -142,11 +142,11 @@ async def test_not_known_is_told_later(
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     gate, insert = asyncio.Event(), http_server.stores.messages.insert
 
-    async def slow(message: Message) -> Any:
+    async def slow(*run: Message) -> Any:
         await gate.wait()
-        return await insert(message)
+        return await insert(*run)
 
-    monkeypatch.setattr(http_server.stores.messages, "insert", slow)
+    monkeypatch.setattr(http_server.stores.messages, "insert", lambda *run: asyncio.ensure_future(slow(*run)))
     answer_within(0.1)
     await one.say("hi", 40001, id="k1")
     answer_within(PATIENCE)

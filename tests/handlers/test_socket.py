@@ -14,7 +14,7 @@ import pytest
 from handlers.handshake import OF_THE_HANDSHAKE
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
-from models.records import conversation_of
+from models.records import Message, conversation_of
 from server import Server
 from tests.conftest import Connect
 from tests.sockets import RawSocket, socket_path, until
@@ -121,15 +121,15 @@ async def test_the_window_pushes_back(
     asked = []
     send = http_server.chat.send
 
-    async def slow(message: object) -> object:
+    async def slow(*run: Message) -> Any:
         await gate.wait()
-        return await insert(message)
+        return await insert(*run)
 
     def counting(*args: Any, **options: Any) -> Any:
         asked.append(args)
         return send(*args, **options)
 
-    monkeypatch.setattr(http_server.stores.messages, "insert", slow)
+    monkeypatch.setattr(http_server.stores.messages, "insert", lambda *run: asyncio.ensure_future(slow(*run)))
     monkeypatch.setattr(http_server.chat, "send", counting)
     two = await connect(*reversed(pair))
     for number in range(30):
@@ -151,11 +151,11 @@ async def test_a_full_window_is_no_silence(
     gate = asyncio.Event()
     insert = http_server.stores.messages.insert
 
-    async def slow(message: object) -> object:
+    async def slow(*run: Message) -> Any:
         await gate.wait()
-        return await insert(message)
+        return await insert(*run)
 
-    monkeypatch.setattr(http_server.stores.messages, "insert", slow)
+    monkeypatch.setattr(http_server.stores.messages, "insert", lambda *run: asyncio.ensure_future(slow(*run)))
     for number in range(20):
         await one.send(1, str(number))
     (socket,) = ChatSocket._sockets_of(pair[:1])
