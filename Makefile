@@ -4,9 +4,11 @@ PYTHON ?= python3
 PORT ?= 3000
 FRAMES ?= bulk
 PIP := .venv/bin/python -m pip --disable-pip-version-check
+# Nothing but what requirements*.txt have the digests of, and nothing that would run code while it is built.
+INSTALL := $(PIP) install -q --require-hashes --only-binary=:all: -r
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools run test check faults fuzz bench clean
+.PHONY: help setup tools run test check faults fuzz bench hashes clean
 
 help:  ## show this list
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -37,6 +39,10 @@ fuzz: setup .venv/dev  ## damaged frames and requests by the million while other
 bench: setup .venv/bench  ## measure the server beside its yardsticks, about twenty minutes; ARGS=--quick is short
 	@exec .venv/bin/python -m bench $(ARGS)
 
+hashes: .venv/made  ## write the digests of all pinned versions into requirements*.txt, after one was changed
+	@$(INSTALL) requirements-hashes.txt
+	@.venv/bin/python scripts/write_hashes.py
+
 clean:  ## remove what setup brought; data/ stays
 	@rm -rf .venv .engines .browser
 
@@ -51,23 +57,23 @@ clean:  ## remove what setup brought; data/ stays
 
 .venv/runtime: requirements.txt .venv/made
 	@echo "setup: installing what the server needs (requirements.txt, from PyPI)"
-	@$(PIP) install -q -r requirements.txt || \
+	@$(INSTALL) requirements.txt || \
 	  { echo "setup: failed: pip could not install requirements.txt; check the network and try again" >&2; exit 1; }
 	@touch $@
 
 .venv/dev: requirements-dev.txt .venv/runtime
 	@echo "setup: installing what tests and checks need (requirements-dev.txt, from PyPI)"
-	@$(PIP) install -q -r requirements-dev.txt || \
+	@$(INSTALL) requirements-dev.txt || \
 	  { echo "setup: failed: pip could not install requirements-dev.txt; check the network and try again" >&2; exit 1; }
 	@touch $@
 
 .venv/bench: requirements-bench.txt .venv/dev
 	@echo "setup: installing what the bench needs (requirements-bench.txt, from PyPI)"
-	@$(PIP) install -q -r requirements-bench.txt || \
+	@$(INSTALL) requirements-bench.txt || \
 	  { echo "setup: failed: pip could not install requirements-bench.txt; check the network and try again" >&2; exit 1; }
 	@touch $@
 
-.engines/ready: scripts/setup_engines.py scripts/packages.py | .venv/made
+.engines/ready: scripts/setup_engines.py scripts/packages.py requirements-mongod.txt | .venv/made
 	@.venv/bin/python scripts/setup_engines.py
 
 # Where it cannot be brought the marker is not written: its tests are skipped, and the next run tries again.

