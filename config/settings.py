@@ -41,7 +41,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(description="addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed")
     ] = ""
     frames: Annotated[
-        Literal["bulk", "tornado"], Meta(description="way of WebSocket frames: bulk is faster; TLS takes Tornado's own")
+        Literal["bulk", "tornado"],
+        Meta(description="what carries frames: bulk (faster), or streams of tornado, which TLS takes always"),
     ] = "bulk"
     metrics_port: Annotated[
         int, Meta(ge=0, le=65_535, description="port of its own for /metrics, on loopback; 0 is none")

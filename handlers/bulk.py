@@ -1,25 +1,35 @@
-"""The fast way of frames: below Tornado's stream, on a transport of the event loop's own.
+"""BulkProtocol: the frames of a WebSocket (RFC 6455), on a transport.
 
-What `BulkProtocol` changes of `tornado.websocket.WebSocketProtocol13` (Tornado 6.6), whose handshake it keeps: once a
-connection is upgraded its socket is taken out of the stream and given to the loop. Frames are then parsed in bulk from
-what has arrived, in one callback without any coroutine; nothing waits in a coroutine for a connection that is idle. It
-is also stricter than Tornado: frames that are not masked, lengths in more bytes than they need, and close frames that
-say what they must not, end the connection with the close code that RFC 6455 asks for.
+What it changes of `tornado.websocket.WebSocketProtocol13` (Tornado 6.6), whose handshake it keeps: frames are parsed in
+bulk from what has arrived, in one callback without any coroutine; nothing waits in a coroutine for a connection that is
+idle. It is also stricter than Tornado: what RFC 6455 forbids ends the connection with the close code that it asks for.
 
-A TLS connection stays with Tornado's own way, and so do all with the setting `frames` = tornado.
+The transport is one of the event loop's: the socket is taken out of Tornado's stream once the connection is upgraded. A
+TLS connection stays with its stream, and so do all with the setting `frames` = tornado; for those handlers/framing.py
+has a transport. Frames mean the same on each of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import cast
+from functools import cache
+from typing import Any, Protocol, cast
 
-from tornado.iostream import SSLIOStream
+import structlog
+from tornado.escape import json_encode, utf8
 from tornado.util import _websocket_mask
-from tornado.websocket import WebSocketHandler
+from tornado.websocket import (
+    WebSocketClosedError,
+    WebSocketHandler,
+    WebSocketProtocol13,
+    _WebSocketDelegate,
+    _WebSocketParams,
+)
 
-from handlers.framing import ChatProtocol
+from handlers.framing import StreamTransport
 from handlers.rfc6455 import (
     BINARY,
     CLOSE,
@@ -47,21 +57,48 @@ __all__ = ["BulkProtocol"]
 FRAMES = 64  # frames of one socket that are worked off …
 PERIOD = 0.005  # … in so many seconds; then others have their turn, and it is not read
 CONGESTED = 16_384  # unsent bytes above which pongs, and long answers, wait until all is sent
-# What of Tornado's attributes is needed when the connection is taken over.
+CLOSE_WITHIN = 5.0  # seconds for the peer to agree to a close, as in Tornado
+# What of Tornado's attributes is needed beside those of BulkProtocol once the connection is upgraded.
 # fmt: off
 KEPT = frozenset((
     "handler", "params", "client_terminated", "server_terminated", "close_code", "close_reason",
     "_selected_subprotocol", "_fragmented_message_buffer", "_fragmented_message_opcode", "_joined",
 ))
 # fmt: on
-CLOSE_WITHIN = 5.0  # seconds for the peer to agree to a close, as in Tornado
+
+_log = structlog.get_logger(__name__)
 
 
-class BulkProtocol(ChatProtocol, asyncio.Protocol):
-    """RFC 6455 on a transport; Tornado's stream until the connection is upgraded."""
+class FrameHandler(_WebSocketDelegate, Protocol):
+    """A WebSocketHandler, as its protocol sees it.
 
-    taken_over = False  # from the stream; from then on nothing of Tornado's own way is left
-    _transport: asyncio.Transport | None = None  # there once the loop has taken the socket, a turn or more after that
+    `on_message`, and here `on_ping`, `on_pong` and `on_fragment` too, may return an awaitable: nothing more is read
+    until it is done.
+    """
+
+    def on_fragment(self, size: int) -> asyncio.Future[None] | None:
+        """A part of a message came that is not the last one, with so many bytes of payload."""
+
+
+@cache
+def _parameters(max_message_size: int) -> _WebSocketParams:
+    """Tornado's parameters, the same for all connections."""
+    return _WebSocketParams(
+        ping_interval=None, ping_timeout=None, max_message_size=max_message_size, compression_options=None
+    )
+
+
+class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
+    """RFC 6455 on a transport: of the event loop if `in_loop`, unless the connection is under TLS, else of the stream.
+
+    Before the connection is upgraded there is no transport. Then it is the stream's, which the loop's replaces; while
+    that is made, there is none, and what is written waits in `_joined`.
+    """
+
+    handler: FrameHandler
+    taken_over = False  # the connection is upgraded, and lives on without the coroutine that opened it
+    _transport: asyncio.Transport | None = None
+    _in_loop = True
     _rest: bytes | bytearray = b""  # what has arrived and is not worked off
     _period = 0.0  # the end of the one in which at most `_left` more frames are worked off (loop time)
     _left = 0
@@ -73,31 +110,42 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
     _pong: bytes | None = None  # to be sent when no longer congested
     _timer: asyncio.TimerHandle | None = None
     _joined_size = 0  # bytes in `_joined`
+    _written = 0  # bytes that the transport was given
 
-    def __init__(self, handler: WebSocketHandler, max_message_size: int) -> None:
-        super().__init__(handler, max_message_size)
-        self._joined: list[bytes] = []  # what was written in this turn of the loop, or before there is a transport
+    def __init__(self, handler: WebSocketHandler, max_message_size: int, *, in_loop: bool = True) -> None:
+        # Tornado's own pings are off: handlers/socket.py pings. So is compression, which takes 160 KiB a connection.
+        super().__init__(handler, mask_outgoing=False, params=_parameters(max_message_size))
+        self._joined: list[bytes] = []  # what was written in this turn of the loop, or while there is no transport
+        self._in_loop = in_loop
+
+    # From Tornado's stream to the transport
+
+    def start_pinging(self) -> None:
+        """Take over: Tornado's word that the handshake is answered, before it calls the handler's `open`."""
+        self.taken_over = self._paused = True
+        self._transport = StreamTransport(self.stream, self)
+        self.__dict__ = {name: value for name, value in vars(self).items() if name in KEPT or name in _OWN}
 
     async def _receive_frame_loop(self) -> None:
-        """Takes the socket out of the stream; returns when that is done, not when the connection ends."""
-        stream = self.stream
-        if isinstance(stream, SSLIOStream):
-            await super()._receive_frame_loop()
+        """Begin to read; returns when the transport is there, not when the connection ends."""
+        transport = cast("StreamTransport", self._transport)
+        if not self._in_loop or transport.encrypted:
+            if not self._lost:
+                self.connection_made(transport)
             return
+        self._flush()
+        await transport.flushed()  # the handshake's answer, and the greeting
+        if transport.is_closing():
+            return
+        self._transport = None
+        taken, self._rest = transport.release()  # the client need not wait for the answer to send
         try:
-            while stream.writing() and not stream.closed():  # the handshake's answer, and the greeting
-                await super().sent()
-            if not self.is_closing():
-                socket = stream.socket.dup()  # raises OSError when no descriptor is left
-                behind = bytes(stream._read_buffer)  # the client need not wait for the answer to send
-                stream.close()
-                self.__dict__ = {name: value for name, value in vars(self).items() if name in KEPT}  # the rest is big
-                self.taken_over, self._paused, self._rest = True, True, behind
-                await asyncio.get_running_loop().connect_accepted_socket(lambda: self, socket)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self, taken)
+        except OSError as error:
+            _log.warning("connection_not_taken_over", reason=str(error))
         finally:
-            if self._transport is None:  # nobody else would say that it has ended
-                self._abort()
-                self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+            if self._transport is None:  # nothing else would say that it has ended
+                self.connection_lost(None)
 
     # The transport's callbacks
 
@@ -106,7 +154,7 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
         self._transport.set_write_buffer_limits(CONGESTED, 0)
         self._flush()
-        if self._discarding:  # it was aborted before it was there
+        if self._discarding or self._lost:  # it was aborted before it was there
             self._transport.abort()
         asyncio.get_running_loop().call_soon(self._read_on)
 
@@ -215,8 +263,12 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
             self._take_message(text)
 
     def _take_message(self, message: str | bytes) -> None:
-        """Hands a message on, and waits if the handler wants that."""
-        future = self._run_callback(self.handler.on_message, message)
+        """Hands a message on."""
+        self._hand_on(self.handler.on_message, message)
+
+    def _hand_on(self, callback: Callable[[Any], Any], what: Any) -> None:
+        """Calls the handler, and reads on when it wants that."""
+        future = self._run_callback(callback, what)
         if future is not None:
             self._pause()
             future.add_done_callback(self._read_on)
@@ -233,9 +285,9 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
                 self._take_close(payload)
             elif opcode == PING:
                 self._send_pong(payload)
-                self._run_callback(self.handler.on_ping, payload)
+                self._hand_on(self.handler.on_ping, payload)
             else:
-                self._run_callback(self.handler.on_pong, payload)
+                self._hand_on(self.handler.on_pong, payload)
             return None
         whole = self._fragmented_message_buffer
         if (opcode == CONTINUATION) != (whole is not None):
@@ -251,6 +303,8 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
             self._take_text(whole)
         elif final:
             self._take_message(bytes(whole))
+        else:
+            self._hand_on(self.handler.on_fragment, len(payload))
         return None
 
     def _take_close(self, payload: bytes) -> None:
@@ -303,18 +357,37 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
     @property
     def unsent(self) -> int:
         """Bytes that were written and not yet taken by the operating system."""
-        if not self.taken_over:
-            return super().unsent
         return self._joined_size + (self._transport.get_write_buffer_size() if self._transport else 0)
+
+    @property
+    def moved(self) -> int:
+        """Bytes that the operating system has taken in all."""
+        return self._written - (self._transport.get_write_buffer_size() if self._transport else 0)
 
     def write_text(self, payload: bytes) -> bool:
         """Writes one text message; False says that it is too late."""
-        if not self.taken_over:
-            return super().write_text(payload)
         if self.is_closing():
             return False
         self._write(head(TEXT, len(payload)), payload)
         return True
+
+    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> asyncio.Future[None]:
+        """Write a message as Tornado's handlers do; the future is done when the next one may follow.
+
+        Raises WebSocketClosedError when it is too late, and so does the future.
+        """
+        if self.is_closing():
+            raise WebSocketClosedError
+        payload = utf8(json_encode(message) if isinstance(message, dict) else message)
+        self._write(head(BINARY if binary else TEXT, len(payload)), payload)
+        written = asyncio.ensure_future(self._write_on())
+        written.add_done_callback(lambda done: done.cancelled() or done.exception())  # it need not be awaited
+        return written
+
+    async def _write_on(self) -> None:
+        await self.sent()
+        if self._lost:
+            raise WebSocketClosedError
 
     def _write(self, head: bytes, payload: bytes) -> None:
         """Writes a frame, together with what else is written in this turn of the loop."""
@@ -332,29 +405,25 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
         if self._joined and self._transport is not None:
             data, self._joined, self._joined_size = b"".join(self._joined), [], 0
             if not self._transport.is_closing():
+                self._written += len(data)
                 self._transport.write(data)
 
     async def sent(self) -> None:
         """Waits until everything written so far is sent, if that is much, or the connection gone."""
-        if not self.taken_over:
-            await super().sent()
-            return
         self._flush()
         if self._sent is not None:
             await asyncio.shield(self._sent)
 
     def write_ping(self, data: bytes) -> None:
-        """Writes a ping."""
-        if not self.taken_over:
-            super().write_ping(data)
-        elif not self.is_closing():
+        """Write a ping. Raises ValueError for more than 125 bytes."""
+        if len(data) > MAX_CONTROL:
+            raise ValueError("a ping holds at most 125 bytes")
+        if not self.is_closing():
             self._write(head(PING, len(data)), data)
 
     def _send_pong(self, data: bytes) -> None:
         """Answers a ping; of those that come faster than they are answered the last one (section 5.5.3)."""
-        if not self.taken_over:
-            super()._send_pong(data)
-        elif self._sent is not None:
+        if self._sent is not None:
             self._pong = data
         elif not self.server_terminated:
             self._write(head(PONG, len(data)), data)
@@ -363,21 +432,21 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
 
     def is_closing(self) -> bool:
         """Whether either side has said goodbye, or the connection is gone."""
-        if not self.taken_over:
-            return super().is_closing()
         lost = self._transport is not None and self._transport.is_closing()
         return self.client_terminated or self.server_terminated or lost
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Says goodbye, and closes when the peer has, too, or takes too long."""
-        if not self.taken_over:
-            super().close(code, reason)
-            return
+        """Say goodbye, and close when the peer has, too, or takes too long.
+
+        Raises ValueError for a reason of more than 123 bytes.
+        """
         if not self.server_terminated:
-            self.server_terminated = True
             if code is None and reason is not None:
                 code = NORMAL
             said = b"" if code is None else code.to_bytes(2, "big") + (reason or "").encode()
+            if len(said) > MAX_CONTROL:
+                raise ValueError("the reason of a close holds at most 123 bytes")
+            self.server_terminated = True
             self._write(head(CLOSE, len(said)), said)
         if self.client_terminated and self._transport is not None:
             self._flush()
@@ -386,14 +455,16 @@ class BulkProtocol(ChatProtocol, asyncio.Protocol):
             self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self._abort)
 
     def _abort(self) -> None:
-        if not self.taken_over:
-            super()._abort()
-            return
         self.client_terminated = self.server_terminated = self._discarding = True
         if self._transport is not None and not self._lost:
             self._transport.abort()
 
     def set_nodelay(self, x: bool) -> None:
-        """Whether small frames leave at once; uvloop and asyncio see to that for theirs."""
-        if not self.taken_over:
-            super().set_nodelay(x)
+        """Say whether small frames leave at once. Does nothing while the connection changes its transport."""
+        end = None if self._transport is None else self._transport.get_extra_info("socket")
+        if end is not None and end.family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):  # the peer is gone
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, x)
+
+
+_OWN = frozenset(vars(BulkProtocol))

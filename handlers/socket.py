@@ -17,7 +17,6 @@ from handlers.base import BaseHandler
 from handlers.bulk import BulkProtocol
 from handlers.dialect1 import Dialect1
 from handlers.dialect2 import Dialect2
-from handlers.framing import ChatProtocol
 from handlers.handshake import OF_THE_HANDSHAKE, require_handshake
 from handlers.limits import SocketLimits
 from handlers.metrics import Metrics
@@ -59,7 +58,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     _draining: ClassVar[bool] = False
 
     answers = False
-    ws_connection: ChatProtocol | None  # as get_websocket_protocol makes it
+    ws_connection: BulkProtocol | None  # as get_websocket_protocol makes it
 
     def initialize(
         self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics, log: str
@@ -74,7 +73,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._attendance: Attendance | None = None
         self._places_held = ChatSocket._places.holder()
         self._blocks_held = False
-        self._protocol: ChatProtocol | None = None
+        self._protocol: BulkProtocol | None = None
         self._window = Window(limits.window)
         self._dialect: Dialect | None = None
         self._malformed = 0
@@ -252,10 +251,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Tornado's question about a page of another origin."""
         return self.check_trusted_origin(origin)
 
-    def get_websocket_protocol(self) -> ChatProtocol:
-        """The way of frames that the settings say."""
-        kind = BulkProtocol if self._limits.frames == "bulk" else ChatProtocol
-        self._protocol = kind(self, self._limits.max_frame)
+    def get_websocket_protocol(self) -> BulkProtocol:
+        """The frames, on the transport that the settings say."""
+        self._protocol = BulkProtocol(self, self._limits.max_frame, in_loop=self._limits.frames == "bulk")
         return self._protocol
 
     def open(self, *args: str, **kwargs: str) -> None:
@@ -275,6 +273,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     def _forget_request(self) -> None:
         """Lets go of what was for the handshake: it is more than all that an idle socket needs."""
         self.__dict__ = {name: value for name, value in vars(self).items() if name not in OF_THE_HANDSHAKE}
+
+    def __getattr__(self, name: str) -> Any:
+        """Say why what belonged to the handshake is not there; Python asks here for nothing else that is."""
+        if name in OF_THE_HANDSHAKE:
+            raise AttributeError(f"{name} was of the handshake; open() is the last to have it (handlers/handshake.py)")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def path(self) -> str:
@@ -359,6 +363,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     def too_slow(self) -> None:
         """Closes the socket because more waits for it than may."""
         self._shut(TOO_SLOW, "too slow")
+
+    def on_fragment(self, size: int) -> asyncio.Future[None] | None:
+        """Takes a part of a message that is not the last one."""
+        return None
 
     def on_pong(self, data: bytes) -> None:
         """Notes that the peer is there."""

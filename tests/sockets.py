@@ -7,6 +7,7 @@ import base64
 import itertools
 import json
 import os
+import ssl
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -195,8 +196,8 @@ class RawSocket:
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int) -> RawSocket:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def open(cls, port: int, tls: ssl.SSLContext | None = None) -> RawSocket:
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls))
 
     @classmethod
     async def upgraded(cls, port: int, uid: int, to: int) -> RawSocket:

@@ -113,6 +113,9 @@ class Handler:
         self.events.append(message)
         return self.answer(message)
 
+    def on_fragment(self, size: int) -> None:
+        assert size >= 0
+
     def on_ping(self, data: bytes) -> None:
         assert isinstance(data, bytes)
 

@@ -173,7 +173,7 @@ def _endless(chance: Random) -> Broken:
 
 
 def _lenient(chance: Random) -> Broken:
-    """What RFC 6455 forbids and Tornado's own way of frames bears: no mask, a length in more bytes than it needs."""
+    """What RFC 6455 forbids and many servers bear: no mask, a length in more bytes than it needs."""
     payload = b'{"type":1,"content":"x"}'
     name, data = chance.choice(
         (

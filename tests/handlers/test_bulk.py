@@ -1,6 +1,7 @@
 """What happens over time on a connection of the loop's own.
 
-What bytes mean is in test_bulk_streams.py, how Tornado hands connections over in test_bulk_hand_over.py.
+What bytes mean is in test_bulk_streams.py and, on real connections, in test_conformance.py; how Tornado hands
+connections over in test_bulk_hand_over.py; what handlers may call in test_bulk_handlers.py.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from tornado.iostream import IOStream
 
 from handlers import bulk
 from handlers.bulk import FRAMES, BulkProtocol
+from handlers.framing import StreamTransport
 from tests.sockets import end_of, until
 from tests.transports import (
     BINARY,
     LIMIT,
     PING,
-    PONG,
     TEXT,
     Handler,
     attached,
@@ -211,19 +212,6 @@ async def test_no_pong_after_a_goodbye() -> None:
     assert events == [("close", 1000)]
 
 
-async def test_pongs_on_tornados_own_way() -> None:
-    """A connection that stays with Tornado's stream, as TLS does, is answered as well."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        theirs.setblocking(False)
-        handler = Handler()
-        protocol = handler.protocol = BulkProtocol(handler, LIMIT)  # type: ignore[arg-type]
-        protocol.stream = IOStream(ours)
-        protocol._handle_message(PING, b"1")
-        assert await asyncio.get_running_loop().sock_recv(theirs, 100) == bytes((0x80 | PONG, 1)) + b"1"
-        protocol.stream.close()
-
-
 # The end
 
 
@@ -266,9 +254,13 @@ async def test_a_peer_that_does_not_take_what_is_unsent(last: bytes, monkeypatch
     assert events[0] == ("text", b"before")
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=["asyncio", "uvloop", "asyncio with a stream", "uvloop with a stream"])
 def on(request: pytest.FixtureRequest) -> Callable[[Callable[..., Awaitable[None]]], None]:
-    """Runs a test on a loop of this kind with a real connection; no error may reach the loop."""
+    """Runs a test with a real connection on a transport of this kind; no error may reach the loop."""
+    loop_name, _, stream = request.param.partition(" with a ")
 
     def run(test: Callable[..., Awaitable[None]]) -> None:
         async def connected() -> None:
@@ -283,14 +275,18 @@ def on(request: pytest.FixtureRequest) -> Callable[[Callable[..., Awaitable[None
             protocol.taken_over = True
             with peer:
                 peer.setblocking(False)
-                await loop.connect_accepted_socket(lambda: protocol, accepted)
+                if stream:
+                    accepted.setblocking(False)
+                    protocol.connection_made(StreamTransport(IOStream(accepted), protocol))
+                else:
+                    await loop.connect_accepted_socket(lambda: protocol, accepted)
                 await test(protocol, handler, peer)
                 await until(lambda: protocol._lost)
             await turns()
             assert not errors
             assert [event[0] for event in handler.events if isinstance(event, tuple)].count("end") == 1
 
-        with asyncio.Runner(loop_factory=request.param) as runner:
+        with asyncio.Runner(loop_factory=LOOPS[loop_name]) as runner:
             runner.run(connected())
 
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -89,18 +90,26 @@ async def test_messages_during_the_hand_over(
 
 
 async def test_a_goodbye_before_the_hand_over(http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is said, and the connection ends without one."""
-    greet = ChatSocket.open
+    """A handler that closes in `open` is told what the peer answers, as after it."""
+    greet, ended_with = ChatSocket.open, []
 
     def close(self: ChatSocket) -> None:
         greet(self)
         self.close(4000, "why")
 
+    def note(self: ChatSocket) -> None:
+        ended_with.append((self.close_code, self.close_reason))
+        leave(self)
+
+    leave = ChatSocket.on_close
     monkeypatch.setattr(ChatSocket, "open", close)
+    monkeypatch.setattr(ChatSocket, "on_close", note)
     raw = await RawSocket.upgraded(http_server.port, *pair)
     assert await raw.frame() == (8, b"\x0f\xa0why")
+    raw.writer.write(close_frame(4001, "because"))
     assert await raw.reader.read() == b""
     await ended(raw)
+    assert ended_with == [(4001, "because")]
 
 
 async def test_a_goodbye_during_the_hand_over(
@@ -150,14 +159,16 @@ async def test_a_hand_over_that_fails(
 async def test_no_descriptor_for_the_hand_over(
     http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same."""
+    """None is needed: the connection keeps the one it was accepted with."""
 
-    def fail(self: socket.socket) -> socket.socket:
+    def fail(*arguments: object) -> int:
         raise OSError(errno.EMFILE, "no descriptor is left")
 
     monkeypatch.setattr(socket.socket, "dup", fail)
+    monkeypatch.setattr(os, "dup", fail)
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    assert await raw.reader.read() == b""
+    raw.write_frame(TEXT, b'{"type":1,"content":"hi"}')
+    assert json.loads((await raw.frame())[1])["code"] == 50005
     await ended(raw)
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketProtocol13, _WebSocketParams
 
 from handlers.bulk import FRAMES
-from handlers.framing import ChatProtocol
 from tests.transports import (
     BINARY,
     CLOSE,
@@ -213,7 +213,7 @@ class Stream:
 async def tornados_events(stream: bytes) -> list[Event]:
     """What Tornado's own parser makes of it."""
     handler = Handler()
-    protocol = ChatProtocol(handler, LIMIT)  # type: ignore[arg-type]
+    protocol = WebSocketProtocol13(handler, mask_outgoing=False, params=_WebSocketParams(max_message_size=LIMIT))
     protocol.stream = Stream(stream, handler.events)  # type: ignore[assignment]
     try:
         while True:
