@@ -17,7 +17,13 @@ from handlers.base import BaseHandler
 from handlers.bulk import BulkProtocol
 from handlers.dialect1 import Dialect1
 from handlers.dialect2 import Dialect2
-from handlers.handshake import OF_THE_HANDSHAKE, require_handshake
+from handlers.handshake import (
+    OF_THE_HANDSHAKE,
+    SUBPROTOCOLS,
+    first_known,
+    offered_subprotocols,
+    require_handshake,
+)
 from handlers.limits import SocketLimits
 from handlers.metrics import Metrics
 from handlers.places import ALL, Places
@@ -50,7 +56,10 @@ _log = structlog.get_logger(__name__)
 
 
 class ChatSocket(BaseHandler, WebSocketHandler):
-    """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which is of dialect 2."""
+    """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which is of dialect 2.
+
+    The subprotocol `tandem.v2` says the same as `v=2`.
+    """
 
     # The registry, and the only mutable class state: who is here, by user, and with whom they talk (None: with all).
     _registry: ClassVar[dict[int, dict[int | None, set[ChatSocket]]]] = {}
@@ -204,7 +213,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         require_handshake(self.request.headers)
         if self._check_cross_origin(self.check_trusted_origin) is not None:
             raise HTTPError(403, "cross-origin requests are not allowed")
-        self._version = self.choice_argument("v", ("1", "2"))
+        self._version = self._asked_version()
         self.peer: int | None = None
         if self._version == "1" or self.get_query_arguments("toUid"):
             self.peer = self.id_argument("toUid")
@@ -229,6 +238,18 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         finally:
             if self._protocol is None or not self._protocol.taken_over:  # else it lives on without this coroutine
                 self._release()
+
+    def _asked_version(self) -> str:
+        """The protocol's version: what `v` says, else the first subprotocol that is known, else 1."""
+        if not self.get_query_arguments("v"):
+            chosen = first_known(offered_subprotocols(self.request.headers))
+            if chosen is not None:
+                return SUBPROTOCOLS[chosen]
+        return self.choice_argument("v", ("1", "2"))
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Tornado's question which of the offered subprotocols is chosen: the one of the version in use, or none."""
+        return first_known(subprotocols, self._version)
 
     def _release(self) -> None:
         """Gives back what counts sockets."""

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tornado.httputil import HTTPHeaders
 
 from handlers.handshake import OF_THE_HANDSHAKE
 from handlers.socket import ChatSocket
@@ -18,6 +19,7 @@ from models.records import Message, conversation_of
 from server import Server
 from tests.conftest import Connect
 from tests.sockets import RawSocket, socket_path, until
+from tests.transports import frame
 
 Pair = tuple[int, int]
 
@@ -297,3 +299,57 @@ async def test_a_client_of_another_page(http_server: Server, pair: Pair) -> None
     assert status == 101
     raw.abort()
     await until(lambda: ChatSocket.count() == 0)
+
+
+SUBPROTOCOLS = [
+    # offered, v, what is chosen, the version that the socket speaks
+    ("tandem.v1", "", "tandem.v1", 1),
+    ("tandem.v2", "", "tandem.v2", 2),
+    ("graphql-ws, tandem.v2, tandem.v1", "", "tandem.v2", 2),
+    ("tandem.v1, tandem.v2", "2", "tandem.v2", 2),
+    ("tandem.v2", "2", "tandem.v2", 2),
+    ("tandem.v2", "1", None, 1),
+    ("mqtt", "", None, 1),
+    ("mqtt", "2", None, 2),
+    ("", "", None, 1),
+]
+
+
+@pytest.mark.parametrize(("offered", "v", "chosen", "version"), SUBPROTOCOLS)
+async def test_subprotocols(
+    offered: str, v: str, chosen: str | None, version: int, http_server: Server, pair: Pair
+) -> None:
+    """Of those that a client offers the server's is chosen, and it says the version where the URL does not."""
+    headers = {"Sec-WebSocket-Protocol": offered} if offered else {}
+    raw = await RawSocket.open(http_server.port)
+    write, read, answers = raw.writer.write, raw.reader.readuntil, []
+
+    async def noting(separator: bytes) -> bytes:
+        answers.append(await read(separator))
+        return answers[-1]
+
+    raw.reader.readuntil = noting  # type: ignore[method-assign,assignment]
+    path = socket_path(*pair, **({"v": v} if v else {}))
+    assert (await raw.request(path, upgrade=True, headers=headers))[0] == 101
+    said = HTTPHeaders.parse(answers[0].decode().partition("\r\n")[2]).get("Sec-WebSocket-Protocol")
+    assert said == chosen
+    await raw.frame()
+    write(frame(1, '{"type":1,"content":"hi","id":"x"}'))
+    assert ("seq" in json.loads((await raw.frame())[1])) is (version == 2)
+    raw.abort()
+
+
+async def test_an_inbox_by_its_subprotocol(http_server: Server, pair: Pair) -> None:
+    """`tandem.v2` stands for `v=2` there too; without either the peer is missing."""
+    for headers, status in (({"Sec-WebSocket-Protocol": "tandem.v2"}, 101), ({}, 400)):
+        raw = await RawSocket.open(http_server.port)
+        assert (await raw.request(f"/ws?uid={pair[0]}", upgrade=True, headers=headers))[0] == status
+        raw.abort()
+
+
+async def test_one_of_several_upgrades(http_server: Server, pair: Pair) -> None:
+    """A client may offer others besides."""
+    raw = await RawSocket.open(http_server.port)
+    status, _ = await raw.request(socket_path(*pair), upgrade=True, headers={"Upgrade": "h2c, WebSocket"})
+    assert status == 101
+    raw.abort()
