@@ -92,28 +92,28 @@ async def test_reading_while_an_inbox_opens(
     def held_up(call: Any) -> Any:
         """The answers to requests come one after the other, as the test lets them."""
 
-        async def later(name: str) -> Any:
+        async def later(asked: Any) -> Any:
             if len(gates) < 2:
                 gates.append(asyncio.Event())
                 await gates[-1].wait()
-            return await call(name)
+            return await call(asked)
 
         return later
 
     with monkeypatch.context() as patch:
-        for name in ("head", "newest"):
+        for name in ("head", "newest", "newest_of"):
             patch.setattr(store, name, held_up(getattr(messages, name)), raising=False)
 
         async def unread() -> None:
             async for _ in reader.unread(me, peer, soon):
                 pass
 
-        def request() -> Any:
+        def request(user: int, other: int) -> Any:
             if how == "positions":
                 return reader.mark(me, peer, Marks(received=3), soon)
-            return reader.resume(me, peer, 3, 10, soon) if how == "resumes" else unread()
+            return reader.resume(user, {other: 3}, 10, soon) if how == "resumes" else unread()
 
-        reading = [asyncio.ensure_future(request()) for _ in range(2)]
+        reading = [asyncio.ensure_future(request(*users)) for users in (pair, pair[::-1])]
         await until(lambda: len(gates) == 2)
     inbox = here.join(me, None, watching=False)
     gates[0].set()
@@ -150,7 +150,7 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
         here.join(peer, me, watching=False)
     elif activity == "a resume":
         reader = Reader(here, store, messages.directory, answer_timeout=5)
-        await reader.resume(me, peer, 0, 10, asyncio.get_running_loop().time() + 5)
+        await reader.resume(me, {peer: 0}, 10, asyncio.get_running_loop().time() + 5)
     else:
         assert isinstance(await here.send(me, peer, "second"), Sent)
         contents.append("second")
