@@ -361,7 +361,9 @@ def _entrance(settings: Settings, access: Access) -> Entrance:
             raise SettingsError(f"--trusted-origins: {origin}: an origin like https://app.example:8443 is expected")
     limits = settings.limits
     requests = Buckets(limits.request_rate, limits.request_burst, time.monotonic)
-    return Entrance(access, requests, local=access.mode is Mode.LOCAL, proxies=_proxies(settings), origins=origins)
+    unasked = Buckets(limits.address_request_rate, limits.address_request_burst, time.monotonic)
+    local = access.mode is Mode.LOCAL
+    return Entrance(access, requests, unasked, local=local, proxies=_proxies(settings), origins=origins)
 
 
 # Doors

@@ -38,6 +38,8 @@ FLAGS = (
     # Limits that are there against what a bench does.
     "--request-rate=1000000",
     "--request-burst=1000000",
+    "--address-request-rate=1000000",
+    "--address-request-burst=1000000",
     "--max-connections=19000",
     "--max-address-connections=19000",
     "--max-user-connections=19000",

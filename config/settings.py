@@ -38,7 +38,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
     keyfile: Annotated[str, Meta(description="key of the TLS certificate, PEM", extra=PATH)] = ""
     trusted_proxies: Annotated[
-        str, Meta(description="addresses or networks, with commas, whose X-Forwarded-For and -Proto are believed")
+        str,
+        Meta(description="addresses or networks, with commas, whose X-Forwarded-… or Forwarded headers are believed"),
     ] = ""
     frames: Annotated[
         Literal["bulk", "tornado"],
@@ -131,6 +132,13 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     request_burst: Annotated[
         int, Meta(ge=1, le=1_000_000, description="requests of one user at once, now and then, by what they weigh")
     ] = 1000
+    address_request_rate: Annotated[
+        float,
+        Meta(gt=0, le=1_000_000, description="HTTP requests of no user from one address in a second; more wait"),
+    ] = 200.0
+    address_request_burst: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="the same at once, now and then; IPv6: a /64 is one address")
+    ] = 2000
     max_blocks: Annotated[int, Meta(ge=1, le=100_000, description="most users that one user blocks")] = 1000
     max_http_connections: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most connections that are not sockets, or not yet; more are closed")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import re
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from math import ceil
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -22,6 +25,7 @@ from models.records import Identity, user_id
 __all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
 
 COOKIE = "tandem"
+LONGEST_WAIT = 5.0  # seconds for which a request waits until its address may ask again
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -32,8 +36,10 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 A_YEAR = 31_536_000  # seconds for which browsers are to come by TLS alone, and keep what never changes
+LOST_PORT = "Host lacks the page's port: a proxy has to hand on the Host that it was sent (nginx: $http_host)"
 METHODS = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE")  # of all routes together
 
+_PORT_OF_HOST = re.compile(r":([0-9]{1,5})$")
 _log = structlog.get_logger(__name__)
 T = TypeVar("T", bound=str)
 _encode = msgspec.json.Encoder().encode
@@ -57,7 +63,9 @@ class BaseHandler(RequestHandler):
 
     guarded: ClassVar[bool] = True  # what tells nothing may be asked from everywhere, and to the end
     answers: ClassVar[bool] = True  # not only refusals: an upgrade says nothing to browsers
+    linked: ClassVar[bool] = False  # links may lead here from other sites
     _under_way = False
+    _of_user = False  # a user answers for this request
 
     # Before the request is looked at
 
@@ -80,15 +88,28 @@ class BaseHandler(RequestHandler):
                 self.set_header("Access-Control-Allow-Credentials", "true")
                 self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
 
-    def prepare(self) -> None:
-        """Lets nobody in who may not ask at all, or asks too late."""
+    async def prepare(self) -> None:
+        """Lets nobody in who may not ask at all, or asks too late; who has asked too often waits."""
         self._under_way = True
         in_time = self.entrance.begun()
         if self.guarded and not in_time:
             raise HTTPError(503, "the server is going away")
-        refusal = self.entrance.refusal(self.request) if self.guarded else None
+        await self._wait_for_address()
+        refusal = self.entrance.refusal(self.request, linked=self.linked) if self.guarded else None
         if refusal is not None:
             raise HTTPError(403, f"{refusal}; see --auth")
+
+    async def _wait_for_address(self) -> None:
+        """Waits while the address has asked for more than it may without a user who answers for it.
+
+        That costs nothing, and the next request of the connection is not read meanwhile. Raises TooFast where many
+        connections wait already.
+        """
+        wait = self.entrance.unasked.of(self.address).take(0)
+        if wait > LONGEST_WAIT:
+            raise TooFast("requests from this address", wait)
+        if wait:
+            await asyncio.sleep(wait)
 
     @property
     def path(self) -> str:
@@ -96,7 +117,13 @@ class BaseHandler(RequestHandler):
         return self.request.path
 
     def on_finish(self) -> None:
-        """Is done with a request."""
+        """Is done with a request, which weighs on its address unless it was a user's."""
+        self.leave()
+        if not self._of_user:
+            self.entrance.unasked.of(self.address).charge(1.0)
+
+    def leave(self) -> None:
+        """Is no request any more that the end of the server waits for."""
         if self._under_way:
             self._under_way = False
             self.entrance.ended()
@@ -136,6 +163,7 @@ class BaseHandler(RequestHandler):
         wait = self.entrance.requests.of(identity.user).take()
         if wait:
             raise TooFast("requests", wait)
+        self._of_user = True
         return identity
 
     def _token(self) -> str | None:
@@ -143,11 +171,20 @@ class BaseHandler(RequestHandler):
         scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return token.strip()
-        return self.get_cookie(self._cookie)
+        return self.get_cookie(self._cookie) or self.get_cookie(self._bare_cookie)
 
     @property
     def _cookie(self) -> str:
-        """The cookie's name; by TLS one that no neighbouring site can have set (RFC 6265bis, section 4.1.3)."""
+        """The cookie's name, with the port that the browser asked if it named one.
+
+        Browsers keep cookies by host alone: without the port two servers on one host would sign each other's users out.
+        """
+        port = _PORT_OF_HOST.search(self.request.host)
+        return f"{self._bare_cookie}-{port[1]}" if port else self._bare_cookie
+
+    @property
+    def _bare_cookie(self) -> str:
+        """The name without a port; by TLS one that no neighbouring site can have set (RFC 6265bis, section 4.1.3)."""
         return f"__Host-{COOKIE}" if self.secure else COOKIE
 
     def keep_token(self, token: str | None, lifetime: float = 0) -> None:
@@ -156,7 +193,8 @@ class BaseHandler(RequestHandler):
         if token:
             self.set_cookie(self._cookie, token, max_age=int(lifetime), **attributes)
         else:
-            self.clear_cookie(self._cookie, **attributes)
+            for name in {self._cookie, self._bare_cookie if self.get_cookie(self._bare_cookie) else self._cookie}:
+                self.clear_cookie(name, **attributes)
 
     def given(self) -> dict[str, Any]:
         """The fields of the body, which is a form or a JSON object. Raises InvalidRequest.
@@ -241,6 +279,21 @@ class BaseHandler(RequestHandler):
         """Tornado's question whether a page of another origin may ask."""
         return origin in self.entrance.origins
 
+    def _check_cross_origin(self, check: Callable[[str], bool]) -> str | None:
+        """Tornado's check of a request that may change something or opens a socket; None, or why it is refused."""
+        if super()._check_cross_origin(check) is None:
+            return None
+        refusal = "cross-origin requests are not allowed"
+        return f"{refusal}; {LOST_PORT}" if self._lost_port() else refusal
+
+    def _lost_port(self) -> bool:
+        """Whether Origin and Host differ by nothing but a port that a proxy has left out of Host."""
+        try:
+            origin = urlsplit(self.request.headers.get("Origin", ""))
+            return bool(origin.port) and origin.hostname == self.request.host.lower()
+        except ValueError:
+            return False
+
     def _origin_matches_host(self, origin: str) -> bool:
         """Tornado's, which raises for an Origin that is no URL; called before anything that could catch it."""
         try:
@@ -294,8 +347,11 @@ class BaseHandler(RequestHandler):
 class NotFoundHandler(BaseHandler):
     """Every path that is nobody's."""
 
-    def prepare(self) -> None:
+    guarded = False  # there is nothing to guard
+
+    async def prepare(self) -> None:
         """Answers 404."""
+        await super().prepare()
         raise HTTPError(404, "no such path")
 
 

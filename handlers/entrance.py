@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
+from handlers.forwarded import forwarded_for, forwarded_proto
 from models.access import Access
 from models.bucket import Buckets
 
@@ -67,14 +68,16 @@ def subject_of(address: str) -> str:
 class Entrance:
     """The way in: who may ask what, from where, and how often.
 
-    `local` says that only this machine may; `proxies` are believed, and `origins` may ask from their pages. It also
-    knows how many requests are under way, those that became sockets not among them.
+    `local` says that only this machine may; `proxies` are believed, and `origins` may ask from their pages. `requests`
+    has a bucket for each user, `unasked` one for each address: for its requests that no user answers for. It also knows
+    how many requests are under way, those that became sockets not among them.
     """
 
     def __init__(
         self,
         access: Access,
         requests: Buckets,
+        unasked: Buckets,
         *,
         local: bool,
         proxies: Collection[Network] = (),
@@ -82,6 +85,7 @@ class Entrance:
     ) -> None:
         self.access = access
         self.requests = requests
+        self.unasked = unasked
         self.origins = frozenset(origins)
         self._local = local
         self._proxies = tuple(proxies)
@@ -109,8 +113,8 @@ class Entrance:
         peer = _address(request.remote_ip)
         if peer is None or not within(request.remote_ip, self._proxies):
             return str(peer or request.remote_ip)
-        for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
-            forwarded = _address(hop.strip())
+        for hop in reversed(forwarded_for(request.headers)):
+            forwarded = _address(hop)
             if forwarded is None:  # nothing, or nonsense: what is known for sure is the last good one
                 break
             peer = forwarded
@@ -121,13 +125,17 @@ class Entrance:
     def secure(self, request: HTTPServerRequest) -> bool:
         """Whether the request came to us, or to a trusted proxy, by TLS."""
         if within(request.remote_ip, self._proxies):
-            said = request.headers.get("X-Forwarded-Proto", "").split(",")[-1].strip().lower()
+            said = forwarded_proto(request.headers)
             if said in ("http", "https"):
                 return said == "https"
         return request.protocol == "https"
 
-    def refusal(self, request: HTTPServerRequest) -> str | None:
-        """Why a request may not come in at all; None if it may."""
+    def refusal(self, request: HTTPServerRequest, *, linked: bool = False) -> str | None:
+        """Why a request may not come in at all; None if it may.
+
+        `linked` says that links may lead there from everywhere: what is asked for is the same for all, and is shown
+        by the browser alone.
+        """
         if not self._local:
             return None
         peer = _address(request.remote_ip)
@@ -141,10 +149,18 @@ class Entrance:
         origin = request.headers.get("Origin")
         if origin in self.origins:
             return None
+        if linked and origin is None and _is_navigation(request):
+            return None
         own = origin in (None, f"{request.protocol}://{request.host}")
         if not own or request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             return "only this machine may ask, not another site's page"
         return None
+
+
+def _is_navigation(request: HTTPServerRequest) -> bool:
+    """Whether a browser asks for a page to be shown by itself, as when a link is followed (Fetch Metadata)."""
+    said = tuple(request.headers.get(f"Sec-Fetch-{name}") for name in ("Mode", "Dest"))
+    return request.method == "GET" and said == ("navigate", "document")
 
 
 def _address(text: str | None) -> IPv4Address | IPv6Address | None:

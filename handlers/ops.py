@@ -24,6 +24,8 @@ class PingHandler(BaseHandler):
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(b'"SUCCESS"')
 
+    head = get
+
 
 class ApiHandler(BaseHandler):
     """GET /openapi.yaml"""
@@ -36,6 +38,8 @@ class ApiHandler(BaseHandler):
         """The description; docs/openapi.yaml."""
         self.set_header("Content-Type", "application/yaml")  # RFC 9512
         self.finish(self._api)
+
+    head = get
 
 
 class HealthHandler(BaseHandler):
@@ -50,6 +54,8 @@ class HealthHandler(BaseHandler):
     def get(self) -> None:
         """Answers while the event loop turns."""
         self.answer({"sockets": ChatSocket.count(), "version": self._version})
+
+    head = get
 
 
 class Readiness:
@@ -110,3 +116,5 @@ class ReadyHandler(BaseHandler):
             self.answer(data, 503, "fail", ", ".join(away))
         else:
             self.answer(data)
+
+    head = get

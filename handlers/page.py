@@ -121,6 +121,8 @@ class _FileHandler(BaseHandler):
 class PageHandler(_FileHandler):
     """GET /"""
 
+    linked = True
+
     def get(self) -> None:
         """The page's HTML, which a browser asks for each time."""
         self.set_header("Content-Security-Policy", POLICY)

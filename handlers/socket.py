@@ -211,15 +211,16 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Asks who it is, looks both users up and upgrades the connection, or says why not."""
         require_handshake(self.request.headers)
-        if self._check_cross_origin(self.check_trusted_origin) is not None:
-            raise HTTPError(403, "cross-origin requests are not allowed")
+        refusal = self._check_cross_origin(self.check_trusted_origin)
+        if refusal is not None:
+            raise HTTPError(403, refusal)
         self._version = self._asked_version()
         self.peer: int | None = None
         if self._version == "1" or self.get_query_arguments("toUid"):
             self.peer = self.id_argument("toUid")
         self.language = self.choice_argument("lang", tuple(frames.TEXTS))
         self._require_serving()
-        self.on_finish()  # the registry counts from here on
+        self.leave()  # the registry counts from here on
         take = self._places_held.take
         try:
             take(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))

@@ -177,7 +177,17 @@ def test_what_succeeds(place: Place) -> None:
             succeeded.add(operation)
         return response
 
-    for operation in ("checkPage", "ping", "health", "readiness", "describe"):
+    for operation in (
+        "checkPage",
+        "ping",
+        "health",
+        "readiness",
+        "describe",
+        "checkPing",
+        "checkHealth",
+        "checkReadiness",
+        "checkDescription",
+    ):
         ask(operation, how="nobody")
     ask("readPage", how="nobody")
     _, _, digest, name = me.page_files()[0].split("/")

@@ -46,6 +46,8 @@ FLAGS = (
     # Limits that would hide the parser from most of the frames.
     "--request-rate=1000000",
     "--request-burst=1000000",
+    "--address-request-rate=1000000",
+    "--address-request-burst=1000000",
     "--max-user-connections=100000",
     "--max-address-connections=100000",
     # A busy machine is not what is looked for.

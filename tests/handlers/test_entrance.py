@@ -44,6 +44,14 @@ ADDRESSES = {
     "empty": ("10.1.1.1", [""], "10.1.1.1"),
     "IPv6": ("fd00::1", ["2001:db8::1"], "2001:db8::1"),
     "IPv4 in IPv6": ("::ffff:10.1.1.1", ["::ffff:198.51.100.1"], "198.51.100.1"),
+    "a port": ("10.1.1.1", ["198.51.100.1:4711"], "198.51.100.1"),
+    "ports and proxies": ("10.1.1.1", ["1.2.3.4:1, 198.51.100.1:2, 10.2.2.2:3"], "198.51.100.1"),
+    "brackets": ("10.1.1.1", ["[2001:db8::1]"], "2001:db8::1"),
+    "brackets and a port": ("10.1.1.1", ["[2001:db8::1]:4711"], "2001:db8::1"),
+    "quotes": ("10.1.1.1", ['"[2001:db8::1]:4711", "10.2.2.2"'], "2001:db8::1"),
+    "a proxy in brackets": ("10.1.1.1", ["198.51.100.1, [fd00::7]:80"], "198.51.100.1"),
+    "a port that is none": ("10.1.1.1", ["198.51.100.1:x"], "10.1.1.1"),
+    "a bracket that is left open": ("10.1.1.1", ["[2001:db8::1"], "10.1.1.1"),
     "no address": ("0.0.0.0", ["198.51.100.1"], "0.0.0.0"),  # noqa: S104  # what Tornado calls a unix socket
 }
 
@@ -51,9 +59,46 @@ ADDRESSES = {
 @pytest.mark.parametrize(("peer", "forwarded", "expected"), ADDRESSES.values(), ids=ADDRESSES)
 def test_the_address_of_who_asks(peer: str, forwarded: list[str], expected: str) -> None:
     """A trusted proxy's word, and nobody else's."""
-    entrance = Entrance(NOBODY, NOBODY, local=False, proxies=PROXIES)
+    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
     asked = request(peer, *(("X-Forwarded-For", value) for value in forwarded), ("X-Real-Ip", "9.9.9.9"))
     assert expected == entrance.address(asked)
+
+
+FORWARDED = {
+    "an address": ({"Forwarded": "for=198.51.100.1"}, "198.51.100.1", False),
+    "all of it": (
+        {"Forwarded": 'for="198.51.100.1:4711";by=10.2.2.2;host=chat.example;proto=https'},
+        "198.51.100.1",
+        True,
+    ),
+    "several": (
+        {"Forwarded": "for=1.2.3.4;proto=https, For=198.51.100.1, for=10.2.2.2;Proto=http"},
+        "198.51.100.1",
+        False,
+    ),
+    "IPv6": ({"Forwarded": 'for="[2001:db8::1]:4711";proto="HTTPS"'}, "2001:db8::1", True),
+    "IPv6 without quotes": ({"Forwarded": "for=[2001:db8::1]:80"}, "2001:db8::1", False),
+    "hidden": ({"Forwarded": "for=1.2.3.4, for=_hidden"}, "10.1.1.1", False),
+    "unknown behind a proxy": ({"Forwarded": "for=unknown, for=10.2.2.2"}, "10.2.2.2", False),
+    "a quote that the client left open": ({"Forwarded": 'for="1.2.3.4, for=198.51.100.1'}, "10.1.1.1", False),
+    "twice": ({"Forwarded": "for=1.2.3.4;for=198.51.100.1"}, "10.1.1.1", False),
+    "no pairs": ({"Forwarded": "198.51.100.1"}, "10.1.1.1", False),
+    "beside what most proxies write": (
+        {"Forwarded": "for=1.2.3.4;proto=https", "X-Forwarded-For": "198.51.100.1", "X-Forwarded-Proto": "http"},
+        "198.51.100.1",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("headers", "address", "secure"), FORWARDED.values(), ids=FORWARDED)
+def test_who_asks_in_the_words_of_rfc_7239(headers: dict[str, str], address: str, secure: bool) -> None:
+    """Is known from Forwarded where the proxy writes that; X-Forwarded-For goes before it."""
+    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
+    asked = request("10.1.1.1", *headers.items())
+    assert (address, secure) == (entrance.address(asked), entrance.secure(asked))
+    stranger = request("203.0.113.9", *headers.items())
+    assert (entrance.address(stranger), entrance.secure(stranger)) == ("203.0.113.9", False)
 
 
 def test_what_is_too_long_for_an_address_is_not_kept() -> None:
@@ -70,7 +115,7 @@ def test_what_is_too_long_for_an_address_is_not_kept() -> None:
 )
 def test_the_scheme_of_who_asks(peer: str, said: str, expected: bool) -> None:
     """The same holds for it."""
-    entrance = Entrance(NOBODY, NOBODY, local=False, proxies=PROXIES)
+    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
     assert expected is entrance.secure(request(peer, ("X-Forwarded-Proto", said)))
 
 
@@ -129,6 +174,100 @@ async def test_this_machine_alone(headers: dict[str, str], status: int, http_ser
         assert got == (good if status == 200 else status), body
         assert status != 403 or b"see --auth" in body or b"cross-origin" in body
         raw.abort()
+
+
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+LINKS = {
+    "a link": ("GET", "/", LINK, 200),
+    "a link of the same site": ("GET", "/", LINK | {"Sec-Fetch-Site": "same-site"}, 200),
+    "a link with a query": ("GET", "/?x=1", LINK, 200),
+    "a form": ("POST", "/", LINK | {"Origin": "http://evil.example"}, 403),
+    "a frame": ("GET", "/", LINK | {"Sec-Fetch-Dest": "iframe"}, 403),
+    "a script": ("GET", "/", LINK | {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, 403),
+    "a fetch": ("GET", "/", LINK | {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}, 403),
+    "an origin": ("GET", "/", LINK | {"Origin": "http://evil.example"}, 403),
+    "another method": ("HEAD", "/", LINK, 403),
+    "a rebound name": ("GET", "/", LINK | {"Host": "evil.example"}, 403),
+    "a proxy": ("GET", "/", LINK | {"Via": "1.1 proxy"}, 403),
+    "the users": ("GET", "/session", LINK, 403),
+    "the description": ("GET", "/openapi.yaml", LINK, 403),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status"), LINKS.values(), ids=LINKS)
+async def test_a_link_on_another_site(
+    method: str, path: str, headers: dict[str, str], status: int, http_server: Server
+) -> None:
+    """Leads to the page, which is the same for all and shown by the browser alone; nothing else can be had so."""
+    raw = await RawSocket.open(http_server.port)
+    raw.writer.write(f"{method} {path} HTTP/1.1\r\n".encode())
+    for name, value in ({"Host": "localhost", "Content-Length": "0"} | headers).items():
+        raw.writer.write(f"{name}: {value}\r\n".encode())
+    raw.writer.write(b"\r\n")
+    assert (await raw.reader.readline()).split()[1] == str(status).encode()
+    raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--auth=token"]])
+async def test_a_proxy_that_leaves_the_port_out_of_host(http_server: Server) -> None:
+    """Is refused with a word about that; another host or port than the page's is just another origin."""
+    for host, origin, said in (
+        ("chat.example", "http://chat.example:8443", True),
+        ("chat.example", "http://evil.example:8443", False),
+        ("chat.example:1", "http://chat.example:8443", False),
+        ("chat.example", "http://chat.example:99999999", False),
+    ):
+        raw = await RawSocket.open(http_server.port)
+        headers = {"Host": host, "Origin": origin}
+        for path, method, upgrade in (("/user/login", "POST", False), ("/ws?toUid=1", "GET", True)):
+            status, body = await raw.request(path, method=method, upgrade=upgrade, headers=headers)
+            assert (status, b"$http_host" in body) == (403, said)
+        raw.abort()
+
+
+ONCE = ["--address-request-rate=0.001", "--address-request-burst=3"]
+
+
+@pytest.mark.parametrize("flags", [ONCE])
+@pytest.mark.parametrize("path", ["/ping", "/healthz", "/nowhere", "/user/me", "/user/me?uid=999999999", "/"])
+async def test_requests_that_no_user_answers_for(path: str, http_server: Server, pair: Pair) -> None:
+    """Weigh on their address; users' own requests do not, and other addresses have their own share."""
+    for _ in range(6):  # a request for each that passes below, and more
+        raw = await RawSocket.open(http_server.port)
+        assert (await raw.request(f"/user/me?uid={pair[0]}"))[0] == 200
+        raw.abort()
+    statuses = []
+    for _ in range(6):
+        raw = await RawSocket.open(http_server.port)
+        statuses.append((await raw.request(path))[0])
+        raw.abort()
+    assert statuses[0] != 429
+    assert statuses == [statuses[0]] * 4 + [429] * 2
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port, local_addr=("127.0.0.2", 0))
+    other = RawSocket(reader, writer)
+    assert (await other.request("/ping"))[0] == 200
+    other.abort()
+
+
+@pytest.mark.parametrize("flags", [["--address-request-rate=100", "--address-request-burst=1"]])
+async def test_pipelined_requests_wait(http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are answered, but for those beyond what the address may ask the server sleeps instead of working."""
+    slept, sleep = 0.0, asyncio.sleep
+
+    async def counting(delay: float, *args: Any) -> None:
+        nonlocal slept
+        slept += delay
+        await sleep(delay, *args)
+
+    monkeypatch.setattr(asyncio, "sleep", counting)
+    raws = [await RawSocket.open(http_server.port) for _ in range(5)]
+    for raw in raws:
+        raw.writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n" * 4)
+    for raw in raws:
+        for _ in range(4):
+            assert (await raw.reader.readuntil(b'"SUCCESS"')).startswith(b"HTTP/1.1 200 ")
+        raw.abort()
+    assert slept > 0
 
 
 async def test_a_proxy_that_says_nothing(http_server: Server, pair: Pair) -> None:
@@ -211,7 +350,7 @@ async def test_what_every_answer_says_to_browsers(ask: Ask) -> None:
 
 async def test_draining() -> None:
     """Waits for what is under way, and not for ever; what comes now comes too late."""
-    entrance = Entrance(NOBODY, NOBODY, local=False)
+    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False)
     assert entrance.begun()
     await entrance.drain(0)
     draining = asyncio.ensure_future(entrance.drain(1000))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from config.version import VERSION
 from handlers.ops import Readiness
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from server import Server
-from tests.conftest import Connect
+from tests.conftest import Ask, Connect
 from tests.patience import PATIENCE
 from tests.sockets import RawSocket
 
@@ -75,3 +77,12 @@ async def test_a_database_that_is_started_again() -> None:
 
     readiness = Readiness({"mongodb": here, "redis": away, "mysql": away}, 5, lambda: {"redis": "x", "mongodb": "x"})
     assert await readiness.engines() == {"mongodb": "ok", "redis": "restarting", "mysql": "unavailable"}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/ping", "/openapi.yaml"])
+async def test_the_headers_alone(path: str, ask: Ask) -> None:
+    """Probes that ask with HEAD get what GET has, without its body (RFC 9110, section 9.3.2)."""
+    whole, header = await ask("GET", path), await ask("HEAD", path)
+    assert (whole.status, header.status, header.body) == (200, 200, b"")
+    assert whole.headers["Content-Length"] == header.headers["Content-Length"]
+    assert whole.headers["Content-Type"] == header.headers["Content-Type"]

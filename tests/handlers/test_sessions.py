@@ -64,17 +64,17 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_an_account_of_gin_chat_demo(ask: Ask, known: Any) -> None:
+async def test_an_account_of_gin_chat_demo(ask: Ask, known: Any, http_port: int) -> None:
     """Signs in with its old password, by form and by JSON: a token, and a cookie that scripts and sites cannot use."""
     user, name = known("old password")
     answer = await ask("POST", "/user/login", body={"user_name": name, "password": "old password"})
     assert (answer.status, answer.data["user"]["id"]) == (200, user)
     cookie = answer.headers["Set-Cookie"]
-    assert cookie.startswith(f"tandem={answer.data['token']};")
+    assert cookie.startswith(f"tandem-{http_port}={answer.data['token']};")
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
     form = urlencode({"user_name": name, "password": "old password"})
     assert (await ask("POST", "/user/login", body=form, **FORM)).status == 200
-    for credentials in (bearer(answer.data["token"]), {"Cookie": f"tandem={answer.data['token']}"}):
+    for credentials in (bearer(answer.data["token"]), {"Cookie": cookie.partition(";")[0]}):
         assert (await ask("GET", "/user/me", **credentials)).data["id"] == user
 
 
@@ -213,12 +213,12 @@ async def closed_with(client: Client2) -> int | None:
     return client.connection.close_code
 
 
-async def test_signing_out_here(sign_on: SignOn, ask: Ask, token_of: TokenOf, pair: Pair) -> None:
+async def test_signing_out_here(sign_on: SignOn, ask: Ask, token_of: TokenOf, pair: Pair, http_port: int) -> None:
     """Ends this token and its sockets (1008), takes the cookie, and leaves the other devices alone."""
     here, elsewhere = await token_of(pair[0]), await token_of(pair[0])
     socket, other = await sign_on(here), await sign_on(elsewhere)
     answer = await ask("POST", "/user/logout", token=here)
-    assert (answer.status, answer.headers["Set-Cookie"].startswith('tandem="";')) == (200, True)
+    assert (answer.status, answer.headers["Set-Cookie"].startswith(f'tandem-{http_port}="";')) == (200, True)
     assert await closed_with(socket) == 1008
     assert (await ask("GET", "/user/me", token=here)).status == 401
     assert (await ask("GET", "/user/me", token=elsewhere)).status == 200
@@ -323,16 +323,46 @@ async def test_a_malformed_header(http_server: Server, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
-async def test_a_cookie_behind_tls(ask: Ask, known: Any) -> None:
+async def test_a_cookie_behind_tls(ask: Ask, known: Any, http_port: int) -> None:
     """Is secure, and of a name that no neighbouring site can set; the plain one is not believed there."""
     user, name = known("password")
     https = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "9.9.9.9"}
     answer = await ask("POST", "/user/login", body={"user_name": name, "password": "password"}, **https)
     cookie, token = answer.headers["Set-Cookie"], answer.data["token"]
-    assert cookie.startswith(f"__Host-tandem={token};")
+    assert cookie.startswith(f"__Host-tandem-{http_port}={token};")
     assert {"Secure", "HttpOnly", "Path=/", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
-    assert (await ask("GET", "/user/me", Cookie=f"__Host-tandem={token}", **https)).data["id"] == user
-    assert (await ask("GET", "/user/me", Cookie=f"tandem={token}", **https)).status == 401
+    for name in (f"__Host-tandem-{http_port}", "__Host-tandem"):
+        assert (await ask("GET", "/user/me", Cookie=f"{name}={token}", **https)).data["id"] == user
+    for name in (f"tandem-{http_port}", "tandem", "__Host-tandem-1"):
+        assert (await ask("GET", "/user/me", Cookie=f"{name}={token}", **https)).status == 401
+
+
+async def test_two_servers_on_one_host(ask: Ask, known: Any, http_port: int) -> None:
+    """Leave each other's cookies alone: browsers keep them by host, whatever the port."""
+    user, name = known("password")
+    theirs = "tandem-1=theirs"
+    answer = await ask("POST", "/user/login", body={"user_name": name, "password": "password"}, Cookie=theirs)
+    mine = answer.headers["Set-Cookie"].partition(";")[0]
+    assert mine == f"tandem-{http_port}={answer.data['token']}"
+    assert (await ask("GET", "/user/me", Cookie=f"{theirs}; tandem=of another program; {mine}")).data["id"] == user
+    answer = await ask("POST", "/user/logout", Cookie=f"{theirs}; {mine}")
+    assert (answer.status, [each.partition("=")[0] for each in answer.headers.get_list("Set-Cookie")]) == (
+        200,
+        [f"tandem-{http_port}"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "cookie"),
+    [("chat.example", "tandem"), ("chat.example:8443", "tandem-8443"), ("[::1]", "tandem"), ("[::1]:1", "tandem-1")],
+)
+async def test_the_name_of_the_cookie(host: str, cookie: str, ask: Ask, known: Any) -> None:
+    """Has the port that the browser named; a cookie without one is believed, and taken away as well."""
+    _, name = known("password")
+    answer = await ask("POST", "/user/login", body={"user_name": name, "password": "password"}, Host=host)
+    assert answer.headers["Set-Cookie"].partition("=")[0] == cookie
+    answer = await ask("POST", "/user/logout", Cookie=f"tandem={answer.data['token']}", Host=host)
+    assert {each.partition("=")[0] for each in answer.headers.get_list("Set-Cookie")} == {cookie, "tandem"}
 
 
 async def test_a_session_of_nobody(ask: Ask, http_server: Server) -> None:
