@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 
 __all__ = [
+    "MAX_ID",
     "Bookmarks",
     "Cursor",
     "Head",
@@ -26,7 +27,7 @@ __all__ = [
     "user_id",
 ]
 
-MAX_ID = 2**63 - 1  # what MongoDB can hold; MySQL's ids are smaller by far
+MAX_ID = 2**63 - 1  # what MongoDB can hold
 
 
 def user_id(text: str) -> int | None:

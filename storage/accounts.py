@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pymysql
 from pymysql.cursors import Cursor
 
 from models.account_ports import Found
 from models.errors import DatabaseRefused, InvalidRequest, NameTaken
-from models.records import User
+from models.records import MAX_ID, User
 from storage.mysql import MySQL
 from storage.mysql_errors import is_duplicate, naming
 from storage.passwords import Passwords
+from storage.schema import remedy
 from storage.sessions import end_tokens
 from storage.users import ACTIVE, SELECT, MySQLUsers, user_of
 
@@ -20,10 +21,22 @@ __all__ = ["MySQLAccounts"]
 
 
 class MySQLAccounts:
-    """The accounts in the user table; `clock` returns seconds since the epoch."""
+    """The accounts in the user table.
 
-    def __init__(self, mysql: MySQL, users: MySQLUsers, passwords: Passwords, *, clock: Callable[[], float]) -> None:
+    `known` tells the greatest id of a user whose messages are stored; `clock` returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        mysql: MySQL,
+        users: MySQLUsers,
+        passwords: Passwords,
+        known: Callable[[], Awaitable[int]],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
         self._clock = clock
+        self._known = known
         self._mysql = mysql
         self._users = users
         self._passwords = passwords
@@ -31,7 +44,8 @@ class MySQLAccounts:
     async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
         """Adds a user; `password` has 8 to 72 bytes.
 
-        Raises NameTaken, InvalidRequest for what the table cannot keep, EngineUnavailable.
+        Raises NameTaken, InvalidRequest for what the table cannot keep, EngineUnavailable; DatabaseRefused, and adds
+        nobody, when the table gives an id that messages know.
         """
 
         def taken(cursor: Cursor) -> bool:
@@ -41,6 +55,7 @@ class MySQLAccounts:
         if await self._mysql.run(taken):  # spares the hash
             raise NameTaken(user_name)
         digest = await self._passwords.digest(password)
+        known = await self._known()
 
         def added(cursor: Cursor, lock: str = "") -> User | None:
             cursor.execute(
@@ -62,9 +77,15 @@ class MySQLAccounts:
                 if is_duplicate(error) and taken(cursor):  # else it is another column that must be unique
                     raise NameTaken(user_name) from None
                 raise
+            if 0 < cursor.lastrowid <= known:  # the table may have been restored while the server ran
+                raise DatabaseRefused(
+                    "mysql", f"`user` gave id {cursor.lastrowid} to a new account, but {remedy(known)}", "id"
+                )
             user = added(cursor)
             if user is None:
                 raise DatabaseRefused("mysql", "a row that was inserted into `user` is not as it was given", "row")
+            if user.id > MAX_ID:
+                raise DatabaseRefused("mysql", f"`user` has given all ids up to {MAX_ID}", "id")
             return user
 
         return await self._mysql.change(insert, lambda cursor: added(cursor, " FOR UPDATE"))

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pymongo import DESCENDING
+
 from models.records import Cursor, Summary, conversation_of
 from storage.documents import Document, translated
 from storage.many import ManyConversations
@@ -40,6 +42,12 @@ class MongoDirectory:
         with translated():
             found = await self._conversations.find_one({"_id": conversation, "mutual": True}, {"_id": 1})
         return found is not None
+
+    async def greatest_user(self) -> int:
+        """The greatest id of a user who has a conversation, 0 if there is none; the end of an index."""
+        with translated():
+            last = await self._conversations.find({}, {"users": 1}).sort("users", DESCENDING).limit(1).to_list(1)
+        return max((int(user) for pair in last for user in pair["users"]), default=0)
 
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None

@@ -6,11 +6,12 @@ looked up in the database and not remembered elsewhere, since the table may be a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pymysql.cursors import Cursor
 
-__all__ = ["SchemaError", "migrate", "seed"]
+__all__ = ["SchemaError", "migrate", "next_id", "remedy", "require_unused", "seed"]
 
 WIDE = (
     "SELECT 1 FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = '{table}' "
@@ -78,6 +79,33 @@ def seed(cursor: Cursor) -> None:
             "VALUES (%s, NOW(), NOW(), %s, %s, '!', 'active')",
             [(1, "user1", "user1"), (2, "user2", "user2")],
         )
+
+
+def next_id(cursor: Cursor) -> int | None:
+    """The id that the `user` table gives to the next row; None where it gives none by itself."""
+    cursor.execute("SHOW CREATE TABLE `user`")  # information_schema may be a day old in this
+    _, table = cursor.fetchone() or ("", "")
+    table = re.sub(r"'(?:[^'\\]|''|\\.)*'", "''", table)  # comments may say anything
+    if not re.search(r"^ *`id` .*\bAUTO_INCREMENT\b", table, re.MULTILINE | re.IGNORECASE):
+        return None
+    given = re.search(r"^\) .*?\bAUTO_INCREMENT=([0-9]+)", table, re.MULTILINE)
+    return int(given[1]) if given else 1
+
+
+def remedy(known: int) -> str:
+    """What to do about a table that gives ids up to `known`, the greatest that messages know."""
+    return (
+        f"messages of users up to id {known} are stored: the table was restored from a copy that is older than they, "
+        "and a new account would read them. Restore a newer copy, or run: "
+        f"ALTER TABLE `user` AUTO_INCREMENT = {known + 1}; see docs/operations.md"
+    )
+
+
+def require_unused(cursor: Cursor, known: int) -> None:
+    """Raises SchemaError when the next row would get an id that messages know; `known` is the greatest of those."""
+    following = next_id(cursor)
+    if following is not None and following <= known:
+        raise SchemaError(f"the user table would give id {following} to the next account, but {remedy(known)}")
 
 
 def _require_distinct_names(cursor: Cursor) -> None:

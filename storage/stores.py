@@ -99,6 +99,11 @@ async def open_stores(
     # Of two installations on one Redis, also with different database numbers, neither may take the other's for its own.
     prefix = f"{options.redis_prefix}:{opened.messages.log}"
     await _ready(redis=opened.redis.check_rights(prefix))
+    # In this order: an account that another process makes meanwhile has an id beyond those that were known.
+    try:
+        await opened.users.require_unused_ids(await opened.messages.directory.greatest_user())
+    except EngineUnavailable as error:
+        raise EnginesAway([("mysql" if error.engine == "mysql" else "mongo", error)]) from None
     stack.push_async_callback(opened.messages.close)
     stores = _stores(opened, options, prefix, clock)
     stack.push_async_callback(stores.counters.close)
@@ -171,7 +176,7 @@ def _stores(opened: _Opened, options: Options, prefix: str, clock: Callable[[], 
         attempts=RedisAttempts(redis, prefix, options.attempts),
         mysql=mysql,
         users=users,
-        accounts=MySQLAccounts(mysql, users, passwords, clock=clock),
+        accounts=MySQLAccounts(mysql, users, passwords, messages.directory.greatest_user, clock=clock),
         sessions=MySQLSessions(
             mysql, users, clock=clock, cache_size=options.lookup_cache, cache_ttl=options.lookup_ttl
         ),

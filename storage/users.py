@@ -19,7 +19,7 @@ from models.records import Profile, User
 from storage.group_commit import GroupCommit
 from storage.mysql import MySQL
 from storage.mysql_errors import is_duplicate, naming
-from storage.schema import migrate, seed
+from storage.schema import migrate, require_unused, seed
 
 __all__ = ["ACTIVE", "SELECT", "MySQLUsers", "user_of"]
 
@@ -70,6 +70,10 @@ class MySQLUsers:
                 seed(cursor)
 
         await self._mysql.run(work)
+
+    async def require_unused_ids(self, known: int) -> None:
+        """Raises SchemaError when a new account would get an id up to `known`, the greatest that messages know."""
+        await self._mysql.run(lambda cursor: require_unused(cursor, known))
 
     async def active(self, *ids: int) -> dict[int, User]:
         """The active users among `ids`, from what is remembered or from the table."""

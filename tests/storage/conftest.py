@@ -28,8 +28,9 @@ MakeMySQL = Callable[..., MySQL]
 
 
 class Fresh(NamedTuple):
-    """A database of the test's own: its URL, and a cursor in it."""
+    """A database of the test's own: its name and URL, and a cursor in it."""
 
+    name: str
     url: str
     cursor: Cursor
 
@@ -73,7 +74,7 @@ def make_fresh(addresses: Addresses) -> Iterator[MakeFresh]:
             cursor.execute(f"CREATE DATABASE {name} CHARACTER SET {charset}")
             stack.callback(cursor.execute, f"DROP DATABASE {name}")
             cursor.execute(f"USE {name}")
-            return Fresh(addresses.mysql.replace("/tandem?", f"/{name}?"), cursor)
+            return Fresh(name, addresses.mysql.replace("/tandem?", f"/{name}?"), cursor)
 
         yield make
 

@@ -28,6 +28,11 @@ from tests.storage.relay import Relay
 from tests.storage.test_schema import GIN_CHAT_DEMO
 
 
+async def nothing_known() -> int:
+    """The greatest id that messages know, where there are none."""
+    return 0
+
+
 @pytest.fixture
 def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
     """Cheap hashes."""
@@ -39,7 +44,7 @@ def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
 @pytest.fixture
 def accounts(mysql: MySQL, users: MySQLUsers, passwords: Passwords, clock: Clock) -> MySQLAccounts:
     """The accounts."""
-    return MySQLAccounts(mysql, users, passwords, clock=clock)
+    return MySQLAccounts(mysql, users, passwords, nothing_known, clock=clock)
 
 
 @pytest.fixture
@@ -188,7 +193,7 @@ async def test_a_name_stays_taken(accounts: MySQLAccounts, account: User) -> Non
 
 async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: Passwords, clock: Clock) -> None:
     """An error for every call."""
-    accounts = MySQLAccounts(make_mysql(NOBODY.mysql), users, passwords, clock=clock)
+    accounts = MySQLAccounts(make_mysql(NOBODY.mysql), users, passwords, nothing_known, clock=clock)
     for call in (
         accounts.register("nobody", "nobody", b"password"),
         accounts.find("nobody"),
@@ -214,7 +219,7 @@ def relay(make_relay: MakeRelay) -> Relay:
 def shaky(relay: Relay, make_mysql: MakeMySQL, passwords: Passwords, clock: Clock) -> MySQLAccounts:
     """The accounts behind the relay."""
     mysql = make_mysql(relay.url)
-    return MySQLAccounts(mysql, MySQLUsers(mysql, cache_size=100, cache_ttl=60), passwords, clock=clock)
+    return MySQLAccounts(mysql, MySQLUsers(mysql, cache_size=100, cache_ttl=60), passwords, nothing_known, clock=clock)
 
 
 async def test_registering_while_the_connection_is_lost(
@@ -297,7 +302,7 @@ def elsewhere(
         mysql = make_mysql(fresh.url)
         users = MySQLUsers(mysql, cache_size=0, cache_ttl=1)
         migrate(fresh.cursor)
-        return MySQLAccounts(mysql, users, passwords, clock=clock), users, fresh.cursor
+        return MySQLAccounts(mysql, users, passwords, nothing_known, clock=clock), users, fresh.cursor
 
     return make
 
@@ -355,3 +360,31 @@ async def test_the_largest_id(elsewhere: Any, clock: Clock) -> None:
     assert (await users.active_now([LARGEST]))[LARGEST].token_version != everywhere.token_version
     assert (await users.change(LARGEST, Profile(nick_name="new"))).nick_name == "new"
     assert await accounts.erase(LARGEST, digest)
+
+
+# A table that is older than the messages
+
+
+async def test_an_id_that_messages_know(
+    mysql: MySQL, users: MySQLUsers, passwords: Passwords, account: User, accounts: MySQLAccounts, clock: Clock
+) -> None:
+    """It is never given to a new account; the error has the statement that mends the table."""
+
+    async def known() -> int:
+        return account.id + 2
+
+    restored = MySQLAccounts(mysql, users, passwords, known, clock=clock)
+    for number in (1, 2):
+        with pytest.raises(DatabaseRefused, match=f"AUTO_INCREMENT = {account.id + 3};"):
+            await restored.register(f"Mallory-{account.id + number}", "nick", b"password")
+        assert await accounts.find(f"Mallory-{account.id + number}") is None
+    assert (await restored.register(f"Mallory-{account.id}", "nick", b"password")).id == account.id + 3
+
+
+async def test_ids_beyond_those_that_can_be(elsewhere: Any) -> None:
+    """An id that no request could name is not given either."""
+    accounts, _, cursor = elsewhere()
+    cursor.execute("ALTER TABLE `user` MODIFY id bigint unsigned AUTO_INCREMENT, AUTO_INCREMENT = 9223372036854775808")
+    with pytest.raises(DatabaseRefused, match="all ids"):
+        await accounts.register("beyond", "nick", b"password")
+    assert await accounts.find("beyond") is None

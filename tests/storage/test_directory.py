@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from models.records import Cursor, Marks, Message, Summary, conversation_of
-from storage.messages import MongoMessages
+from storage.engines import Addresses
+from storage.messages import MongoMessages, mongo_client
 from tests.conftest import Clock
 
 
@@ -88,3 +89,18 @@ async def test_introduced_once_both_have_written(messages: MongoMessages, pair: 
     assert await messages.directory.mutual(name)
     assert (await messages.head(name)).mutual
     assert [summary.mutual for summary in await messages.directory.conversations(pair[0], None, 1)] == [True]
+
+
+async def test_the_greatest_user(addresses: Addresses, clock: Clock) -> None:
+    """Of all who have a conversation, as numbers; it is the end of an index."""
+    client = mongo_client(addresses.mongo, timeout=5)
+    store = MongoMessages(client, "greatest_user", clock=clock, max_batch=1, max_flights=1, max_blocks=3)
+    await store.prepare()
+    try:
+        assert await store.directory.greatest_user() == 0
+        for one, other in ((7, 900), (2, 1000), (3, 2**63 - 1), (4, 5)):
+            await store.reserve(conversation_of(one, other), 1)
+        assert await store.directory.greatest_user() == 2**63 - 1
+    finally:
+        await client.drop_database("greatest_user")
+        client.close()

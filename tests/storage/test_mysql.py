@@ -351,11 +351,9 @@ async def test_what_lasts_is_an_error_of_its_own(
     cursor = fresh.cursor
     cursor.execute("CREATE TABLE needy (a int, b int unsigned NOT NULL)")
     cursor.execute("CREATE TABLE `user` (user_name varchar(9))")
-    cursor.execute("SELECT DATABASE()")
-    (name,) = cursor.fetchone()
     cursor.execute("CREATE OR REPLACE USER 'reader'@'localhost' IDENTIFIED BY 'x'")
-    cursor.execute(f"GRANT SELECT ON {name}.* TO 'reader'@'localhost'")
-    cursor.execute(f"GRANT INSERT ON {name}.needy TO 'reader'@'localhost'")
+    cursor.execute(f"GRANT SELECT ON {fresh.name}.* TO 'reader'@'localhost'")
+    cursor.execute(f"GRANT INSERT ON {fresh.name}.needy TO 'reader'@'localhost'")
     mysql = make_mysql(fresh.url.replace("//root@", "//reader:x@"))
     tried = 0
 

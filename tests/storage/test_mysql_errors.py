@@ -78,7 +78,7 @@ def test_a_lost_connection() -> None:
 )
 def test_a_text_that_a_column_cannot_keep(charset: str, text: str, make_fresh: MakeFresh) -> None:
     """Its column is named; to compare with it is no error, or the same one."""
-    _, cursor = make_fresh(charset)
+    *_, cursor = make_fresh(charset)
     cursor.execute("CREATE TABLE t (name varchar(255), other varchar(255))")
     with pytest.raises(InvalidRequest, match=r"^name: holds a character"), naming("name", "other"):
         cursor.execute("INSERT INTO t (other, name) VALUES ('x', %s)", (text,))
@@ -93,7 +93,7 @@ def test_a_text_that_a_column_cannot_keep(charset: str, text: str, make_fresh: M
 
 def test_a_text_that_is_too_long(make_fresh: MakeFresh) -> None:
     """The same."""
-    _, cursor = make_fresh()
+    *_, cursor = make_fresh()
     cursor.execute("CREATE TABLE t (name varchar(5) UNIQUE)")
     with pytest.raises(InvalidRequest, match=r"^name: is longer"), naming("name"):
         cursor.execute("INSERT INTO t (name) VALUES ('longer')")

@@ -9,7 +9,7 @@ import pytest
 from pymysql.cursors import Cursor
 
 from storage.engines import Addresses
-from storage.schema import SchemaError, migrate, seed
+from storage.schema import SchemaError, migrate, next_id, require_unused, seed
 from tests.database import mysql_connection
 
 numbers = itertools.count()
@@ -125,6 +125,34 @@ def test_an_existing_column_of_ids_is_its_owners(cursor: Cursor) -> None:
     migrate(cursor)
     cursor.execute("SHOW COLUMNS FROM `user` LIKE 'id'")
     assert cursor.fetchone()[1] == "int(10) unsigned"
+
+
+@pytest.mark.parametrize("table", ["", GIN_CHAT_DEMO])
+def test_the_next_id(table: str, cursor: Cursor) -> None:
+    """It must be beyond those that messages know; a row that was removed keeps its id."""
+    if table:
+        cursor.execute(table)
+    migrate(cursor)
+    assert next_id(cursor) == 1
+    require_unused(cursor, 0)
+    seed(cursor)
+    cursor.execute("INSERT INTO `user` (user_name) VALUES ('AUTO_INCREMENT=99')")
+    cursor.execute("DELETE FROM `user` WHERE id = 3")
+    assert next_id(cursor) == 4
+    require_unused(cursor, 3)
+    with pytest.raises(SchemaError, match=r"would give id 4 .* up to id 4 .* ALTER TABLE `user` AUTO_INCREMENT = 5;"):
+        require_unused(cursor, 4)
+    cursor.execute("ALTER TABLE `user` AUTO_INCREMENT = 5")
+    require_unused(cursor, 4)
+
+
+def test_ids_that_the_table_does_not_give(cursor: Cursor) -> None:
+    """They are another program's, which has to see to it."""
+    cursor.execute(GIN_CHAT_DEMO.replace("AUTO_INCREMENT", "NOT NULL COMMENT 'AUTO_INCREMENT=7'"))
+    migrate(cursor)
+    cursor.execute("ALTER TABLE `user` COMMENT = 'AUTO_INCREMENT=7'")
+    assert next_id(cursor) is None
+    require_unused(cursor, 2**63 - 1)
 
 
 def test_one_process_at_a_time(cursor: Cursor, addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:

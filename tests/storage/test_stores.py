@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -12,15 +13,16 @@ from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
 from models.account_ports import Rule
-from models.errors import EngineUnavailable
+from models.errors import DatabaseRefused, EngineUnavailable
 from models.records import Identity
 from storage.clients import UnsuitableRedisError
 from storage.engines import Addresses
+from storage.schema import SchemaError
 from storage.stores import EnginesAway, Options, UnusableAddressError, open_stores
 from tests.conftest import Clock
 from tests.patience import PATIENCE
 from tests.sockets import until
-from tests.storage.conftest import NOBODY
+from tests.storage.conftest import NOBODY, MakeFresh
 
 
 @pytest.fixture
@@ -139,3 +141,33 @@ async def test_an_engine_that_does_not_suit(
             await open_stores(addresses, options, stack, clock, article_users=False)
     finally:
         await redis.config_set("maxmemory-policy", "noeviction")
+
+
+async def test_a_user_table_that_is_older_than_the_messages(
+    addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, make_fresh: MakeFresh
+) -> None:
+    """The error says what to run; afterwards new accounts have ids of their own, also if it is restored meanwhile."""
+    fresh = make_fresh()
+    there = addresses._replace(mysql=fresh.url)
+    options = options._replace(mongo_database=fresh.name)
+    stores = await open_stores(there, options, stack, clock, article_users=True)
+    fresh.cursor.execute("CREATE TABLE copy LIKE `user`")
+    alice = await stores.accounts.register("alice", "Alice", b"password")
+    await stores.messages.reserve(f"1-{alice.id}", 1)
+
+    def restore() -> None:
+        fresh.cursor.execute("DROP TABLE `user`")
+        fresh.cursor.execute("CREATE TABLE `user` LIKE copy")
+
+    restore()
+    with pytest.raises(SchemaError, match=f"would give id {alice.id} ") as caught:
+        await open_stores(there, options, stack, clock, article_users=True)
+    statement = re.search(r"ALTER TABLE [^;]*", str(caught.value))
+    assert statement is not None
+    fresh.cursor.execute(statement[0])
+    again = await open_stores(there, options, stack, clock, article_users=True)
+    assert (await again.accounts.register("mallory", "Mallory", b"password")).id == alice.id + 1
+    restore()
+    fresh.cursor.execute(f"ALTER TABLE `user` AUTO_INCREMENT = {alice.id}")
+    with pytest.raises(DatabaseRefused, match="ALTER TABLE"):
+        await again.accounts.register("mallory", "Mallory", b"password")
