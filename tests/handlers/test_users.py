@@ -132,7 +132,7 @@ async def test_a_body_too_large(http_server: Server) -> None:
     """Refused before it is read."""
     raw = await RawSocket.open(http_server.port)
     raw.writer.write(b"POST /user/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
-    assert b"400" in (await raw.reader.read()).split(b"\r\n")[0]
+    assert b"413" in (await raw.reader.read()).split(b"\r\n")[0]
     raw.abort()
 
 
