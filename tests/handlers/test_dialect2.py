@@ -140,15 +140,17 @@ async def test_not_known_is_told_later(
 ) -> None:
     """After 40001 the acknowledgement may still come, once, and a resend is recognised."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
-    gate, insert = asyncio.Event(), http_server.stores.messages.insert
+    gate, reached, insert = asyncio.Event(), asyncio.Event(), http_server.stores.messages.insert
 
     async def slow(*run: Message) -> Any:
+        reached.set()
         await gate.wait()
         return await insert(*run)
 
     monkeypatch.setattr(http_server.stores.messages, "insert", lambda *run: asyncio.ensure_future(slow(*run)))
-    answer_within(0.1)
-    await one.say("hi", 40001, id="k1")
+    answer_within(0.2)
+    while not reached.is_set():  # what is late before it is on its way is never tried
+        await one.say("hi", 40001, id="k1")
     answer_within(PATIENCE)
     resent = asyncio.ensure_future(one.write(1, id="k1", content="hi"))
     gate.set()
