@@ -44,7 +44,7 @@ class Arena:
         self._doors = doors
         self._names = names
         self._seed = seed
-        self._patience = patience
+        self.patience = patience
         self._numbers = count()
         self._left = 0
         self._in_vain = 0
@@ -124,7 +124,7 @@ class Arena:
     async def _watch(self) -> None:
         """Ends connections on which nothing that is awaited comes."""
         while True:
-            await asyncio.sleep(self._patience / 10)
+            await asyncio.sleep(self.patience / 10)
             for attacker in tuple(self._inside):
-                if time.monotonic() - attacker.since > self._patience:
+                if time.monotonic() - attacker.since > self.patience:
                     attacker.give_up()

@@ -26,6 +26,7 @@ MESSAGE, ENGINE = 50001, 40001
 UNASKED = {MESSAGE, 50007, 50008, 50009}  # codes of frames that answer nothing
 GREETING = 50002
 LAST = 50003  # what answers a dialect 1 request for history before there was any
+SENTINEL = wire.frame(b'{"type":2,"content":"0"}')  # such a request: the last of a batch
 
 
 class _Shown(msgspec.Struct):
@@ -78,6 +79,7 @@ class Attacker(asyncio.Protocol):
         self._passed = False  # whether the pong has come
         self._due = 0  # dialect 1: messages that are not answered yet, at least
         self._last_code = 0
+        self._written = self.since  # when the batch was written
         self._close_code: int | None = None  # of the server's close frame
         self._ended = False  # whether nothing more can be written
 
@@ -101,8 +103,11 @@ class Attacker(asyncio.Protocol):
             return
         for first, payload in wire.taken(self._buffer):
             self._take(first, payload)
-        if self._passed and not self._batch.owed and (self._door.dialect == 2 or self._paid):
-            self._next()
+        if self._passed and not self._batch.owed:
+            if self._door.dialect == 2 or self._paid:
+                self._next()
+            elif self._due <= 0 and self._last_code == ENGINE:
+                self._ask_again()
 
     def eof_received(self) -> bool:
         return False
@@ -206,8 +211,19 @@ class Attacker(asyncio.Protocol):
 
     # What goes
 
+    def _ask_again(self) -> None:
+        """Repeats the last request of a batch, whose answer may have been that an engine is away or slow."""
+        if self._close_code is not None or self._batch.end is not None:
+            return
+        if time.monotonic() - self._written > self._arena.patience:
+            self._report("engines that do not answer", f"for {self._arena.patience:g} s")
+            self.abort()
+            return
+        self._due, self._last_code = 1, 0
+        self._write(SENTINEL)
+
     def _next(self) -> None:
-        self.since = time.monotonic()
+        self.since = self._written = time.monotonic()
         if self._close_code is not None:
             return
         batch = self._arena.take(self._mutator)
@@ -220,7 +236,7 @@ class Attacker(asyncio.Protocol):
         self._due = max(self._due, 0) + batch.messages + 1
         self._barrier = self._chance.randbytes(8)
         if batch.end is None:
-            sentinel = [wire.frame(b'{"type":2,"content":"0"}')] if self._door.dialect == 1 else []
+            sentinel = [SENTINEL] if self._door.dialect == 1 else []
             self._write(b"".join((*batch.data, *sentinel, wire.frame(self._barrier, wire.PING))))
             return
         batch.owed.clear()

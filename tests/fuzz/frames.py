@@ -50,9 +50,6 @@ FLAGS = (
     "--address-request-burst=1000000",
     "--max-user-connections=100000",
     "--max-address-connections=100000",
-    # A busy machine is not what is looked for.
-    "--answer-timeout=14",
-    "--engine-timeout=10",
     "--log-format=json",
 )
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from random import Random
@@ -81,7 +81,6 @@ class Rival:
         self.server = ServerProcess(
             *external(addresses),
             *NO_LIMITS,
-            "--handshake-timeout=20",  # whoever asks here may be late to: a good request is to be answered all the same
             "--log-level=warning",
             "--log-format=json",
             *flags,
@@ -103,10 +102,10 @@ class Rival:
         self._marker = marker.encode()
         self.asker, self.spoiling = (Asker(self.server.port, marker, believes=self.believes) for _ in range(2))
 
-    async def spoil(self, chance: Random, operations: Sequence[Operation], until: float) -> None:
+    async def spoil(self, chance: Random, operations: Sequence[Operation], over: Callable[[], bool]) -> None:
         """Writes requests by chance, one after the other, each on a connection of its own."""
         spoiler = Spoiler(chance, self.spoiling, operations, believes=self.believes)
-        while time.monotonic() < until and self.server.process.poll() is None:
+        while not over() and self.server.process.poll() is None:
             kind, pieces = spoiler.make()
             began = time.monotonic()
             try:
@@ -129,9 +128,9 @@ class Rival:
         for what in (what for what, is_so in wrong.items() if is_so):
             self.tally.findings.report(f"{self.name}: {what}", f"{pieces!r} got {answer!r}")
 
-    async def keep_signed_in(self, until: float) -> None:
+    async def keep_signed_in(self, over: Callable[[], bool]) -> None:
         """What is asked by chance may end the token of who asks."""
-        while time.monotonic() < until and self.server.process.poll() is None:
+        while not over() and self.server.process.poll() is None:
             await asyncio.to_thread(self.spoiling.renew)
             await asyncio.sleep(1)
 
@@ -206,10 +205,13 @@ def _ask_by_description(rivals: Sequence[Rival], chance: Random, ending: threadi
                 tally.findings.report(f"{rival.name}: {operation.label} is not as described", what)
 
 
-async def _fuzz(rivals: Sequence[Rival], strangers: Strangers, number: int, seconds: float) -> None:
+async def _fuzz(rivals: Sequence[Rival], strangers: Strangers, number: int, seconds: float, least: int) -> None:
     tally, operations, ending = rivals[0].tally, described_operations(), threading.Event()
     began = time.monotonic()
-    until = began + seconds
+
+    def over() -> bool:
+        return time.monotonic() > began + seconds and tally.total >= least
+
     async with AsyncExitStack() as stack:
         stack.callback(ending.set)  # also when somebody is impatient: a thread cannot be cancelled
         for rival in rivals:
@@ -219,8 +221,8 @@ async def _fuzz(rivals: Sequence[Rival], strangers: Strangers, number: int, seco
         work = []
         for rival in rivals:
             chances = [Random(f"{number} {rival.name} {worker}") for worker in range(WORKERS)]
-            work += [asyncio.create_task(rival.spoil(chance, operations, until)) for chance in chances]
-            work.append(asyncio.create_task(rival.keep_signed_in(until)))
+            work += [asyncio.create_task(rival.spoil(chance, operations, over)) for chance in chances]
+            work.append(asyncio.create_task(rival.keep_signed_in(over)))
             work.append(asyncio.create_task(rival.warm_up(began + WARM_UP * seconds)))
         asking = asyncio.create_task(asyncio.to_thread(_ask_by_description, rivals, Random(number), ending))
         while (await asyncio.wait(work, timeout=TELL_EVERY))[1]:
@@ -236,8 +238,8 @@ async def _fuzz(rivals: Sequence[Rival], strangers: Strangers, number: int, seco
         await strangers.part()
 
 
-def fuzz(seconds: float, number: int) -> tuple[Tally, list[str]]:
-    """Runs; what came of it, and lines about the servers' memory."""
+def fuzz(seconds: float, number: int, least: int = 0) -> tuple[Tally, list[str]]:
+    """Runs for so many seconds, and until there are `least` answers; what came of it, and about the servers' memory."""
     tally, lines, marker = Tally(), [], f"marker{secrets.token_hex(8)}"
     with private_engines() as private, ExitStack() as stack:
         rivals = []
@@ -256,7 +258,7 @@ def fuzz(seconds: float, number: int) -> tuple[Tally, list[str]]:
         stack.callback(strangers.close)
         for rival in rivals:
             rival.asker.peers = [user.user for user in (*strangers.users, rival.spoiling)]
-        asyncio.run(_fuzz(rivals, strangers, number, seconds))
+        asyncio.run(_fuzz(rivals, strangers, number, seconds, least))
         for rival in rivals:
             memory = rival.memory
             rival.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +18,13 @@ from models.records import Message
 from server import Server
 from storage.engines import Addresses
 from tests.conftest import Connect
+from tests.fuzz import wire
 from tests.fuzz.arena import Arena
+from tests.fuzz.attacker import SENTINEL, Attacker
 from tests.fuzz.bystanders import Bystanders
 from tests.fuzz.frames import GROWTH, POOLED, Outcome, fuzz, judge
-from tests.fuzz.mutator import Door
-from tests.fuzz.watch import Findings, Log, Resources, Watch
+from tests.fuzz.mutator import Batch, Door, Mutator
+from tests.fuzz.watch import PATIENCE, Findings, Log, Resources, Watch
 
 FRAMES = 20_000
 MARKER = "5ec7e75ec7e75ec7e75ec7e7"
@@ -72,7 +76,7 @@ HARM = {
 }
 
 
-async def run(answer: bytes, dialect: int, *, hangs: bool = False) -> Findings:
+async def run(answer: bytes, dialect: int, *, hangs: bool = False, patience: float = PATIENCE) -> Findings:
     """What is found on a stand-in that answers every connection alike."""
     findings = Findings()
 
@@ -85,7 +89,7 @@ async def run(answer: bytes, dialect: int, *, hangs: bool = False) -> Findings:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        arena = Arena(port, [Door(1, 2, dialect)], [1, 2, 3], findings, MARKER, seed=1, patience=0.5)
+        arena = Arena(port, [Door(1, 2, dialect)], [1, 2, 3], findings, MARKER, seed=1, patience=patience)
         await arena.run(1, connections=1)
     return findings
 
@@ -114,8 +118,71 @@ async def test_harm_on_a_socket(answer: bytes, finding: str) -> None:
 @pytest.mark.parametrize("dialect", [1, 2])
 async def test_silence(dialect: int) -> None:
     """A server that greets and then answers nothing is found, and the run ends."""
-    findings = await run(GREETED, dialect, hangs=True)
+    findings = await run(GREETED, dialect, hangs=True, patience=0.5)
     assert list(findings.counted) == ["a connection that stands still"]
+
+
+class Wire:
+    """An arena with one connection of dialect 1, without a server; `written` is what was written on it."""
+
+    def __init__(self, patience: float) -> None:
+        self.findings, self.patience, self.marker = Findings(), patience, MARKER.encode()
+        self.answers, self.closes = Counter[int](), Counter[int | str]()
+        self.written: list[bytes] = []
+        self.batches = 0
+        self.aborted = False
+        self.write = self.written.append
+        chance, door = Random(1), Door(1, 2, 1)
+        self.attacker = Attacker(self, door, Mutator(chance, door, [1, 2]), chance)
+        self.attacker.connection_made(self)
+        self.attacker.data_received(GREETED)
+
+    def entered(self, attacker: Attacker) -> None:
+        pass
+
+    def take(self, mutator: Mutator) -> Batch:
+        self.batches += 1
+        return Batch(kinds=Counter(nothing=1))
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def answer(self, code: int) -> None:
+        """The pong of a batch, and the answer to its last request."""
+        pong = said(self.attacker._barrier, 0x80 | wire.PONG)
+        self.attacker.data_received(pong + said(f'{{"from":"","code":{code},"content":""}}'))
+
+
+def test_engines_that_are_slow() -> None:
+    """An answer that they are is no silence: the last request of a batch is repeated until it is answered."""
+    line = Wire(PATIENCE)
+    for _ in range(3):
+        line.written.clear()
+        line.answer(40001)
+        assert line.written == [SENTINEL]
+    assert line.batches == 1
+    line.answer(50003)
+    assert line.batches == 2
+    assert not line.findings
+
+
+def test_an_engine_that_was_slow_for_an_earlier_request() -> None:
+    """The answer to the last request, which follows, is not missed."""
+    line = Wire(PATIENCE)
+    line.attacker._due = 0  # a request for history has had more than one answer
+    line.answer(40001)
+    line.answer(50003)
+    line.answer(50003)  # to the repeated request; the next batch waits for one of its own
+    assert line.batches <= 3
+    assert not line.findings
+
+
+def test_engines_that_never_answer() -> None:
+    """Are a finding of their own, and the connection ends."""
+    line = Wire(0)
+    line.answer(40001)
+    assert list(line.findings.counted) == ["engines that do not answer"]
+    assert line.aborted
 
 
 async def test_nobody_listens() -> None:
@@ -165,12 +232,12 @@ async def test_sockets_that_stay(http_server: Server, pair: tuple[int, int], con
     """Sockets that the registry still holds are found, in whatever time they are given to go away."""
     findings = Findings()
     here: Any = SimpleNamespace(port=http_server.port, process=SimpleNamespace(pid=os.getpid(), poll=lambda: None))
-    async with Watch(here, findings, patience=0.5) as watch:
+    async with Watch(here, findings) as watch:
         await connect(*pair)
         held = await watch.settled(1)
         assert held is not None
         assert (held.connections, held.sockets) == (1, 1)
-        assert await watch.settled(0) is None
+        assert await watch.settled(0, patience=0.5) is None
     assert list(findings.counted) == ["sockets that never went away"]
 
 

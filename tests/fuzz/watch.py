@@ -14,11 +14,12 @@ import psutil
 from tornado.httpclient import AsyncHTTPClient, HTTPError
 
 from models.tasks import end
+from tests.patience import PATIENCE as ANSWERED
 from tests.processes import ServerProcess
 
 __all__ = ["Findings", "Log", "Resources", "Watch"]
 
-PATIENCE = 30.0  # seconds until something awaited counts as not coming
+PATIENCE = 2 * ANSWERED  # seconds until something awaited counts as not coming; servers answer long before
 LOOK_EVERY = 0.25  # seconds between two looks at the server's health
 EXAMPLES = 5  # findings of one kind that are shown in full
 LONGEST = 3000  # characters of a finding
@@ -88,8 +89,7 @@ class Resources(NamedTuple):
 class Watch:
     """Asks the server all along whether it is well; to be used as an asynchronous context."""
 
-    def __init__(self, server: ServerProcess, findings: Findings, *, patience: float = PATIENCE) -> None:
-        self._patience = patience
+    def __init__(self, server: ServerProcess, findings: Findings) -> None:
         self._server = server
         self._process = psutil.Process(server.process.pid)
         self._findings = findings
@@ -134,7 +134,7 @@ class Watch:
     async def _registered(self) -> int:
         """How many sockets the registry holds."""
         url = f"http://127.0.0.1:{self._server.port}/healthz"
-        answer = await self._http.fetch(url, request_timeout=self._patience, connect_timeout=self._patience)
+        answer = await self._http.fetch(url, request_timeout=PATIENCE, connect_timeout=PATIENCE)
         return int(json.loads(answer.body)["data"]["sockets"])
 
     async def _held(self) -> Resources:
@@ -146,9 +146,9 @@ class Watch:
         ]
         return Resources(self._process.memory_info().rss, self._process.num_fds(), len(at_port), sockets)
 
-    async def settled(self, sockets: int) -> Resources | None:
+    async def settled(self, sockets: int, patience: float = PATIENCE) -> Resources | None:
         """What the server holds once it has no more than so many sockets and connections; None if that never comes."""
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + patience
         held = None
         while self.lives:
             try:
