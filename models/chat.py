@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from functools import partial
 
+from models.acquaintances import Acquaintances
 from models.blocks import Blocks
 from models.conversation import Conversation, Draft
 from models.conversations import Conversations, Lease
@@ -87,10 +88,11 @@ class Chat:
         self.delivery = Delivery(
             self.conversations, messages, sockets, router, self.loader, self.blocks, self._delivered
         )
+        self.acquaintances = Acquaintances(directory)
         self._writer = Writer(
             self.conversations,
             messages,
-            directory,
+            self.acquaintances,
             counters,
             sockets,
             router,
@@ -99,7 +101,7 @@ class Chat:
             self.delivery,
             clock,
         )
-        self.presence = Presence(sockets, router, directory, self.blocks)
+        self.presence = Presence(sockets, router, self.acquaintances, self.blocks)
         self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
 
     # Who is here
@@ -197,6 +199,7 @@ class Chat:
         """Ends what goes on behind the sockets; to be called once they are closed."""
         await self.delivery.close()
         await self.presence.close()
+        await self.acquaintances.close()
 
     # What else happens
 
@@ -204,8 +207,8 @@ class Chat:
         self._inboxes.note(conversation, message)
 
     def typing(self, user: int, peer: int) -> None:
-        """`user` is writing to `peer`."""
-        self.delivery.tell(Typing(user, peer))
+        """`user` is writing to `peer`, who is told if both have written before."""
+        self.acquaintances.if_acquainted(user, peer, lambda: self.delivery.tell(Typing(user, peer)))
 
     def arrived(self, event: Event) -> None:
         """Another process tells of something that may concern sockets of this one."""

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 
 import structlog
 
+from models.acquaintances import Acquaintances
 from models.blocks import Blocks
 from models.errors import EngineUnavailable
-from models.ports import Directory, Router, Sockets
-from models.records import conversation_of
+from models.ports import Router, Sockets
 from models.tasks import end
 
 __all__ = ["Presence"]
@@ -30,15 +30,14 @@ _log = structlog.get_logger(__name__)
 class Presence:
     """Who is here, and who wants to know."""
 
-    def __init__(self, sockets: Sockets, router: Router, directory: Directory, blocks: Blocks) -> None:
+    def __init__(self, sockets: Sockets, router: Router, acquaintances: Acquaintances, blocks: Blocks) -> None:
         self._sockets = sockets
         self._blocks = blocks
         self._router = router
-        self._directory = directory
+        self._acquaintances = acquaintances
         self._here: Counter[int] = Counter()  # sockets by user
         self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
         self._watching: Counter[tuple[int, int]] = Counter()
-        self._mutual: set[tuple[int, int]] = set()  # watchers and users who have both written
         self._doubtful: set[tuple[int, int]] = set()  # watchers and users between whom a block has come or gone
         self._looking: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
@@ -83,7 +82,6 @@ class Presence:
         if self._watching[watcher, user]:
             return
         del self._watching[watcher, user]
-        self._mutual.discard((watcher, user))
         self._doubtful.discard((watcher, user))
         del self._watchers[user][watcher]
         if not self._watchers[user]:
@@ -145,15 +143,8 @@ class Presence:
                 continue
             shown = online and not await self._blocks.apart(watcher, user)
             self._doubtful.discard((watcher, user))
-            news = told is not None and told != shown and await self._have_talked(watcher, user)
+            news = told is not None and told != shown and await self._acquaintances.acquainted(watcher, user)
             if watcher in self._watchers.get(user, {}):  # still
                 self._watchers[user][watcher] = shown
                 if news:
                     self._sockets.present(watcher, user, online=shown)
-
-    async def _have_talked(self, watcher: int, user: int) -> bool:
-        if (watcher, user) not in self._mutual:
-            if not await self._directory.mutual(conversation_of(watcher, user)):
-                return False
-            self._mutual.add((watcher, user))
-        return True

@@ -19,6 +19,7 @@ from functools import partial
 import structlog
 from msgspec import structs
 
+from models.acquaintances import Acquaintances
 from models.blocks import Blocks
 from models.conversation import Conversation, Draft, Sent
 from models.conversations import Conversations
@@ -28,7 +29,7 @@ from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, L
 from models.limits import LIMIT
 from models.loading import Loader
 from models.placing import Placed, Placer
-from models.ports import Admission, Counters, Directory, Insert, Messages, Recount, Router, Sockets
+from models.ports import Admission, Counters, Insert, Messages, Recount, Router, Sockets
 from models.records import Message
 from models.tasks import end
 
@@ -50,7 +51,7 @@ class Writer:
         self,
         conversations: Conversations,
         messages: Messages,
-        directory: Directory,
+        acquaintances: Acquaintances,
         counters: Counters,
         sockets: Sockets,
         router: Router,
@@ -61,7 +62,7 @@ class Writer:
     ) -> None:
         self._conversations = conversations
         self._messages = messages
-        self._directory = directory
+        self._acquaintances = acquaintances
         self._counters = counters
         self._sockets = sockets
         self._router = router
@@ -268,20 +269,26 @@ class Writer:
                 await self._delivery.lead_up_to(conversation, first.seq)
             except EngineUnavailable as error:
                 return error
-            online = await self._delivery.publish(conversation, first, draft.origin)
+            online = await self._delivery.publish(conversation, first, draft.origin) and await self._may_know(draft)
         else:
             online = await self._reaches(draft)
         return Sent(first.seq, first.time, online, dup=True)
 
     async def _reaches(self, draft: Draft) -> bool:
         """Whether the recipient is online, as far as the sender may know."""
-        try:
-            if await self._blocks.apart(draft.sender, draft.recipient):
-                return False
-        except EngineUnavailable:
+        if not await self._may_know(draft):
             return False
         online = self._sockets.reaches(draft.recipient, draft.sender)
         return online or (not self._router.alone and await self._router.reaches(draft.recipient, draft.sender))
+
+    async def _may_know(self, draft: Draft) -> bool:
+        """Whether the sender may be told again and again if the recipient is online: as presence is."""
+        try:
+            return not await self._blocks.apart(draft.sender, draft.recipient) and (
+                await self._acquaintances.acquainted(draft.sender, draft.recipient)
+            )
+        except EngineUnavailable:
+            return False
 
     def _recount(self, conversation: Conversation, draft: Draft) -> Recount:
         async def recount(until: int) -> tuple[int, int]:
@@ -305,7 +312,7 @@ class Writer:
             return False
         if not conversation.head.mutual:
             try:
-                await self._directory.introduce(conversation.name)
+                await self._acquaintances.introduce(conversation.name)
             except EngineUnavailable as error:
                 _log.warning("not_introduced", conversation=conversation.name, reason=str(error))
                 return False

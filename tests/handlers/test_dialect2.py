@@ -69,14 +69,14 @@ async def test_a_message_without_an_id(connect2: Connect2, pair: Pair) -> None:
 
 
 async def test_the_same_id_again(connect2: Connect2, pair: Pair, messages: MongoMessages) -> None:
-    """The first answer with dup, whoever asks; stored, delivered and counted once. Other content is refused."""
+    """The first answer's place with dup, whoever asks; stored, delivered and counted once. Other content is refused."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     first = await one.say("hi", 50004, id="k1")
     await two.receive(50001, content="hi")
     other = await connect2(*pair)
     for client in (one, other, one):
-        again = await client.say("hi", 50004, id="k1")
-        assert {**first, "dup": True} == again
+        again = await client.say("hi", 50005, id="k1")  # a stranger is not told again whether the peer is here
+        assert {**first, "dup": True} == again | {key: first[key] for key in ("code", "content")}
     refused = await one.say("ho", id="k1")
     assert (refused["code"], refused["error"]) == (400, "id: was used for another content")
     two.close()
@@ -102,7 +102,8 @@ async def test_twenty_at_once(connect2: Connect2, pair: Pair, messages: MongoMes
     sockets = [await connect2(*pair) for _ in range(20)]
     two = await connect2(*pair[::-1])
     name = str(uuid4())
-    answers = await asyncio.gather(*(socket.say("once", 50004, id=name) for socket in sockets))
+    answers = await asyncio.gather(*(socket.say("once", id=name) for socket in sockets))
+    assert {(answer["code"], answer.get("dup")) for answer in answers} == {(50004, None), (50005, True)}
     assert {(answer["seq"], answer["time"]) for answer in answers} == {(1, answers[0]["time"])}
     assert [answer.get("dup") for answer in answers].count(None) == 1
     await two.receive(50001, content="once")
@@ -156,7 +157,7 @@ async def test_not_known_is_told_later(
     gate.set()
     await resent
     answers = [await one.read(), await one.read()]
-    assert [(a["code"], a["seq"], a.get("dup")) for a in answers] == [(50004, 1, None), (50004, 1, True)]
+    assert [(a["code"], a["seq"], a.get("dup")) for a in answers] == [(50004, 1, None), (50005, 1, True)]
     await two.receive(50001, content="hi", seq=1)
     assert await two.silent()
 
@@ -334,12 +335,51 @@ async def test_dialect_1_reads_by_delivery(connect: Connect, connect2: Connect2,
 async def test_typing(connect2: Connect2, pair: Pair) -> None:
     """The peer's sockets are told; not more than once a second; nothing is answered or stored."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
+    await introduce(one, two)
     for _ in range(5):
         await one.connection.write_message('{"type":5}')
     frame = await two.receive(50008)
     assert frame["from"] == str(pair[0])
     assert await two.silent()
     assert await one.silent()
+
+
+async def test_a_stranger_who_types(connect2: Connect2, pair: Pair) -> None:
+    """Is not told of: nor before a message, nor after those that nobody has answered. After the answer they are."""
+    one, two = await connect2(*pair), await connect2(*pair[::-1])
+    inbox, theirs = await connect2(pair[0]), await connect2(pair[1])
+    for _ in range(2):
+        await one.connection.write_message('{"type":5}')
+        await inbox.connection.write_message(f'{{"type":5,"to":"{pair[1]}"}}')
+        assert await two.silent()
+        assert await theirs.silent()
+        await one.say("hello?", 50004)
+        for client in (two, theirs):
+            await client.receive(50001)
+        await inbox.receive(50001)
+    await two.write(5)  # whoever was written to is a stranger as well
+    assert await one.silent()
+    await two.say("hello yourself", 50004)
+    await one.receive(50001)
+    await theirs.connection.write_message(f'{{"type":5,"to":"{pair[0]}"}}')
+    await one.receive(50008)
+
+
+async def test_a_stranger_who_repeats_a_message(connect2: Connect2, pair: Pair) -> None:
+    """Learns once whether the peer is here: the repeats are answered as if it were not, until both have written."""
+    one, two = await connect2(*pair), await connect2(*pair[::-1])
+    for number in range(3):
+        await one.say("hello?", 50004, id=f"m{number}")
+    for number in range(3):
+        assert (await one.say("hello?", 50005, id=f"m{number}"))["dup"]
+    await one.say("one too many", 50006, id="m3")
+    again = await connect2(pair[0])
+    await again.say("hello?", 50005, id="m1", to=str(pair[1]))
+    await two.say("hello yourself")
+    assert (await one.say("hello?", 50004, id="m1"))["dup"]
+    two.close()
+    await until(lambda: not ChatSocket.reaches(*pair[::-1]))
+    assert (await one.say("hello?", 50005, id="m1"))["dup"]
 
 
 async def test_resume(connect2: Connect2, pair: Pair) -> None:
@@ -520,6 +560,7 @@ async def test_order_on_an_inbox(connect2: Connect2, people: Callable[[int], lis
 async def test_slow_sockets_go_without_typing(connect2: Connect2, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Typing and presence are the first to be dropped, messages are not."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
+    await introduce(one, two)
     monkeypatch.setattr(ChatSocket, "busy", True)
     await one.connection.write_message('{"type":5}')
     await one.say("hi", 50004)

@@ -130,6 +130,7 @@ async def test_what_could_not_be_told_is_told_later(
 ) -> None:
     """Whether the two have talked was not known for a moment."""
     await meet(connect2, *pair)
+    http_server.chat.acquaintances._known.clear()
     one = await connect2(*pair)
     asked = []
 
@@ -150,7 +151,7 @@ async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pa
     await meet(connect2, *pair)
     presence = http_server.chat.presence
     await until(lambda: not presence._looking)
-    assert not (presence._here or presence._watchers or presence._watching or presence._mutual)
+    assert not (presence._here or presence._watchers or presence._watching)
 
 
 async def test_a_socket_that_is_not_known_yet(
