@@ -46,7 +46,7 @@ from handlers.routes import Collaborators, make_app, make_metrics_app
 from handlers.socket import ChatSocket
 from models.access import Access, Mode
 from models.account_ports import Rule
-from models.accounts import Accounts
+from models.accounts import Accounts, Registration
 from models.bucket import Buckets
 from models.chat import Chat
 from models.errors import EngineUnavailable
@@ -224,7 +224,14 @@ async def serving(
             evictor.rounds.suspect(user)
             stores.router.suspect(user)
 
-        accounts = Accounts(stores.accounts, access, stores.sessions, stores.attempts, changed)
+        accounts = Accounts(
+            stores.accounts,
+            access,
+            stores.sessions,
+            stores.attempts,
+            changed,
+            Registration(settings.auth.registration),
+        )
         collaborators = Collaborators(
             chat=chat,
             reader=reader,

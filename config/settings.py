@@ -85,6 +85,10 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
     sign_ins_per_address: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most attempts to sign in from one address in 15 minutes")
     ] = 100
+    registration: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(description="whether anybody can register; auto: where tokens are issued here, not elsewhere alone"),
+    ] = "auto"
     registrations_per_address: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most attempts to register from one address in an hour")
     ] = 20

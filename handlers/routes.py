@@ -73,7 +73,16 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
     routes: list[tuple[str, type[RequestHandler]] | tuple[str, type[RequestHandler], dict[str, Any]]] = [
         (r"/", PageHandler, {"page": with_.page}),
         (ASSET_PATH, AssetHandler, {"page": with_.page}),
-        (r"/session", SessionHandler, {"users": with_.users, "max_content": limits.max_content, "log": with_.log}),
+        (
+            r"/session",
+            SessionHandler,
+            {
+                "users": with_.users,
+                "max_content": limits.max_content,
+                "log": with_.log,
+                "accounts": with_.accounts,
+            },
+        ),
         (r"/ping", PingHandler),
         (PATH, ChatSocket, socket),
         (r"/ws/ticket", TicketHandler),

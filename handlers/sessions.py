@@ -89,11 +89,12 @@ class TicketHandler(BaseHandler):
 class SessionHandler(BaseHandler):
     """GET /session"""
 
-    def initialize(self, users: Users, max_content: int, log: str) -> None:
+    def initialize(self, users: Users, accounts: Accounts, max_content: int, log: str) -> None:
         """Takes the collaborators, how many characters a message may have, and the id of the log."""
         self._users = users
         self._log_id = log
         self._max_content = max_content
+        self._accounts = accounts
 
     async def get(self) -> None:
         """What a page needs to know before anybody has signed in; that nobody has is no error.
@@ -110,6 +111,7 @@ class SessionHandler(BaseHandler):
                 "users": [fields.shown_to_others(each) for each in users],
                 "max_content": self._max_content,
                 "log": self._log_id,
+                "registration": self._accounts.open_to_all,
             }
         )
 

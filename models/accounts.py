@@ -8,17 +8,29 @@ several spellings for the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 
 from models.access import Access
 from models.account_ports import AccountStore, Attempts, Rule, Sessions
 from models.errors import EngineUnavailable, Forbidden, Unauthenticated
 from models.records import Identity, User
 
-__all__ = ["Accounts"]
+__all__ = ["Accounts", "Registration"]
+
+
+class Registration(StrEnum):
+    """Whether anybody can register."""
+
+    AUTO = "auto"  # where tokens are issued here; elsewhere accounts are made by whoever issues them
+    ON = "on"
+    OFF = "off"
 
 
 class Accounts:
-    """The accounts. `changed` is told of users whose sockets have to be looked at, here and in other processes."""
+    """The accounts.
+
+    `changed` is told of users whose sockets have to be looked at, here and in other processes.
+    """
 
     def __init__(
         self,
@@ -27,15 +39,27 @@ class Accounts:
         sessions: Sessions,
         attempts: Attempts,
         changed: Callable[[int], None],
+        registration: Registration = Registration.AUTO,
     ) -> None:
         self._store = store
         self._access = access
         self._sessions = sessions
         self._attempts = attempts
         self._changed = changed
+        self._registration = registration
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether anybody can register."""
+        if self._registration is Registration.AUTO:
+            return self._access.issues
+        return self._registration is Registration.ON
 
     async def register(self, address: str, user_name: str, nick_name: str, password: bytes) -> User:
-        """Adds a user. Raises TooFast, NameTaken."""
+        """Adds a user. Raises TooFast, NameTaken, Forbidden where nobody can register."""
+        if not self.open_to_all:
+            elsewhere = "tokens are issued elsewhere, and so are accounts"
+            raise Forbidden(elsewhere if self._registration is Registration.AUTO else "registration is turned off")
         self._require_room()
         await self._attempts.take(Rule.REGISTRATION, address)
         return await self._store.register(user_name, nick_name, password)

@@ -368,7 +368,14 @@ async def test_the_name_of_the_cookie(host: str, cookie: str, ask: Ask, known: A
 async def test_a_session_of_nobody(ask: Ask, http_server: Server) -> None:
     """Is no error: what a page needs to know before somebody signs in, and no list of accounts."""
     answer = await ask("GET", "/session")
-    expected = {"auth": "token", "user": None, "users": [], "max_content": 8192, "log": http_server.stores.messages.log}
+    expected = {
+        "auth": "token",
+        "user": None,
+        "users": [],
+        "max_content": 8192,
+        "log": http_server.stores.messages.log,
+        "registration": True,
+    }
     assert (answer.status, answer.data) == (200, expected)
     assert (answer.headers["Cache-Control"], "Set-Cookie" in answer.headers) == ("no-store", False)
 

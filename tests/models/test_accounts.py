@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.account_ports import Found, Rule
-from models.accounts import Accounts
+from models.accounts import Accounts, Registration
 from models.errors import EngineUnavailable, Forbidden, TooFast, Unauthenticated
 from models.records import Identity, User
 
@@ -112,6 +112,29 @@ async def test_registering(accounts: Accounts, house: Any) -> None:
     """Counted by address."""
     await accounts.register("1.1.1.1", "name", "nick", b"password")
     assert house.steps == [("REGISTRATION", "1.1.1.1"), "register"]
+
+
+@pytest.mark.parametrize(
+    ("registration", "issues", "reason"),
+    [
+        (Registration.AUTO, True, None),
+        (Registration.AUTO, False, "tokens are issued elsewhere"),
+        (Registration.ON, False, None),
+        (Registration.OFF, True, "registration is turned off"),
+        (Registration.OFF, False, "registration is turned off"),
+    ],
+)
+async def test_who_can_register(registration: Registration, issues: bool, reason: str | None, house: Any) -> None:
+    """By itself nobody where tokens are issued elsewhere, who makes accounts as well; a refusal counts nothing."""
+    house.issues = issues
+    accounts = Accounts(house, house, house, house, lambda user: None, registration)
+    assert accounts.open_to_all is (reason is None)
+    if reason is None:
+        await accounts.register("1.1.1.1", "name", "nick", b"password")
+        return
+    with pytest.raises(Forbidden, match=reason):
+        await accounts.register("1.1.1.1", "name", "nick", b"password")
+    assert house.steps == []
 
 
 async def test_where_tokens_come_from_elsewhere(accounts: Accounts, house: Any) -> None:

@@ -112,8 +112,9 @@ async function account() {
 
 test("signing up, in and out says who is who", async () => {
 	const api = await new Browser().api(`${TOKEN}/`);
-	const { log, ...session } = await api.session();
+	const { log, registration, ...session } = await api.session();
 	assert.match(log, /^[0-9a-f]{16}$/);
+	assert.equal(registration, true);
 	assert.deepEqual(session, { auth: "token", user: null, users: [], max_content: CONTENT });
 	const [userName, other] = [name(), name()];
 	const user = await api.register(userName, "小明", "a password");
