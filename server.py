@@ -54,7 +54,7 @@ from models.evicting import Evictor
 from models.reader import Reader
 from models.records import new_keys
 from models.tasks import end
-from signals import ending, heed_hangups, on_hangup
+from signals import ending, heed_hangups, heed_nothing_else, on_hangup
 from storage.clients import UnsuitableRedisError
 from storage.engines import KEY_FILE, Addresses, EngineStartError, PrivateEngines
 from storage.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, require_distinct
@@ -104,6 +104,7 @@ def main(argv: Sequence[str]) -> int:
         configure_logging(settings.log, redact)
         _log.info("starting", version=VERSION)
         heed_hangups()
+        heed_nothing_else()
         settings = _with_open_files(settings)
         # A page that is not there, and a port that is taken, are said before any engine is started.
         read_page(WEB)
@@ -388,7 +389,10 @@ def _tls(settings: Settings, stack: AsyncExitStack) -> ssl.SSLContext | None:
     try:
         context = tls_context(certificate, key)
     except OSError as error:  # ssl.SSLError is one
-        raise StartError(f"--certfile, --keyfile: {certificate}, {key}: {error.strerror or error}") from None
+        raise StartError(
+            f"--certfile, --keyfile: {certificate}, {key}: {error.strerror or error}; two files in PEM "
+            "that belong together are expected, the key without a passphrase"
+        ) from None
     on_hangup(lambda: read_certificate_again(context, certificate, key), stack)
     return context
 

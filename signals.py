@@ -1,4 +1,4 @@
-"""What signals do: SIGTERM and SIGINT end the server, SIGHUP reads the certificate again or does nothing."""
+"""What signals do: SIGTERM and SIGINT end the server, SIGHUP reads the certificate again, others do nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-__all__ = ["ending", "heed_hangups", "on_hangup"]
+__all__ = ["ending", "heed_hangups", "heed_nothing_else", "on_hangup"]
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +46,15 @@ def heed_hangups() -> None:
             _log.info("hangup_ignored", reason="without a certificate there is nothing to read again")
 
     signal.signal(signal.SIGHUP, on_signal)
+
+
+def heed_nothing_else() -> None:
+    """Let SIGUSR1 and SIGUSR2, which programs that rotate logs send, end the process no longer.
+
+    They get a handler, since what is ignored would be ignored by the databases as well, for which they mean something.
+    """
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, _frame: _log.info("signal_ignored", signal=signal.Signals(number).name))
 
 
 def on_hangup(read_again: Callable[[], None], stack: AsyncExitStack) -> None:

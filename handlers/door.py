@@ -17,6 +17,8 @@ from handlers.http1 import ServerConnection
 
 __all__ = ["Doorkeeper", "read_certificate_again", "tls_context"]
 
+NO_PASSPHRASE = ""  # else OpenSSL asks for one at the terminal, and everything waits for the answer
+
 _log = structlog.get_logger(__name__)
 
 
@@ -84,7 +86,7 @@ class Doorkeeper(HTTPServer):
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     """A server's context, TLS 1.2 or later, for files in PEM. Raises OSError; ssl.SSLError is one."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, NO_PASSPHRASE)
     return context
 
 
@@ -92,7 +94,7 @@ def read_certificate_again(context: ssl.SSLContext, certificate: str, key: str) 
     """Takes a renewed certificate for new connections; keeps the old one when that cannot be used."""
     try:
         tls_context(certificate, key)  # a context that is given half of a renewal has lost what it had
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, NO_PASSPHRASE)
     except OSError as error:
         _log.error("certificate_not_read", reason=str(error))
     else:

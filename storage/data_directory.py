@@ -76,10 +76,13 @@ class DataDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             others = any(path.name != KEY_FILE for path in self.path.iterdir())
             strangers = others and not (self.path / "server.lock").exists()
+            planted = [path for path in self.path.iterdir() if path.lstat().st_uid != os.geteuid()]
         except OSError as error:
             raise DataDirectoryError(f"--data-dir: {self.path} cannot be used: {error.strerror}") from None
         if self.path.stat().st_uid != os.geteuid():
             raise DataDirectoryError(f"--data-dir: {self.path} belongs to another user")
+        if planted:  # by somebody who could write here once
+            raise DataDirectoryError(f"--data-dir: {planted[0]} belongs to another user; see chown")
         if strangers:
             raise DataDirectoryError(f"--data-dir: {self.path} holds other files; choose a new or an empty directory")
         self.path.chmod(0o700)

@@ -233,8 +233,10 @@ def test_few_open_files(addresses: Addresses, database: pymysql.Connection) -> N
 @pytest.mark.gen_test(timeout=55)
 async def test_all_processes_are_told_to_end_at_once(start_server: StartServer, data_dir: Path) -> None:
     """As a service manager does that knows no better: no database is started again, and the status is 0."""
-    server = start_server(f"--data-dir={data_dir}")
+    # What the end asks of databases that are gone takes no longer than this.
+    server = start_server(f"--data-dir={data_dir}", "--engine-timeout=3", "--answer-timeout=5")
     server.ready()
+    raw = await RawSocket.upgraded(server.port, 1, 2)  # never answers the closing, which is waited for
     children = psutil.Process(server.process.pid).children()
     assert len(children) == 3
     for child in children:
@@ -242,6 +244,7 @@ async def test_all_processes_are_told_to_end_at_once(start_server: StartServer, 
     server.signal(signal.SIGTERM)
     status, errors = server.failed()
     assert (status, "engine_died" in errors, "engine_restarted" in errors) == (0, False, False)
+    raw.abort()
 
 
 @pytest.mark.gen_test(timeout=55)

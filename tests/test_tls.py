@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from server import Server
+from storage.engines import Addresses
 from tests.certificates import certificate
 from tests.conftest import StartServer
 from tests.patience import PATIENCE
@@ -106,3 +108,20 @@ async def test_a_renewed_certificate(start_server: StartServer, addresses: Any, 
     server.signal(signal.SIGTERM)
     status, errors = server.failed()
     assert (status, errors.count("certificate_not_read")) == (0, 2)
+
+
+def test_a_key_with_a_passphrase(
+    tmp_path: Path, pem: tuple[Path, Path], start_server: StartServer, addresses: Addresses
+) -> None:
+    """The server says that it takes none, instead of asking for the passphrase at its terminal."""
+    key = serialization.load_pem_private_key(pem[1].read_bytes(), None)
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"passphrase"),
+        )
+    )
+    status, errors = start_server(*external(addresses), f"--certfile={pem[0]}", f"--keyfile={locked}").failed()
+    assert (status, "without a passphrase" in errors, "Enter PEM" in errors) == (1, True, False)

@@ -86,3 +86,13 @@ def test_what_is_no_path_is_refused(name: str, base: Path) -> None:
     with pytest.raises(DataDirectoryError, match="--data-dir: ") as caught:
         DataDirectory(base / name).claim()
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_another_user_has_planted_is_refused(base: Path) -> None:
+    """Data and locks of another user's in the directory are not taken for this server's own."""
+    (base / "server.lock").touch()
+    (base / "mysql").mkdir()
+    os.chown(base / "mysql", 65534, -1)
+    with pytest.raises(DataDirectoryError, match=rf"--data-dir: {base}/mysql belongs to another user"):
+        DataDirectory(base).claim()

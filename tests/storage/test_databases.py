@@ -78,7 +78,6 @@ def test_a_slow_query_is_not_logged(engines: PrivateEngines) -> None:
         client.tandem.slow.insert_one({"conversation": "1234567->7654321"})
         query = {"conversation": "1234567->7654321", "$where": "sleep(400) || true"}
         assert len(list(client.tandem.slow.find(query))) == 1
-        assert client.admin.command("getCmdLineOpts")["parsed"]["operationProfiling"]["slowOpThresholdMs"] > 10**9
         client.admin.command("setParameter", 1, logLevel=1)  # waits for nothing, and is logged behind the query
         client.admin.command("setParameter", 1, logLevel=0)
     log = (engines._directory.path / "mongod.log").read_text()
