@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from psutil import NoSuchProcess
 from redis.exceptions import RedisError
@@ -28,13 +29,24 @@ from tests.faults.device import Device
 from tests.faults.sabotaged import KINDS
 from tests.faults.verdict import Verdict, history, judge
 
-__all__ = ["Outcome", "storm"]
+__all__ = ["Least", "Outcome", "storm"]
 
 PAIRS = 5  # conversations, each between two users with two devices
 RATE = 8.0  # messages that a device sends in a second
 PAUSES = (0.3, 2.5)  # seconds between two faults, at least and at most
 TELL_EVERY = 5.0  # seconds between two lines of progress
 PATIENCE = 60.0  # seconds in which all talk again after a fault, and all is received after the last
+
+
+class Least(NamedTuple):
+    """How much has to happen in a run, however long it takes on a busy machine: messages, faults, kinds of them."""
+
+    acknowledged: int = 0
+    faults: int = 0
+    kinds: int = 0
+
+
+NOTHING = Least()
 
 
 @dataclass
@@ -114,11 +126,11 @@ class _Storm:
         """All of them, by name: the two users."""
         return {conversation_of(d.user, peer): (d.user, peer) for d in self.devices for peer in d.peers}
 
-    async def rage(self, seconds: float) -> None:
-        """Lets faults happen for a while; several may overlap, two of one kind do not."""
+    async def rage(self, seconds: float, least: Least) -> None:
+        """Lets faults happen for a while, and until enough has; several may overlap, two of one kind do not."""
         loop = asyncio.get_running_loop()
         end_at, tell_at = loop.time() + seconds, loop.time() + TELL_EVERY
-        while loop.time() < end_at:
+        while loop.time() < end_at or not self._reached(least):
             await asyncio.sleep(self._random.uniform(*PAUSES))
             name = self._random.choice(list(self._faults))
             if name not in self._going:
@@ -131,6 +143,14 @@ class _Storm:
                 )
         while self._going:
             await asyncio.wait(self._going.values())
+
+    def _reached(self, least: Least) -> bool:
+        acknowledged = sum(len(device.acknowledged) for device in self.devices)
+        return (
+            acknowledged >= least.acknowledged
+            and self.counted.total() >= least.faults
+            and len(self.counted) >= least.kinds
+        )
 
     async def _happen(self, name: str, fault: Callable[[], Awaitable[None]]) -> None:
         """Lets a fault happen, and waits until all talk again; counted from when nothing is stopped any more."""
@@ -187,12 +207,16 @@ async def storm(
     *,
     faults: Sequence[str] = (),
     longest_stop: float = 30.0,
+    least: Least = NOTHING,
     patience: float = PATIENCE,
     flags: Sequence[str] = (),
     sabotage: str = "",
     tell: Callable[[str], None] = _nothing,
 ) -> Outcome:
-    """Runs, and judges. `faults` are the kinds that may happen, all if there are none."""
+    """Runs so many `seconds`, longer if less than `least` has happened by then, and judges.
+
+    `faults` are the kinds that may happen, all if there are none.
+    """
     chance = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
     tasks: list[asyncio.Task[None]] = []
@@ -204,7 +228,7 @@ async def storm(
             run.populate()
             try:
                 tasks = [asyncio.create_task(device.run()) for device in run.devices]
-                await run.rage(seconds)
+                await run.rage(seconds, least)
                 tell("no more faults; waiting until everything is acknowledged and received")
                 await run.settle()
             finally:

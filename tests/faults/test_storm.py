@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.storm import storm
+from tests.faults.storm import Least, storm
 
 FLAGS = ["--answer-timeout=1", "--engine-timeout=1"]
 
@@ -12,7 +12,7 @@ FLAGS = ["--answer-timeout=1", "--engine-timeout=1"]
 @pytest.mark.timeout(600)
 async def test_nothing_is_lost_doubled_or_reordered() -> None:
     """Whatever happens to servers and engines."""
-    outcome = await storm(12, seed=1, longest_stop=3, flags=FLAGS)
+    outcome = await storm(12, seed=1, longest_stop=3, least=Least(acknowledged=101, kinds=4), flags=FLAGS)
     assert outcome.verdict.clean, outcome.table()
     assert outcome.verdict.acknowledged > 100
     assert len(outcome.faults) > 3
@@ -35,6 +35,7 @@ async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> No
         seed=1,
         faults=["mongod stopped, server killed"],
         longest_stop=1,
+        least=Least(faults=4),
         patience=5,
         flags=FLAGS,
         sabotage=sabotage,

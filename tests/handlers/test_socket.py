@@ -181,12 +181,12 @@ async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
     """Who does not answer a ping is closed with 4010, and offline at once."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     now = asyncio.get_running_loop().time()
-    ChatSocket.check_pongs(now + INTERVAL, ChatSocket.users())
+    ChatSocket.check_pongs(now + INTERVAL + 1, ChatSocket.users())
     opcode, _ = await raw.frame()
     assert opcode == 9
     ChatSocket.check_pongs(now + INTERVAL + TIMEOUT - 1, ChatSocket.users())
     assert pair[0] in ChatSocket._registry
-    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT, ChatSocket.users())
+    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT + 1, ChatSocket.users())
     assert pair[0] not in ChatSocket._registry
     assert await raw.close_code() == 4010
     raw.abort()
@@ -200,7 +200,7 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
         await connect(*pair)
     (closing,), (open_one,) = ChatSocket._sockets_of(gone), ChatSocket._sockets_of(here)
     closing.ws_connection.client_terminated = True
-    ChatSocket.check_pongs(asyncio.get_running_loop().time() + INTERVAL, ChatSocket.users())
+    ChatSocket.check_pongs(asyncio.get_running_loop().time() + INTERVAL + 1, ChatSocket.users())
     assert gone[0] not in ChatSocket._registry
     assert open_one._pong_missing
 
@@ -217,7 +217,7 @@ async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
     one = await connect(*pair)
     for _ in range(5):
         (socket,) = ChatSocket._sockets_of(pair[:1])
-        ChatSocket.check_pongs(socket._pinged + INTERVAL, ChatSocket.users())
+        ChatSocket.check_pongs(socket._pinged + INTERVAL + 1, ChatSocket.users())
         assert socket._pong_missing
         reading = asyncio.ensure_future(one.connection.read_message())
         await until(lambda socket=socket: not socket._pong_missing)

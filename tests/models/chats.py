@@ -14,6 +14,7 @@ from models.loading import Loader
 from models.ports import Occupied, Reached
 from models.records import Message, conversation_of
 from storage.messages import MongoMessages
+from tests.patience import PATIENCE
 
 __all__ = [
     "Faulty",
@@ -123,7 +124,7 @@ class Faulty:
 class PatientChat(Chat):
     """A chat whose messages come with the same time to answer, and are awaited."""
 
-    answer_timeout = 5.0
+    answer_timeout = PATIENCE
 
     def send(self, sender: int, recipient: int, content: str, **options: Any) -> asyncio.Future[Sent | ChatError]:
         loop = asyncio.get_running_loop()

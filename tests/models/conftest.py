@@ -13,6 +13,7 @@ from storage.counters import RedisCounters
 from storage.messages import MongoMessages
 from tests.conftest import Clock
 from tests.models.chats import Faulty, Make, Nobody, PatientChat, Recorder
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
     chats: list[Chat] = []
 
     def make_chat(
-        *present: int, answer_timeout: float = 5.0, now: Clock = clock, router: Nobody | None = None
+        *present: int, answer_timeout: float = PATIENCE, now: Clock = clock, router: Nobody | None = None
     ) -> tuple[Chat, Faulty, Recorder]:
         store, sockets = Faulty(messages), Recorder(*present)
         chat = PatientChat(
@@ -40,4 +41,4 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
 
     yield make_chat
     for chat in chats:
-        io_loop.run_sync(lambda chat=chat: chat.drain(10))
+        io_loop.run_sync(lambda chat=chat: chat.drain(PATIENCE))

@@ -18,6 +18,7 @@ from storage.counters import RedisCounters
 from storage.messages import MongoMessages
 from tests.conftest import Clock
 from tests.models.chats import Listening, Make, make_friends, stored
+from tests.patience import PATIENCE
 from tests.sockets import until
 
 Friends = Callable[[Chat, tuple[int, int]], Awaitable[None]]
@@ -225,15 +226,16 @@ async def test_time_never_goes_back(
 
 async def test_no_answer_in_time(make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]) -> None:
     """40001, and the message that was on its way is stored and delivered all the same, those behind it are not."""
-    chat, store, sockets = make(answer_timeout=0.3)
+    chat, store, sockets = make()
     await befriend(chat, pair)
     store.gate.clear()
+    chat.answer_timeout = 1.0
     first, second = chat.send(*pair, "on its way"), chat.send(*pair, "still waiting")
     assert isinstance(await first, EngineUnavailable)
     assert isinstance(await second, EngineUnavailable)
     store.gate.set()
     await until(lambda: len(sockets.delivered) == 4)
-    await chat.drain(5)
+    await chat.drain(PATIENCE)
     assert [m.content for m in await stored(messages, pair)] == ["hello"] * 3 + ["on its way"]
 
 
@@ -249,7 +251,7 @@ async def test_no_answer_in_time_in_a_run(
     await until(lambda: len(store.faults_before) == 3)
     chat.answer_timeout = 0.01
     late = chat.send(*pair, "late")
-    chat.answer_timeout = 5.0
+    chat.answer_timeout = PATIENCE
     others = [chat.send(*pair, name) for name in "ab"]
     store.gate.set()
     assert isinstance(await late, EngineUnavailable)
@@ -264,7 +266,8 @@ async def test_what_was_never_sent_is_given_back(
     chat, store, _ = make(answer_timeout=0.2)
     store.faults_before = [NotSent("mongodb", "away")] * 1000
     assert isinstance(await chat.send(*pair, "nobody there"), EngineUnavailable)
-    await chat.drain(5)
+    await chat.drain(PATIENCE)
+    chat.answer_timeout = PATIENCE
     store.faults_before = []
     for _ in range(3):
         assert isinstance(await chat.send(*pair, "now"), Sent)
@@ -406,7 +409,7 @@ async def test_draining_waits_for_all_that_waits(make: Make, befriend: Friends, 
     await befriend(chat, pair)
     store.gate.clear()
     answers = [chat.send(*pair, "hi") for _ in range(30)]
-    draining = asyncio.ensure_future(chat.drain(10))
+    draining = asyncio.ensure_future(chat.drain(PATIENCE))
     await until(lambda: len(store.tried) > 3)
     store.gate.set()
     await draining
@@ -423,7 +426,7 @@ async def test_draining_abandons_what_takes_too_long(make: Make, befriend: Frien
     tried = len(store.tried)
     await chat.drain(0)
     store.gate.set()
-    await chat.drain(10)
+    await chat.drain(PATIENCE)
     assert len(store.tried) == tried
     assert not any(answer.done() for answer in answers)
 

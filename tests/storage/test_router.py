@@ -23,11 +23,11 @@ from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages
 from storage.peers import MongoPeers
 from storage.router import RedisRouter, _encode, _Envelope
-from tests.patience import PATIENCE
 from tests.processes import stop
 from tests.sockets import until
 
 ANN, BOB = 7, 9
+CALL = 5.0  # seconds for a call to Redis; the tests of one that hangs wait it out
 
 
 class Ear:
@@ -74,7 +74,7 @@ def start(io_loop: IOLoop, addresses: Addresses, prefix: str, messages: MongoMes
     started: list[tuple[RedisRouter, RedisServer]] = []
 
     async def start_one(*, known: bool = True, url: str = addresses.redis) -> Process:
-        server = RedisServer(url, timeout=PATIENCE, connections=4)
+        server = RedisServer(url, timeout=CALL, connections=4)
         peers = MongoPeers(messages._database.servers)
         if known:
             await peers.join()
@@ -255,8 +255,8 @@ async def test_a_subscription_that_falls_silent(
         pumps.update(map(asyncio.ensure_future, (pump(reader, downstream), pump(upstream, writer))))
 
     async with await asyncio.start_unix_server(connected, tmp_path / "line.sock"):
-        server = RedisServer(addresses.redis, timeout=PATIENCE, connections=4)
-        server.subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=PATIENCE)
+        server = RedisServer(addresses.redis, timeout=CALL, connections=4)
+        server.subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=CALL)
         peers = MongoPeers(messages._database.servers)
         await peers.join()
         there = Process(RedisRouter(server, prefix, peers), Ear())
