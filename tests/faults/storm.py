@@ -180,12 +180,12 @@ class _Storm:
         for device in self._random.sample(self.devices, len(self.devices) // 2):
             device.cut()
 
-    async def settle(self) -> None:
+    async def settle(self, patience: float) -> None:
         """Waits until all is acknowledged, and everybody holds everything; not for ever."""
         for device in self.devices:
             device.fall_silent()
         await self._cluster.healed()
-        deadline = asyncio.get_running_loop().time() + self._patience
+        deadline = asyncio.get_running_loop().time() + patience
         while asyncio.get_running_loop().time() < deadline:
             last = {name: len(self._cluster.stored(name)) for name in self.conversations}
             if all(
@@ -209,13 +209,15 @@ async def storm(
     longest_stop: float = 30.0,
     least: Least = NOTHING,
     patience: float = PATIENCE,
+    settles: float | None = None,
     flags: Sequence[str] = (),
     sabotage: str = "",
     tell: Callable[[str], None] = _nothing,
 ) -> Outcome:
     """Runs so many `seconds`, longer if less than `least` has happened by then, and judges.
 
-    `faults` are the kinds that may happen, all if there are none.
+    `faults` are the kinds that may happen, all if there are none. `patience` (seconds) is for each fault,
+    and in the end for all of it to be received, unless `settles` says how long that may take.
     """
     chance = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
@@ -230,7 +232,7 @@ async def storm(
                 tasks = [asyncio.create_task(device.run()) for device in run.devices]
                 await run.rage(seconds, least)
                 tell("no more faults; waiting until everything is acknowledged and received")
-                await run.settle()
+                await run.settle(patience if settles is None else settles)
             finally:
                 await end(*tasks)
             port = cluster.port()

@@ -9,10 +9,10 @@ from tests.faults.storm import Least, storm
 FLAGS = ["--answer-timeout=1", "--engine-timeout=1"]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_nothing_is_lost_doubled_or_reordered() -> None:
     """Whatever happens to servers and engines."""
-    outcome = await storm(12, seed=1, longest_stop=3, least=Least(acknowledged=101, kinds=4), flags=FLAGS)
+    outcome = await storm(12, seed=1, longest_stop=3, least=Least(acknowledged=101, kinds=4), patience=200, flags=FLAGS)
     assert outcome.verdict.clean, outcome.table()
     assert outcome.verdict.acknowledged > 100
     assert len(outcome.faults) > 3
@@ -26,7 +26,7 @@ SABOTAGE = [
 ]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("sabotage", "kind", "finding"), SABOTAGE)
 async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> None:
     """Inserts wait in mongod's sockets when the servers that sent them are killed."""
@@ -35,8 +35,8 @@ async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> No
         seed=1,
         faults=["mongod stopped, server killed"],
         longest_stop=1,
-        least=Least(faults=4),
-        patience=5,
+        least=Least(acknowledged=30, faults=4),
+        settles=5,
         flags=FLAGS,
         sabotage=sabotage,
     )
