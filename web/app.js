@@ -1,4 +1,4 @@
-/** The page's beginning: who is here, and what that one sees. */
+/** The page's beginning: who is signed in, and what that user sees. */
 
 import { chat } from "./chat.js";
 import { h } from "./dom.js";
@@ -6,28 +6,51 @@ import { signIn } from "./signin.js";
 import { Api, backoff } from "./tandem.js";
 import { lang, words } from "./words.js";
 
-document.documentElement.lang = lang;
-
 const query = new URLSearchParams(location.search);
 
-/** Shows the chat to whoever is signed in, and a form to whoever is not. */
-async function begin() {
-	const api = new Api({ url: location.origin, uid: query.get("uid") ?? "" });
-	let session;
-	for (let attempts = 0; !(session = await api.session().catch(() => null)); attempts++) {
+/** Asks who is signed in until the server answers. */
+async function asked(api) {
+	for (let attempts = 0; ; attempts++) {
+		const session = await api.session().catch(() => null);
+		if (session) return session;
 		document.body.replaceChildren(h("main.alone", { role: "status" }, words.connecting));
 		await new Promise((done) => setTimeout(done, backoff(attempts)));
 	}
-	const { auth, user, users, max_content: most } = session;
+}
+
+/** Shows the chat to a user who is signed in, and else a form; `token` is what signing in there has given. */
+async function begin(token = "") {
+	const api = new Api({ url: location.origin, uid: query.get("uid") ?? "" });
+	let session = await asked(api);
+	const cookieless = Boolean(token) && !session.user;
+	if (cookieless) {
+		api.token = token; // the browser keeps no cookie, so this page alone is signed in
+		session = await asked(api);
+	}
+	const { auth, user, users, max_content: most, log } = session;
 	if (!user && api.uid && auth === "token") location.replace(location.pathname);
 	else if (!user) {
-		const notice = query.has("ended") ? words.ended : "";
-		document.body.replaceChildren(signIn({ api, users, notice, entered: begin }));
+		const notice = navigator.cookieEnabled ? query.has("ended") && words.ended : words.cookies;
+		document.body.replaceChildren(signIn({ api, users, notice: notice || "", entered: begin }));
 	} else {
 		// Each request says whom it means from now on: another tab may sign in as somebody else.
-		api.uid = String(user.id);
-		document.body.replaceChildren(chat({ api, user, most }));
+		api.uid = user.id;
+		// A cookie from before proves that what an older page has left is this user's, of this installation.
+		const inherit = auth === "token" && !token;
+		const notice = cookieless ? words.cookies : "";
+		document.body.replaceChildren(chat({ api, user, most, log, inherit, notice }));
 	}
 }
 
-begin();
+/** What cannot be mended here is said, and stays in the browser's log. */
+async function run() {
+	try {
+		document.documentElement.lang = lang;
+		await begin();
+	} catch (error) {
+		document.body.replaceChildren(h("main.alone", { role: "alert" }, words.broken));
+		throw error;
+	}
+}
+
+run();

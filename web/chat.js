@@ -2,6 +2,7 @@
 
 import { composer } from "./composer.js";
 import { fill, h, portrait, sign } from "./dom.js";
+import { drafts } from "./drafts.js";
 import { conversations, person } from "./list.js";
 import { outbox } from "./outbox.js";
 import { tandem } from "./tandem.js";
@@ -12,18 +13,35 @@ const TYPES = 4000; // ms for which somebody is taken to be typing
 const CALM = 1000; // ms of connecting before that is said
 const SHOWN = 200; // characters of a message in a notification
 
-/** The page of `user`, who may write `most` characters at a time. */
-export function chat({ api, user, most }) {
+/** A channel to the other tabs of this installation; one without others where the browser has none. */
+function channel(log) {
+	try {
+		return new BroadcastChannel(`tandem ${log}`);
+	} catch {
+		return Object.assign(new EventTarget(), { postMessage: () => {} });
+	}
+}
+
+/**
+ * The page of `user`, who may write `most` characters at a time, at the installation with the id `log`.
+ *
+ * `inherit`: what earlier versions have kept in the browser is this user's. `notice` is said until there is more to say.
+ */
+export function chat({ api, user, most, log, inherit, notice }) {
 	const me = person(user);
-	const client = tandem({ api, user: me.id, lang, outbox: outbox() });
+	const store = outbox({ log, inherit });
+	const client = tandem({ api, user: me.id, log, lang, outbox: store });
 	const list = conversations({ api, user: me.id, changed: counted });
-	const tabs = new BroadcastChannel("tandem");
+	const written = drafts({ log, user: me.id, inherit });
+	const tabs = channel(log);
 	const types = new Map(); // by peer: timers
 	let entry = null; // of the open conversation
 	let open = null; // its thread
+	let form = null; // its composer
+	let leaving = false; // whether the user has been asked about what waits
 
 	const state = h("p.state", { role: "status" });
-	const problem = h("p.error", { role: "alert" });
+	const problem = h("p.error", { role: "alert" }, notice);
 	const news = h("p.hidden", { ariaLive: "polite" });
 	const section = h("section");
 	const label = { placeholder: words.find, ariaLabel: words.find };
@@ -75,10 +93,23 @@ export function chat({ api, user, most }) {
 		presence: ({ detail: { peer, online } }) => update(peer, { online }),
 		reset: () => location.reload(),
 	});
+	on(store, {
+		dropped: ({ detail }) => (problem.textContent = words.dropped(detail)),
+	});
 	on(tabs, {
 		message: ({ data: { reader, peer, seq, unread } }) => reader === me.id && list.seen(peer, seq, unread),
 	});
-	on(window, { hashchange: route, online: () => client.wake(), focus: () => open?.look() });
+	on(window, {
+		hashchange: route,
+		online: () => client.wake(),
+		focus: () => {
+			open?.look();
+			form?.follow();
+		},
+		storage: () => form?.follow(),
+		pageshow: () => form?.follow(), // while the page was kept aside, it was told nothing
+		beforeunload: (event) => !leaving && unkept().length && event.preventDefault(), // the browser asks
+	});
 	on(document, {
 		visibilitychange: () => {
 			if (document.hidden) return;
@@ -89,6 +120,7 @@ export function chat({ api, user, most }) {
 	});
 
 	const isOpen = (peer) => peer === entry?.peer.id;
+	const unkept = () => client.pending().filter(({ kept }) => kept === false);
 
 	async function refresh() {
 		await list.refresh().catch(() => {}); // asked again with the next connection
@@ -169,7 +201,7 @@ export function chat({ api, user, most }) {
 
 	function show(next) {
 		open?.close();
-		open = null;
+		open = form = null;
 		entry = next;
 		list.select(entry?.peer.id);
 		element.classList.toggle("opened", Boolean(entry));
@@ -181,13 +213,12 @@ export function chat({ api, user, most }) {
 			tabs.postMessage({ reader: me.id, peer: id, seq, unread });
 		};
 		open = thread({ client, entry, seen });
-		const key = `tandem draft ${me.id} ${id}`;
-		const send = (text) => client.send(id, text);
-		const form = composer({ key, most, send, typing: () => client.typing(id) });
-		fill(section, h("header"), open.element, form);
+		const draft = { read: () => written.read(id), write: (text) => written.write(id, text) };
+		form = composer({ draft, most, send: (text) => client.send(id, text), typing: () => client.typing(id) });
+		fill(section, h("header"), open.element, form.element);
 		head();
 		open.load();
-		if (matchMedia("(hover: hover)").matches) form.firstChild.focus(); // no keyboard comes up
+		if (matchMedia("(hover: hover)").matches) form.focus(); // no keyboard comes up
 	}
 
 	function head() {
@@ -212,8 +243,15 @@ export function chat({ api, user, most }) {
 	}
 
 	async function signOut(everywhere) {
+		const waiting = client.pending().length;
+		if (waiting && !confirm((unkept().length ? words.unkeptOut : words.waiting)(waiting))) return;
 		client.stop(); // else it is told that it was signed out
-		await attempt(() => api.signOut(everywhere).then(() => leave("")));
+		await attempt(async () => {
+			await api.signOut(everywhere);
+			written.clear(); // or the next to use this browser could read them
+			leaving = true;
+			leave("");
+		});
 		if (problem.textContent) client.start();
 	}
 

@@ -46,6 +46,6 @@ export function sign(name, label) {
 export function portrait({ id, name }, online) {
 	const dot = online && h("span.dot");
 	const disc = h("span.portrait", { ariaHidden: "true" }, [...name][0].toUpperCase(), dot);
-	disc.style.setProperty("--hue", (id * 67) % 360);
+	disc.style.setProperty("--hue", (id.slice(-9) * 67) % 360);
 	return disc;
 }

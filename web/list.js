@@ -8,7 +8,7 @@ const COUNTED = 100; // unread messages are counted up to here
 
 /** A user, from any of the server's answers. */
 export const person = ({ id, user_name, nick_name, nickname }) => ({
-	id: String(id),
+	id,
 	name: nick_name || nickname || user_name || words.gone,
 	address: `#${user_name ? encodeURIComponent(user_name) : `/${id}`}`,
 });

@@ -26,8 +26,8 @@ export function signIn({ api, users, notice, entered }) {
 		problem.textContent = "";
 		try {
 			if (isNew) await api.register(name.value, nick.value, password.value);
-			await api.signIn(name.value, password.value);
-			await entered();
+			const { token } = await api.signIn(name.value, password.value);
+			await entered(token);
 		} catch (error) {
 			problem.textContent = explained(error);
 		}

@@ -14,6 +14,7 @@ const TOO_BIG = 1009; // closes a socket with a frame that is too long
 const ANSWER = 15_000;
 const QUIET = 60_000; // nothing heard: is the connection alive?
 const SHORT = 5_000; // for a trial, between looks, until a connection is steady
+const KEPT = 3_000; // for the outbox to answer, before it goes on without
 const TYPING_EVERY = 1_000;
 const BASE = 500;
 const CAP = 30_000;
@@ -24,9 +25,15 @@ const RESUMED = 200; // conversations in one request
 /** Exponential back-off with full jitter: milliseconds before attempt `n`, counted from 0. */
 export const backoff = (n) => Math.random() * Math.min(CAP, BASE * 2 ** n);
 
-let last = 0;
+// Intervals are measured on a clock that is never set.
+const clock = () => performance.now();
+
+let last = 0; // when the last id was made
 
 const hex = (number, digits) => number.toString(16).padStart(digits, "0");
+
+/** When an id was made, in milliseconds, if it is a UUIDv7; else 0. */
+const madeAt = (id) => (/^[\da-f]{8}-[\da-f]{4}-7/.test(id) ? parseInt(id.slice(0, 8) + id.slice(9, 13), 16) : 0);
 
 /** An id that rises with each call (UUIDv7, RFC 9562, section 5.7); no two have the same millisecond. */
 export function newId() {
@@ -44,6 +51,9 @@ export class TandemError extends Error {
 		this.retryAfter = retryAfter; // seconds
 	}
 }
+
+/** Parses an answer. The server's ids are numbers; they become strings, since JavaScript has none above 2^53 exactly. */
+const parsed = (text) => JSON.parse(text.replace(/("id"\s*:\s*)(\d+)/g, '$1"$2"')); // in a string the quotes have slashes
 
 const lostError = () => new TandemError(0, "not connected");
 
@@ -93,7 +103,7 @@ export class Api {
 		let response, answer;
 		try {
 			response = await fetch(`${this.url}${path}?${all}`, options);
-			answer = await response.json();
+			answer = parsed(await response.text());
 		} catch (error) {
 			throw new TandemError(0, String(error));
 		}
@@ -102,18 +112,25 @@ export class Api {
 	}
 }
 
-/** The connection of a `user`, and what has to outlive it: an EventTarget with the methods named at the end. */
-export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
+/**
+ * The connection of a `user`, and what has to outlive it: an EventTarget with the methods named at the end.
+ *
+ * `log` is the installation's id, which a session tells; without it, that of the first connection counts.
+ */
+export function tandem({ api, user: who, log = "", lang = "zh", outbox = memoryOutbox() }) {
+	const user = String(who);
 	const events = new EventTarget();
 	const asked = new Map(); // by request id: { resolve, reject, timer }
 	const chats = new Map(); // by peer: { held, busy, aside: what comes until a read is answered }
 	const items = new Map(); // by id: what waits or has failed
 	const lanes = new Map(); // by peer: { queue, busy, timer, attempts }
 	const positions = new Map(); // by peer: { received, read, told, busy }
-	const typed = new Map(); // by peer: when that was last told
+	const typed = new Map(); // by peer: when that was last told, by the clock
 	let socket = null;
-	let opened = 0; // when; 0: it is not open
-	let heard = 0; // when the last frame came
+	let opened = 0; // when, by the clock; 0: it is not open
+	let heard = 0; // when the last frame came, by the clock
+	let ahead = 0; // what the time of day is ahead of the clock
+	let slow = false; // whether the outbox was late with its last answer
 	let failures = 0;
 	let requests = 0;
 	let looking;
@@ -128,8 +145,17 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	/** Connects, and stays connected until `stop`, or for as long as the token is good. */
 	function start() {
 		end("connecting");
-		looking = setInterval(() => opened && Date.now() - heard > QUIET && wake(), SHORT);
+		ahead = Date.now() - clock();
+		looking = setInterval(look, SHORT);
 		connect();
+	}
+
+	/** Wakes where nothing was heard for long, or where the machine has slept: the clock may stand still then. */
+	function look() {
+		const now = Date.now() - clock();
+		const slept = now - ahead > SHORT;
+		ahead = now;
+		if (slept || (opened && clock() - heard > QUIET)) wake();
 	}
 
 	/** Disconnects. What waits in the outbox stays there. */
@@ -161,8 +187,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 			if (mine === socket) lost(error.code > 0);
 			return;
 		}
-		mine.onopen = current(greeted);
-		mine.onmessage = current(({ data }) => take(JSON.parse(data)));
+		mine.onmessage = current(({ data }) => (opened ? take : greeted)(JSON.parse(data)));
 		mine.onerror = () => {}; // a close follows
 		mine.onclose = current(({ code }) => {
 			for (const { queue, busy } of lanes.values()) if (code === TOO_BIG && busy) refuse(queue[0], 400);
@@ -170,9 +195,12 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		});
 	}
 
-	function greeted() {
+	/** Begins once the server has said who it is. What waits for one installation is never sent to another. */
+	function greeted({ log: theirs }) {
 		clearTimeout(late);
-		opened = heard = Date.now();
+		log ||= theirs ?? "";
+		if (theirs && theirs !== log) return end("ended");
+		opened = heard = clock();
 		say("online");
 		catchUp();
 		loadOutbox();
@@ -182,13 +210,14 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	/** The connection is gone; `doubtful`: perhaps because we may no longer come in, which no browser tells. */
 	async function lost(doubtful) {
-		if (opened && Date.now() - opened > SHORT) failures = 0;
+		if (opened && clock() - opened > SHORT) failures = 0;
 		drop();
 		say("connecting");
 		retrying = setTimeout(() => connect(), backoff(failures++));
 		if (!doubtful) return;
 		const session = await api.session().catch(() => null);
-		if (session && String(session.user?.id) !== user && events.state === "connecting") end("ended");
+		const another = session && (String(session.user?.id) !== user || (log && session.log && session.log !== log));
+		if (another && events.state === "connecting") end("ended");
 	}
 
 	/** Lets go of the socket without waiting for it, since a dead one takes a minute to close. */
@@ -237,7 +266,7 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 	}
 
 	function take(frame) {
-		heard = Date.now();
+		heard = clock();
 		const { code, id, from: peer, received, read, online } = frame;
 		const item = items.get(id);
 		const request = asked.get(id);
@@ -380,8 +409,38 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		turn = turn.then(() => kept).then(() => items.get(item.id) === item && queue(item)); // else it is stored already
 	}
 
-	/** Without room on the disk a message is sent all the same. */
-	const keep = (item) => outbox.put(item).catch(() => {});
+	/**
+	 * Keeps an item in the outbox, as it is now. Where that fails or is late, the message is sent all the same; as long as
+	 * it is in this program alone, the item says so: `kept` is false.
+	 */
+	function keep(item) {
+		const { kept: _, ...now } = item;
+		const tell = (kept) => {
+			if (kept === (item.kept ?? true)) return;
+			item.kept = kept;
+			if (items.get(item.id) === item) emit("outbox", { item });
+		};
+		const putting = outbox.put(now);
+		putting.then(() => tell(true), () => {});
+		return soon(putting).catch(() => tell(false));
+	}
+
+	/** What the outbox promises, if it does not take too long; one that was late is not waited for again. */
+	function soon(promise) {
+		return new Promise((resolve, reject) => {
+			const giveUp = () => {
+				slow = true;
+				reject(new Error("the outbox does not answer"));
+			};
+			const timer = setTimeout(giveUp, slow ? 0 : KEPT);
+			const done = (settle) => (result) => {
+				clearTimeout(timer);
+				slow = false;
+				settle(result);
+			};
+			promise.then(done(resolve), done(reject));
+		});
+	}
 
 	function queue(item) {
 		if (!lanes.has(item.peer)) lanes.set(item.peer, { queue: [], busy: false, timer: 0, attempts: 0 });
@@ -391,12 +450,16 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	/** Takes over what this program left before it ended, or another one with the same outbox. */
 	async function loadOutbox() {
-		for (const item of await outbox.all(user).catch(() => [])) {
-			if (items.has(item.id)) continue;
-			items.set(item.id, item);
-			emit("outbox", { item });
-			if (item.state === "pending") queue(item);
-		}
+		const left = outbox.all(user).then((all) => {
+			for (const item of all) {
+				last = Math.max(last, madeAt(item.id)); // what is written from now on is sent behind it
+				if (items.has(item.id)) continue;
+				items.set(item.id, item);
+				emit("outbox", { item });
+				if (item.state === "pending") queue(item);
+			}
+		});
+		await soon(left).catch(() => {});
 		for (const peer of lanes.keys()) pump(peer);
 	}
 
@@ -483,8 +546,8 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 
 	/** Tells the peer that the user is typing, once a second at most. */
 	function typing(peer) {
-		const now = Date.now();
-		if (!opened || now - (typed.get(peer) ?? 0) < TYPING_EVERY) return;
+		const now = clock();
+		if (!opened || now - (typed.get(peer) ?? -TYPING_EVERY) < TYPING_EVERY) return;
 		typed.set(peer, now);
 		write({ type: 5, to: peer });
 	}
@@ -499,7 +562,11 @@ export function tandem({ api, user, lang = "zh", outbox = memoryOutbox() }) {
 		events.dispatchEvent(new CustomEvent(type, { detail }));
 	}
 
+	outbox.addEventListener?.("lost", () => items.forEach(keep)); // what it had is perhaps gone
 	let turn = loadOutbox(); // what was left goes first
-	const methods = { start, stop, wake, pending, open, before, unread, send, retry, discard, mark, typing };
+	// Who has a peer's id as a number is understood as well.
+	const named = (method) => (peer, ...rest) => method(String(peer), ...rest);
+	const byPeer = { open: named(open), before: named(before), unread: named(unread), send: named(send) };
+	const methods = { start, stop, wake, pending, retry, discard, ...byPeer, mark: named(mark), typing: named(typing) };
 	return Object.assign(events, { user, state: "stopped", ...methods });
 }

@@ -3,7 +3,16 @@
 // Up to what cannot be part of a URL, or would make it look like another one.
 const LINK = /https?:\/\/[^\s<>"`\p{C}\u3000-\u303f\uff01-\uff1f]+/giu;
 const TRAILING = /[^\p{L}\p{M}\p{N}\p{Cs}/=&#%+$@)-]/u;
-const EMOJI = /^(?:\p{RGI_Emoji}\s*){1,3}$/v;
+const EMOJI = emoji();
+
+/** One to three emoji. A literal of this kind would keep an older browser from loading the page. */
+function emoji() {
+	try {
+		return new RegExp("^(?:\\p{RGI_Emoji}\\s*){1,3}$", "v");
+	} catch {
+		return /^(?:\p{Emoji_Presentation}\s*){1,3}$/u;
+	}
+}
 
 /** A link without the punctuation around it, and without a bracket that was opened before it. */
 function trimmed(link) {
@@ -46,4 +55,8 @@ export function pieces(text) {
 export const isEmoji = (text) => text.length < 100 && EMOJI.test(text);
 
 /** How many characters the server counts. */
-export const length = (text) => [...text].length;
+export function length(text) {
+	let count = 0;
+	for (const _ of text) count++;
+	return count;
+}

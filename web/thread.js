@@ -8,6 +8,7 @@ const BLOCK = 50; // messages that are laid out, or left alone, together
 const NEAR = 40; // pixels from the end that are the end
 const EARLY = 1500; // pixels from the beginning at which older ones are asked for
 const APART = 300_000; // ms after which the same sender begins anew
+const CALM = 1000; // ms after which it is said that what waits is not kept
 
 const attentive = () => !document.hidden && document.hasFocus();
 
@@ -45,8 +46,9 @@ export function thread({ client, entry, seen }) {
 	const top = h("p.quiet", { role: "status" }, words.loading);
 	const blocks = h("div");
 	const outgoing = h("ol");
+	const unkept = h("p.why", { role: "status" });
 	const region = { tabIndex: 0, role: "region", ariaLabel: words.messages, onscroll: scrolled };
-	const scroller = h("div.scroller", region, top, blocks, outgoing);
+	const scroller = h("div.scroller", region, top, blocks, outgoing, unkept);
 	const jump = h("button.jump.round", { hidden: true, onclick: toEnd });
 	const sights = new IntersectionObserver(sighted, { root: scroller });
 	const sizes = new ResizeObserver(resized);
@@ -180,6 +182,9 @@ export function thread({ client, entry, seen }) {
 				h("button", { onclick: () => client.retry(id) }, words.again),
 				h("button", { onclick: () => client.discard(id) }, words.discard),
 			);
+		if (item.kept === false) setTimeout(warn, CALM); // most are sent by then
+		if (unkept.textContent) warn();
+		if (waiting.get(id)?.classList.contains(state)) return;
 		waiting.get(id)?.remove();
 		waiting.delete(id);
 		if (state === "gone" || rows.some(({ message }) => message.id === id)) return;
@@ -187,6 +192,13 @@ export function thread({ client, entry, seen }) {
 		waiting.set(id, element);
 		outgoing.append(element);
 		if (atEnd || state === "pending") toEnd();
+	}
+
+	/** Says whether something waits that would be lost with the page. */
+	function warn() {
+		const some = client.pending(peer.id).some(({ kept }) => kept === false);
+		unkept.textContent = some ? words.unkept : "";
+		if (some && atEnd) toEnd();
 	}
 
 	/** The peer's positions have moved. */

@@ -12,6 +12,30 @@ const WORDS = {
 	tooOften: [(s) => `Too many attempts. Try again in ${s} s.`, (s) => `尝试次数过多，请${s}秒后再试。`],
 	unavailable: ["Not possible right now. Please try again.", "服务器暂时无法处理，请重试。"],
 	invalid: [(why) => `That is not possible: ${why}`, (why) => `无法完成：${why}`],
+	cookies: [
+		"This browser keeps no cookies for this site. Signing in works without them until the page is loaded anew; allow them to stay signed in.",
+		"此浏览器不保存本网站的 Cookie。可以登录，但重新加载页面后需再次登录；如需保持登录，请允许 Cookie。",
+	],
+	broken: [
+		"This page does not work in this browser. It needs one of 2024 or later; loading it anew may help.",
+		"此页面无法在该浏览器中运行。请使用 2024 年或更新的浏览器，或尝试重新加载。",
+	],
+	unkept: [
+		"This browser cannot keep what waits to be sent: closing or reloading the page would lose it.",
+		"此浏览器无法保存待发送的消息：关闭或重新加载页面会丢失它们。",
+	],
+	dropped: [
+		(n) => `Unsent messages of an earlier version were discarded, since they may be another person’s: ${n}`,
+		(n) => `已丢弃旧版本留下的未发送消息，因为它们可能属于他人：${n}`,
+	],
+	waiting: [
+		(n) => `Not sent yet: ${n}. This browser keeps them until you sign in again. Sign out all the same?`,
+		(n) => `尚未发送的消息：${n}。它们会保留在此浏览器中，直到您再次登录。仍要退出吗？`,
+	],
+	unkeptOut: [
+		(n) => `Not sent yet: ${n}. This browser cannot keep them, so signing out would lose them. Sign out all the same?`,
+		(n) => `尚未发送的消息：${n}。此浏览器无法保存它们，退出会丢失它们。仍要退出吗？`,
+	],
 	ended: ["You were signed out. Please sign in again.", "您已退出登录，请重新登录。"],
 	signOut: ["Sign out", "退出登录"],
 	everywhere: ["Sign out everywhere", "在所有设备上退出"],
@@ -37,6 +61,10 @@ const WORDS = {
 	write: ["Message", "消息"],
 	send: ["Send", "发送"],
 	left: [(n) => `Characters left: ${n}`, (n) => `还可输入的字符：${n}`],
+	tooLong: [
+		(n, most) => `Not taken, since it is too long: ${n} characters. A message has at most ${most}.`,
+		(n, most) => `内容过长，未能输入：${n}个字符。一条消息最多${most}个字符。`,
+	],
 	newMessages: ["New messages", "新消息"],
 	jump: ["Jump to the newest", "跳到最新"],
 	loading: ["Loading…", "加载中…"],
@@ -59,10 +87,20 @@ const WORDS = {
 	400: ["Not sent: the server did not take this text.", "未发送：服务器没有接受这段文字。"],
 };
 
-export const lang = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+/** The browser's language, or undefined for the default: some name one that is no tag, such as "C" or "en-US@posix". */
+function localeOf(language) {
+	try {
+		return Intl.DateTimeFormat.supportedLocalesOf(language)[0];
+	} catch {
+		return undefined;
+	}
+}
+
+const locale = localeOf(navigator.language);
+export const lang = /^zh\b|^zh_/i.test(navigator.language) ? "zh" : "en";
 export const words = Object.fromEntries(Object.entries(WORDS).map(([key, [en, zh]]) => [key, lang === "zh" ? zh : en]));
 
-const format = (options) => new Intl.DateTimeFormat(navigator.language, options).format;
+const format = (options) => new Intl.DateTimeFormat(locale, options).format;
 const brief = format({ day: "numeric", month: "short" });
 const dated = format({ weekday: "long", day: "numeric", month: "long" });
 const midnight = (time) => new Date(time).setHours(0, 0, 0, 0);

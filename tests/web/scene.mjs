@@ -10,11 +10,13 @@ const HURRY = 0.001; // what is random then
 
 /** The time, the timers and the chance of the client under test, and of nothing else. */
 class World {
-	#ahead = 0;
+	#ahead = 0; // ms that have gone by at once
+	#set = 0; // ms by which the time of day was set besides
 	#timers = new Set();
 	random = HURRY;
 	delays = []; // of all timeouts so far
-	Date = { now: () => Date.now() + this.#ahead };
+	Date = { now: () => Date.now() + this.#ahead + this.#set };
+	performance = { now: () => performance.now() + this.#ahead };
 	Math = Object.create(Math, { random: { value: () => this.random } });
 	setTimeout = (work, delay) => {
 		this.delays.push(delay);
@@ -32,9 +34,9 @@ class World {
 		this.random = HURRY;
 	}
 
-	/** Sets the clock alone; a negative number sets it back. */
+	/** Sets the time of day alone; a negative number sets it back. */
 	adjust(ms) {
-		this.#ahead += ms;
+		this.#set += ms;
 	}
 
 	/** Lets time go by at once. */
@@ -44,7 +46,7 @@ class World {
 	}
 
 	#begin(work, delay, again) {
-		const timer = { work, delay, again, due: this.Date.now() + delay };
+		const timer = { work, delay, again, due: this.performance.now() + delay };
 		this.#timers.add(timer);
 		this.#arm(timer);
 		return timer;
@@ -55,13 +57,13 @@ class World {
 		const fire = () => {
 			this.#timers.delete(timer);
 			if (timer.again) {
-				timer.due = this.Date.now() + timer.delay;
+				timer.due = this.performance.now() + timer.delay;
 				this.#timers.add(timer);
 				this.#arm(timer);
 			}
 			timer.work();
 		};
-		timer.handle = setTimeout(fire, Math.max(0, timer.due - this.Date.now()));
+		timer.handle = setTimeout(fire, Math.max(0, timer.due - this.performance.now()));
 	}
 }
 
@@ -72,8 +74,8 @@ const patient = { timeout: (ms) => AbortSignal.timeout(Math.max(ms, PATIENCE)) }
 
 /** A module of the page that imports nothing, anew, in that world with `globals`; `variable` may name another file. */
 export async function load(name, variable, globals) {
-	const { Date, Math, setTimeout, clearTimeout, setInterval, clearInterval } = world;
-	const timing = { Date, Math, setTimeout, clearTimeout, setInterval, clearInterval, AbortSignal: patient };
+	const { Date, Math, performance, setTimeout, clearTimeout, setInterval, clearInterval } = world;
+	const timing = { Date, Math, performance, setTimeout, clearTimeout, setInterval, clearInterval, AbortSignal: patient };
 	const scene = { ...timing, ...globals };
 	const source = await readFile(process.env[variable] ?? new URL(`../../web/${name}`, import.meta.url), "utf8");
 	const prelude = `const { ${Object.keys(scene)} } = globalThis.scenes[${scenes.push(scene) - 1}];`;

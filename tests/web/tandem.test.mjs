@@ -25,13 +25,13 @@ const rejects = (promise, code) => assert.rejects(promise, (error) => {
 beforeEach(() => world.hurry());
 
 /** A client at `url` that writes down all that it tells, with an Api of its own; not started. */
-async function client(t, url, user, { token = "", uid = user, outbox, browser } = {}) {
+async function client(t, url, user, { token = "", uid = user, outbox, browser, log, fetch } = {}) {
 	const wire = {};
-	const globals = { fetch: browser?.fetch ?? fetch, WebSocket: tapped(wire, browser) };
+	const globals = { fetch: fetch ?? browser?.fetch ?? globalThis.fetch, WebSocket: tapped(wire, browser) };
 	const { Api, tandem } = await load("tandem.js", "CLIENT", globals);
 	const api = new Api({ url, token, uid });
 	const told = { state: [], open: [], message: [], outbox: [], positions: [], typing: [], presence: [], reset: [] };
-	const one = tandem({ api, user, lang: "en", outbox });
+	const one = tandem({ api, user, log, lang: "en", outbox });
 	for (const [type, details] of Object.entries(told)) one.addEventListener(type, (event) => details.push(event.detail));
 	t.after(() => one.stop());
 	return Object.assign(one, { api, wire, told });
@@ -85,7 +85,8 @@ class Browser {
 	cookie = "";
 	fetch = async (url, options) => {
 		const response = await fetch(url, { ...options, headers: { ...options.headers, Cookie: this.cookie } });
-		for (const each of response.headers.getSetCookie()) this.cookie = each.split(";")[0];
+		// Without the port in its name, since a line to the server has a port of its own.
+		for (const each of response.headers.getSetCookie()) this.cookie = each.split(";")[0].replace(/^tandem-\d+=/, "tandem=");
 		return response;
 	};
 
@@ -538,6 +539,124 @@ test("an outbox that fails or is slow stops no message", async (t) => {
 	}
 });
 
+test("an outbox that does not answer stops no message, and each says that it is not kept", async (t) => {
+	const never = () => new Promise(() => {});
+	const silent = { all: never, put: never, delete: never };
+	for (const outbox of [silent, { ...memoryOutbox(), all: never }, { ...memoryOutbox(), put: never }]) {
+		const { one, line, user, id } = await two(t, { outbox });
+		const items = numbered("m", 5).map((text) => one.send(id, text));
+		world.elapse(3_000);
+		await until(() => !one.pending().length);
+		assert.deepEqual(contents(await stored(OPEN, user, id)).slice(2), contents(items));
+		if (outbox.put !== never) continue;
+		line.close();
+		await until(() => one.state === "connecting");
+		const item = one.send(id, "waits"); // nothing is waited for again
+		await until(() => item.kept === false);
+		assert.ok(one.told.outbox.filter((each) => each.item === item).length >= 2);
+		await again(one, () => line.open());
+		await until(() => !one.pending().length);
+	}
+});
+
+test("what an outbox keeps late is kept, and says so", async (t) => {
+	const [user, id] = await people(2);
+	const kept = memoryOutbox();
+	let answer;
+	const late = new Promise((done) => (answer = done));
+	const one = await client(t, OPEN, user, { outbox: { ...kept, put: (item) => late.then(() => kept.put(item)) } });
+	const item = one.send(id, "text");
+	assert.equal(item.kept, undefined);
+	await until(() => (world.elapse(3_000), item.kept === false));
+	assert.deepEqual(await kept.all(user), []);
+	answer();
+	await until(() => item.kept);
+	assert.deepEqual(contents(await kept.all(user)), ["text"]);
+	assert.deepEqual(Object.keys((await kept.all(user))[0]).sort(), ["content", "id", "peer", "state", "time", "user"]);
+});
+
+test("what waits is put again into an outbox that has lost it", async (t) => {
+	for (const full of [false, true]) {
+		const [user, id] = await people(2);
+		const kept = memoryOutbox();
+		let put = kept.put;
+		const outbox = Object.assign(new EventTarget(), { ...kept, put: (item) => put(item) });
+		const one = await client(t, OPEN, user, { outbox });
+		const items = numbered(String(full), 3).map((text) => one.send(id, text));
+		await until(async () => (await kept.all(user)).length === 3);
+		for (const item of items) await kept.delete(item.id);
+		if (full) put = () => Promise.reject(new Error("full"));
+		outbox.dispatchEvent(new Event("lost"));
+		if (full) await until(() => items.every((item) => item.kept === false));
+		else await until(async () => (await kept.all(user)).length === 3);
+		one.start();
+		await until(() => !one.pending().length);
+		assert.deepEqual(contents(await stored(OPEN, user, id)), contents(items));
+	}
+});
+
+test("nothing is sent to another installation, where the numbers are other people", async (t) => {
+	const outbox = memoryOutbox();
+	const { one, line, user, id } = await two(t, { outbox });
+	const { log } = await one.api.session();
+	assert.match(log, /^[0-9a-f]+$/);
+	const before = (await stored(OPEN, user, id)).length;
+	for (const known of ["0".repeat(log.length), "another"]) {
+		const other = await client(t, OPEN, user, { outbox, log: known });
+		other.send(id, "to whom?");
+		other.start();
+		await until(() => other.state === "ended");
+		assert.deepEqual([other.wire.sent, other.told.open], [[], []]);
+	}
+	line.close(); // and behind the same address there is another server afterwards
+	await until(() => one.state === "connecting");
+	one.send(id, "to the same");
+	const parse = JSON.parse;
+	t.after(() => (JSON.parse = parse));
+	JSON.parse = (text, ...rest) => {
+		const frame = parse(text, ...rest);
+		return frame?.log === log ? { ...frame, log: "another" } : frame;
+	};
+	line.open();
+	const sent = one.wire.sent.length;
+	await until(() => {
+		if (one.state === "connecting") one.wake();
+		return one.state === "ended";
+	});
+	assert.equal(one.wire.sent.length, sent);
+	JSON.parse = parse;
+	assert.equal((await stored(OPEN, user, id)).length, before);
+	const same = await online(t, OPEN, user, { outbox, log });
+	await until(() => !same.pending().length);
+	assert.equal((await stored(OPEN, user, id)).length, before + 3);
+});
+
+test("a user and a peer may be given as numbers", async (t) => {
+	const [user, id] = await people(2);
+	const one = await online(t, OPEN, Number(user), { uid: user });
+	one.send(Number(id), "text");
+	await until(() => !one.pending().length);
+	const { messages } = await one.open(Number(id));
+	assert.deepEqual([one.user, contents(messages), messages[0].from], [user, ["text"], user]);
+	assert.deepEqual((await one.before(Number(id), 2)).messages, messages);
+	assert.deepEqual(await one.unread(Number(id)), []);
+	one.send(id, "next");
+	await until(() => came(one, id).length === 2);
+});
+
+test("an id that no number holds is the same wherever it is read", async () => {
+	const great = ["9007199254740993", "9223372036854775807", "18446744073709551615"];
+	for (const id of great) {
+		const body = `{"data":{"user":{"id":${id},"nickname":"\\"id\\":5"},"users":[{ "id" : ${id} }],"seq":7,"name":"id"}}`;
+		const globals = { fetch: async () => new Response(body) };
+		const { Api } = await load("tandem.js", "CLIENT", globals);
+		assert.deepEqual(await new Api({ url: "http://127.0.0.1:1" }).session(), {
+			user: { id, nickname: '"id":5' }, users: [{ id }], seq: 7, name: "id",
+		});
+	}
+	for (const { id } of (await new Api({ url: OPEN }).session()).users) assert.equal(typeof id, "string");
+});
+
 test("the fourth message to a stranger fails, and is sent when asked for", async (t) => {
 	const [user, id] = await people(2);
 	const outbox = memoryOutbox();
@@ -758,6 +877,53 @@ test("it notices by itself that nothing is heard any more", async (t) => {
 	await complete(one, id, 3);
 });
 
+test("a clock that is set changes no interval", async (t) => {
+	const { one, line, peer, user, id } = await two(t);
+	await one.open(id);
+	one.typing(id);
+	world.adjust(-86_400_000);
+	world.elapse(1_000);
+	one.typing(id);
+	assert.equal(one.wire.sent.filter(({ type }) => type === 5).length, 2);
+	line.hold("up", "down");
+	await peer.say(user, "missed");
+	const sent = one.wire.sent.length;
+	world.elapse(2 * HALF_MINUTE + 5_000);
+	await until(() => one.wire.sent.length > sent);
+	await again(one, () => world.elapse(5_000));
+	await complete(one, id, 3);
+	world.adjust(86_400_000);
+});
+
+test("it notices that the machine has slept", async (t) => {
+	const { one, line, peer, user, id } = await two(t);
+	await one.open(id);
+	line.hold("up", "down");
+	await peer.say(user, "missed");
+	const sent = one.wire.sent.length;
+	world.adjust(3_600_000); // the clock of intervals may stand still meanwhile
+	world.elapse(5_000);
+	await until(() => one.wire.sent.length > sent);
+	await again(one, () => world.elapse(5_000));
+	await complete(one, id, 3);
+	world.adjust(-3_600_000);
+});
+
+test("what is written after the clock was set back goes behind what waited", async (t) => {
+	const [user, id] = await people(2);
+	const outbox = memoryOutbox();
+	const first = await client(t, OPEN, user, { outbox });
+	first.send(id, "one");
+	await until(async () => (await outbox.all(user)).length === 1);
+	world.adjust(-86_400_000);
+	const second = await client(t, OPEN, user, { outbox });
+	await until(() => second.pending().length === 1);
+	second.send(id, "two");
+	const [one, two] = second.pending();
+	assert.ok(one.id < two.id);
+	world.adjust(86_400_000);
+});
+
 test("it waits for no answer longer than 15 seconds", async (t) => {
 	const { one, line, user, id } = await two(t);
 	const stand = () => line.hold("up", "down");
@@ -866,10 +1032,10 @@ test("typing is told once a second at most", async (t) => {
 	one.typing(id);
 	one.typing(id);
 	await until(() => peer.got(50008).length);
-	world.adjust(500);
+	world.elapse(500);
 	one.typing(id);
 	assert.equal(one.wire.sent.filter(({ type }) => type === 5).length, 1);
-	world.adjust(500);
+	world.elapse(500);
 	one.typing(id);
 	one.typing("1");
 	assert.deepEqual(one.wire.sent.filter(({ type }) => type === 5).map(({ to }) => to), [id, id, "1"]);

@@ -22,7 +22,7 @@ def me(site: Site, visit: Visit) -> Person:
     """Ann, with Bob's conversation open."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
-    return join(site, visit, ann).open(bob)
+    return join(site, visit, ann, permissions=["clipboard-read", "clipboard-write"]).open(bob)
 
 
 def test_keys(me: Person) -> None:
@@ -77,6 +77,27 @@ def test_a_text_that_is_too_long(me: Person) -> None:
     me.reads("hello", "hi", "😀" * MOST)
     me.marked("😀" * MOST, "stored")
     expect(left).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    "text", ["word " * 120_000, "مرحبا hi " * 66_000, "😀" * 300_000], ids=["latin", "mixed", "emoji"]
+)
+def test_a_book(me: Person, text: str) -> None:
+    """Is not taken, since no browser can lay it out while one waits; what was there stays, and the field says why."""
+    me.box.fill("here")
+    notice = me.page.get_by_text("Not taken, since it is too long: ")
+    me.page.evaluate("text => navigator.clipboard.writeText(text)", text)
+    me.box.press("ControlOrMeta+v")
+    expect(notice).to_contain_text("A message has at most 8192.")
+    expect(me.box).to_have_value("here")
+    me.box.press_sequentially("!")
+    expect(me.box).to_have_value("here!")
+    expect(notice).to_be_hidden()
+    me.box.fill(text)  # what comes otherwise than by the clipboard
+    expect(notice).to_be_visible()
+    expect(me.box).to_have_value("here!")
+    me.box.press("Enter")
+    me.reads("hello", "hi", "here!")
 
 
 def test_a_draft(site: Site, visit: Visit) -> None:
