@@ -41,7 +41,7 @@ SUPERVISE_EVERY = 0.125  # seconds between two looks at running engines and thei
 # Seconds from an engine's end to its next start. The shortest one also lets the server learn that it is to end itself:
 # a service manager may tell all of its processes at once.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-HEALTHY_AFTER = 60.0  # seconds after which an engine's earlier ends count no more
+HEALTHY_AFTER = 10.0  # seconds of running after which an engine's earlier ends count no more
 WHAT_NAMES = {"mongod": "mongodb", "mariadbd": "mysql"}  # what the rest of the server calls them
 
 _log = structlog.get_logger(__name__)
