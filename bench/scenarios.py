@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import chatting, comparing, connections, fairness, profiling, reading
+from bench import chatting, comparing, connections, fairness, greed, profiling, reading
 from bench.scenario import Scenario
 
 __all__ = ["PAIRS", "SCENARIOS"]
@@ -32,6 +32,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "idle": Scenario("1,000 messages a second beside 15,000 idle sockets", connections.idle, 2),
     "flood": Scenario("1,000 messages a second beside one who floods", fairness.flood, 3),
+    "greed": Scenario("1,000 messages a second beside lists and resumes of one account", greed.greed, 3),
     "compared": Scenario("200 pairs against the yardsticks, as fast as it goes", comparing.compared(), 4),
     "compared-1": Scenario("200 pairs against the yardsticks, one message of each at a time", comparing.compared(1), 4),
 }

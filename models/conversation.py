@@ -145,11 +145,14 @@ class Conversation:
     process were served; None until that matters. `carried` are the drafts that are on their way, `placing` the messages
     that are being inserted, `writer` the insert or task that goes on with them; `overdue` is the timer of the first
     deadline.
+    `announced_until` (loop time) says how long messages up to the time `announced_to` (milliseconds) may be stored.
     `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse, `unblocked_until` (loop
     time) how long neither is taken to have blocked the other.
     """
 
     __slots__ = (
+        "announced_to",
+        "announced_until",
         "behind",
         "carried",
         "chaser",
@@ -188,6 +191,8 @@ class Conversation:
         self.leases = 0
         self.followers = 0
         self.open_until = 0.0
+        self.announced_until = -1.0
+        self.announced_to = 0
         self.unblocked_until = -1.0
         self.readings: dict[int, Reading] = {}
 

@@ -15,9 +15,12 @@ from models.loading import Loader
 from models.ports import Admission, Insert, Messages
 from models.records import Head, Message
 
-__all__ = ["BACKOFF", "Placed", "Placer"]
+__all__ = ["ANNOUNCED_FOR", "BACKOFF", "Placed", "Placer"]
 
 BACKOFF = (0.05, 1.0)  # seconds between attempts whose outcome is not known: first, and at most
+ANNOUNCED_FOR = 60.0  # seconds for which messages may be stored once that was announced
+ANNOUNCED_TO = 120_000  # milliseconds from now: the latest time of such a message; more, lest a clock's step matters
+SPREAD = 1000  # conversations that begin together are announced again at so many different times
 
 
 class Placed(NamedTuple):
@@ -72,6 +75,8 @@ class Placer:
                 uncertain = False
             run = conversation.placing
             try:
+                if insert is None and not self._announced(conversation, run[-1].time):
+                    await self._announce(conversation, run[-1].time)
                 attempt, insert = insert or self._messages.insert(*run), None
                 occupied = await attempt
             except EngineUnavailable as error:
@@ -100,14 +105,36 @@ class Placer:
                 self._found(conversation, standing)
                 conversation.advance(standing)  # also when the sockets had been given it before the head was read
 
-    def ready(self, conversation: Conversation, drafts: Sequence[Draft]) -> Sequence[Message]:
-        """The messages at the next places, as many as there are reserved; none if something has to be read first."""
+    def ready(self, conversation: Conversation, drafts: Sequence[Draft], now: float) -> Sequence[Message]:
+        """The messages at the next places, as many as there are reserved; none if something has to be awaited first.
+
+        `now` is the loop's time.
+        """
         head = conversation.head
         if head is None or not self._loader.knows(conversation):
             return ()
         if conversation.seen is not None and conversation.seen < head.seq:
             return ()
-        return self._behind(head, drafts)
+        if conversation.announced_until <= now:
+            return ()
+        messages = self._behind(head, drafts)
+        return messages if messages and messages[-1].time <= conversation.announced_to else ()
+
+    def _announced(self, conversation: Conversation, time: int) -> bool:
+        """Whether lists reckon with a message of this time (milliseconds), if it is stored from now on."""
+        return conversation.announced_until > asyncio.get_running_loop().time() and time <= conversation.announced_to
+
+    async def _announce(self, conversation: Conversation, time: int) -> None:
+        """Announces messages of about this time (milliseconds). Raises EngineUnavailable."""
+        begun = asyncio.get_running_loop().time()
+        await self._messages.announce(conversation.name, time + ANNOUNCED_TO)
+        self._note_announced(conversation, begun, time + ANNOUNCED_TO)
+
+    def _note_announced(self, conversation: Conversation, begun: float, to: int) -> None:
+        """Notes what was announced by a call that began at a time of the loop."""
+        spread = sum(conversation.users) % SPREAD / SPREAD
+        conversation.announced_until = begun + ANNOUNCED_FOR * (1 + spread) / 2
+        conversation.announced_to = to
 
     def _behind(self, head: Head, drafts: Sequence[Draft]) -> Sequence[Message]:
         now = max(int(self._clock() * 1000), head.time)
@@ -126,12 +153,17 @@ class Placer:
                 await self._loader.reading(conversation, user)
         while True:  # others may go on whenever something is awaited
             head = await self._loader.head(conversation)
+            time = max(int(self._clock() * 1000), head.time)
             if head.seq >= head.reserved:
-                reserved = await self._messages.reserve(conversation.name, head.seq + 1)
+                begun = asyncio.get_running_loop().time()
+                reserved = await self._messages.reserve(conversation.name, head.seq + 1, time + ANNOUNCED_TO)
+                self._note_announced(conversation, begun, time + ANNOUNCED_TO)
                 if conversation.head is not None:
                     conversation.head = structs.replace(
                         conversation.head, reserved=max(reserved, conversation.head.reserved)
                     )
+            elif not self._announced(conversation, time + 1000):  # some time will have passed when it is stored
+                await self._announce(conversation, time)
             elif conversation.seen is not None and conversation.seen < head.seq:
                 await self._lead_up_to(conversation, head.seq + 1)
             else:

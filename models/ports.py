@@ -72,10 +72,17 @@ class Messages(Protocol):
     async def head(self, conversation: str) -> Head:
         """Where the conversation stands, counting messages that have expired but are still there."""
 
-    async def reserve(self, conversation: str, seq: int) -> int:
-        """Reserves places up to `seq` and some way beyond, and returns up to where.
+    async def reserve(self, conversation: str, seq: int, until: int) -> int:
+        """Reserves places up to `seq` and some way beyond, and returns up to where; announces messages up to `until`.
 
         No message stands, or will ever arrive, at a place that was not reserved before.
+        """
+
+    async def announce(self, conversation: str, until: int) -> None:
+        """Announces messages up to a time (milliseconds): from now on lists reckon with them.
+
+        Each message is announced before it is stored, at most ANNOUNCED_FOR seconds (models/placing.py) before an
+        attempt to store it begins.
         """
 
     def insert(self, *run: Message) -> Insert:

@@ -103,7 +103,7 @@ class Writer:
         if conversation.unblocked_until <= now or not self._is_open(conversation) or not self._router.alone:
             return False
         run = self._run_of(conversation)
-        placing = self._placer.ready(conversation, run)
+        placing = self._placer.ready(conversation, run, now)
         conversation.queue[:0] = run[len(placing) :]
         if not placing:
             return False

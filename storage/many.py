@@ -28,9 +28,9 @@ class ManyConversations:
         self._clock = clock
 
     async def last(self, upto: Mapping[str, int | None]) -> dict[str, Message]:
-        """The last unexpired message of each conversation, up to a `seq` where one is given."""
+        """The last message of each conversation, up to a `seq` where one is given; also one that has expired."""
         branches: list[list[Document]] = [
-            [{"$match": places(name, 0, seq) | alive(self._clock())}, {"$sort": {"_id": DESCENDING}}, {"$limit": 1}]
+            [{"$match": places(name, 0, seq)}, {"$sort": {"_id": DESCENDING}}, {"$limit": 1}]
             for name, seq in upto.items()
         ]
         found = map(message_of, await self._union(branches))

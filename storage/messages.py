@@ -13,6 +13,7 @@ key. The unique index over (conversation, key) makes inserting a message again r
     based       … which was decided at this time (milliseconds)
     received, read   the positions, by user id
     mutual      true once both have written
+    active, until, last, touched   when they have written last (storage/activity.py)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pymongo.read_concern import ReadConcern
 from models.errors import EngineUnavailable
 from models.ports import Occupied, Unread
 from models.records import Bookmarks, Head, Marks, Message
+from storage.activity import BY_TIME, INDEX, Activity, announced
 from storage.blocks import MongoBlocks
 from storage.directory import MongoDirectory
 from storage.documents import DAY, RETENTION, Document, alive, documents_of, message_of, place, places, translated
@@ -47,6 +49,7 @@ SWEEP_AFTER = 2 * DAY
 # All messages of a conversation count as gone when the newest has been out of every answer for this long:
 # later than clocks differ, earlier than the sweeper.
 GONE_AFTER = DAY
+WHENEVER = 2**62  # milliseconds: messages of any time are announced
 RESERVE = 1000  # places reserved at once; one write of `conversations` for so many messages
 PLACE_TAKEN = 11_000  # MongoDB's code for a duplicate key
 NAMESPACE_EXISTS = 48  # MongoDB's code for a collection that is there
@@ -104,7 +107,8 @@ class MongoMessages:
         )
         self._positions = Positions(self._conversations)
         self._many = ManyConversations(self._messages, clock)
-        self.directory = MongoDirectory(self._conversations, self._messages, self._positions, clock)
+        self._activity = Activity(self._conversations)
+        self.directory = MongoDirectory(self._conversations, self._many, self._positions, self._activity, clock)
         self.peers = MongoPeers(self._database.servers)
         self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks)
 
@@ -122,6 +126,7 @@ class MongoMessages:
                 [("conversation", ASCENDING), ("key", ASCENDING)], unique=True, name="key"
             )
             await self._conversations.create_index("users", name="users")
+            await self._conversations.create_index(INDEX, name=BY_TIME)
             await self.blocks.prepare()
             await self._messages.create_index("endTime", expireAfterSeconds=SWEEP_AFTER // 1000, name="expiry")
         self.log = await read_log(self._database.meta)
@@ -182,13 +187,15 @@ class MongoMessages:
         senders = tuple((int(m["sender"]), int(m["startTime"])) for m in newest)
         return Head(seq, time, reserved, senders, record.get("mutual", False))
 
-    async def reserve(self, conversation: str, seq: int) -> int:
-        """Reserves places from `seq` on before one of them is tried; see the module's text."""
+    async def reserve(self, conversation: str, seq: int, until: int = WHENEVER) -> int:
+        """Reserves places from `seq` on before one of them is tried, and announces messages; see the module's text."""
+        announcement = announced(until)
         with translated():
             record = await self._conversations.find_one_and_update(
                 {"_id": conversation},
-                {
-                    "$max": {"reserved": Int64(seq + RESERVE - 1)},
+                announcement
+                | {
+                    "$max": announcement["$max"] | {"reserved": Int64(seq + RESERVE - 1)},
                     "$setOnInsert": {
                         "base": Int64(0),
                         "based": Int64(self._clock() * 1000),
@@ -199,6 +206,10 @@ class MongoMessages:
                 return_document=ReturnDocument.AFTER,
             )
         return int(record["reserved"])
+
+    async def announce(self, conversation: str, until: int) -> None:
+        """Announces messages up to a time; see storage/activity.py."""
+        await self._activity.announce(conversation, until)
 
     def insert(self, *run: Message) -> asyncio.Future[Occupied | None]:
         """Stores messages of one conversation, in order; see `models.ports.Messages.insert`."""

@@ -76,16 +76,16 @@ async def test_requests_over_http(ask: Ask, pair: Pair) -> None:
 async def test_requests_weigh_what_they_cost(
     connect2: Connect2, connect: Connect, ask: Ask, people: Callable[[int], list[int]]
 ) -> None:
-    """What is listed, resumed or read is charged to who asked for it: a quarter of a message for each conversation, a
-    twentieth for each message, five for a time that has to be sought. The next request is refused then.
+    """What is listed, resumed or read is charged to who asked for it: half a message for each conversation, a
+    quarter where it is resumed, a twentieth for each message, five for a time that has to be sought. The next request
+    is refused then.
     """
     lister, resumer, reader, seeker, friend, *peers = people(10)
     for peer in peers:
         await (await connect2(peer, lister)).say("hello", 50005)
-    for _ in range(8):  # 2.25 each
+    for _ in range(5):  # 3.5 each
         assert len((await ask("GET", f"/conversations?uid={lister}")).data) == 5
-    refused = await ask("GET", f"/conversations?uid={lister}")
-    assert refused.status == 200  # two were left
+    assert (await ask("GET", f"/conversations?uid={lister}")).status == 200  # two and a half were left
     assert (await ask("GET", f"/conversations?uid={lister}")).status == 429
 
     inbox = await connect2(resumer)

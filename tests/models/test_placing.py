@@ -189,3 +189,103 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
     placed = [each async for some in placer.place(conversation, [draft_of(pair, "mine")], None) for each in some]
     assert [each.message.seq for each in placed] == [2]
     assert given == [1]
+
+
+class Announcing(Losing):
+    """The real store, which notes by attempt whether its messages were announced; the first attempts do not arrive.
+
+    With each attempt that does not arrive much time passes: the pair is settled meanwhile.
+    """
+
+    def __init__(self, store: MongoMessages, conversation: Conversation, losses: int = 0) -> None:
+        super().__init__(store, losses)
+        self.conversation = conversation
+        self.announced: list[bool] = []
+
+    async def settle(self) -> None:
+        await self.store._conversations.update_one(
+            {"_id": self.conversation.name}, {"$set": {"active": False, "until": 0}}
+        )
+        self.conversation.announced_until = 0.0
+
+    async def insert(self, *run: Message) -> Occupied | None:
+        pair = await self.store._conversations.find_one({"_id": self.conversation.name})
+        self.announced.append(pair["active"] and pair["until"] >= run[-1].time)
+        if self.losses:
+            self.losses -= 1
+            await self.settle()
+            raise EngineUnavailable("mongodb", "lost")
+        return await self.store.insert(*run)
+
+
+Announcer = tuple[Announcing, Conversation, Callable[[str], object], Placer]
+
+
+@pytest.fixture
+def announcer(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., Announcer]:
+    """A process whose store notes what was announced, and what places a message there."""
+
+    def make(losses: int = 0) -> Announcer:
+        conversations, conversation = active(*pair)
+        store = Announcing(messages, conversation, losses)
+
+        async def lead_up_to(conversation: Conversation, seq: int) -> None:
+            conversation.seen = seq - 1
+
+        placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, lead_up_to)
+
+        async def place(name: str) -> int:
+            placed = [each async for some in placer.place(conversation, [draft_of(pair, name)], None) for each in some]
+            conversation.placing = ()
+            conversation.seen = placed[-1].message.seq
+            conversation.advance(placed[-1].message)
+            return placed[-1].message.seq
+
+        return store, conversation, place, placer
+
+    return make
+
+
+async def test_lists_reckon_with_a_message_before_it_is_stored(announcer: Callable[..., Announcer]) -> None:
+    """The first one of a conversation, and one that comes when the last announcement is over."""
+    store, _, place, _ = announcer()
+    assert [await place("a"), await place("b")] == [1, 2]
+    await store.settle()
+    assert await place("c") == 3
+    assert store.announced == [True] * 3
+
+
+async def test_a_message_is_announced_again_before_it_is_tried_again(announcer: Callable[..., Announcer]) -> None:
+    """When its attempts take longer than an announcement is good for."""
+    store, _, place, _ = announcer(losses=2)
+    assert await place("a") == 1
+    assert store.announced == [True] * 3
+
+
+async def test_what_cannot_be_announced_is_not_stored(
+    announcer: Callable[..., Announcer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor tried; it is known not to be stored."""
+    store, conversation, place, _ = announcer()
+    assert await place("a") == 1
+    await store.settle()
+
+    async def unavailable(conversation: str, until: int) -> None:
+        raise EngineUnavailable("mongodb", "away")
+
+    monkeypatch.setattr(store, "announce", unavailable, raising=False)
+    with pytest.raises(EngineUnavailable, match="away"):
+        await place("b")
+    assert await store.newest(conversation.name) == 1
+
+
+async def test_ready_only_while_announced(announcer: Callable[..., Announcer], clock: Clock, pair: Pair) -> None:
+    """A message goes without a task only while the last announcement is good, by time passed and by the clock."""
+    _, conversation, place, placer = announcer()
+    assert await place("a") == 1
+    drafts = [draft_of(pair, "b")]
+    good_for = conversation.announced_until
+    assert placer.ready(conversation, drafts, good_for - 1)
+    assert not placer.ready(conversation, drafts, good_for)
+    clock.offset = 3600
+    assert not placer.ready(conversation, drafts, good_for - 1)
