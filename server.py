@@ -411,6 +411,7 @@ def _listen(
         max_address_connections=limits.max_address_http_connections,
         proxies=_proxies(settings),
         stall_timeout=timeouts.handshake_timeout,
+        socket_buffer=limits.socket_buffer,
         idle_connection_timeout=timeouts.handshake_timeout,
         body_timeout=timeouts.handshake_timeout,
         max_body_size=limits.max_body,

@@ -162,6 +162,10 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     write_buffer: Annotated[int, Meta(ge=65_536, description="unsent bytes at which a slow socket is closed")] = (
         1_048_576
     )
+    socket_buffer: Annotated[
+        int,
+        Meta(ge=0, le=16_777_216, description="bytes that the system buffers for a connection, each way; 0: its own"),
+    ] = 65_536
     max_body: Annotated[int, Meta(ge=1024, le=16_777_216, description="largest HTTP body, bytes")] = 65_536
     max_header: Annotated[int, Meta(ge=1024, le=1_048_576, description="largest HTTP header, bytes")] = 16_384
     lookup_cache: Annotated[int, Meta(ge=0, le=10_000_000, description="most users whose lookup is remembered")] = (
@@ -188,6 +192,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 20.0
     ping_interval: Annotated[Seconds, Meta(description="between two pings to a socket")] = 30.0
     ping_timeout: Annotated[Seconds, Meta(description="a pong is awaited, then the socket is closed")] = 20.0
+    stall_timeout: Annotated[
+        Seconds, Meta(description="a socket takes nothing of what waits for it, then it is closed")
+    ] = 20.0
     lookup_ttl: Annotated[Seconds, Meta(description="a user's lookup is remembered")] = 3.0
     sweep_interval: Annotated[
         Seconds, Meta(description="between two looks for messages that an open socket may have missed")

@@ -357,12 +357,17 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
     @property
     def unsent(self) -> int:
         """Bytes that were written and not yet taken by the operating system."""
-        return self._joined_size + (self._transport.get_write_buffer_size() if self._transport else 0)
+        return self._joined_size + self.stuck
+
+    @property
+    def stuck(self) -> int:
+        """Bytes that the transport was given and the operating system has not taken."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
     def moved(self) -> int:
         """Bytes that the operating system has taken in all."""
-        return self._written - (self._transport.get_write_buffer_size() if self._transport else 0)
+        return self._written - self.stuck
 
     def write_text(self, payload: bytes) -> bool:
         """Writes one text message; False says that it is too late."""

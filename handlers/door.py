@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer, _HTTPRequestContext
 from tornado.iostream import IOStream
 
+from handlers.acceptor import Acceptor
 from handlers.entrance import Network, subject_of, within
 from handlers.http1 import ServerConnection
 
@@ -27,7 +29,8 @@ class Doorkeeper(HTTPServer):
 
     Above `max_connections` in all, and `max_address_connections` from one address, they are closed unheard; `proxies`
     are not one address. Whoever opens connections and says nothing holds these places until the handshake's time is
-    over; whoever does not read an answer, until for `stall_timeout` (seconds) nothing of it could be sent.
+    over; whoever does not read an answer, until for `stall_timeout` (seconds) nothing of it could be sent. The system
+    buffers about `socket_buffer` bytes for a connection each way; 0 leaves that to it, which may mean megabytes.
     """
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
@@ -36,9 +39,19 @@ class Doorkeeper(HTTPServer):
         self._max_address_connections: int = kwargs.pop("max_address_connections")
         self._proxies: Collection[Network] = kwargs.pop("proxies")
         self._stall_timeout: float = kwargs.pop("stall_timeout")
+        self._socket_buffer: int = kwargs.pop("socket_buffer")
         self._from: Counter[str] = Counter()  # connections by address
         self._progress: dict[HTTP1ServerConnection, tuple[int, float]] = {}  # bytes sent, and since when no more
         super().initialize(*args, **kwargs)
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on these sockets, which lend them the size of their buffers."""
+        for listening in sockets:
+            if self._socket_buffer:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._socket_buffer)
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._socket_buffer)
+            self._sockets[listening.fileno()] = listening
+            self._handlers[listening.fileno()] = Acceptor(listening, self._handle_connection).stop
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Takes a connection that was accepted."""

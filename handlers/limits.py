@@ -21,4 +21,5 @@ class SocketLimits(NamedTuple):
     write_buffer: int
     ping_interval: float
     ping_timeout: float
+    stall_timeout: float
     answer_timeout: float

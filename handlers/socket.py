@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any, ClassVar
 
 import structlog
-from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
@@ -25,6 +24,7 @@ from handlers.handshake import (
     require_handshake,
 )
 from handlers.limits import SocketLimits
+from handlers.liveness import Liveness, Verdict
 from handlers.metrics import Metrics
 from handlers.places import ALL, Places
 from handlers.rfc6455 import GOING_AWAY, POLICY_VIOLATION
@@ -48,6 +48,7 @@ NO_PONG = 4010
 PATH = "/ws"
 
 AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
+FRAGMENT = 0.1  # of a request's tokens that a part of a message takes; its last part is a request
 LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
 BATCH = 200  # sockets closed in one turn of the loop
 LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
@@ -86,8 +87,6 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._window = Window(limits.window)
         self._dialect: Dialect | None = None
         self._malformed = 0
-        self._pinged = 0.0
-        self._pong_missing = False
 
     # The sockets of this process
 
@@ -178,10 +177,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     @classmethod
     def check_pongs(cls, now: float, users: Iterable[int]) -> None:
-        """Pings these users' sockets whose time has come, closes those that did not answer; `now` in loop time."""
+        """Pings these users' sockets when it is time, closes those that do not answer or read; `now` in loop time."""
         for socket in cls._sockets_of(users):
-            if socket._pong_missing or now - socket._pinged >= socket._limits.ping_interval:
-                socket._check_pong(now)
+            socket._check_peer(now)
 
     @classmethod
     def start_draining(cls) -> None:
@@ -281,7 +279,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     def open(self, *args: str, **kwargs: str) -> None:
         """Enters the registry and greets."""
         self.set_nodelay(True)
-        self._pinged = asyncio.get_running_loop().time()
+        self._liveness = Liveness(asyncio.get_running_loop().time())
         self._requests = self.entrance.requests.of(self.user)
         self._registry.setdefault(self.user, {}).setdefault(self.peer, set()).add(self)
         self._dialect = self._make_dialect()
@@ -386,27 +384,38 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Closes the socket because more waits for it than may."""
         self._shut(TOO_SLOW, "too slow")
 
+    def on_ping(self, data: bytes) -> asyncio.Future[None] | None:  # type: ignore[override]  # see FrameHandler
+        """Take a ping, which is answered by now."""
+        return self._take_tokens(1)
+
+    def on_pong(self, data: bytes) -> asyncio.Future[None] | None:  # type: ignore[override]
+        """Take a pong; only one that was asked for shows that the peer is there, and costs nothing."""
+        return None if self._liveness.pong(data) else self._take_tokens(1)
+
     def on_fragment(self, size: int) -> asyncio.Future[None] | None:
-        """Takes a part of a message that is not the last one."""
-        return None
+        """Take a part of a message that is not the last one."""
+        return self._take_tokens(FRAGMENT)
 
-    def on_pong(self, data: bytes) -> None:
-        """Notes that the peer is there."""
-        self._pong_missing = False
+    def _take_tokens(self, weight: float) -> asyncio.Future[None] | None:
+        """Charge the user for a frame that asks for nothing; without tokens nothing is read for a moment."""
+        wait = self._requests.take(weight)
+        return after(min(wait, LONGEST_PAUSE)) if wait else None
 
-    def _check_pong(self, now: float) -> None:  # of one that owes a pong, or is due
-        if self.ws_connection is None or self._window.full:
-            self._pinged = now  # while nothing is read, no pong can be
-            self._pong_missing = False
-        elif self._pong_missing and now - self._pinged >= self._limits.ping_timeout:
-            self._shut(NO_PONG, "no pong")
-        elif not self._pong_missing:
-            self._pinged = now
-            self._pong_missing = True
+    def _check_peer(self, now: float) -> None:
+        protocol = self.ws_connection
+        if protocol is None:
+            return
+        reading = not self._window.full
+        verdict = self._liveness.look(now, self._limits, unsent=protocol.stuck, moved=protocol.moved, reading=reading)
+        if verdict is Verdict.PING:
             try:
-                self.ping()
-            except (WebSocketClosedError, StreamClosedError):  # it is gone, and its loop will soon say so
+                self.ping(self._liveness.asked)
+            except WebSocketClosedError:  # it is gone, and its protocol will soon say so
                 self._leave()
+        elif verdict is Verdict.SILENT:
+            self._shut(NO_PONG, "no pong")
+        elif verdict is Verdict.STUCK:
+            self._shut(TOO_SLOW, "nothing is read")
 
     def _shut(self, code: int, reason: str) -> None:
         """Closes the socket; from now on it is offline, however long the peer takes to agree."""

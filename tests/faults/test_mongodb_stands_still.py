@@ -110,7 +110,7 @@ async def test_nobody_healthy_is_closed(
         now = asyncio.get_running_loop().time()
         for number in range(1, 5):
             ChatSocket.check_pongs(now + number * 2 * PING, ChatSocket.users())
-            await until(lambda: not pinged._pong_missing)
+            await until(lambda: not pinged._liveness.asked)
 
     with stopped("mongod"):
         for number in range(30):

@@ -9,10 +9,11 @@ from contextlib import suppress
 import pytest
 from tornado.httpclient import HTTPClientError
 
+from handlers.socket import ChatSocket
 from server import Server
 from tests.conftest import Connect
 from tests.patience import PATIENCE
-from tests.sockets import Client, RawSocket
+from tests.sockets import Client, RawSocket, end_of, until
 
 Pair = tuple[int, int]
 
@@ -105,6 +106,16 @@ async def test_whoever_does_not_read_an_answer(http_server: Server) -> None:
         assert await ended(refused) == b""
         refused.abort()
         assert await asked_until_answered(http_server.port) == 200
+
+
+@pytest.mark.parametrize(("flags", "most"), [([], 2 * 65_536), (["--socket-buffer=8192"], 2 * 8192)])
+async def test_what_the_system_buffers(most: int, http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Is bounded for each connection, both ways; Linux takes twice what it is told, for its own use."""
+    await connect(*pair)
+    (chat,) = ChatSocket._sockets_of(pair[:1])
+    await until(lambda: end_of(chat.ws_connection) is not None)
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        assert end_of(chat.ws_connection).getsockopt(socket.SOL_SOCKET, option) == most
 
 
 async def asked_until_answered(port: int) -> int:

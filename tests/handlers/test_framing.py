@@ -61,6 +61,7 @@ async def test_text_split_inside_a_character(http_server: Server, pair: tuple[in
     raw.abort()
 
 
+@pytest.mark.parametrize("flags", [["--request-burst=1000000"]])
 async def test_a_flood_of_pings_is_bounded(http_server: Server, pair: tuple[int, int]) -> None:
     """Pongs that nobody reads do not pile up."""
     raw = await RawSocket.upgraded(http_server.port, *pair)

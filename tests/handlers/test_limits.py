@@ -11,7 +11,8 @@ from tornado.httpclient import HTTPClientError
 from handlers.socket import LONGEST_PAUSE, ChatSocket
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
-from tests.sockets import socket_path, until, websocket
+from tests.sockets import RawSocket, socket_path, until, websocket
+from tests.transports import CONTINUATION, PING, PONG, frame
 
 Pair = tuple[int, int]
 
@@ -127,3 +128,57 @@ async def test_a_flood_is_not_read(connect2: Connect2, pair: Pair) -> None:
     refused = asyncio.get_running_loop().time()
     assert (await one.read())["code"] == 429
     assert asyncio.get_running_loop().time() - refused > LONGEST_PAUSE / 2  # never sooner
+
+
+FRAMES = {
+    "pings": frame(PING, "are you there"),
+    "pongs that were not asked for": frame(PONG),
+    "parts": b"".join(frame(CONTINUATION, fin=False) for _ in range(10)),
+}
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=0.001", "--request-burst=20"]])
+@pytest.mark.parametrize("kind", FRAMES)
+async def test_frames_that_ask_for_nothing(kind: str, http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Cost as much as requests, ten parts of a message as much as one; without tokens nothing is read."""
+    raw, other = await RawSocket.upgraded(http_server.port, *pair), await connect(*reversed(pair))
+    (socket,) = ChatSocket._sockets_of(pair[:1])
+    if kind == "parts":
+        raw.write_frame(1, b"", fin=False)
+    for _ in range(15):
+        raw.writer.write(FRAMES[kind])
+    raw.write_frame(9, b"done")
+    while await raw.frame() != (10, b"done"):
+        pass
+    assert socket._requests.take() == 0
+    for _ in range(10):
+        raw.writer.write(FRAMES[kind])
+    await until(lambda: socket.ws_connection._paused)
+    assert socket._requests.take() > 0
+    await other.say("others are served")
+    socket.ws_connection._abort()  # the end of a connection that is not read is noticed late
+    raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=0.001", "--request-burst=5", "--ping-interval=1000"]])
+async def test_pongs_that_were_asked_for(connect: Connect, pair: Pair) -> None:
+    """Cost nothing, however often the server asks."""
+    one = await connect(*pair)
+    (socket,) = ChatSocket._sockets_of(pair[:1])
+    now = asyncio.get_running_loop().time()
+    for number in range(1, 10):
+        ChatSocket.check_pongs(now + 1001 * number, ChatSocket.users())
+        reading = asyncio.ensure_future(one.connection.read_message())
+        await until(lambda: not socket._liveness.asked)
+        reading.cancel()
+    assert socket._requests.take() == 0
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=1000", "--request-burst=10"]])
+async def test_a_pause_ends(http_server: Server, pair: Pair) -> None:
+    """Whoever sends too many pings is read again when there are tokens, and each of these is answered."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    for number in range(50):
+        raw.write_frame(9, b"%d" % number)
+    assert [await raw.frame() for _ in range(50)] == [(10, b"%d" % number) for number in range(50)]
+    raw.abort()

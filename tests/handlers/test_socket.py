@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.transports import frame
 Pair = tuple[int, int]
 
 
+STALL = 500.0
 INTERVAL, TIMEOUT = 1000.0, 2000.0  # seconds of pings: beyond any test, which says what time it is instead
 
 
@@ -36,6 +36,8 @@ def flags() -> list[str]:
         "--write-buffer=65536",
         f"--ping-interval={INTERVAL}",
         f"--ping-timeout={TIMEOUT}",
+        f"--stall-timeout={STALL}",
+        "--request-burst=1000000",
     ]
 
 
@@ -62,7 +64,7 @@ async def test_many_other_sockets_of_a_user_cost_nothing(
     sender, right = await connect(one, two), await connect(two, one)
     (socket,) = ChatSocket._sockets_of((two,))
     # It has what rounds look at, and nothing that a message would ask for.
-    other = SimpleNamespace(_identity=socket._identity, _limits=socket._limits, _pong_missing=False, _pinged=inf)
+    other = SimpleNamespace(_identity=socket._identity, _check_peer=lambda now: None)
     monkeypatch.setitem(ChatSocket._registry[two], three, (other,))
     await sender.say("for two", 50004)
     await right.receive(50001, "for two")
@@ -202,7 +204,7 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
     closing.ws_connection.client_terminated = True
     ChatSocket.check_pongs(asyncio.get_running_loop().time() + INTERVAL + 1, ChatSocket.users())
     assert gone[0] not in ChatSocket._registry
-    assert open_one._pong_missing
+    assert open_one._liveness.asked
 
 
 async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None:
@@ -215,13 +217,92 @@ async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None
 async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
     """For any number of intervals."""
     one = await connect(*pair)
-    for _ in range(5):
-        (socket,) = ChatSocket._sockets_of(pair[:1])
-        ChatSocket.check_pongs(socket._pinged + INTERVAL + 1, ChatSocket.users())
-        assert socket._pong_missing
+    (socket,) = ChatSocket._sockets_of(pair[:1])
+    now = asyncio.get_running_loop().time()
+    for number in range(1, 6):
+        ChatSocket.check_pongs(now + number * (INTERVAL + 1), ChatSocket.users())
+        assert socket._liveness.asked
         reading = asyncio.ensure_future(one.connection.read_message())
-        await until(lambda socket=socket: not socket._pong_missing)
+        await until(lambda: not socket._liveness.asked)
         reading.cancel()
+
+
+async def test_pongs_that_were_not_asked_for(http_server: Server, pair: Pair) -> None:
+    """Do not count: whoever sends them need not have read anything."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    now = asyncio.get_running_loop().time()
+    ChatSocket.check_pongs(now + INTERVAL + 1, ChatSocket.users())
+    opcode, asked = await raw.frame()
+    assert (opcode, len(asked)) == (9, 4)
+    for guess in (b"", b"wrong", asked + b"x"):
+        raw.write_frame(10, guess)
+    raw.write_frame(9, b"read up to here")
+    assert await raw.frame() == (10, b"read up to here")
+    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT + 2, ChatSocket.users())
+    assert await raw.close_code() == 4010
+    raw.abort()
+
+
+async def test_a_peer_that_reads_nothing(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """Is closed when nothing of what waits for it was taken for a while, whatever it still sends.
+
+    It has asked for more than it takes, so no frame of its is read, and no pong of its could be.
+    """
+    one = await connect(*pair)
+    (before,) = ChatSocket._sockets_of(pair[:1])
+    for number in range(3):
+        await one.say(f"{number}" + "x" * 8000)
+    raw = await RawSocket.open(http_server.port)
+    assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
+    raw.writer.transport.pause_reading()
+    (socket,) = (each for each in ChatSocket._sockets_of(pair[:1]) if each is not before)
+    protocol = socket.ws_connection
+    assert protocol is not None
+    while not protocol.unsent:
+        raw.write_frame(1, b'{"type":2,"id":"x"}')
+        raw.write_frame(10, b"")
+        await asyncio.sleep(0)
+    now = asyncio.get_running_loop().time()
+    moved = -1
+    while moved != protocol.moved:  # what the system still takes
+        moved, now = protocol.moved, now + 1
+        ChatSocket.check_pongs(now, ChatSocket.users())
+    ChatSocket.check_pongs(now + STALL - 1, ChatSocket.users())
+    assert socket.is_open
+    ChatSocket.check_pongs(now + STALL + 1, ChatSocket.users())
+    assert not socket.is_open
+    await one.say("the sender is served")
+    raw.writer.transport.resume_reading()
+    assert await raw.close_code() == 4008
+    raw.abort()
+
+
+async def test_a_peer_that_reads_slowly_stays(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """As long as it takes something between two looks."""
+    one = await connect(*pair)
+    (before,) = ChatSocket._sockets_of(pair[:1])
+    for number in range(3):
+        await one.say(f"{number}" + "x" * 8000)
+    raw = await RawSocket.open(http_server.port)
+    assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
+    raw.writer.transport.pause_reading()
+    (socket,) = (each for each in ChatSocket._sockets_of(pair[:1]) if each is not before)
+    protocol = socket.ws_connection
+    assert protocol is not None
+    now = asyncio.get_running_loop().time()
+    for _ in range(3):
+        while protocol.unsent < 10_000:
+            raw.write_frame(1, b'{"type":2,"id":"x"}')
+            await asyncio.sleep(0)
+        ChatSocket.check_pongs(now, ChatSocket.users())
+        moved = protocol.moved
+        raw.writer.transport.resume_reading()
+        await until(lambda moved=moved: protocol.moved > moved)
+        raw.writer.transport.pause_reading()
+        now += 2 * STALL
+        ChatSocket.check_pongs(now, ChatSocket.users())
+        assert socket.is_open
+    raw.abort()
 
 
 async def test_a_peer_that_reads_too_slowly(connect: Connect, http_server: Server, pair: Pair) -> None:
