@@ -13,6 +13,7 @@ from typing import Any
 
 import requests
 import schemathesis
+import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
@@ -35,6 +36,7 @@ __all__ = [
     "described",
 ]
 
+FORM = "application/x-www-form-urlencoded"
 DESCRIPTION = ROOT / "docs" / "openapi.yaml"
 CHECKS = [
     checks.status_code_conformance,
@@ -60,10 +62,15 @@ UNGUESSABLE = 3_141_592_653  # ids from here on are too far from the others to b
 
 
 def described(codec: str = "utf-8") -> schemathesis.BaseSchema:
-    """The description, from which texts of the characters of `codec` are made."""
+    """The description, from which texts of the characters of `codec` are made; each JSON body may be a form as well."""
     config = schemathesis.Config()
     config.projects.default.generation.update(codec=codec)
-    return schemathesis.openapi.from_path(str(DESCRIPTION), config=config)
+    content = yaml.safe_load(DESCRIPTION.read_text("utf-8"))
+    for operation in (operation for item in content["paths"].values() for operation in item.values()):
+        if isinstance(operation, dict) and "requestBody" in operation:
+            bodies = operation["requestBody"]["content"]
+            bodies[FORM] = bodies["application/json"]
+    return schemathesis.openapi.from_dict(content, config=config)
 
 
 class Asker:
@@ -145,8 +152,18 @@ class Asker:
         if case.operation.definition.raw["operationId"] in ENDS_TOKENS and response.status_code == 200:
             self._token = ""
         assert not self._marker or self._marker not in response.content, f"a secret in {response.content!r}"
+        self._look_at_envelope(response)
         case.validate_response(response, checks=[*CHECKS, *additional])
         return response
+
+    def _look_at_envelope(self, response: Response) -> None:
+        """What the description says of the envelope in words: `status` is the HTTP status, errors have no data."""
+        if not response.headers.get("content-type", [""])[0].startswith("application/json") or not response.content:
+            return
+        envelope = response.json()
+        if isinstance(envelope, dict):
+            assert envelope["status"] == response.status_code, envelope
+            assert response.status_code < 400 or envelope["data"] is None or "mongodb" in envelope["data"], envelope
 
     def _would_be_believed(self, uid: Any) -> bool:
         """Whether a server could take this for somebody else, who then may see what is theirs."""
