@@ -208,6 +208,7 @@ async def serving(
             stores.messages.blocks,
             clock=clock,
             new_key=new_keys(clock, secrets.token_bytes(6)),
+            active=stores.users.active,
             suspected=evictor.rounds.suspect,
             observe=metrics.settled,
         )

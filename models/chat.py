@@ -14,6 +14,7 @@ from models.blocks import Blocks
 from models.conversation import Conversation, Draft
 from models.conversations import Conversations, Lease
 from models.delivery import Delivery
+from models.departures import Active, Departures, all_active
 from models.events import Barred, Event, Moved, Stored, Typing
 from models.inboxes import Inboxes
 from models.loading import Loader
@@ -53,8 +54,8 @@ class Chat:
     """The conversations that are active in this process, on the event loop that runs.
 
     `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message without an id from every
-    other. `suspected` is told of users whose sockets may have to be closed, `observe` of each answer to a message: its
-    code, and how many seconds it took.
+    other. `active` takes ids of users, and tells which of them are there. `suspected` is told of users whose sockets
+    may have to be closed, `observe` of each answer to a message: its code, and how many seconds it took.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Chat:
         *,
         clock: Callable[[], float],
         new_key: Callable[[], bytes],
+        active: Active = all_active,
         suspected: Callable[[int], None] = lambda user: None,
         observe: Callable[[int, float], None] = lambda code, seconds: None,
     ) -> None:
@@ -89,6 +91,7 @@ class Chat:
             self.conversations, messages, sockets, router, self.loader, self.blocks, self._delivered
         )
         self.acquaintances = Acquaintances(directory)
+        self.departures = Departures(active)
         self._writer = Writer(
             self.conversations,
             messages,
@@ -97,6 +100,7 @@ class Chat:
             sockets,
             router,
             self.blocks,
+            self.departures,
             self.loader,
             self.delivery,
             clock,
@@ -176,9 +180,10 @@ class Chat:
     ) -> Draft:
         """Takes a message; messages of one sender keep the order of these calls.
 
-        The outcome is Sent once the message is durable, or a ChatError: LimitReached, Blocked, InvalidFrame for an
-        id that was used for another content, or EngineUnavailable at the deadline (loop time), which promises nothing:
-        the message may still be stored and delivered, and `settled` be called again.
+        The outcome is Sent once the message is durable, or a ChatError: LimitReached, Blocked, UnknownUser when one of
+        the two is gone, InvalidFrame for an id that was used for another content, or EngineUnavailable at the deadline
+        (loop time), which promises nothing: the message may still be stored and delivered, and `settled` be called
+        again.
         """
         conversation = self.conversations.write(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
@@ -200,6 +205,7 @@ class Chat:
         await self.delivery.close()
         await self.presence.close()
         await self.acquaintances.close()
+        await self.departures.close()
 
     # What else happens
 

@@ -25,7 +25,8 @@ from models.conversation import Conversation, Draft, Sent
 from models.conversations import Conversations
 from models.deadlines import keep_deadline
 from models.delivery import Delivery
-from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent
+from models.departures import Departures
+from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent, UnknownUser
 from models.limits import LIMIT
 from models.loading import Loader
 from models.placing import Placed, Placer
@@ -56,6 +57,7 @@ class Writer:
         sockets: Sockets,
         router: Router,
         blocks: Blocks,
+        departures: Departures,
         loader: Loader,
         delivery: Delivery,
         clock: Callable[[], float],
@@ -67,6 +69,7 @@ class Writer:
         self._sockets = sockets
         self._router = router
         self._blocks = blocks
+        self._departures = departures
         self._delivery = delivery
         self._placer = Placer(messages, loader, clock, delivery.arrive, delivery.lead_up_to)
         self._clock = clock
@@ -201,7 +204,7 @@ class Writer:
                     for each in placed:
                         await self._placed(conversation, run[0], each, admission)
                         del run[0]
-        except (LimitReached, Blocked) as error:
+        except (LimitReached, Blocked, UnknownUser) as error:
             # A count that MongoDB knows to be true is kept: it is not given back.
             for draft in run:
                 draft.settle(await self._repeated(conversation, draft) or error)
@@ -217,9 +220,10 @@ class Writer:
     async def _admit(self, conversation: Conversation, run: list[Draft]) -> Admission | None:
         """Asks what has to be asked before a run may be stored; puts back what has to wait for the answer.
 
-        Raises Blocked, LimitReached, EngineUnavailable.
+        Raises Blocked, UnknownUser, LimitReached, EngineUnavailable.
         """
         if conversation.unblocked_until <= asyncio.get_running_loop().time():
+            self._departures.require_here(conversation)
             await self._blocks.require_open(conversation)
         if not self._is_open(conversation):
             conversation.queue[:0] = run[1:]  # it may have been open until a moment ago
