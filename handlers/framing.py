@@ -42,7 +42,10 @@ class StreamTransport(asyncio.Transport):
         self._ending = False
         self._closing = False
         self._ended: socket.socket | None = None  # there once our half is closed; the stream has no socket then
-        stream.set_close_callback(self._lose)
+        if stream.closed():  # it does not say so to those who come later
+            asyncio.get_running_loop().call_soon(self._lose)
+        else:
+            stream.set_close_callback(self._lose)
 
     @property
     def encrypted(self) -> bool:

@@ -81,6 +81,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._users = users
         self._limits = limits
         self._attendance: Attendance | None = None
+        self._gone = False
         self._places_held = ChatSocket._places.holder()
         self._blocks_held = False
         self._protocol: BulkProtocol | None = None
@@ -233,6 +234,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self._blocks_held = True
             await self._chat.blocks.opening(self.user)
             self._require_serving()
+            if self._gone:  # `on_close` will not be called again, and what it gives back would be kept for good
+                raise HTTPError(400, "the client is gone")
             await super().get(*args, **kwargs)
         finally:
             if self._protocol is None or not self._protocol.taken_over:  # else it lives on without this coroutine
@@ -426,7 +429,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._window.open()  # to read the peer's close frame
 
     def on_close(self) -> None:
-        """Leaves the registry."""
+        """Leaves the registry; also called when the client goes away before the socket is open."""
+        self._gone = True
         self._leave()
         self._release()
         if self._dialect is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -434,3 +437,34 @@ async def test_one_of_several_upgrades(http_server: Server, pair: Pair) -> None:
     status, _ = await raw.request(socket_path(*pair), upgrade=True, headers={"Upgrade": "h2c, WebSocket"})
     assert status == 101
     raw.abort()
+
+
+@pytest.mark.parametrize("early", [b"", frame(1, b'{"type":3}')], ids=["silent", "with a frame unread"])
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+async def test_a_client_that_is_gone_before_its_socket_is_open(
+    http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch, early: bytes, reset: bool
+) -> None:
+    """It goes while its user is looked up. Nothing of it stays: not in the registry, not in what is active."""
+    asked, gate, opening = asyncio.Event(), asyncio.Event(), http_server.chat.blocks.opening
+
+    async def late(user: int) -> None:
+        await opening(user)
+        asked.set()
+        await gate.wait()
+
+    monkeypatch.setattr(http_server.chat.blocks, "opening", late)
+    raw = await RawSocket.open(http_server.port)
+    upgrade = asyncio.ensure_future(raw.request(socket_path(*pair), upgrade=True))
+    await asked.wait()
+    raw.writer.write(early)
+    await asyncio.sleep(0)
+    if reset:
+        linger = struct.pack("ii", 1, 0)  # closes with a reset; socket(7)
+        raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    raw.abort()
+    with suppress(asyncio.IncompleteReadError, OSError):
+        await upgrade
+    gate.set()
+    await until(lambda: not ChatSocket.count())
+    await until(lambda: not ChatSocket.users())
+    await until(lambda: not len(http_server.chat.conversations))
