@@ -214,6 +214,8 @@ async def serving(
         )
         metrics.sockets.set_function(ChatSocket.count)
         metrics.conversations.set_function(lambda: len(chat.conversations))
+        loop = asyncio.get_running_loop()
+        metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         reader = Reader(chat, stores.messages, stores.messages.directory, settings.timeouts.answer_timeout)
         try:
             await stores.router.start(chat)

@@ -31,6 +31,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         self.sockets = Gauge("tandem_sockets", "Open sockets, or about to be.", registry=registry)
         self.conversations = Gauge("tandem_conversations", "Active conversations.", registry=registry)
+        self.tasks = Gauge("tandem_tasks", "Tasks of the event loop.", registry=registry)
         self.settled = Settled()
         registry.register(self.settled)
         self.refused = Counter("tandem_frames_refused", "Frames answered with 400 or 429.", ["code"], registry=registry)

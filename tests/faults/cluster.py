@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,9 @@ ENGINES = ("mongod", "redis", "mariadbd")
 START_WITHIN = 60.0  # seconds until a server that cannot start is a failure of the run
 LONGEST_STOPS = (0.3, 1.0, 3.0, 8.0, 30.0)  # seconds that something is stopped
 STOP_WEIGHTS = (4, 4, 4, 3, 1)
+
+METRICS_TOKEN = "whoever runs the storm"
+IDLE_FOR = 3.0  # seconds for which it is looked what a server does whose sockets are silent
 
 Fault = Callable[[], Awaitable[None]]
 
@@ -96,7 +100,8 @@ class Cluster:
                 migrate(cursor)
             self._supervise()
             program = ["-m", "tests.faults.sabotaged", self._sabotage] if self._sabotage else ["server.py"]
-            command = ["setpriv", "--pdeathsig", "KILL", sys.executable, *program, "--port=0", *self._flags]
+            command = ["setpriv", "--pdeathsig", "KILL", sys.executable, *program, "--port=0"]
+            command += [f"--metrics-token={METRICS_TOKEN}", *self._flags]
             command += external(addresses)
             self._servers = [_Server(command, self._dir / f"server{number}.log") for number in (1, 2)]
             await self.healed()
@@ -155,6 +160,53 @@ class Cluster:
                         if answer.code == 200:
                             break
                     await asyncio.sleep(0.1)
+
+    async def leftovers(self, patience: float) -> list[str]:
+        """What the servers still hold once all sockets are closed; nothing if all is well."""
+        found: list[str] = []
+        for number, server in enumerate(self._servers, 1):
+            held = {"tandem_sockets": 1.0, "tandem_conversations": 1.0}
+            deadline = time.monotonic() + patience
+            while any(held.values()) and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+                measured = await self._measured(server)
+                held = {name: measured[name] for name in held}
+            found += [f"server{number}: {name} is {value:g} without sockets" for name, value in held.items() if value]
+        return found
+
+    async def idle_shares(self) -> list[float]:
+        """What each server takes of a core while its sockets are silent."""
+        shares = []
+        for server in self._servers:
+            assert server.process is not None
+            process = psutil.Process(server.process.pid)
+            begin, begun = time.monotonic(), sum(process.cpu_times()[:2])
+            await asyncio.sleep(IDLE_FOR)
+            shares.append((sum(process.cpu_times()[:2]) - begun) / (time.monotonic() - begin))
+        return shares
+
+    async def held(self) -> str:
+        """What the servers hold now, for people."""
+        lines = []
+        for server in self._servers:
+            try:
+                measured = await self._measured(server)
+            except (OSError, HTTPClientError):  # a fault has hit it
+                lines.append("away")
+                continue
+            memory = measured["process_resident_memory_bytes"] / 2**20
+            lines.append(
+                f"{memory:.1f} MiB, {measured['process_open_fds']:.0f} files, {measured['tandem_tasks']:.0f} tasks, "
+                f"{measured['tandem_conversations']:.0f} conversations, {measured['tandem_sockets']:.0f} sockets"
+            )
+        return "; ".join(lines)
+
+    async def _measured(self, server: _Server) -> dict[str, float]:
+        """The server's metrics that have no labels, by name."""
+        http = AsyncHTTPClient()
+        headers = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+        answer = await http.fetch(f"http://127.0.0.1:{server.port}/metrics", headers=headers)
+        return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", answer.body.decode(), re.MULTILINE)}
 
     # What can happen
 

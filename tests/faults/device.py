@@ -15,6 +15,8 @@ from websockets.exceptions import WebSocketException
 __all__ = ["Acknowledged", "Device", "Received"]
 
 WINDOW = 8  # messages that may be unacknowledged
+POSITIONS = 40  # asked for at once by a device in haste
+POSITION = "position"
 ACKNOWLEDGED, REFUSED, MESSAGE = (50004, 50005), 50006, 50001
 
 
@@ -42,7 +44,8 @@ class Device:
     """One device of a user: on a pair socket with its one peer, or on an inbox socket with all of them.
 
     It sends about `rate` messages a second until it is told to fall silent, and `port` says where. `gives_up` says
-    that it does not repeat what the limit rule refused.
+    that it does not repeat what the limit rule refused. A `hasty` device asks for many positions as soon as it is
+    connected, before it resumes, as a page does whose tabs come back all at once.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Device:
         rate: float,
         inbox: bool = False,
         gives_up: bool = False,
+        hasty: bool = False,
     ) -> None:
         self.name = name
         self.user = user
@@ -70,6 +74,8 @@ class Device:
         self.trouble = ""  # what ended the last attempt to connect, or the last connection
         self.rate = rate
         self.gives_up = gives_up
+        self.hasty = hasty
+        self.resumed = 0  # the connection that was last brought up to date
         self._port = port
         self._random = random.Random(seed)
         self._held = dict.fromkeys(peers, 0)
@@ -97,6 +103,11 @@ class Device:
     def fall_silent(self) -> None:
         """Sends nothing new from now on."""
         self._silent = True
+
+    def say(self, peer: int) -> None:
+        """Sends one more message, also when it is silent."""
+        self._add(peer)
+        self._again.set()
 
     def cut(self) -> None:
         """Tears the connection down."""
@@ -126,7 +137,10 @@ class Device:
             self.connections += 1
             self._written, self._confirmed = {}, {}
             await self._socket.recv()
+            if self.hasty:
+                await self._ask_for_positions(self._socket)
             await self._resume(self._socket)
+            self.resumed = self.connections
             sending = asyncio.create_task(self._send(self._socket))
             try:
                 async for text in self._socket:
@@ -134,6 +148,12 @@ class Device:
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
+
+    async def _ask_for_positions(self, socket: ClientConnection) -> None:
+        for number in range(POSITIONS):
+            peer = self.peers[number % len(self.peers)]
+            whom = {"to": str(peer)} if self.inbox else {}
+            await socket.send(json.dumps({"type": 4, "id": POSITION, "received": self._held[peer], **whom}))
 
     async def _resume(self, socket: ClientConnection) -> None:
         """Asks for what was missed until there is no more of it."""
@@ -157,6 +177,8 @@ class Device:
 
     def _take(self, frame: dict[str, Any]) -> None:
         code, name = frame["code"], frame.get("id", "")
+        if name == POSITION and code in (50002, 40001):
+            return
         if code == MESSAGE:
             self._hold(frame)
         elif code in ACKNOWLEDGED:
@@ -166,7 +188,7 @@ class Device:
         elif code in (40001, REFUSED):
             self._written.pop(name, None)  # its place among the others is not promised
             asyncio.get_running_loop().call_later(0.3, self._again.set)
-        elif code not in (50003, 50009):
+        elif code not in (50003, 50007, 50009):
             self._complain(f"{frame} came")
 
     def _hold(self, message: dict[str, Any], *, replayed: bool = False) -> None:
@@ -214,11 +236,15 @@ class Device:
                         self._written.pop(name, None)
             except TimeoutError:
                 if not self._silent and len(self._unacknowledged) < WINDOW:
-                    name = f"{self.name}.{len(self.sent)}"
-                    content = f"{name} {'x' * self._random.randrange(200)}"
-                    self.sent[name] = (self._random.choice(self.peers), content)
-                    self._unacknowledged[name] = None
+                    name = self._add(self._random.choice(self.peers))
                     place = await self._write(socket, name, place)
+
+    def _add(self, peer: int) -> str:
+        """The id of one more message that is to be sent."""
+        name = f"{self.name}.{len(self.sent)}"
+        self.sent[name] = (peer, f"{name} {'x' * self._random.randrange(200)}")
+        self._unacknowledged[name] = None
+        return name
 
     async def _write(self, socket: ClientConnection, name: str, place: int) -> int:
         peer, content = self.sent[name]

@@ -32,6 +32,9 @@ from tests.faults.verdict import Verdict, history, judge
 __all__ = ["Least", "Outcome", "storm"]
 
 PAIRS = 5  # conversations, each between two users with two devices
+HASTY = 4  # inboxes whose user has no other device
+ROUNDS = 8  # of inboxes that open in haste, once all is calm
+IDLE_SHARE = 0.5  # of a core; one that looks for something without end takes all that it gets
 RATE = 8.0  # messages that a device sends in a second
 PAUSES = (0.3, 2.5)  # seconds between two faults, at least and at most
 TELL_EVERY = 5.0  # seconds between two lines of progress
@@ -58,10 +61,22 @@ class Outcome:
     verdict: Verdict
     faults: Counter[str] = field(default_factory=Counter)
     recovery: dict[str, float] = field(default_factory=dict)  # by fault: the slowest, seconds
+    rounds: int = 0  # of messages to inboxes that have just opened in haste
+    damaged: int = 0  # of these: somebody was not given one
+    held: list[tuple[float, str]] = field(default_factory=list)  # after so many seconds: what each server held
+    idle_shares: list[float] = field(default_factory=list)  # of a core, by server, while all sockets were silent
 
     def table(self) -> str:
         """One table, for people."""
         lines = [f"seed {self.seed}, {self.seconds:.0f} s, {self.faults.total()} faults", *self.verdict.lines()]
+        lines.append(f"  {'rounds damaged, of rounds tried':34}{self.damaged:8} of {self.rounds}")
+        shares = ", ".join(f"{share:.2f}" for share in self.idle_shares)
+        lines.append(f"  {'idle servers, share of a core':34}{shares:>8}")
+        if self.held:
+            lines.append("  what the servers held, the last line without sockets")
+        middle = len(self.held) // 2
+        for seconds, held in (*self.held[:1], *self.held[middle : middle + 1], *self.held[-2:]):
+            lines.append(f"      {seconds:6.0f} s  {held}")
         lines.append(f"  {'fault':34}{'count':>8}  slowest recovery")
         for name, count in sorted(self.faults.items()):
             lines.append(f"  {name:34}{count:8}{self.recovery.get(name, 0):10.1f} s")
@@ -95,15 +110,23 @@ class _Storm:
         self.unwell: list[str] = []
         self.limited: dict[str, int] = {}
         self.devices: list[Device] = []
+        self.damaged = 0
+        self.held: list[tuple[float, str]] = []
 
     def populate(self) -> None:
-        """Pairs that talk, one inbox with two peers, and a stranger whom nobody answers."""
+        """Pairs that talk, inboxes alone that read in haste, one with two peers, and a stranger without an answer."""
         people = self._cluster.people(2 * PAIRS + 3)
+        hasty = self._cluster.people(2 * HASTY)
         for number in range(PAIRS):
             one, other = people[2 * number : 2 * number + 2]
             for user, peer in ((one, other), (other, one)):
                 self._add(user, [peer], rate=RATE)
-                self._add(user, [peer], rate=RATE / 4, inbox=number % 2 == 0)
+                self._add(user, [peer], rate=RATE / 4, inbox=number % 2 == 0, hasty=number % 2 == 0)
+        for _ in range(HASTY):
+            one, other = hasty[:2]
+            del hasty[:2]
+            self._add(one, [other], rate=RATE / 4, inbox=True, hasty=True)
+            self._add(other, [one], rate=RATE / 4)
         middle, stranger, silent = people[2 * PAIRS :]
         friends = [people[2], people[6]]  # who have no inbox themselves
         self._add(middle, friends, rate=RATE, inbox=True)
@@ -113,11 +136,28 @@ class _Storm:
         self._add(silent, [stranger], rate=0)
         self.limited[conversation_of(stranger, silent)] = 3
 
-    def _add(self, user: int, peers: list[int], *, rate: float, inbox: bool = False, gives_up: bool = False) -> None:
+    def _add(
+        self,
+        user: int,
+        peers: list[int],
+        *,
+        rate: float,
+        inbox: bool = False,
+        gives_up: bool = False,
+        hasty: bool = False,
+    ) -> None:
         name = f"d{len(self.devices)}"
         seed = f"{self._random.random()}"
         device = Device(
-            name, user, peers, port=self._cluster.port, seed=seed, rate=rate, inbox=inbox, gives_up=gives_up
+            name,
+            user,
+            peers,
+            port=self._cluster.port,
+            seed=seed,
+            rate=rate,
+            inbox=inbox,
+            gives_up=gives_up,
+            hasty=hasty,
         )
         self.devices.append(device)
 
@@ -137,6 +177,7 @@ class _Storm:
                 self._going[name] = loop.create_task(self._happen(name, self._faults[name]))
             if loop.time() >= tell_at:
                 tell_at = loop.time() + TELL_EVERY
+                await self.look(seconds - end_at + loop.time())
                 self._tell(
                     f"{seconds - max(0.0, end_at - loop.time()):6.0f} s  {self.counted.total():4} faults  "
                     f"{sum(len(device.acknowledged) for device in self.devices):7} acknowledged"
@@ -180,21 +221,51 @@ class _Storm:
         for device in self._random.sample(self.devices, len(self.devices) // 2):
             device.cut()
 
+    async def look(self, seconds: float) -> None:
+        """Notes what the servers hold, so many seconds after the beginning."""
+        self.held.append((seconds, await self._cluster.held()))
+
     async def settle(self, patience: float) -> None:
         """Waits until all is acknowledged, and everybody holds everything; not for ever."""
         for device in self.devices:
             device.fall_silent()
         await self._cluster.healed()
+        await self._until(lambda: not self._missing(), patience)
+
+    async def haste(self, rounds: int) -> None:
+        """Now that all is calm: opens the inboxes anew, each in haste, and has their peers write to them."""
+        hasty = [device for device in self.devices if device.hasty]
+        whom = {device.user for device in hasty}
+        for _ in range(rounds):
+            for device in hasty:
+                device.cut()
+            connections = {device.name: device.connections for device in hasty}
+            await self._until(
+                lambda: all(d.resumed > connections[d.name] for d in hasty),  # noqa: B023  # awaited at once
+                self._patience,
+            )
+            for device in self.devices:
+                for peer in device.peers:
+                    if peer in whom and not device.hasty:
+                        device.say(peer)
+            await self._until(lambda: not self._missing(), self._patience)
+            self.damaged += bool(self._missing())
+
+    def _missing(self) -> list[str]:
+        """The devices that have something not acknowledged, or do not hold all that is stored."""
+        last = {name: len(self._cluster.stored(name)) for name in self.conversations}
+        return [
+            device.name
+            for device in self.devices
+            for peer in device.peers
+            if not device.settled or device.holds(peer) < last[conversation_of(device.user, peer)]
+        ]
+
+    async def _until(self, condition: Callable[[], bool], patience: float) -> None:
+        """Waits for a condition; not for ever."""
         deadline = asyncio.get_running_loop().time() + patience
-        while asyncio.get_running_loop().time() < deadline:
-            last = {name: len(self._cluster.stored(name)) for name in self.conversations}
-            if all(
-                device.settled and device.holds(peer) >= last[conversation_of(device.user, peer)]
-                for device in self.devices
-                for peer in device.peers
-            ):
-                break
-            await asyncio.sleep(0.5)
+        while not condition() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.2)
 
 
 def _nothing(line: str) -> None:
@@ -206,6 +277,7 @@ async def storm(
     seed: int,
     *,
     faults: Sequence[str] = (),
+    rounds: int = ROUNDS,
     longest_stop: float = 30.0,
     least: Least = NOTHING,
     patience: float = PATIENCE,
@@ -217,7 +289,8 @@ async def storm(
     """Runs so many `seconds`, longer if less than `least` has happened by then, and judges.
 
     `faults` are the kinds that may happen, all if there are none. `patience` (seconds) is for each fault,
-    and in the end for all of it to be received, unless `settles` says how long that may take.
+    and in the end for all of it to be received, unless `settles` says how long that may take. `rounds` follow, of
+    messages to inboxes that have just opened in haste.
     """
     chance = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
@@ -233,17 +306,36 @@ async def storm(
                 await run.rage(seconds, least)
                 tell("no more faults; waiting until everything is acknowledged and received")
                 await run.settle(patience if settles is None else settles)
+                tell(f"{rounds} rounds of inboxes that open in haste")
+                await run.haste(rounds)
+                shares = await cluster.idle_shares()
             finally:
                 await end(*tasks)
+            leftovers = await cluster.leftovers(patience)
+            await run.look(seconds)
             port = cluster.port()
             histories = {name: await history(port, *users) for name, users in run.conversations.items()}
             stored = {name: cluster.stored(name) for name in run.conversations}
             verdict = judge(run.devices, stored, histories, run.limited)
-            verdict.other += [*cluster.logged(), *run.unwell]
+            verdict.other += [*cluster.logged(), *run.unwell, *leftovers]
+            if run.damaged:
+                verdict.other.append(f"{run.damaged} of {rounds} rounds of messages to inboxes in haste were damaged")
+            if max(shares) > IDLE_SHARE:
+                verdict.other.append(f"a server takes {max(shares):.2f} of a core while all sockets are silent")
             for task in tasks:
                 if not task.cancelled() and (error := task.exception()):
                     verdict.other.append(f"a device broke: {error!r}")
-            return Outcome(seed, seconds, verdict, run.counted, run.recovery)
+            return Outcome(
+                seed,
+                seconds,
+                verdict,
+                run.counted,
+                run.recovery,
+                rounds,
+                run.damaged,
+                run.held,
+                shares,
+            )
     finally:
         shutil.rmtree(directory)
 
@@ -253,12 +345,19 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="tests.faults.storm", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long faults happen (default: 600)")
     parser.add_argument("--seed", type=int, help="to repeat a run's faults (default: a new one)")
+    parser.add_argument("--faults", nargs="*", default=(), help="the kinds that may happen (default: all)")
     parser.add_argument("--sabotage", choices=sorted(KINDS), default="", help="servers without one guarantee")
     options = parser.parse_args(argv)
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     outcome = asyncio.run(
-        storm(options.seconds, seed, sabotage=options.sabotage, tell=lambda line: print(line, flush=True))
+        storm(
+            options.seconds,
+            seed,
+            faults=options.faults,
+            sabotage=options.sabotage,
+            tell=lambda line: print(line, flush=True),
+        )
     )
     print(outcome.table(), flush=True)
     return 0 if outcome.verdict.clean else 1

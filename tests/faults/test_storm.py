@@ -12,7 +12,9 @@ FLAGS = ["--answer-timeout=1", "--engine-timeout=1"]
 @pytest.mark.timeout(900)
 async def test_nothing_is_lost_doubled_or_reordered() -> None:
     """Whatever happens to servers and engines."""
-    outcome = await storm(12, seed=1, longest_stop=3, least=Least(acknowledged=101, kinds=4), patience=200, flags=FLAGS)
+    outcome = await storm(
+        12, seed=1, rounds=2, longest_stop=3, least=Least(acknowledged=101, kinds=4), patience=200, flags=FLAGS
+    )
     assert outcome.verdict.clean, outcome.table()
     assert outcome.verdict.acknowledged > 100
     assert len(outcome.faults) > 3
@@ -34,6 +36,7 @@ async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> No
         4,
         seed=1,
         faults=["mongod stopped, server killed"],
+        rounds=0,
         longest_stop=1,
         least=Least(acknowledged=30, faults=4),
         settles=5,
