@@ -2,7 +2,8 @@
 
 A server of its own on engines of its own. Pairs of users write at a fixed rate, and each message is timed from the
 moment it should have been sent to its acknowledgement, so that a stall counts for all that it delays. Stretches with
-and without sign-ins take turns; half of the sign-ins have the right password, the others a wrong one.
+and without sign-ins take turns; half of the sign-ins have the right password, the others a wrong one. `--busy` has
+processes beside them that do nothing but use the processors, as on a machine that others share.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import asyncio
 import collections
 import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import bcrypt
 from tornado.httpclient import AsyncHTTPClient
@@ -67,7 +70,12 @@ async def _drain(socket: WebSocketClientConnection) -> None:
 
 
 async def sign_in(
-    port: int, names: Sequence[str], rate: float, until: float, outcomes: collections.Counter[int]
+    port: int,
+    names: Sequence[str],
+    rate: float,
+    until: float,
+    outcomes: collections.Counter[int],
+    durations: list[float],
 ) -> None:
     """Signs in `rate` times a second until a time."""
     client = AsyncHTTPClient(force_instance=True, max_clients=1000)
@@ -75,6 +83,7 @@ async def sign_in(
 
     async def once(number: int) -> None:
         password = PASSWORD if number % 2 else "a wrong password"
+        asked_at = time.perf_counter()
         answer = await client.fetch(
             f"http://127.0.0.1:{port}/user/login",
             method="POST",
@@ -84,6 +93,8 @@ async def sign_in(
             request_timeout=60,
         )
         outcomes[answer.code] += 1
+        if answer.code != 503:
+            durations.append((time.perf_counter() - asked_at) * 1000)
 
     begun, number = time.perf_counter(), 0
     while (now := time.perf_counter()) < until:
@@ -98,28 +109,34 @@ async def sign_in(
 
 async def stretch(
     port: int, pairs: list[tuple[int, int]], names: list[str], options: argparse.Namespace, *, storm: bool
-) -> tuple[list[float], collections.Counter[int]]:
-    """One stretch of chatting, with or without a storm: delays in milliseconds, and sign-ins by HTTP status."""
+) -> tuple[list[float], collections.Counter[int], list[float]]:
+    """One stretch of chatting, with or without a storm.
+
+    The delays of messages in milliseconds; sign-ins by HTTP status; how long those took that were not refused.
+    """
+    durations: list[float] = []
     delays: list[float] = []
     outcomes: collections.Counter[int] = collections.Counter()
     until = time.perf_counter() + options.seconds
     work = [chat(port, pair, options.rate / len(pairs), until, delays) for pair in pairs]
     if storm:
-        work.append(sign_in(port, names, options.sign_ins, until, outcomes))
+        work.append(sign_in(port, names, options.sign_ins, until, outcomes, durations))
     await asyncio.gather(*work)
-    return delays, outcomes
+    return delays, outcomes, durations
 
 
 async def measure(port: int, pairs: list[tuple[int, int]], names: list[str], options: argparse.Namespace) -> None:
     """Takes turns, and prints what came of it."""
     found: dict[bool, list[list[float]]] = {False: [], True: []}
     outcomes: collections.Counter[int] = collections.Counter()
+    took: list[float] = []
     await stretch(port, pairs, names, argparse.Namespace(**vars(options) | {"seconds": 3}), storm=False)  # warm up
     for _ in range(options.turns):
         for storm in (False, True):
-            delays, signed_in = await stretch(port, pairs, names, options, storm=storm)
+            delays, signed_in, durations = await stretch(port, pairs, names, options, storm=storm)
             found[storm].append(delays)
             outcomes += signed_in
+            took += durations
     print(
         f"{len(pairs)} pairs, {options.rate:g} messages a second; {options.turns} turns of {options.seconds:g} s each"
     )
@@ -130,6 +147,9 @@ async def measure(port: int, pairs: list[tuple[int, int]], names: list[str], opt
         medians = [statistics.median(column) for column in zip(*points, strict=True)]
         print(f"{name:28}{sum(map(len, turns)):9}" + "".join(f"{value:10.1f}" for value in medians))
         print(f"{'  of the worst turn':37}" + "".join(f"{max(column):10.1f}" for column in zip(*points, strict=True)))
+    if took:
+        answered = "".join(f"{percentile(took, p):10.0f}" for p in PERCENTILES)
+        print(f"{'sign-ins that were answered':28}{len(took):9}{answered}")
     print("sign-ins by HTTP status: " + ", ".join(f"{status}: {count}" for status, count in sorted(outcomes.items())))
 
 
@@ -139,6 +159,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--pairs", type=int, default=50, metavar="N", help="pairs that write (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=500, metavar="N", help="messages a second (default: %(default)s)")
     parser.add_argument("--sign-ins", type=float, default=50, metavar="N", help="a second (default: %(default)s)")
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="processes beside (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="of each stretch (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="of each kind (default: %(default)s)")
     options = parser.parse_args(argv)
@@ -163,9 +184,21 @@ def main(argv: Sequence[str]) -> None:
                         (name, digest),
                     )
                     ids.append(int(cursor.lastrowid))
-            asyncio.run(measure(port, list(zip(ids[::2], ids[1::2], strict=True)), names, options))
+            with _kept_busy(options.busy):
+                asyncio.run(measure(port, list(zip(ids[::2], ids[1::2], strict=True)), names, options))
         finally:
             server.end()
+
+
+@contextmanager
+def _kept_busy(count: int) -> Iterator[None]:
+    """Processes that use the processors as long as the context lasts."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
         15.0
     )
     password_timeout: Annotated[Seconds, Meta(description="a password is checked, its waiting included; else 503")] = (
-        10.0
+        20.0
     )
     handshake_timeout: Annotated[
         Seconds,

@@ -18,13 +18,24 @@ from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.web import HTTPError, RequestHandler
 
 from handlers.entrance import Entrance, subject_of
-from models.errors import ChatError, DatabaseRefused, EngineUnavailable, InvalidRequest, Refused, TooFast, UnknownUser
+from models.errors import (
+    ChatError,
+    DatabaseRefused,
+    EngineUnavailable,
+    InvalidRequest,
+    Overloaded,
+    Refused,
+    TooFast,
+    UnknownUser,
+)
 from models.ports import Users
 from models.records import Identity, user_id
 
 __all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
 
 COOKIE = "tandem"
+GOING_AWAY = "the server is going away"
+AGAIN_AFTER = 5  # seconds after which a server that has too much to do may be asked again
 LONGEST_WAIT = 5.0  # seconds for which a request waits until its address may ask again
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -91,9 +102,9 @@ class BaseHandler(RequestHandler):
     async def prepare(self) -> None:
         """Lets nobody in who may not ask at all, or asks too late; who has asked too often waits."""
         self._under_way = True
-        in_time = self.entrance.begun()
+        in_time = self.entrance.begun(self)
         if self.guarded and not in_time:
-            raise HTTPError(503, "the server is going away")
+            raise HTTPError(503, GOING_AWAY)
         await self._wait_for_address()
         refusal = self.entrance.refusal(self.request, linked=self.linked) if self.guarded else None
         if refusal is not None:
@@ -126,7 +137,7 @@ class BaseHandler(RequestHandler):
         """Is no request any more that the end of the server waits for."""
         if self._under_way:
             self._under_way = False
-            self.entrance.ended()
+            self.entrance.ended(self)
 
     def options(self, *args: str, **kwargs: str) -> None:
         """Answers a browser that asks whether a page of a trusted origin may ask (the Fetch standard, CORS)."""
@@ -301,6 +312,17 @@ class BaseHandler(RequestHandler):
         except ValueError:
             return False
 
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Answers with an error; so does Tornado for a request whose task was cancelled, without saying what for."""
+        if "exc_info" not in kwargs and self.entrance.given_up:
+            if self._headers_written:  # an answer that cannot go on: an end that looks like none
+                self.request.connection.stream.close()  # type: ignore[union-attr]
+                self.leave()
+                return
+            error = HTTPError(503, GOING_AWAY)
+            status_code, kwargs["exc_info"] = 503, (HTTPError, error, None)
+        super().send_error(status_code, **kwargs)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Turns an exception into the envelope; what a bug says stays in the log."""
         self._guard_answer()
@@ -309,6 +331,9 @@ class BaseHandler(RequestHandler):
         phrase = HTTPStatus(status).phrase
         if isinstance(error, DatabaseRefused):
             text = phrase
+        elif isinstance(error, Overloaded):
+            text = error.reason
+            self.set_header("Retry-After", str(AGAIN_AFTER))
         elif isinstance(error, EngineUnavailable):
             text = f"{error.engine} is unavailable, please retry"
         elif isinstance(error, ChatError):

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
@@ -36,6 +37,7 @@ FORWARDING = (
     "true-client-ip",
     "fastly-client-ip",
 )
+ANSWER_WITHIN = 1.0  # seconds for the answers to requests that are cancelled
 LOOK_EVERY = 0.01  # seconds between two looks at requests under way
 ADDRESSES = 10_000  # that are kept parsed; each is looked at eight times while a socket opens
 LONGEST = 64  # characters of what may be an address, its zone included; nothing longer is kept
@@ -89,21 +91,33 @@ class Entrance:
         self.origins = frozenset(origins)
         self._local = local
         self._proxies = tuple(proxies)
-        self._under_way = 0
+        self._under_way: dict[object, asyncio.Task[Any] | None] = {}
         self._draining = False
+        self.given_up = False  # what is under way is cancelled
 
-    def begun(self) -> bool:
-        """A request has come in; False says that it comes too late."""
-        self._under_way += 1
+    def begun(self, request: object) -> bool:
+        """A request has come in, and is worked on by the task that runs; False says that it comes too late."""
+        self._under_way[request] = asyncio.current_task()
         return not self._draining
 
-    def ended(self) -> None:
+    def ended(self, request: object) -> None:
         """The counterpart of `begun`."""
-        self._under_way -= 1
+        self._under_way.pop(request, None)
 
     async def drain(self, timeout: float) -> None:
-        """Lets nothing in from now on, and waits up to `timeout` seconds for the requests that are under way."""
+        """Lets nothing in from now on, and waits up to `timeout` seconds for the requests that are under way.
+
+        What is not through then is cancelled, which has it answered with 503: stores and connections are closed next.
+        """
         self._draining = True
+        await self._wait(timeout)
+        self.given_up = True
+        for task in tuple(self._under_way.values()):
+            if task is not None:
+                task.cancel()
+        await self._wait(ANSWER_WITHIN)
+
+    async def _wait(self, timeout: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout
         while self._under_way and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(LOOK_EVERY)

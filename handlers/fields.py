@@ -7,6 +7,7 @@ from typing import Any
 
 from handlers import names
 from models.errors import InvalidRequest
+from models.passwords import LONGEST, prepared
 from models.records import Profile, User
 
 __all__ = ["login_name", "new_password", "nick_name", "password", "profile", "shown", "shown_to_others", "user_name"]
@@ -14,7 +15,7 @@ __all__ = ["login_name", "new_password", "nick_name", "password", "profile", "sh
 # gin-chat-demo's bounds, in characters; the password's are in bytes, and its upper one is bcrypt's.
 NICK_NAME = (2, 10)
 USER_NAME = (5, 15)
-PASSWORD = (8, 72)
+PASSWORD = (8, LONGEST)
 STORED = 255  # characters of most columns of the user table
 AVATAR = 1000  # characters of that column
 
@@ -50,12 +51,13 @@ def password(given: dict[str, Any], field: str = "password", least: int = 1) -> 
     text = given.get(field)
     if not isinstance(text, str):
         raise InvalidRequest(field, "is missing" if text is None else "is not text")
-    secret = text.encode()
-    if not least <= len(secret) <= PASSWORD[1]:
-        raise InvalidRequest(field, f"has {len(secret)} bytes, {least} to {PASSWORD[1]} are allowed")
+    size = len(prepared(text).encode())
+    longest = size if least > 1 else min(size, len(text.encode()))  # one of before may have been hashed as it was typed
+    if size < least or longest > PASSWORD[1]:
+        raise InvalidRequest(field, f"has {size} bytes, {least} to {PASSWORD[1]} are allowed")
     if "\0" in text:
         raise InvalidRequest(field, "holds a NUL character")
-    return secret
+    return text.encode()
 
 
 def new_password(given: dict[str, Any], field: str = "password") -> bytes:

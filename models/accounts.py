@@ -12,7 +12,8 @@ from enum import StrEnum
 
 from models.access import Access
 from models.account_ports import AccountStore, Attempts, Rule, Sessions
-from models.errors import EngineUnavailable, Forbidden, Unauthenticated
+from models.errors import Forbidden, Overloaded, Unauthenticated
+from models.passwords import TOO_MANY as TOO_MANY_PASSWORDS
 from models.records import Identity, User
 
 __all__ = ["Accounts", "Registration"]
@@ -132,4 +133,4 @@ class Accounts:
     def _require_room(self) -> None:
         """Refuses before an attempt is counted, as far as can be seen by then: others may be about to wait."""
         if self._store.busy:
-            raise EngineUnavailable("sign-in", "too many passwords are waiting to be checked")
+            raise Overloaded(TOO_MANY_PASSWORDS)

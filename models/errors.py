@@ -13,6 +13,7 @@ ChatError
 │   └── LimitReached            50006  the limit rule
 └── EngineUnavailable   40001   an engine is down or slow; nothing is promised
     ├── NotSent                 40001  … and it is known that nothing reached the engine
+    ├── Overloaded              40001  the server has too much to do, or is about to end; says with what
     └── DatabaseRefused         40001  it answers, and would refuse the same again; HTTP says 500
 """
 
@@ -29,6 +30,7 @@ __all__ = [
     "LimitReached",
     "NameTaken",
     "NotSent",
+    "Overloaded",
     "Refused",
     "TooFast",
     "Unauthenticated",
@@ -126,6 +128,17 @@ class EngineUnavailable(ChatError):
 
 class NotSent(EngineUnavailable):
     """No connection to the engine could be had, so nothing of the request reached it."""
+
+
+class Overloaded(EngineUnavailable):
+    """The server has too much to do for this, or is about to end. Nothing was done, and no database is to blame.
+
+    `reason` is a sentence for whoever asked: what is the matter, and what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("server", reason)
+        self.reason = reason
 
 
 class DatabaseRefused(EngineUnavailable):

@@ -349,14 +349,32 @@ async def test_what_every_answer_says_to_browsers(ask: Ask) -> None:
 
 
 async def test_draining() -> None:
-    """Waits for what is under way, and not for ever; what comes now comes too late."""
+    """Waits for what is under way; what comes now comes too late."""
     entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False)
-    assert entrance.begun()
-    await entrance.drain(0)
+    assert entrance.begun("first")
     draining = asyncio.ensure_future(entrance.drain(1000))
-    assert not entrance.begun()
-    entrance.ended()
+    await asyncio.sleep(0)
+    assert not entrance.begun("second")
+    entrance.ended("first")
     await asyncio.sleep(0)
     assert not draining.done()
-    entrance.ended()
+    entrance.ended("second")
     await draining
+
+
+async def test_draining_gives_up() -> None:
+    """What is not through in time is cancelled."""
+    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False)
+
+    async def work() -> None:
+        entrance.begun("slow")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            entrance.ended("slow")
+
+    working = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    await entrance.drain(0)
+    await asyncio.wait((working,))
+    assert working.cancelled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
@@ -53,3 +54,16 @@ def test_names_from_elsewhere() -> None:
     assert fields.login_name({"user_name": "x"}) == "x"
     with pytest.raises(InvalidRequest):
         fields.login_name({"user_name": "x" * 256})
+
+
+def test_a_password_is_as_long_as_what_is_hashed() -> None:
+    """Not as it was typed: letters typed as two characters are no reason to refuse one, nor to take a shorter one."""
+    typed = unicodedata.normalize("NFD", "ä" * 30)  # 90 bytes, and 60 as it is hashed
+    assert fields.new_password({"password": typed}) == typed.encode()
+    assert fields.password({"password": typed}) == typed.encode()
+    with pytest.raises(InvalidRequest, match="has 6 bytes"):
+        fields.new_password({"password": unicodedata.normalize("NFD", "äää")})
+    before = "\u0958" * 24  # 72 bytes as it is typed, and more in the form of today
+    assert fields.password({"password": before}) == before.encode()
+    with pytest.raises(InvalidRequest, match="72 are allowed"):
+        fields.new_password({"password": before})
