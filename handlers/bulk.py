@@ -79,6 +79,9 @@ class FrameHandler(_WebSocketDelegate, Protocol):
     def on_fragment(self, size: int) -> asyncio.Future[None] | None:
         """A part of a message came that is not the last one, with so many bytes of payload."""
 
+    def on_failure(self, code: int) -> None:
+        """The peer broke the protocol: the connection ends with this close code."""
+
 
 @cache
 def _parameters(max_message_size: int) -> _WebSocketParams:
@@ -330,6 +333,8 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
         """
         self._discarding = True
         self._rest = b""
+        if not self.server_terminated:
+            self._run_callback(self.handler.on_failure, code)
         self.close(code, reason)
         if self._transport is not None and not self._transport.is_closing():
             with suppress(OSError):  # asyncio's; the peer has reset the connection

@@ -399,6 +399,11 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Take a part of a message that is not the last one."""
         return self._take_tokens(FRAGMENT)
 
+    def on_failure(self, code: int) -> None:
+        """Go offline: the client broke the protocol, and is being told with this close code."""
+        self._leave()
+        self._metrics.closed.labels(code).inc()
+
     def _take_tokens(self, weight: float) -> asyncio.Future[None] | None:
         """Charge the user for a frame that asks for nothing; without tokens nothing is read for a moment."""
         wait = self._requests.take(weight)

@@ -42,6 +42,9 @@ class EchoHandler(WebSocketHandler):
     def on_fragment(self, size: int) -> None:
         pass
 
+    def on_failure(self, code: int) -> None:
+        pass
+
 
 def serve_echo(
     port: int,

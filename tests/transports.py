@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from handlers.bulk import BulkProtocol
+from handlers.rfc6455 import may_close_with
 
 LIMIT = 70_000  # bytes of the longest message; beyond 65,536, from where lengths take eight bytes
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -115,6 +116,9 @@ class Handler:
 
     def on_fragment(self, size: int) -> None:
         assert size >= 0
+
+    def on_failure(self, code: int) -> None:
+        assert may_close_with(code)
 
     def on_ping(self, data: bytes) -> None:
         assert isinstance(data, bytes)

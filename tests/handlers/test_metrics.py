@@ -6,8 +6,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.socket import ChatSocket
+from server import Server
 from tests.conftest import Ask, Connect
-from tests.sockets import until
+from tests.sockets import RawSocket, until
 
 Pair = tuple[int, int]
 
@@ -39,6 +40,27 @@ async def test_what_is_counted(ask: Ask, connect: Connect, pair: Pair) -> None:
     await until(lambda: ChatSocket.count() == 0)
     one = await connect(*pair)
     assert ((await samples(ask))["tandem_sockets", ""], (await samples(ask))["tandem_conversations", ""]) == (1, 1)
+
+
+BROKEN = {
+    1002: b"\x83\x80\x00\x00\x00\x00",
+    1007: b"\x81\x81\x00\x00\x00\x00\xff",
+    1009: b"\x81\xff" + (70_000).to_bytes(8, "big"),
+}
+
+
+@pytest.mark.parametrize("flags", [["--metrics-token=the token"]])
+@pytest.mark.parametrize("code", BROKEN)
+async def test_who_breaks_the_protocol_is_offline(code: int, http_server: Server, ask: Ask, pair: Pair) -> None:
+    """At once, and counted, although the client has not ended its half of the connection."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    raw.writer.write(BROKEN[code])
+    assert await raw.close_code() == code
+    assert pair[0] not in ChatSocket.users()
+    assert ChatSocket.count() == 1
+    assert (await samples(ask))["tandem_sockets_closed_total", f"{code}"] == 1
+    raw.abort()
+    await until(lambda: ChatSocket.count() == 0)
 
 
 @pytest.mark.parametrize("flags", [["--metrics-token=the token"]])
