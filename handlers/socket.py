@@ -30,6 +30,7 @@ from handlers.places import ALL, Places
 from handlers.rfc6455 import GOING_AWAY, POLICY_VIOLATION
 from handlers.speaker import Dialect, Live
 from models import frames, frames2
+from models.bucket import INBOX
 from models.chat import Attendance, Chat
 from models.errors import InvalidFrame, TooFast
 from models.events import Told
@@ -284,6 +285,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self.set_nodelay(True)
         self._liveness = Liveness(asyncio.get_running_loop().time())
         self._requests = self.entrance.requests.of(self.user)
+        if self.peer is None:
+            self.charge(INBOX)
         self._registry.setdefault(self.user, {}).setdefault(self.peer, set()).add(self)
         self._dialect = self._make_dialect()
         self._attendance = self._chat.join(self.user, self.peer, watching=self._dialect.watching)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from cachetools import LRUCache
 
-__all__ = ["LISTED", "READ", "RESUMED", "SOUGHT", "Bucket", "Buckets"]
+__all__ = ["INBOX", "LISTED", "READ", "RESUMED", "SOUGHT", "Bucket", "Buckets"]
 
 KEPT = 100_000  # users whose buckets are kept; that of somebody who has not asked for long is full anyhow
 
 # What requests weigh besides the 1 of each: a token is what a message costs, some 100 µs of CPU, databases included.
 LISTED = 0.5  # a conversation in a list
 RESUMED = 0.25  # a conversation that is resumed, whether it exists or not
+INBOX = 10.0  # an inbox socket that opens, for which its user's conversations are looked up
 READ = 0.05  # a message in an answer
 SOUGHT = 5.0  # a time that a page begins at, which is found by bisection
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ import pytest
 
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
+from models.reader import LONG
 from models.records import Message, conversation_of
 from server import Server
 from storage.messages import MongoMessages
@@ -529,6 +531,31 @@ async def test_an_inbox_resumes(connect2: Connect2, people: Callable[[int], list
     for after in (5, {str(a): 99}, {"x": 1}, {str(me): 1}, {str(n + 1): 0 for n in range(10**6, 10**6 + 201)}):
         refused = await inbox.ask(6, after=after)
         assert (refused["code"], refused["error"].partition(": ")[0] in ("after", "seq")) == (400, True)
+
+
+async def test_a_resume_of_a_socket_that_has_gone(
+    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is dropped where it waits for its turn: the database is not asked."""
+    turns, messages = http_server.reader.turns, http_server.stores.messages
+    asked: list[object] = []
+
+    async def newest_of(conversations: Sequence[str]) -> dict[str, int]:
+        asked.extend(conversations)
+        return await type(messages).newest_of(messages, conversations)
+
+    monkeypatch.setattr(messages, "newest_of", newest_of)
+    async with AsyncExitStack() as stack:
+        for number in range(LONG):
+            await stack.enter_async_context(turns.long(-number - 1))
+        device = await connect2(*pair)
+        await device.write(6, after=0)
+        await until(lambda: turns.waiting == 1)
+        device.close()
+        await until(lambda: turns.waiting == 0)
+    assert asked == []
+    await (await connect2(*pair)).ask(6, after=0)
+    assert asked == [conversation_of(*pair)]
 
 
 async def test_an_inbox_resume_that_fails_promises_nothing(

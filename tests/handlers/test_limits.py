@@ -78,10 +78,10 @@ async def test_requests_weigh_what_they_cost(
     connect2: Connect2, connect: Connect, ask: Ask, people: Callable[[int], list[int]]
 ) -> None:
     """What is listed, resumed or read is charged to who asked for it: half a message for each conversation, a
-    quarter where it is resumed, a twentieth for each message, five for a time that has to be sought. The next request
-    is refused then.
+    quarter where it is resumed, a twentieth for each message, five for a time that has to be sought, ten for
+    opening an inbox. The next request is refused then.
     """
-    lister, resumer, reader, seeker, friend, *peers = people(10)
+    lister, resumer, owner, reader, seeker, friend, *peers = people(11)
     for peer in peers:
         await (await connect2(peer, lister)).say("hello", 50005)
     for _ in range(5):  # 3.5 each
@@ -92,6 +92,12 @@ async def test_requests_weigh_what_they_cost(
     inbox = await connect2(resumer)
     assert (await inbox.ask(6, after={str(10**9 + number): 0 for number in range(76)}))["complete"]
     assert (await inbox.ask(6, after={}))["code"] == 429
+
+    await connect2(owner)  # 11
+    assert (await ask("GET", f"/conversations?uid={owner}")).status == 200
+    for _ in range(8):
+        await ask("GET", f"/conversations?uid={owner}")
+    assert (await ask("GET", f"/conversations?uid={owner}")).status == 429
 
     writer, device = await connect2(friend, reader), await connect2(reader, friend)
     for name in [await writer.write(1, content="x") for _ in range(3)]:
