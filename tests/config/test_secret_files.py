@@ -6,13 +6,13 @@ import grp
 import os
 import pwd
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from config.secret_files import UnsafeFileError, require_safe
 
 NOBODY = 65534
+MODE, UID, GID = 0, 4, 5  # in os.stat_result
 
 
 @pytest.fixture
@@ -24,22 +24,32 @@ def place(tmp_path: Path) -> Path:
     return directory
 
 
+Foreign = set[Path]
+
+
 @pytest.fixture
-def file(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def foreign() -> Foreign:
+    """The files and directories whose group is one that others are in: only root can give that to them really."""
+    return set()
+
+
+@pytest.fixture
+def file(place: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A secret of this user's own, where nobody else can write."""
     path = place / "keys.json"
     path.write_text("secret")
     path.chmod(0o600)
-    # Above `place` are directories of the test run's, which others cannot enter: they count as open here.
     stat = Path.stat
 
-    def open_above(self: Path, *, follow_symlinks: bool = True) -> os.stat_result | SimpleNamespace:
-        found = stat(self, follow_symlinks=follow_symlinks)
-        if self in place.parents:
-            return SimpleNamespace(st_mode=0o40755, st_uid=0, st_gid=0)
-        return found
+    def as_if(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        found = list(stat(self, follow_symlinks=follow_symlinks))
+        if self in place.parents:  # directories of the test run's, which others cannot enter
+            found[MODE], found[UID], found[GID] = 0o40755, 0, 0
+        elif self in foreign:
+            found[GID] = NOBODY
+        return os.stat_result(found)
 
-    monkeypatch.setattr(Path, "stat", open_above)
+    monkeypatch.setattr(Path, "stat", as_if)
     return path
 
 
@@ -54,28 +64,28 @@ def test_a_file_of_ones_own_is_safe(file: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_a_secret_that_others_can_read(file: Path, mode: int) -> None:
+def test_a_secret_that_others_can_read(file: Path, foreign: Foreign, mode: int) -> None:
     """It is refused, and what is no secret is not."""
     file.chmod(mode)
-    os.chown(file, -1, NOBODY)
+    foreign.add(file)
     with pytest.raises(UnsafeFileError, match=rf"^{file}: others can read .* chmod go= {file}$"):
         require_safe(file, secret=True)
     require_safe(file, secret=False)
 
 
 @pytest.mark.parametrize("mode", [0o606, 0o660, 0o602])
-def test_a_file_that_others_can_write(file: Path, mode: int) -> None:
+def test_a_file_that_others_can_write(file: Path, foreign: Foreign, mode: int) -> None:
     """It is refused, secret or not: a key that somebody else has put there lets them in."""
     file.chmod(mode)
-    os.chown(file, -1, NOBODY)
+    foreign.add(file)
     with pytest.raises(UnsafeFileError, match=r"others can write to it; chmod go-w"):
         require_safe(file, secret=False)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
-def test_a_directory_that_others_can_write(file: Path, mode: int) -> None:
+def test_a_directory_that_others_can_write(file: Path, foreign: Foreign, mode: int) -> None:
     """They can replace the file, or plant one; a sticky bit keeps them from it, and an owner tells what is planted."""
-    os.chown(file.parent, -1, NOBODY)
+    foreign.add(file.parent)
     file.parent.chmod(mode)
     for path in (file, file.with_name("new")):
         with pytest.raises(UnsafeFileError, match=rf"others can write to {file.parent}, and so replace it"):
@@ -113,9 +123,9 @@ def test_what_others_cannot_reach(file: Path) -> None:
     require_safe(file, secret=True)
 
 
-def test_a_group_of_ones_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_of_ones_own(file: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
     """A group that only this user is in gives others nothing."""
-    os.chown(file, -1, NOBODY)
+    foreign.add(file)
     file.chmod(0o660)
     user = pwd.getpwuid(os.geteuid())
     monkeypatch.setattr(

@@ -99,7 +99,15 @@ def test_the_server_does_not_start_without_a_page(tmp_path: Path) -> None:
     """One line that says what is missing, before any engine is started."""
     code = "import sys, pathlib, server; server.WEB = pathlib.Path(sys.argv[1]); sys.exit(server.main(sys.argv[2:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, f"{tmp_path}/nowhere", "--port=0", f"--data-dir={tmp_path}/data"],
+        [
+            sys.executable,
+            "-c",
+            code,
+            f"{tmp_path}/nowhere",
+            "--port=0",
+            "--log-level=warning",
+            f"--data-dir={tmp_path}/data",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

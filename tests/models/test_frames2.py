@@ -40,7 +40,7 @@ WRONG = {
     '{"type":6,"after":{"secret":"x"}}': "after: expected integer, got string",
     '{"type":6,"after":{"2":1,"2":2}}': "frame: a key appears twice",
     '{"type":1,"x":' + "9" * 5000 + ',"y":"\\n"}': "frame: a number is too long",
-    '{"x":' * 5000: "frame: is nested too deeply",
+    '{"x":' * 100_000: "frame: is nested too deeply",
 }
 
 

@@ -35,7 +35,7 @@ async def mariadb_with_tls() -> AsyncIterator[int]:
         free.close()
         databases.bootstrap_mariadbd(program, directory, directory, timeout=60)
         database = databases.mariadbd(program, directory, directory / "mysql.sock")
-        arguments = [each for each in database.arguments if each != "--skip-networking"]
+        arguments = [each for each in database.arguments if each not in ("--skip-networking", "--skip-ssl")]
         arguments += ["--bind-address=127.0.0.1", f"--port={port}", f"--ssl-cert={certfile}", f"--ssl-key={keyfile}"]
         process = start([program.path, *arguments, "--require-secure-transport=ON"], program.environment)
         try:
