@@ -398,6 +398,33 @@ async def test_sign_ins_under_way_when_told_to_end(
         raw.abort()
 
 
+async def test_what_is_under_way_for_too_long_when_told_to_end(
+    start_server: StartServer, addresses: Addresses, database: pymysql.Connection
+) -> None:
+    """Is answered with 503, whether its password was being hashed or waited to be; nothing is logged as a bug."""
+    server = start_server(*external(addresses), "--drain-timeout=0.01")
+    port = server.ready()
+    raws = [await RawSocket.open(port) for _ in range(8)]
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    asked = [
+        asyncio.ensure_future(
+            raw.request(path, method="POST", body=f"user_name=waits{n}&nick_name=ab&password=12345678", headers=headers)
+        )
+        for n, raw in enumerate(raws)
+        for path in ("/user/login" if n % 2 else "/user/register",)
+    ]
+    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    server.signal(signal.SIGTERM)
+    answers = [await each for each in asked]
+    assert {status for status, _ in answers} <= {200, 401, 503}
+    assert 503 in {status for status, _ in answers}
+    assert all(b"the server is going away" in body for status, body in answers if status == 503)
+    status, errors = server.failed()
+    assert (status, "error" in errors, "request_failed" in errors) == (0, False, False)
+    for raw in raws:
+        raw.abort()
+
+
 async def test_metrics_on_a_port_of_their_own(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
