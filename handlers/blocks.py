@@ -6,6 +6,7 @@ from tornado.web import HTTPError
 
 from handlers.base import BaseHandler
 from handlers.fields import shown_to_others
+from models.acquaintances import Acquaintances
 from models.blocks import Blocks
 from models.ports import Users
 from models.records import user_id
@@ -16,32 +17,36 @@ __all__ = ["BlockHandler", "BlocksHandler"]
 class BlocksHandler(BaseHandler):
     """GET /user/blocks"""
 
-    def initialize(self, blocks: Blocks, users: Users) -> None:
+    def initialize(self, blocks: Blocks, acquaintances: Acquaintances, users: Users) -> None:
         """Takes the collaborators."""
         self._blocks = blocks
+        self._acquaintances = acquaintances
         self._users = users
 
     async def get(self) -> None:
-        """Whom the caller has blocked."""
-        blocked = await self._blocks.of((await self.identify()).user)
-        users = await self._users.active(*blocked) if blocked else {}
+        """Whom the caller has blocked; names only of those with whom the caller has a conversation.
+
+        Anyone can block any id: with all names this would list the accounts.
+        """
+        user = (await self.identify()).user
+        blocked = await self._blocks.of(user)
+        met = await self._acquaintances.met(user, blocked)
+        users = await self._users.active(*met) if met else {}
         self.answer([shown_to_others(users[user]) if user in users else {"id": user} for user in blocked])
 
 
 class BlockHandler(BaseHandler):
     """/user/blocks/{id}"""
 
-    def initialize(self, blocks: Blocks, users: Users) -> None:
+    def initialize(self, blocks: Blocks) -> None:
         """Takes the collaborators."""
         self._blocks = blocks
-        self._users = users
 
     async def put(self, name: str) -> None:
-        """Blocks a user; nothing changes for one who is blocked."""
+        """Blocks a user; nothing changes for one who is blocked. Whether there is such a user is not told."""
         identity, peer = await self.identify(), _named(name)
         if peer == identity.user:
             raise HTTPError(400, "nobody can block themselves")
-        await self.require_active(self._users, peer)
         await self._blocks.block(identity.user, peer)
         self.answer(None)
 

@@ -61,7 +61,8 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
     """The application on the server's own port."""
     reading = {"reader": with_.reader, "users": with_.users, "timeout": limits.answer_timeout}
     session = {"accounts": with_.accounts, "token_lifetime": with_.token_lifetime}
-    blocks = {"blocks": with_.chat.blocks, "users": with_.users}
+    blocks = {"blocks": with_.chat.blocks}
+    listed = blocks | {"acquaintances": with_.chat.acquaintances, "users": with_.users}
     socket = {
         "chat": with_.chat,
         "reader": with_.reader,
@@ -95,7 +96,7 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
         (r"/user/password", PasswordHandler, session),
         (r"/user/me", MeHandler, {"accounts": with_.accounts, "users": with_.users}),
         (r"/user/export", ExportHandler, {"reader": with_.reader, "users": with_.users, "running": set()}),
-        (r"/user/blocks", BlocksHandler, blocks),
+        (r"/user/blocks", BlocksHandler, listed),
         (r"/user/blocks/([^/]+)", BlockHandler, blocks),
         (r"/users", FindHandler, {"users": with_.users}),
         (r"/openapi\.yaml", ApiHandler, {"api": with_.api}),

@@ -230,7 +230,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             if self.user == self.peer:
                 raise HTTPError(400, "uid and toUid are the same")
             take(self.user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
-            if self.peer is not None:
+            if self.peer is not None and self._version == "1":  # v2 has an answer for a message to an unknown id
                 await self.require_active(self._users, self.peer)
             self._blocks_held = True
             await self._chat.blocks.opening(self.user)

@@ -7,7 +7,7 @@ anyone whose id it knows. That two have both written stays so, and is remembered
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -49,6 +49,10 @@ class Acquaintances:
                 return False
             self._note(conversation)
         return True
+
+    async def met(self, user: int, peers: Sequence[int]) -> list[int]:
+        """Those of `peers` with whom `user` has a conversation, whoever has written. Raises EngineUnavailable."""
+        return await self._directory.met(user, peers) if peers else []
 
     def if_acquainted(self, one: int, other: int, action: Callable[[], None]) -> None:
         """Do something that may be left out: at once or soon, if both have written and that can be known now."""

@@ -141,6 +141,9 @@ class Directory(Protocol):
     async def mutual(self, conversation: str) -> bool:
         """Whether both users have written."""
 
+    async def met(self, user: int, peers: Sequence[int]) -> list[int]:
+        """Those of `peers` with whom `user` has a conversation."""
+
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
     ) -> list[Summary]:

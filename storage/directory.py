@@ -8,7 +8,7 @@ come before what was found.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -87,6 +87,13 @@ class MongoDirectory:
         with translated():
             last = await self._conversations.find({}, {"users": 1}).sort("users", DESCENDING).limit(1).to_list(1)
         return max((int(user) for pair in last for user in pair["users"]), default=0)
+
+    async def met(self, user: int, peers: Sequence[int]) -> list[int]:
+        """Those of `peers` with whom `user` has a conversation, whoever has written."""
+        names = {conversation_of(user, peer): peer for peer in peers}
+        with translated():
+            found = await self._conversations.find({"_id": {"$in": list(names)}}, {"_id": 1}).to_list(None)
+        return [names[pair["_id"]] for pair in found]
 
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None

@@ -159,30 +159,42 @@ async def test_a_socket_that_opens_during_a_block(
     assert frame["content"] == "all is well"
 
 
-async def test_the_list(ask: Ask, pair: Pair, people: Any) -> None:
-    """Names whom one has blocked, once each, to nobody else."""
-    other, *_ = people(1)
-    for peer in (pair[1], other, pair[1]):
+async def test_the_list(ask: Ask, connect2: Connect2, pair: Pair, people: Any) -> None:
+    """Has whom one has blocked, once each, and is told to no other; names only of those one has a conversation with."""
+    other, writer = people(2)
+    await (await connect2(*pair)).say("hello")
+    await (await connect2(writer, pair[0])).say("hello")
+    for peer in (pair[1], other, writer, pair[1], 4_000_000_000, 2**63 - 1):
         await block(ask, pair[0], peer)
     listed = (await ask("GET", f"/user/blocks?uid={pair[0]}")).data
-    assert sorted([pair[1], other]) == [entry["id"] for entry in listed]
+    assert [*sorted([pair[1], other, writer]), 4_000_000_000, 2**63 - 1] == [entry["id"] for entry in listed]
+    assert [entry["id"] for entry in listed if "user_name" in entry] == sorted([pair[1], writer])
     assert "email" not in listed[0]
     assert (await ask("GET", f"/user/blocks?uid={pair[1]}")).data == []
 
 
 @pytest.mark.parametrize("flags", [["--max-blocks=2"]])
 async def test_bounds(ask: Ask, pair: Pair, people: Any) -> None:
-    """Not oneself, nobody unknown, no more than allowed; one that is there may be asked for again."""
+    """Not oneself, no more than allowed; one that is there may be asked for again."""
     mine = f"?uid={pair[0]}"
     for path, status in (
         (f"/user/blocks/{pair[0]}{mine}", 400),
         (f"/user/blocks/x{mine}", 400),
-        (f"/user/blocks/4000000000{mine}", 404),
     ):
         assert (await ask("PUT", path, body={})).status == status
     first, second, third = people(3)
     for peer, status in ((first, 200), (second, 200), (third, 403), (second, 200)):
         assert (await ask("PUT", f"/user/blocks/{peer}{mine}", body={})).status == status
+
+
+async def test_a_block_does_not_tell_who_exists(ask: Ask, pair: Pair) -> None:
+    """An id that no account has is answered as one that has."""
+    answers = []
+    for peer in (pair[1], 4_000_000_000, 2**63 - 1):
+        for method in ("PUT", "DELETE"):
+            answer = await ask(method, f"/user/blocks/{peer}?uid={pair[0]}", body={} if method == "PUT" else None)
+            answers.append((answer.status, answer.body))
+    assert len(set(answers)) == 1
 
 
 async def test_without_any_conversation(ask: Ask, connect2: Connect2, pair: Pair) -> None:

@@ -346,6 +346,17 @@ async def test_typing(connect2: Connect2, pair: Pair) -> None:
     assert await one.silent()
 
 
+async def test_a_pair_socket_does_not_tell_who_exists(connect2: Connect2, pair: Pair) -> None:
+    """It opens, and shows nothing; only a message to an id that no account has is answered with 404."""
+    for peer in (pair[1], 4_000_000_000, 2**63 - 1):
+        one = await connect2(pair[0], peer)
+        assert (await one.ask(2))["messages"] == (await one.ask(6, after=0))["messages"] == []
+        assert (await one.ask(4, read=1))["code"] == 400
+        await one.write(5)
+        assert await one.silent()
+        await one.say("hello?", 50005 if peer == pair[1] else 404)
+
+
 async def test_a_stranger_who_types(connect2: Connect2, pair: Pair) -> None:
     """Is not told of: nor before a message, nor after those that nobody has answered. After the answer they are."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])

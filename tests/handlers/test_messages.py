@@ -196,7 +196,7 @@ async def test_history(connect2: Connect2, http_server: Server, pair: tuple[int,
         ("/conversations?uid=1&before=-1", 400),
         ("/messages?uid=1", 400),
         ("/messages?uid=1&toUid=1", 400),
-        ("/messages?uid=1&toUid=4000000000", 404),
+        ("/messages?uid=1&toUid=4000000000", 200),  # as with a stranger: it is not told who exists
         ("/messages?uid=1&toUid=2&before=1&after=1", 400),
         ("/conversations?uid=1&before_peer=2", 400),
         ("/conversations?uid=1&before=1&before_peer=x", 400),
@@ -228,4 +228,11 @@ async def test_what_somebody_wrote_who_is_gone(connect2: Any, pair: tuple[int, i
         cursor.execute("UPDATE `user` SET deleted_at = NOW() WHERE id = %s", (pair[0],))
     page = await ask("GET", f"/messages?uid={pair[1]}&toUid={pair[0]}")
     assert [message["content"] for message in page.data["messages"]] == ["goodbye"]
-    assert (await ask("GET", f"/messages?uid={pair[1]}&toUid=4000000000")).status == 404
+
+
+async def test_history_with_a_stranger(pair: tuple[int, int], ask: Any) -> None:
+    """Is empty, and the same whether the stranger exists or not."""
+    answers = [
+        await ask("GET", f"/messages?uid={pair[0]}&toUid={peer}") for peer in (pair[1], 4_000_000_000, 2**63 - 1)
+    ]
+    assert [(answer.status, answer.data) for answer in answers] == [(200, {"messages": [], "complete": True})] * 3

@@ -269,6 +269,7 @@ async def test_what_was_never_sent_is_given_back(
     await chat.drain(PATIENCE)
     chat.answer_timeout = PATIENCE
     store.faults_before = []
+    chat.answer_timeout = 5.0
     for _ in range(3):
         assert isinstance(await chat.send(*pair, "now"), Sent)
     assert isinstance(await chat.send(*pair, "too many"), LimitReached)
