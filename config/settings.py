@@ -143,6 +143,13 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     address_request_burst: Annotated[
         int, Meta(ge=1, le=1_000_000, description="the same at once, now and then; IPv6: a /64 is one address")
     ] = 2000
+    strangers_per_hour: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="most users without an answer one user writes to in an hour; 0: any"),
+    ] = 100
+    bytes_per_day: Annotated[
+        int, Meta(ge=0, le=10**15, description="most bytes of messages that one user has stored in a day; 0: any")
+    ] = 100_000_000
     max_blocks: Annotated[int, Meta(ge=1, le=100_000, description="most users that one user blocks")] = 1000
     max_http_connections: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most connections that are not sockets, or not yet; more are closed")

@@ -17,7 +17,7 @@ from handlers.speaker import Live, Speaker
 from models import bucket, frames2
 from models.chat import Chat
 from models.conversation import Draft, Sent
-from models.errors import ChatError, InvalidFrame, Refused, TooFast, UnknownUser
+from models.errors import ChatError, InvalidFrame, QuotaReached, Refused, TooFast, UnknownUser
 from models.events import Moved, Told, Typing
 from models.frames import Code, RequestType
 from models.frames2 import MOST, Request2
@@ -110,8 +110,7 @@ class Dialect2:
 
     def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
         """Answers a frame that is not valid, or comes too fast."""
-        retry_after = error.retry_after if isinstance(error, TooFast) else 0.0
-        self._reply(error.code, frames2.id_in(text), retry_after=retry_after, error=_said_of(error))
+        self._reply(error.code, frames2.id_in(text), retry_after=_wait_of(error), error=_said_of(error))
 
     def then(self, action: Callable[[], None]) -> None:
         """Does something now: answers keep no order."""
@@ -173,6 +172,7 @@ class Dialect2:
         error: ChatError | None = None
         try:
             if peer not in await self._users.active(peer):
+                await self._chat.ask_for(self._user, peer)
                 error = UnknownUser(peer)
         except ChatError as unavailable:
             error = unavailable
@@ -186,7 +186,7 @@ class Dialect2:
                 self._hand_over(request, peer, deadline)
             else:
                 self._paid()
-                self._reply(error.code, request.id, peer)
+                self._reply(error.code, request.id, peer, retry_after=_wait_of(error), error=_said_of(error))
 
     def _hand_over(self, request: Request2, peer: int, deadline: float) -> None:
         answered = False
@@ -207,7 +207,7 @@ class Dialect2:
         if isinstance(outcome, Sent):
             self._reply(outcome.code, request, peer, seq=outcome.seq, time=outcome.time, dup=outcome.dup)
         else:
-            self._reply(outcome.code, request, peer, error=_said_of(outcome))
+            self._reply(outcome.code, request, peer, retry_after=_wait_of(outcome), error=_said_of(outcome))
 
     # Reading
 
@@ -370,5 +370,10 @@ class Dialect2:
 
 
 def _said_of(error: ChatError) -> str:
-    """What an answer says beside its code: why a request is not valid. The code tells all of other errors."""
-    return str(error) if isinstance(error, InvalidFrame) else ""
+    """What an answer says beside its code: why a request is not valid, and which quota is used up."""
+    return str(error) if isinstance(error, InvalidFrame | QuotaReached) else ""
+
+
+def _wait_of(error: ChatError) -> float:
+    """After how many seconds the same may be asked again; 0 if that is not known."""
+    return error.retry_after if isinstance(error, TooFast | QuotaReached) else 0.0

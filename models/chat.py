@@ -167,6 +167,13 @@ class Chat:
 
     # A message's way
 
+    async def ask_for(self, user: int, peer: int) -> None:
+        """Count an id that no account has among the strangers of `user`: who exists is not to be tried out.
+
+        Raises QuotaReached, EngineUnavailable.
+        """
+        await self._counters.take_stranger(user, peer)
+
     def send(
         self,
         sender: int,

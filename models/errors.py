@@ -11,6 +11,7 @@ ChatError
 │   ├── NameTaken               409    a user of that name exists
 │   ├── TooFast                 429    too many requests; says when the next one has a chance
 │   └── LimitReached            50006  the limit rule
+│       └── QuotaReached            50006  what one account may do in an hour or a day
 └── EngineUnavailable   40001   an engine is down or slow; nothing is promised
     ├── NotSent                 40001  … and it is known that nothing reached the engine
     ├── Overloaded              40001  the server has too much to do, or is about to end; says with what
@@ -31,6 +32,7 @@ __all__ = [
     "NameTaken",
     "NotSent",
     "Overloaded",
+    "QuotaReached",
     "Refused",
     "TooFast",
     "Unauthenticated",
@@ -114,6 +116,17 @@ class LimitReached(Refused):
     """The limit rule refuses the message; it was not stored."""
 
     code = 50006
+
+
+class QuotaReached(LimitReached):
+    """An account has written to too many strangers in an hour, or too much in a day; the message was not stored.
+
+    `retry_after` (seconds) says when there is room again.
+    """
+
+    def __init__(self, what: str, retry_after: float) -> None:
+        super().__init__(f"too many {what}")
+        self.retry_after = retry_after
 
 
 class EngineUnavailable(ChatError):

@@ -6,7 +6,7 @@ All coroutines raise EngineUnavailable when their engine is down or slow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 from models.events import Event, Told
@@ -154,16 +154,26 @@ class Directory(Protocol):
 
 
 class Counters(Protocol):
-    """The limit rule's counters."""
+    """The limit rule's counters, and the quotas of accounts."""
+
+    @property
+    def spent(self) -> Set[int]:
+        """The accounts that may have no more stored for now; `admit` says until when."""
 
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
-        """Decides on one message and counts it, in one atomic step. Raises LimitReached."""
+        """Decides on one message and counts it. Raises LimitReached, and QuotaReached, which is one."""
+
+    async def take_stranger(self, sender: int, recipient: int) -> None:
+        """Notes that a sender writes to somebody who never wrote to the sender. Raises QuotaReached."""
+
+    def weigh(self, sender: int, size: int) -> None:
+        """Counts bytes of a message that is stored, soon."""
 
     async def give_back(self, admission: Admission) -> None:
         """Takes back the count of a message that is known not to be stored; to be called once."""
 
     def gather(self, sender: int, recipient: int, recount: Recount) -> None:
-        """Counts a message that the rule cannot refuse, soon."""
+        """Counts a message that the rule could not refuse, soon."""
 
 
 class BlockStore(Protocol):

@@ -66,6 +66,7 @@ class Writer:
         self._messages = messages
         self._acquaintances = acquaintances
         self._counters = counters
+        self._spent = counters.spent
         self._sockets = sockets
         self._router = router
         self._blocks = blocks
@@ -175,7 +176,9 @@ class Writer:
         self._conversations.release(conversation)
 
     def _is_open(self, conversation: Conversation) -> bool:
-        """Whether the limit rule is known not to refuse."""
+        """Whether neither the limit rule nor a quota is known to refuse."""
+        if self._spent and not self._spent.isdisjoint(conversation.users):
+            return False
         return conversation.open_until > self._clock()
 
     def _run_of(self, conversation: Conversation) -> list[Draft]:
@@ -250,6 +253,8 @@ class Writer:
     ) -> None:
         """The last step; a message that the rule did not count is counted behind it."""
         draft.settle(Sent(message.seq, message.time, online))
+        content = draft.content
+        self._counters.weigh(draft.sender, len(content) if content.isascii() else len(content.encode()))
         if not counted:
             self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft))
 

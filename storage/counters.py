@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,11 +19,12 @@ from zlib import crc32
 import structlog
 from redis.asyncio import Redis
 
-from models.errors import EngineUnavailable, LimitReached
+from models.errors import ChatError, EngineUnavailable, LimitReached
 from models.limits import ACCEPTED_DAYS, DAY, LIMIT, REFUSED_DAYS
 from models.ports import Admission, Recount
 from models.tasks import end
 from storage.clients import RedisServer
+from storage.quotas import RedisQuotas
 
 __all__ = ["RedisCounters"]
 
@@ -38,10 +40,14 @@ _source = Path(__file__).parent
 
 
 class RedisCounters:
-    """The counters of all pairs below a key prefix."""
+    """The counters of all pairs below a key prefix, and `quotas`, those of accounts."""
 
-    def __init__(self, server: RedisServer, prefix: str) -> None:
+    def __init__(self, server: RedisServer, prefix: str, quotas: RedisQuotas) -> None:
         self._server = server
+        self._quotas = quotas
+        self.spent = quotas.spent.keys()
+        self.weigh = quotas.note
+        self.take_stranger = quotas.take_stranger
         self._client = client = server.client
         self._prefix = prefix
         self._count = client.register_script((_source / "count.lua").read_text("utf-8"))
@@ -55,13 +61,23 @@ class RedisCounters:
         if self._task is not None:
             await end(self._task)
         await self._flush()
+        await self._quotas.close()
 
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
-        """Decides on one message and counts it. Raises LimitReached, EngineUnavailable."""
+        """Decides on one message and counts it. Raises LimitReached, QuotaReached, EngineUnavailable."""
+        self._quotas.require_room(sender)
         verdict, theirs, epoch = await self._counted(sender, recipient, 1, recount, ask=True)
         if verdict == "refused":
             raise LimitReached
-        return Admission(sender, recipient, epoch, theirs)
+        admission = Admission(sender, recipient, epoch, theirs)
+        if not theirs:
+            try:
+                await self._quotas.take_stranger(sender, recipient)
+            except ChatError:
+                with suppress(EngineUnavailable):  # then the count is too high, not too low
+                    await self.give_back(admission)
+                raise
+        return admission
 
     async def give_back(self, admission: Admission) -> None:
         """Takes back the count of a message that is known not to be stored."""

@@ -11,7 +11,7 @@ local commands = {
   {'PING'}, {'TIME'}, {'INFO', 'server'}, {'PUBLISH', channel, ''}, {'PUBSUB', 'NUMSUB', channel},
   {'SET', key, 1, 'PX', 1000}, {'GET', key}, {'MGET', key}, {'INCR', key}, {'INCRBY', key, 1}, {'DECR', key},
   {'EXPIRE', key, 1}, {'PEXPIRE', key, 1000}, {'TTL', key}, {'PTTL', key}, {'EXISTS', key}, {'RENAME', key, key},
-  {'GETDEL', key}, {'DEL', key},
+  {'GETDEL', key}, {'DEL', key}, {'SADD', key, 1}, {'SCARD', key}, {'SISMEMBER', key, 1}, {'DEL', key},
 }
 for _, command in ipairs(commands) do
   local answer = redis.pcall(unpack(command))

@@ -17,6 +17,7 @@ from storage.engines import Addresses
 from storage.messages import MongoMessages, mongo_client
 from storage.mysql import MySQL
 from storage.passwords import Passwords
+from storage.quotas import RedisQuotas
 from storage.router import RedisRouter
 from storage.sessions import MySQLSessions
 from storage.tickets import RedisTickets
@@ -49,6 +50,8 @@ class Options(NamedTuple):
     insert_batch: int
     insert_flights: int
     max_blocks: int
+    strangers_per_hour: int
+    bytes_per_day: int
     redis_prefix: str
     redis_connections: int
     mysql_threads: int
@@ -166,11 +169,12 @@ def _opened(addresses: Addresses, options: Options, stack: AsyncExitStack, clock
 
 def _stores(opened: _Opened, options: Options, prefix: str, clock: Callable[[], float]) -> Stores:
     messages, redis, mysql, users, passwords = opened
+    quotas = RedisQuotas(redis, prefix, strangers=options.strangers_per_hour, size=options.bytes_per_day)
     return Stores(
         messages=messages,
         redis=redis,
         redis_prefix=prefix,
-        counters=RedisCounters(redis, prefix),
+        counters=RedisCounters(redis, prefix, quotas),
         router=RedisRouter(redis, prefix, messages.peers),
         tickets=RedisTickets(redis, prefix, messages.peers, lifetime=options.ticket_lifetime, clock=clock),
         attempts=RedisAttempts(redis, prefix, options.attempts),

@@ -29,6 +29,7 @@ from storage.clients import RedisServer
 from storage.counters import RedisCounters
 from storage.engines import Addresses, PrivateEngines
 from storage.messages import MongoMessages, mongo_client
+from storage.quotas import RedisQuotas
 from storage.schema import migrate, seed
 from tests.database import make_users, mysql_connection
 from tests.patience import PATIENCE, PATIENT, TEST_TIME
@@ -229,7 +230,7 @@ def messages(io_loop: IOLoop, addresses: Addresses, clock: Clock) -> Iterator[Mo
 def counters(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisCounters]:
     """The limit counters, without a server."""
     redis = RedisServer(addresses.redis, timeout=PATIENCE, connections=8)
-    store = RedisCounters(redis, "tandem")
+    store = RedisCounters(redis, "tandem", RedisQuotas(redis, "tandem", strangers=0, size=0))
     yield store
     io_loop.run_sync(store.close)
     io_loop.run_sync(redis.close)

@@ -11,10 +11,12 @@ from tornado.httpclient import HTTPClientError
 from handlers.socket import LONGEST_PAUSE, ChatSocket
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
+from tests.patience import PATIENCE
 from tests.sockets import RawSocket, socket_path, until, websocket
 from tests.transports import CONTINUATION, PING, PONG, frame
 
 Pair = tuple[int, int]
+People = Callable[[int], list[int]]
 
 
 @pytest.mark.parametrize("flags", [["--max-user-connections=2"]])
@@ -188,3 +190,55 @@ async def test_a_pause_ends(http_server: Server, pair: Pair) -> None:
         raw.write_frame(9, b"%d" % number)
     assert [await raw.frame() for _ in range(50)] == [(10, b"%d" % number) for number in range(50)]
     raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--strangers-per-hour=2"]])
+async def test_a_stranger_too_many(connect: Connect, connect2: Connect2, people: People) -> None:
+    """Is not written to for now, by whatever socket; ids that no account has count as well, and none is told apart."""
+    one, first, second, third, friend = people(5)
+    inbox = await connect2(one)
+    await inbox.say("hello", 50005, to=str(first), id="k")
+    await inbox.say("hello", 404, to="4000000000")
+    answers = [await inbox.say("hello", 50006, to=str(peer)) for peer in (second, 4_000_000_001)]
+    for answer in answers:
+        assert answer["error"] == "too many users who have never answered"
+        assert 0 < answer["retry_after"] <= 3600
+    assert (await inbox.say("hello", 404, to="4000000000"))["to"] == "4000000000"
+    await (await connect(one, third)).say("hello", 50006)
+    await inbox.say("again", 50005, to=str(first))
+    assert (await inbox.say("hello", 50005, to=str(first), id="k"))["dup"]
+    await (await connect2(friend, one)).say("hello", 50004)
+    await inbox.receive(50001)
+    await inbox.say("hello yourself", 50004, to=str(friend))
+
+
+@pytest.mark.parametrize("flags", [["--bytes-per-day=1000"]])
+async def test_bytes_of_a_day(connect: Connect, connect2: Connect2, people: People) -> None:
+    """Once they are used up nothing more is stored for the user, also where both have written; others go on."""
+    one, two, stranger = people(3)
+    mine, theirs = await connect2(one, two), await connect2(two, one)
+    await mine.say("hello", 50004)
+    await theirs.say("hello", 50004)
+    first = await mine.say("first", 50004, id="first")
+    async with asyncio.timeout(PATIENCE):
+        while (answer := await mine.say("字" * 40))["code"] != 50006:
+            assert answer["code"] == 50004
+    assert answer["error"] == "too many bytes"
+    assert 86_000 < answer["retry_after"] <= 86_400
+    for _ in range(3):
+        await mine.say("x", 50006)
+    await (await connect(one, two)).say("x", 50006)
+    await (await connect(one, stranger)).say("x", 50006)
+    again = await mine.say("first", 50004, id="first")
+    assert (again["seq"], again["dup"]) == (first["seq"], True)
+    for _ in range(3):
+        await theirs.say("mine go on", 50004)
+
+
+@pytest.mark.parametrize("flags", [["--strangers-per-hour=0", "--bytes-per-day=0"]])
+async def test_without_quotas(connect2: Connect2, people: People) -> None:
+    """Only the limit rule refuses."""
+    one, *others = people(12)
+    inbox = await connect2(one)
+    for peer in others:
+        await inbox.say("x" * 8000, 50005, to=str(peer))

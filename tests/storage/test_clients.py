@@ -23,6 +23,7 @@ from storage.clients import RedisServer, UnsuitableRedisError, redis_client, sub
 from storage.counters import RedisCounters
 from storage.engines import Addresses
 from storage.messages import MongoMessages
+from storage.quotas import RedisQuotas
 from storage.router import RedisRouter
 from storage.tickets import RedisTickets
 from tests.conftest import Clock
@@ -33,6 +34,7 @@ from tests.storage.test_router import ANN, BOB, Ear
 # What docs/operations.md says is enough.
 ENOUGH = ["+@scripting", "+@pubsub", "+@connection", "+info", "+ping", "+time", "+get", "+mget", "+set", "+getdel"]
 ENOUGH += ["+del", "+exists", "+rename", "+incr", "+incrby", "+decr", "+expire", "+pexpire", "+ttl", "+pttl"]
+ENOUGH += ["+sadd", "+scard", "+sismember"]
 
 As = Callable[..., Awaitable[RedisServer]]
 
@@ -188,9 +190,10 @@ async def test_the_rights_that_are_enough(
     async def nothing(until: int) -> tuple[int, int]:
         return 0, 0
 
-    counters = RedisCounters(server, prefix)
+    counters = RedisCounters(server, prefix, RedisQuotas(server, prefix, strangers=1, size=1))
     await counters.give_back(await counters.admit(*pair, nothing))
     counters.gather(*pair, nothing)
+    counters.weigh(pair[0], 1)
     await counters.close()
     tickets = RedisTickets(server, prefix, messages.peers, lifetime=30, clock=clock)
     assert await tickets.redeem(await tickets.issue(Identity(7))) == Identity(7)

@@ -12,12 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from models.errors import EngineUnavailable, LimitReached
+from models.errors import EngineUnavailable, LimitReached, QuotaReached
 from models.limits import ACCEPTED_DAYS, REFUSED_DAYS, decide
 from models.ports import Admission
 from storage.clients import RedisServer
 from storage.counters import RedisCounters
 from storage.engines import Addresses
+from storage.quotas import RedisQuotas
 
 DAY = 86_400
 
@@ -44,6 +45,10 @@ async def lifetime(counters: RedisCounters, sender: int, recipient: int) -> int:
     return await counters._client.ttl(counters._keys(counters._run, sender, recipient)[1])
 
 
+def without_quotas(server: RedisServer, prefix: str) -> RedisCounters:
+    return RedisCounters(server, prefix, RedisQuotas(server, prefix, strangers=0, size=0))
+
+
 fresh = itertools.count(10**9)
 
 
@@ -56,7 +61,7 @@ def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
         def __init__(self) -> None:
             super().__init__()
             self.loop = asyncio.new_event_loop()
-            self.counters = RedisCounters(RedisServer(url, 5, 2), "machine")
+            self.counters = without_quotas(RedisServer(url, 5, 2), "machine")
             self.users = (next(fresh), next(fresh))
             self.model = {0: 0, 1: 0}
             self.admissions: list[tuple[int, Admission]] = []
@@ -270,9 +275,38 @@ async def test_closing_while_counts_are_raised(
     assert await count(counters, *pair) == 3
 
 
+async def test_a_stranger_too_many(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
+    """Is not written to, and nothing is counted for it; those who were written to, or have written, go on."""
+    counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=2, size=0))
+    sender, first, second, third, friend = (next(fresh) for _ in range(5))
+    for recipient in (first, second, first):
+        await counters.admit(sender, recipient, nothing)
+    outcomes = await asyncio.gather(*(counters.admit(sender, third, nothing) for _ in range(5)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {QuotaReached, LimitReached}  # the rule may be first
+    assert await count(counters, sender, third) in (None, 0)
+    await counters.admit(friend, sender, nothing)
+    await counters.admit(sender, friend, nothing)
+    await counters.admit(sender, second, nothing)
+    await counters.admit(third, sender, nothing)  # each account has its own
+    assert (await counters.admit(sender, third, nothing)).theirs == 1
+
+
+async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
+    """Refuse before anything is counted."""
+    counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=0, size=10))
+    await counters.admit(*pair, nothing)
+    counters.weigh(pair[0], 11)
+    await counters.close()
+    assert pair[0] in counters.spent
+    with pytest.raises(QuotaReached, match="bytes"):
+        await counters.admit(*pair, nothing)
+    assert await count(counters, *pair) == 1
+    await counters.admit(*pair[::-1], nothing)
+
+
 async def test_redis_away(pair: tuple[int, int]) -> None:
     """The rule stays shut: no verdict, an error."""
-    counters = RedisCounters(RedisServer("redis://127.0.0.1:9", 1, 1), "tandem")
+    counters = without_quotas(RedisServer("redis://127.0.0.1:9", 1, 1), "tandem")
     with pytest.raises(EngineUnavailable):
         await counters.admit(*pair, nothing)
     counters.gather(*pair, nothing)

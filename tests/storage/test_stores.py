@@ -34,6 +34,8 @@ def options(prefix: str, database: pymysql.Connection) -> Options:
         insert_batch=10,
         insert_flights=1,
         max_blocks=3,
+        strangers_per_hour=5,
+        bytes_per_day=1000,
         redis_prefix=prefix,
         redis_connections=4,
         mysql_threads=2,

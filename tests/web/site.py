@@ -11,7 +11,12 @@ import requests
 from tests.patience import PATIENCE
 from tests.processes import ServerProcess
 
-OFTEN = ("--registrations-per-address=1000000", "--sign-ins-per-address=1000000", "--sign-ins-per-account=1000000")
+OFTEN = (
+    "--registrations-per-address=1000000",
+    "--sign-ins-per-address=1000000",
+    "--sign-ins-per-account=1000000",
+    "--strangers-per-hour=1000000",
+)
 
 
 class Account(NamedTuple):
