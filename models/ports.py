@@ -166,14 +166,14 @@ class Counters(Protocol):
     async def take_stranger(self, sender: int, recipient: int) -> None:
         """Notes that a sender writes to somebody who never wrote to the sender. Raises QuotaReached."""
 
-    def weigh(self, sender: int, size: int) -> None:
-        """Counts bytes of a message that is stored, soon."""
+    def weigh(self, sender: int, content: str) -> None:
+        """Counts the bytes of a message that was admitted and is stored, soon."""
 
     async def give_back(self, admission: Admission) -> None:
         """Takes back the count of a message that is known not to be stored; to be called once."""
 
-    def gather(self, sender: int, recipient: int, recount: Recount) -> None:
-        """Counts a message that the rule could not refuse, soon."""
+    def gather(self, sender: int, recipient: int, recount: Recount, content: str) -> None:
+        """Counts a stored message that the rule could not refuse, and its bytes, soon."""
 
 
 class BlockStore(Protocol):

@@ -253,10 +253,10 @@ class Writer:
     ) -> None:
         """The last step; a message that the rule did not count is counted behind it."""
         draft.settle(Sent(message.seq, message.time, online))
-        content = draft.content
-        self._counters.weigh(draft.sender, len(content) if content.isascii() else len(content.encode()))
-        if not counted:
-            self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft))
+        if counted:
+            self._counters.weigh(draft.sender, draft.content)
+        else:
+            self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft), draft.content)
 
     async def _repeated(self, conversation: Conversation, draft: Draft) -> Sent | ChatError | None:
         """The answer to a message that is refused, if it repeats one that is stored."""

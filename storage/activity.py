@@ -24,8 +24,9 @@ from bson import Int64
 from pymongo import DESCENDING, UpdateOne
 
 from models.placing import ANNOUNCED_FOR
-from storage.documents import Document, translated
+from storage.documents import Document
 from storage.group_commit import GroupCommit
+from storage.mongo_errors import MongoErrors
 
 __all__ = ["BY_TIME", "INDEX", "SETTLED_AFTER", "Activity", "Settled", "announced"]
 
@@ -54,7 +55,8 @@ def announced(until: int) -> Document:
 class Activity:
     """When the pairs in `conversations`, a collection that motor provides, have written last."""
 
-    def __init__(self, conversations: Any) -> None:
+    def __init__(self, conversations: Any, errors: MongoErrors) -> None:
+        self._errors = errors
         self._conversations = conversations
         self._commit: GroupCommit[Announced, None] = GroupCommit(self._announce, max_batch=MAX_BATCH, max_flights=1)
 
@@ -73,19 +75,19 @@ class Activity:
             due = {} if each.touched is None else {"$expr": {"$lt": ["$touched", before]}}
             stands = {"active": False, "until": Int64(each.time), "last": Int64(each.seq)}
             updates.append(UpdateOne({"_id": each.conversation, **quiet, **due}, {"$set": stands}))
-        with translated():
+        with self._errors():
             await self._conversations.bulk_write(updates, ordered=False)
 
     async def doubt(self, conversations: Sequence[str]) -> None:
         """Has conversations looked up again that do not stand where their documents say."""
         if conversations:
-            with translated():
+            with self._errors():
                 await self._conversations.update_many(
                     {"_id": {"$in": list(conversations)}, "active": False}, {"$unset": {"active": True}}
                 )
 
     async def _announce(self, batch: Sequence[Announced]) -> list[Exception | None]:
-        with translated():
+        with self._errors():
             await self._conversations.bulk_write(
                 [UpdateOne({"_id": conversation}, announced(until)) for conversation, until in batch], ordered=False
             )

@@ -16,8 +16,9 @@ from bson import Int64
 
 from models.errors import Forbidden
 from models.records import conversation_of
-from storage.documents import Document, translated
+from storage.documents import Document
 from storage.group_commit import GroupCommit
+from storage.mongo_errors import MongoErrors
 
 __all__ = ["MongoBlocks"]
 
@@ -34,21 +35,22 @@ class MongoBlocks:
     A user may have up to `most`.
     """
 
-    def __init__(self, blocks: Any, newest: Callable[[str], Awaitable[int]], most: int) -> None:
+    def __init__(self, blocks: Any, newest: Callable[[str], Awaitable[int]], most: int, errors: MongoErrors) -> None:
         self._blocks = blocks
+        self._errors = errors
         self._newest = newest
         self._most = most
         self._look_up: GroupCommit[Pair, Ends] = GroupCommit(self._between, max_batch=BATCH, max_flights=FLIGHTS)
 
     async def prepare(self) -> None:
         """Creates the index that is missing."""
-        with translated():
+        with self._errors():
             await self._blocks.create_index("by", name="by")
 
     async def block(self, user: int, peer: int) -> int:
         """Keeps a block, and the last `seq` with it, which it returns; that of the first time, when it is there."""
         upto = await self._newest(conversation_of(user, peer))
-        with translated():
+        with self._errors():
             done = await self._blocks.update_one(
                 {"_id": _name(user, peer)},
                 {"$setOnInsert": {"by": Int64(user), "upto": Int64(upto)}},
@@ -64,7 +66,7 @@ class MongoBlocks:
 
     async def unblock(self, user: int, peer: int) -> None:
         """Lifts a block."""
-        with translated():
+        with self._errors():
             await self._blocks.delete_one({"_id": _name(user, peer)})
 
     async def between(self, one: int, other: int) -> Ends:
@@ -80,14 +82,14 @@ class MongoBlocks:
         found: dict[int, dict[int, int]] = {}
         for start in range(0, len(users), BATCH):
             query = {"by": {"$in": [Int64(user) for user in users[start : start + BATCH]]}}
-            with translated():
+            with self._errors():
                 for block in await self._blocks.find(query).to_list(None):
                     found.setdefault(int(block["by"]), {})[int(block["_id"]["of"])] = int(block["upto"])
         return found
 
     async def _between(self, pairs: Sequence[Pair]) -> list[Ends | Exception]:
         names = [_name(*ends) for one, other in pairs for ends in ((one, other), (other, one))]
-        with translated():
+        with self._errors():
             found = await self._blocks.find({"_id": {"$in": names}}).to_list(None)
         kept = {(int(block["_id"]["by"]), int(block["_id"]["of"])): int(block["upto"]) for block in found}
         return [(kept.get((one, other)), kept.get((other, one))) for one, other in pairs]

@@ -31,12 +31,24 @@ __all__ = ["RedisCounters"]
 BUCKETS = 64
 GATHER = 1.0  # seconds for which messages of open conversations gather
 CHUNK = 20  # pairs counted in one round trip; more would keep messages waiting
+MESSAGE = 200  # bytes that a message counts besides its content: many that are empty fill a disk as well
 MAX_GATHERED = 100_000  # pairs; a count that finds no room is one that need not rise
 
 Pair = tuple[int, int]  # sender and recipient
 
 _log = structlog.get_logger(__name__)
 _source = Path(__file__).parent
+
+
+class _Gathered:
+    """Messages of one pair that wait to be counted: how many, and how many bytes."""
+
+    __slots__ = ("amount", "recount", "size")
+
+    def __init__(self, recount: Recount) -> None:
+        self.amount = 0
+        self.size = 0
+        self.recount = recount
 
 
 class RedisCounters:
@@ -46,14 +58,13 @@ class RedisCounters:
         self._server = server
         self._quotas = quotas
         self.spent = quotas.spent.keys()
-        self.weigh = quotas.note
         self.take_stranger = quotas.take_stranger
         self._client = client = server.client
         self._prefix = prefix
         self._count = client.register_script((_source / "count.lua").read_text("utf-8"))
         self._give_back = client.register_script((_source / "give_back.lua").read_text("utf-8"))
         self._run = ""
-        self._gathered: dict[Pair, tuple[int, Recount]] = {}
+        self._gathered: dict[Pair, _Gathered] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -79,6 +90,10 @@ class RedisCounters:
                 raise
         return admission
 
+    def weigh(self, sender: int, content: str) -> None:
+        """Counts the bytes of a message that was admitted and is stored, soon."""
+        self._quotas.note(sender, MESSAGE + len(content.encode()))
+
     async def give_back(self, admission: Admission) -> None:
         """Takes back the count of a message that is known not to be stored."""
         run, since = admission.epoch.split()
@@ -87,12 +102,16 @@ class RedisCounters:
         with self._server.errors():
             await self._give_back(keys=keys[:2], args=[run, since])
 
-    def gather(self, sender: int, recipient: int, recount: Recount) -> None:
+    def gather(self, sender: int, recipient: int, recount: Recount, content: str) -> None:
         """Counts a message that the rule cannot refuse, together with what else gathers in a moment."""
         pair = (sender, recipient)
-        amount = self._gathered[pair][0] if pair in self._gathered else 0
-        if amount or len(self._gathered) < MAX_GATHERED:
-            self._gathered[pair] = (amount + 1, recount)
+        gathered = self._gathered.get(pair)
+        if gathered is None:
+            if len(self._gathered) >= MAX_GATHERED:
+                return
+            gathered = self._gathered[pair] = _Gathered(recount)
+        gathered.amount += 1
+        gathered.size += MESSAGE + (len(content) if content.isascii() else len(content.encode()))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run_gathered())
 
@@ -150,6 +169,9 @@ class RedisCounters:
         """Counts what has gathered; what fails gathers again."""
         gathered, self._gathered = self._gathered, {}
         left = list(gathered.items())
+        for (sender, _), each in left:
+            self._quotas.note(sender, each.size)
+            each.size = 0
         try:
             while left:
                 chunk = left[:CHUNK]
@@ -160,11 +182,10 @@ class RedisCounters:
         except EngineUnavailable as error:
             _log.warning("counts_not_raised", pairs=len(left), reason=str(error))
         finally:  # also when it is cancelled
-            for pair, (amount, recount) in left:
-                meanwhile = self._gathered[pair][0] if pair in self._gathered else 0
-                self._gathered[pair] = (amount + meanwhile, recount)
+            for pair, each in left:
+                self._gathered.setdefault(pair, _Gathered(each.recount)).amount += each.amount
 
-    async def _raise(self, gathered: list[tuple[Pair, tuple[int, Recount]]]) -> None:
+    async def _raise(self, gathered: list[tuple[Pair, _Gathered]]) -> None:
         """Counts messages of many pairs in one round trip, and then those by themselves that have to be recounted.
 
         Takes from `gathered` what is counted. When it fails some of the rest may have been counted as well, and are
@@ -173,11 +194,13 @@ class RedisCounters:
         run = self._run
         with self._server.errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                for pair, (amount, _) in gathered:
-                    await self._ask(pipe, run, *pair, amount, ask=False, held=("", ""))
+                for pair, each in gathered:
+                    await self._ask(pipe, run, *pair, each.amount, ask=False, held=("", ""))
                 answers = await pipe.execute()
-        gathered[:] = [each for each, answer in zip(gathered, answers, strict=True) if answer[0] in ("run", "missing")]
+        gathered[:] = [
+            entry for entry, answer in zip(gathered, answers, strict=True) if answer[0] in ("run", "missing")
+        ]
         while gathered:
-            pair, (amount, recount) = gathered[0]
-            await self._counted(*pair, amount, recount, ask=False)
+            pair, each = gathered[0]
+            await self._counted(*pair, each.amount, each.recount, ask=False)
             del gathered[0]

@@ -18,8 +18,9 @@ from pymongo import ASCENDING, DESCENDING
 
 from models.records import Cursor, Marks, Message, Summary, conversation_of
 from storage.activity import BY_TIME, SETTLED_AFTER, Activity, Settled
-from storage.documents import RETENTION, Document, translated
+from storage.documents import RETENTION, Document
 from storage.many import ManyConversations
+from storage.mongo_errors import MongoErrors
 from storage.positions import Positions
 
 __all__ = ["MongoDirectory"]
@@ -63,8 +64,10 @@ class MongoDirectory:
         positions: Positions,
         activity: Activity,
         clock: Callable[[], float],
+        errors: MongoErrors,
     ) -> None:
         self._conversations = conversations
+        self._errors = errors
         self._many = many
         self._positions = positions
         self._activity = activity
@@ -73,25 +76,25 @@ class MongoDirectory:
 
     async def introduce(self, conversation: str) -> None:
         """Notes that both users have written."""
-        with translated():
+        with self._errors():
             await self._conversations.update_one({"_id": conversation}, {"$set": {"mutual": True}})
 
     async def mutual(self, conversation: str) -> bool:
         """Whether both users have written."""
-        with translated():
+        with self._errors():
             found = await self._conversations.find_one({"_id": conversation, "mutual": True}, {"_id": 1})
         return found is not None
 
     async def greatest_user(self) -> int:
         """The greatest id of a user who has a conversation, 0 if there is none; the end of an index."""
-        with translated():
+        with self._errors():
             last = await self._conversations.find({}, {"users": 1}).sort("users", DESCENDING).limit(1).to_list(1)
         return max((int(user) for pair in last for user in pair["users"]), default=0)
 
     async def met(self, user: int, peers: Sequence[int]) -> list[int]:
         """Those of `peers` with whom `user` has a conversation, whoever has written."""
         names = {conversation_of(user, peer): peer for peer in peers}
-        with translated():
+        with self._errors():
             found = await self._conversations.find({"_id": {"$in": list(names)}}, {"_id": 1}).to_list(None)
         return [names[pair["_id"]] for pair in found]
 
@@ -163,7 +166,7 @@ class MongoDirectory:
 
     async def _limited(self, user: int, before: Cursor | None, limited: Mapping[str, int]) -> dict[str, _Pair]:
         """Conversations of which only a beginning counts, which may stand anywhere."""
-        with translated():
+        with self._errors():
             documents = await self._conversations.find({"_id": {"$in": list(limited)}}, FIELDS).to_list(None)
         last = await self._many.last({document["_id"]: limited[document["_id"]] for document in documents})
         found = [self._pair(user, each, last[each["_id"]]) for each in documents if each["_id"] in last]
@@ -198,7 +201,7 @@ class MongoDirectory:
         self, query: Document, order: list[tuple[str, int]], size: int
     ) -> AsyncGenerator[list[Document], None]:
         """Documents of pairs, so many at a time."""
-        with translated():
+        with self._errors():
             cursor = self._conversations.find(query, FIELDS).sort(order).hint(BY_TIME).batch_size(size)
             try:
                 while part := await cursor.to_list(size):

@@ -5,36 +5,22 @@ A message's place is its `_id` = {c: conversation, s: seq}.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from bson import Int64
-from pymongo.errors import PyMongoError, ServerSelectionTimeoutError, WaitQueueTimeoutError
 
-from models.errors import EngineUnavailable, NotSent
 from models.records import Message
 
-__all__ = ["DAY", "RETENTION", "Document", "alive", "documents_of", "message_of", "place", "places", "translated"]
+__all__ = ["DAY", "RETENTION", "Document", "alive", "documents_of", "message_of", "place", "places"]
 
 DAY = 86_400_000  # milliseconds, as all times here
 RETENTION = 90 * DAY  # three months of thirty days, as the article counts them (section 2.5.1)
 HOUR = 3_600_000  # expiry dates are rounded up to it: equal dates keep the TTL index small
 
 Document = dict[str, Any]
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """The driver's errors as ours; what never left this process is NotSent."""
-    try:
-        yield
-    except (ServerSelectionTimeoutError, WaitQueueTimeoutError) as error:
-        raise NotSent("mongodb", type(error).__name__) from error
-    except PyMongoError as error:
-        raise EngineUnavailable("mongodb", f"{type(error).__name__}: {error}") from error
 
 
 def place(conversation: str, seq: int) -> Document:

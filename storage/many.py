@@ -13,7 +13,8 @@ from pymongo import ASCENDING, DESCENDING
 
 from models.ports import Unread
 from models.records import Message
-from storage.documents import Document, alive, message_of, places, translated
+from storage.documents import Document, alive, message_of, places
+from storage.mongo_errors import MongoErrors
 
 __all__ = ["ManyConversations"]
 
@@ -23,7 +24,8 @@ CHUNK = 200  # branches of one aggregate
 class ManyConversations:
     """Messages of many conversations, in a collection that motor provides; `clock` returns seconds since the epoch."""
 
-    def __init__(self, messages: Any, clock: Callable[[], float]) -> None:
+    def __init__(self, messages: Any, clock: Callable[[], float], errors: MongoErrors) -> None:
+        self._errors = errors
         self._messages = messages
         self._clock = clock
 
@@ -63,7 +65,7 @@ class ManyConversations:
 
     async def _union(self, branches: Sequence[list[Document]]) -> list[Document]:
         found: list[Document] = []
-        with translated():
+        with self._errors():
             for start in range(0, len(branches), CHUNK):
                 first, *others = branches[start : start + CHUNK]
                 unions = [{"$unionWith": {"coll": self._messages.name, "pipeline": pipeline}} for pipeline in others]

@@ -34,10 +34,11 @@ from models.records import Bookmarks, Head, Marks, Message
 from storage.activity import BY_TIME, INDEX, Activity, announced
 from storage.blocks import MongoBlocks
 from storage.directory import MongoDirectory
-from storage.documents import DAY, RETENTION, Document, alive, documents_of, message_of, place, places, translated
+from storage.documents import DAY, RETENTION, Document, alive, documents_of, message_of, place, places
 from storage.group_commit import GroupCommit
 from storage.many import ManyConversations
 from storage.meta import UnsuitableMongoError, read_log
+from storage.mongo_errors import MongoErrors, refusal
 from storage.peers import MongoPeers
 from storage.positions import Positions
 
@@ -101,20 +102,23 @@ class MongoMessages:
         self._messages = self._database.messages
         self._conversations = self._database.conversations
         self._clock = clock
+        self._errors = MongoErrors()
         self.log = ""  # the id of the log; known once `prepare` has returned
         self._insert: GroupCommit[Run, Occupied | None] = GroupCommit(
             self._insert_batch, max_batch=max_batch, max_flights=max_flights, size=len
         )
-        self._positions = Positions(self._conversations)
-        self._many = ManyConversations(self._messages, clock)
-        self._activity = Activity(self._conversations)
-        self.directory = MongoDirectory(self._conversations, self._many, self._positions, self._activity, clock)
-        self.peers = MongoPeers(self._database.servers)
-        self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks)
+        self._positions = Positions(self._conversations, self._errors)
+        self._many = ManyConversations(self._messages, clock, self._errors)
+        self._activity = Activity(self._conversations, self._errors)
+        self.directory = MongoDirectory(
+            self._conversations, self._many, self._positions, self._activity, clock, self._errors
+        )
+        self.peers = MongoPeers(self._database.servers, self._errors)
+        self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks, self._errors)
 
     async def prepare(self) -> None:
         """Creates the collections and indexes that are missing. Raises UnsuitableMongoError."""
-        with translated():
+        with self._errors():
             version = (await self._database.command("buildInfo"))["versionArray"]
             hello = await self._database.command("hello")
             if version[:2] < OLDEST:
@@ -129,7 +133,7 @@ class MongoMessages:
             await self._conversations.create_index(INDEX, name=BY_TIME)
             await self.blocks.prepare()
             await self._messages.create_index("endTime", expireAfterSeconds=SWEEP_AFTER // 1000, name="expiry")
-        self.log = await read_log(self._database.meta)
+        self.log = await read_log(self._database.meta, self._errors)
         await self.peers.join()
 
     async def _create_messages(self) -> None:
@@ -150,10 +154,10 @@ class MongoMessages:
 
     async def ping(self) -> None:
         """Raises EngineUnavailable unless a primary answers."""
-        with translated():
+        with self._errors():
             hello = await self._database.command("hello")
-        if not hello.get("isWritablePrimary"):
-            raise EngineUnavailable("mongodb", "no primary")
+            if not hello.get("isWritablePrimary"):
+                raise EngineUnavailable("mongodb", "no primary")
 
     async def close(self) -> None:
         """Writes the gathered positions."""
@@ -162,7 +166,7 @@ class MongoMessages:
     async def head(self, conversation: str) -> Head:
         """Where the conversation stands; goes on above everything ever reserved when all its messages are gone."""
         now = int(self._clock() * 1000)
-        with translated():
+        with self._errors():
             while True:
                 newest = (
                     await self._messages.find(places(conversation), {"sender": 1, "startTime": 1})
@@ -190,7 +194,7 @@ class MongoMessages:
     async def reserve(self, conversation: str, seq: int, until: int = WHENEVER) -> int:
         """Reserves places from `seq` on before one of them is tried, and announces messages; see the module's text."""
         announcement = announced(until)
-        with translated():
+        with self._errors():
             record = await self._conversations.find_one_and_update(
                 {"_id": conversation},
                 announcement
@@ -217,7 +221,7 @@ class MongoMessages:
 
     async def find(self, conversation: str, key: bytes) -> Message | None:
         """The message with this key, if it is stored."""
-        with translated():
+        with self._errors():
             found = await self._messages.find_one({"conversation": conversation, "key": Binary(key)})
         return None if found is None else message_of(found)
 
@@ -239,7 +243,7 @@ class MongoMessages:
 
     async def newest(self, conversation: str) -> int:
         """The last `seq` that exists, 0 if none does."""
-        with translated():
+        with self._errors():
             found = (
                 await self._messages.find(places(conversation), {"_id": 1}).sort("_id", DESCENDING).limit(1).to_list(1)
             )
@@ -260,7 +264,7 @@ class MongoMessages:
 
     async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
         """How many unexpired messages of `sender` there are from up to `until` (milliseconds), at most `most`."""
-        with translated():
+        with self._errors():
             query = places(conversation) | {"sender": sender} | alive(self._clock())
             query["startTime"]["$lte"] = until
             return len(await self._messages.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(most).to_list(most))
@@ -285,7 +289,7 @@ class MongoMessages:
 
         Each message was preceded by the document of its pair, so one query finds all that never had any.
         """
-        with translated():
+        with self._errors():
             query = {"_id": {"$in": list(conversations)}}
             begun = [pair["_id"] for pair in await self._conversations.find(query, {"_id": 1}).to_list(None)]
         return dict.fromkeys(begun, 0) | await self._many.newest(begun)
@@ -300,13 +304,13 @@ class MongoMessages:
 
     async def _find(self, query: Document, direction: int, most: int) -> list[Message]:
         """The first unexpired messages that the query matches, in one direction of `_id`."""
-        with translated():
+        with self._errors():
             cursor = self._messages.find(query | alive(self._clock())).sort("_id", direction).limit(most)
             return [message_of(document) for document in await cursor.to_list(most)]
 
     async def _is_before(self, conversation: str, seq: int, time: int) -> bool:
         """Whether the message at `seq` is older than `time`; a place that expiry has emptied is."""
-        with translated():
+        with self._errors():
             found = await self._messages.find_one({"_id": place(conversation, seq)}, {"startTime": 1})
         return found is None or found["startTime"] < time
 
@@ -351,31 +355,29 @@ class MongoMessages:
 
         Raises EngineUnavailable when the outcome of any is not known.
         """
-        try:
-            with translated():
-                documents = [document for run in runs for document in documents_of(run)]
+        with self._errors():
+            documents = [document for run in runs for document in documents_of(run)]
+            try:
                 await self._messages.insert_many(documents, ordered=ordered)
-        except EngineUnavailable as error:
-            if not isinstance(error.__cause__, BulkWriteError):
-                raise
-            details = error.__cause__.details
-            if details.get("writeConcernErrors"):  # written somewhere, on a majority nobody knows
-                raise
-            return {failure["index"]: failure for failure in details["writeErrors"]}
+            except BulkWriteError as error:
+                if unknown := error.details.get("writeConcernErrors"):  # written somewhere; on a majority nobody knows
+                    raise EngineUnavailable("mongodb", str(unknown[0].get("errmsg"))) from error
+                return {failure["index"]: failure for failure in error.details["writeErrors"]}
         return {}
 
     async def _outcome(self, message: Message, index: int, failure: dict[str, Any]) -> Occupied | Exception:
         """What became of the message at an index of its run that was not inserted."""
-        if failure["code"] != PLACE_TAKEN:
-            return EngineUnavailable("mongodb", failure["errmsg"])
         try:
+            if failure["code"] != PLACE_TAKEN:
+                with self._errors():
+                    raise refusal(failure["code"], failure["errmsg"])
             return Occupied(await self._standing(message), index)
         except EngineUnavailable as error:
             return error
 
     async def _standing(self, message: Message) -> Message:
         """What stands in the message's way: its first copy, or another message at its place."""
-        with translated():
+        with self._errors():
             found = await self._messages.find_one({"conversation": message.conversation, "key": Binary(message.key)})
             if found is None:
                 found = await self._messages.find_one({"_id": place(message.conversation, message.seq)})

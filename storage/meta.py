@@ -15,7 +15,7 @@ from typing import Any
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from storage.documents import translated
+from storage.mongo_errors import MongoErrors
 
 __all__ = ["VERSION", "UnsuitableMongoError", "read_log"]
 
@@ -27,12 +27,12 @@ class UnsuitableMongoError(Exception):
     """This MongoDB cannot keep what the chat promises."""
 
 
-async def read_log(meta: Any) -> str:
+async def read_log(meta: Any, errors: MongoErrors) -> str:
     """Return the id of the log from `meta`, a collection that motor provides; make it where there is none yet.
 
     Raises UnsuitableMongoError for data of another version, EngineUnavailable.
     """
-    with translated():
+    with errors():
         while True:
             try:
                 kept = await meta.find_one_and_update(

@@ -24,7 +24,7 @@ from bson import Binary
 from cachetools import TTLCache
 
 from models.errors import EngineUnavailable
-from storage.documents import translated
+from storage.mongo_errors import MongoErrors
 
 __all__ = ["MongoPeers", "Stranger"]
 
@@ -49,8 +49,9 @@ class Stranger(Exception):
 class MongoPeers:
     """This server and its peers, in a collection that motor provides."""
 
-    def __init__(self, servers: Any) -> None:
+    def __init__(self, servers: Any, errors: MongoErrors) -> None:
         self._servers = servers
+        self._errors = errors
         self.id = secrets.token_bytes(SIZE)
         self._key = secrets.token_bytes(SIZE)
         self._keys = {self.id: self._key}
@@ -58,7 +59,7 @@ class MongoPeers:
 
     async def join(self) -> None:
         """Become known. Raises EngineUnavailable."""
-        with translated():
+        with self._errors():
             await self._servers.create_index("seen", expireAfterSeconds=KEPT, name="seen")
         await self._renew()
 
@@ -72,7 +73,7 @@ class MongoPeers:
                 _log.debug("server_not_renewed", reason=str(error))  # FRESH is long enough for the next time
 
     async def _renew(self) -> None:
-        with translated():
+        with self._errors():
             await self._servers.update_one(
                 {"_id": Binary(self.id)},
                 {"$set": {"key": Binary(self._key)}, "$currentDate": {"seen": True}},
@@ -97,7 +98,7 @@ class MongoPeers:
         """Look a server up; whether it is a peer. Raises EngineUnavailable."""
         age = {"$dateDiff": {"startDate": "$seen", "endDate": "$$NOW", "unit": "second"}}
         query = {"_id": Binary(server), "$expr": {"$lte": [age, FRESH]}}
-        with translated():
+        with self._errors():
             found = await self._servers.find_one(query, {"key": 1})
         if found is None:
             self._refused[server] = True

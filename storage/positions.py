@@ -18,8 +18,9 @@ from pymongo import UpdateOne, WriteConcern
 from models.errors import EngineUnavailable
 from models.records import Marks
 from models.tasks import end
-from storage.documents import Document, translated
+from storage.documents import Document
 from storage.group_commit import GroupCommit
+from storage.mongo_errors import MongoErrors
 
 __all__ = ["Positions"]
 
@@ -36,7 +37,8 @@ Mark = tuple[str, int, Marks]  # conversation, user, where to
 class Positions:
     """The positions in `conversations`, a collection that motor provides."""
 
-    def __init__(self, conversations: Any) -> None:
+    def __init__(self, conversations: Any, errors: MongoErrors) -> None:
+        self._errors = errors
         # A majority, since reads ask one: what is no longer pending must be visible.
         self._conversations = conversations.with_options(write_concern=WriteConcern(w="majority"))
         self._pending: dict[tuple[str, int], int] = {}
@@ -48,7 +50,7 @@ class Positions:
     async def marks(self, conversation: str, user: int) -> Marks:
         """Where the positions of `user` are."""
         fields = {f"received.{user}": 1, f"read.{user}": 1}
-        with translated():
+        with self._errors():
             record = await self._conversations.find_one({"_id": conversation}, fields)
         return self.merged(record or {}, conversation, user)
 
@@ -80,7 +82,7 @@ class Positions:
     async def _mark_batch(self, batch: Sequence[Mark]) -> list[tuple[Marks, bool] | Exception]:
         outcomes: list[tuple[Marks, bool] | Exception] = []
         updates = []
-        with translated():
+        with self._errors():
             names = list({conversation for conversation, _, _ in batch})
             found = await self._conversations.find({"_id": {"$in": names}}).to_list(None)
             records = {record["_id"]: record for record in found}
@@ -111,7 +113,7 @@ class Positions:
         while left:
             batch, left = left[:CHUNK], left[CHUNK:]
             try:
-                with translated():
+                with self._errors():
                     await self._conversations.bulk_write(
                         [_update(conversation, user, Marks(seq, seq)) for (conversation, user), seq in batch],
                         ordered=False,

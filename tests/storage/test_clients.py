@@ -192,8 +192,8 @@ async def test_the_rights_that_are_enough(
 
     counters = RedisCounters(server, prefix, RedisQuotas(server, prefix, strangers=1, size=1))
     await counters.give_back(await counters.admit(*pair, nothing))
-    counters.gather(*pair, nothing)
-    counters.weigh(pair[0], 1)
+    counters.gather(*pair, nothing, "hi")
+    counters.weigh(pair[0], "hi")
     await counters.close()
     tickets = RedisTickets(server, prefix, messages.peers, lifetime=30, clock=clock)
     assert await tickets.redeem(await tickets.issue(Identity(7))) == Identity(7)

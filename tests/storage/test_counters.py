@@ -16,7 +16,7 @@ from models.errors import EngineUnavailable, LimitReached, QuotaReached
 from models.limits import ACCEPTED_DAYS, REFUSED_DAYS, decide
 from models.ports import Admission
 from storage.clients import RedisServer
-from storage.counters import RedisCounters
+from storage.counters import MESSAGE, RedisCounters
 from storage.engines import Addresses
 from storage.quotas import RedisQuotas
 
@@ -231,7 +231,7 @@ async def test_gathered_counts_arrive(counters: RedisCounters, pair: tuple[int, 
         return 1, 2
 
     for _ in range(5):
-        counters.gather(*pair, recount)
+        counters.gather(*pair, recount, "hi")
     await counters.close()
     assert (await count(counters, *pair), await count(counters, *pair[::-1])) == (6, 2)
 
@@ -243,12 +243,12 @@ async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounter
 
     async def recount(until: int) -> tuple[int, int]:
         if failures:
-            counters.gather(*lost, recount)
+            counters.gather(*lost, recount, "hi")
             raise failures.pop()
         return 4, 2
 
-    counters.gather(*pair, nothing)
-    counters.gather(*lost, recount)
+    counters.gather(*pair, nothing, "hi")
+    counters.gather(*lost, recount, "hi")
     await counters.close()
     await counters.close()
     assert (await count(counters, *pair), await count(counters, *lost)) == (2, 6)
@@ -268,9 +268,9 @@ async def test_closing_while_counts_are_raised(
 
     monkeypatch.setattr(counters, "_raise", slow)
     monkeypatch.setattr("storage.counters.GATHER", 0)
-    counters.gather(*pair, nothing)
+    counters.gather(*pair, nothing, "hi")
     await begun.wait()
-    counters.gather(*pair, nothing)
+    counters.gather(*pair, nothing, "hi")
     await counters.close()
     assert await count(counters, *pair) == 3
 
@@ -295,7 +295,7 @@ async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pa
     """Refuse before anything is counted."""
     counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=0, size=10))
     await counters.admit(*pair, nothing)
-    counters.weigh(pair[0], 11)
+    counters.weigh(pair[0], "hello")
     await counters.close()
     assert pair[0] in counters.spent
     with pytest.raises(QuotaReached, match="bytes"):
@@ -304,12 +304,33 @@ async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pa
     await counters.admit(*pair[::-1], nothing)
 
 
+async def test_bytes_of_messages_that_are_not_asked_about(
+    redis_server: RedisServer, prefix: str, pair: tuple[int, int]
+) -> None:
+    """Count as well, once: by their length in UTF-8 and what a message takes besides, also when counting failed."""
+    quotas = RedisQuotas(redis_server, prefix, strangers=0, size=10**6)
+    counters, failures = RedisCounters(redis_server, prefix, quotas), [EngineUnavailable("mongodb", "away")]
+
+    async def recount(until: int) -> tuple[int, int]:
+        if failures:
+            raise failures.pop()
+        return 0, 0
+
+    for content in ("abc", "字", ""):
+        counters.gather(*pair, recount, content)
+    await counters.close()
+    counters.gather(*pair[::-1], recount, "abc")
+    await counters.close()
+    sizes = [await redis_server.client.get(f"{prefix}:bytes:{user}") for user in pair]
+    assert sizes == [str(3 * MESSAGE + 6), str(MESSAGE + 3)]
+
+
 async def test_redis_away(pair: tuple[int, int]) -> None:
     """The rule stays shut: no verdict, an error."""
     counters = without_quotas(RedisServer("redis://127.0.0.1:9", 1, 1), "tandem")
     with pytest.raises(EngineUnavailable):
         await counters.admit(*pair, nothing)
-    counters.gather(*pair, nothing)
+    counters.gather(*pair, nothing, "hi")
     await counters.close()
     assert counters._gathered
     await counters._server.close()

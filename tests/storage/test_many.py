@@ -17,7 +17,7 @@ from tests.storage.test_directory import store
 @pytest.fixture
 def many(messages: MongoMessages, clock: Clock) -> ManyConversations:
     """What asks the messages."""
-    return ManyConversations(messages._messages, clock)
+    return ManyConversations(messages._messages, clock, messages._errors)
 
 
 async def test_the_last_message_of_each(

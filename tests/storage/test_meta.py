@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 from storage.engines import Addresses
 from storage.messages import MongoMessages, mongo_client
 from storage.meta import VERSION, UnsuitableMongoError, read_log
+from storage.mongo_errors import MongoErrors
 from tests.conftest import Clock
 
 SERVERS = 8
@@ -72,7 +73,7 @@ async def test_several_servers_start_at_once(open_store: Open, database: Any, at
 
 async def test_several_servers_make_the_log_at_once(database: Any) -> None:
     """There is one document, and each of them reads it."""
-    assert len(set(await asyncio.gather(*(read_log(database.meta) for _ in range(SERVERS))))) == 1
+    assert len(set(await asyncio.gather(*(read_log(database.meta, MongoErrors()) for _ in range(SERVERS))))) == 1
 
 
 @pytest.mark.parametrize("version", [VERSION + 1, 0, None, "1"])
@@ -88,7 +89,7 @@ async def test_a_log_that_is_damaged(database: Any, log: object) -> None:
     """Is refused: it becomes a part of names in Redis."""
     await database.meta.insert_one({"_id": "format", "version": VERSION, "log": log})
     with pytest.raises(UnsuitableMongoError, match="log"):
-        await read_log(database.meta)
+        await read_log(database.meta, MongoErrors())
 
 
 async def test_a_collection_of_another_kind(open_store: Open, database: Any) -> None:

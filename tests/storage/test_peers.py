@@ -14,6 +14,7 @@ from tornado.ioloop import IOLoop
 from models.errors import EngineUnavailable
 from storage.engines import Addresses
 from storage.messages import MongoMessages, mongo_client
+from storage.mongo_errors import MongoErrors
 from storage.peers import FRESH, MOST, MongoPeers, Stranger
 from tests.storage.conftest import NOBODY
 
@@ -42,7 +43,7 @@ def copied(io_loop: IOLoop, addresses: Addresses) -> Iterator[Callable[[Any], An
 
 
 async def joined(servers: Any) -> MongoPeers:
-    peers = MongoPeers(servers)
+    peers = MongoPeers(servers, MongoErrors())
     await peers.join()
     return peers
 
@@ -62,7 +63,7 @@ async def test_what_a_peer_has_sealed(servers: Any) -> None:
 
 async def test_a_server_that_has_not_joined(servers: Any) -> None:
     """Is none, and is not looked up again and again."""
-    peers, foreign = await joined(servers), MongoPeers(servers)
+    peers, foreign = await joined(servers), MongoPeers(servers, MongoErrors())
     assert await peers.opened_surely(foreign.seal(BODY)) is None
     assert peers.opened(foreign.seal(BODY)) is None
 
@@ -107,9 +108,9 @@ async def test_many_servers(servers: Any) -> None:
 async def test_mongodb_away() -> None:
     """Nothing is known of anybody."""
     client = mongo_client(NOBODY.mongo, timeout=0.2)
-    peers = MongoPeers(client.tandem.servers)
+    peers = MongoPeers(client.tandem.servers, MongoErrors())
     with pytest.raises(EngineUnavailable):
         await peers.join()
     with pytest.raises(EngineUnavailable):
-        await peers.opened_surely(MongoPeers(client.tandem.servers).seal(BODY))
+        await peers.opened_surely(MongoPeers(client.tandem.servers, MongoErrors()).seal(BODY))
     client.close()

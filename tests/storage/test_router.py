@@ -75,7 +75,7 @@ def start(io_loop: IOLoop, addresses: Addresses, prefix: str, messages: MongoMes
 
     async def start_one(*, known: bool = True, url: str = addresses.redis) -> Process:
         server = RedisServer(url, timeout=CALL, connections=4)
-        peers = MongoPeers(messages._database.servers)
+        peers = MongoPeers(messages._database.servers, messages._errors)
         if known:
             await peers.join()
         router, ear = RedisRouter(server, prefix, peers), Ear()
@@ -257,7 +257,7 @@ async def test_a_subscription_that_falls_silent(
     async with await asyncio.start_unix_server(connected, tmp_path / "line.sock"):
         server = RedisServer(addresses.redis, timeout=CALL, connections=4)
         server.subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=CALL)
-        peers = MongoPeers(messages._database.servers)
+        peers = MongoPeers(messages._database.servers, messages._errors)
         await peers.join()
         there = Process(RedisRouter(server, prefix, peers), Ear())
         await there.router.start(there.ear)

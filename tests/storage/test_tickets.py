@@ -32,7 +32,7 @@ def tickets(redis_server: RedisServer, prefix: str, messages: MongoMessages, clo
 @pytest.fixture
 def peers(io_loop: IOLoop, messages: MongoMessages) -> MongoPeers:
     """Another server on the same database, which is known there."""
-    peers = MongoPeers(messages._database.servers)
+    peers = MongoPeers(messages._database.servers, messages._errors)
     io_loop.run_sync(peers.join)
     return peers
 
@@ -121,7 +121,7 @@ async def test_a_ticket_of_another_process(
     tickets: RedisTickets, redis_server: RedisServer, prefix: str, peers: MongoPeers, clock: Clock
 ) -> None:
     """Is good if that process is on the same database, and else not: what it stands for is up to who issued it."""
-    for issuer, good in ((peers, True), (MongoPeers(peers._servers), False)):
+    for issuer, good in ((peers, True), (MongoPeers(peers._servers, peers._errors), False)):
         others = RedisTickets(redis_server, prefix, issuer, lifetime=LIFETIME, clock=clock)
         ticket = await others.issue(SOMEBODY)
         if good:
