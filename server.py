@@ -413,6 +413,7 @@ def _listen(
         max_connections=limits.max_http_connections,
         max_address_connections=limits.max_address_http_connections,
         proxies=_proxies(settings),
+        unasked=app.settings["entrance"].unasked,
         stall_timeout=timeouts.handshake_timeout,
         socket_buffer=limits.socket_buffer,
         idle_connection_timeout=timeouts.handshake_timeout,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,10 +18,13 @@ from tornado.iostream import IOStream
 from handlers.acceptor import Acceptor
 from handlers.entrance import Network, subject_of, within
 from handlers.http1 import ServerConnection
+from models.bucket import Buckets
 
 __all__ = ["Doorkeeper", "read_certificate_again", "tls_context"]
 
 NO_PASSPHRASE = ""  # else OpenSSL asks for one at the terminal, and everything waits for the answer
+
+LONGEST_WAIT = 5.0  # seconds for which a refusal waits until its address may ask again
 
 _log = structlog.get_logger(__name__)
 
@@ -40,6 +45,7 @@ class Doorkeeper(HTTPServer):
         self._proxies: Collection[Network] = kwargs.pop("proxies")
         self._stall_timeout: float = kwargs.pop("stall_timeout")
         self._socket_buffer: int = kwargs.pop("socket_buffer")
+        self._unasked: Buckets = kwargs.pop("unasked")
         self._from: Counter[str] = Counter()  # connections by address
         self._progress: dict[HTTP1ServerConnection, tuple[int, float]] = {}  # bytes sent, and since when no more
         super().initialize(*args, **kwargs)
@@ -63,7 +69,7 @@ class Doorkeeper(HTTPServer):
         if subject is not None:
             self._from[subject] += 1
         context = _HTTPRequestContext(stream, address, self.protocol, self.trusted_downstream)
-        connection = ServerConnection(stream, self.conn_params, context)
+        connection = ServerConnection(stream, self.conn_params, context, partial(self._weigh, subject))
         self._connections.add(connection)
         connection.start_serving(self)
 
@@ -88,6 +94,16 @@ class Doorkeeper(HTTPServer):
                 self._progress[connection] = (stream._total_write_done_index, now)
             elif now - since >= self._stall_timeout:
                 stream.close()
+
+    async def _weigh(self, subject: str | None) -> None:
+        """Counts a request that no handler sees among those of its address, and waits while there were too many."""
+        if subject is None:
+            return
+        bucket = self._unasked.of(subject)
+        wait = bucket.take(0)
+        bucket.charge(1.0)
+        if wait:
+            await asyncio.sleep(min(wait, LONGEST_WAIT))
 
     def _subject(self, address: tuple[Any, ...]) -> str | None:
         """What counts as the address of a connection; None for those that are not counted."""

@@ -15,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from tornado import gen
-from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
 from tornado.httputil import (
     HTTPHeaders,
     HTTPInputError,
@@ -58,7 +58,13 @@ class RequestRefused(Exception):
 
 
 class ServerConnection(HTTP1ServerConnection):
-    """A connection, which serves one request after the other."""
+    """A connection, which serves one request after the other; `weigh` is awaited before one is refused."""
+
+    def __init__(
+        self, stream: IOStream, params: HTTP1ConnectionParameters, context: object, weigh: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(stream, params, context)
+        self._weigh = weigh
 
     async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
         try:
@@ -102,6 +108,7 @@ class ServerConnection(HTTP1ServerConnection):
     async def _answer(self, refused: RequestRefused) -> None:
         """Answers a request that is refused, and ends the connection so that the answer arrives."""
         _log.debug("request_refused", status=refused.status.value, reason=str(refused))
+        await self._weigh()
         try:
             await self.stream.write(_answer_of(refused))
             if refused.status is not HTTPStatus.REQUEST_TIMEOUT:  # of a client that is slow there is nothing to read

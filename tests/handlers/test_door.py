@@ -137,3 +137,17 @@ async def test_a_header_that_is_too_large(http_server: Server) -> None:
     raw.writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
     assert b"200" not in await ended(raw)
     raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--address-request-rate=0.001", "--address-request-burst=3"]])
+@pytest.mark.parametrize("said", [b"one two\r\n\r\n", b"GET /" + b"x" * 20_000, b"GET /ping HTTP/1.1\r\n: x\r\n\r\n"])
+async def test_what_no_handler_sees(said: bytes, http_server: Server) -> None:
+    """Weighs on its address as well: a client that asks for nonsense on new connections is held up."""
+    for _ in range(4):
+        raw = await RawSocket.open(http_server.port)
+        raw.writer.write(said)
+        assert (await ended(raw)).startswith(b"HTTP/1.1 4")
+        raw.abort()
+    raw = await RawSocket.open(http_server.port)
+    assert (await raw.request("/ping"))[0] == 429
+    raw.abort()
