@@ -14,7 +14,7 @@ const BEYOND = 4; // times what may be sent: so much the field takes, since brow
  */
 export function composer({ draft, most, send, typing }) {
 	const bound = BEYOND * most;
-	let kept = draft.read().slice(0, bound); // as it was last read or written here
+	let kept = (draft.read() ?? "").slice(0, bound); // as it was last read or written here
 	const left = h("span.quiet", { role: "status" });
 	const text = h("textarea", {
 		rows: 1,
@@ -61,7 +61,7 @@ export function composer({ draft, most, send, typing }) {
 
 	/** Takes over what another tab has made of the draft, unless it was changed here since. */
 	function follow() {
-		const now = draft.read().slice(0, bound);
+		const now = draft.read()?.slice(0, bound) ?? kept; // what the browser has deleted stays in the field
 		if (now === kept || text.value !== kept) return;
 		text.value = kept = now;
 		show();

@@ -33,15 +33,15 @@ export function drafts({ log, user, inherit }) {
 		if (inherit) write(peer, text);
 	});
 
+	/** The draft for a peer; null if there never was one, or if the browser has deleted it. */
 	function read(peer) {
-		return unsaved.get(peer) ?? storage?.getItem(prefix + peer) ?? "";
+		return unsaved.get(peer) ?? storage?.getItem(prefix + peer) ?? null;
 	}
 
 	function write(peer, text) {
 		unsaved.delete(peer);
 		try {
-			if (text) storage.setItem(prefix + peer, text);
-			else storage?.removeItem(prefix + peer);
+			storage.setItem(prefix + peer, text); // an empty one too: other tabs see that it is at its end
 		} catch {
 			unsaved.set(peer, text); // blocked, or no room
 		}

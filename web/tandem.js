@@ -196,7 +196,8 @@ export function tandem({ api, user: who, log = "", lang = "zh", outbox = memoryO
 	}
 
 	/** Begins once the server has said who it is. What waits for one installation is never sent to another. */
-	function greeted({ log: theirs }) {
+	function greeted({ code, log: theirs }) {
+		if (code !== SUCCESS) return; // a server that is about to end says that first
 		clearTimeout(late);
 		log ||= theirs ?? "";
 		if (theirs && theirs !== log) return end("ended");

@@ -233,6 +233,24 @@ def test_a_draft_that_was_changed_here_since(site: Site, visit: Visit) -> None:
     expect(deaf.box).to_have_value("")
 
 
+def test_a_draft_that_the_browser_deletes(site: Site, visit: Visit) -> None:
+    """Stays in the field in each tab, and is kept again with the next key."""
+    me, peer = couple(site, visit)
+    tab = me.tab().open(peer.member)
+    me.open(peer.member)
+    me.box.fill("draft")
+    expect(tab.box).to_have_value("draft")
+    me.page.evaluate("localStorage.clear()")
+    for each in (me, tab):
+        each.page.evaluate("dispatchEvent(new Event('focus'))")
+        expect(each.box).to_have_value("draft")
+    me.box.press_sequentially("!")
+    expect(tab.box).to_have_value("draft!")
+    me.page.reload()
+    me.connected()
+    expect(me.box).to_have_value("draft!")
+
+
 def test_signing_out_deletes_drafts(site: Site, visit: Visit) -> None:
     """In each tab. While something waits to be sent, the user is asked, and may stay."""
     me, peer = couple(site, visit)
