@@ -159,7 +159,7 @@ class Chat:
             conversation = self.conversations.get(name)
             if conversation is not None:
                 self.conversations.begin(conversation, newest)
-                if conversation.seen is not None and conversation.seen < newest:
+                if conversation.seen is None or conversation.seen < newest:
                     self.delivery.chase(conversation)
                 if conversation.seen:  # what was delivered meanwhile may have begun behind a message that was missed
                     found[name] = max(newest, conversation.seen)

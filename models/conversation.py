@@ -142,7 +142,8 @@ class Conversation:
 
     `leases` counts its users, `followers` those among them whose sockets get what is said. `head` is where it stands in
     the store, as far as this process knows; None until it was read. `seen` is up to which `seq` the sockets of this
-    process were served; None until that matters. `carried` are the drafts that are on their way, `placing` the messages
+    process were served; None until that matters. While it is not known, `since` may say that it is the last message up
+    to a time (milliseconds since the epoch). `carried` are the drafts that are on their way, `placing` the messages
     that are being inserted, `writer` the insert or task that goes on with them; `overdue` is the timer of the first
     deadline.
     `announced_until` (loop time) says how long messages up to the time `announced_to` (milliseconds) may be stored.
@@ -167,6 +168,7 @@ class Conversation:
         "queue",
         "readings",
         "seen",
+        "since",
         "unblocked_until",
         "unconfirmed",
         "users",
@@ -190,6 +192,7 @@ class Conversation:
         self.behind = False  # there is more to be fetched once `placing` is decided
         self.leases = 0
         self.followers = 0
+        self.since: int | None = None
         self.open_until = 0.0
         self.announced_until = -1.0
         self.announced_to = 0
@@ -205,6 +208,7 @@ class Conversation:
         """Forgets what only holds while sockets or messages see to it that it is kept up to date."""
         self.head = None
         self.seen = None
+        self.since = None
         self.early.clear()
         self.unconfirmed = ()
         self.behind = False

@@ -50,8 +50,8 @@ class Lease:
 class Conversations:
     """The states, by name.
 
-    `begins` is asked when the sockets of two users begin to be served: 0 if an inbox is to have the conversation from
-    its first message on, None if no inbox says so.
+    `begins` is asked when the sockets of two users begin to be served: the time (milliseconds since the epoch) behind
+    which an inbox is to have all messages, 0 for all there are, None if no inbox says so.
     """
 
     def __init__(self, begins: Callable[[int, int], int | None]) -> None:
@@ -90,11 +90,18 @@ class Conversations:
     def begin(self, conversation: Conversation, seq: int) -> None:
         """Serves the sockets from behind `seq` on, unless they are served already.
 
-        An inbox that knows of all its user's conversations, but not of this one, has been given none of its messages,
-        however many are stored by now: it is served from the first one on.
+        An inbox that knows its user's conversations, but not this one, has been given none of the messages that came
+        since, however many are stored by now. It is served from the first of them on. Which one that is, `Loader` finds
+        out if it is not the first of all.
         """
         if conversation.seen is None and conversation.active:
             self._begin(conversation, seq)
+
+    def begin_behind(self, conversation: Conversation, seq: int) -> None:
+        """Serves the sockets from behind the last message that no inbox misses, which is found to be at `seq`."""
+        if conversation.seen is None and conversation.active:
+            conversation.seen = seq
+        conversation.since = None
 
     def release(self, conversation: Conversation) -> None:
         """Lets go of what is not needed any more: the state, or what it knows of sockets that have gone."""
@@ -113,6 +120,12 @@ class Conversations:
         return conversation
 
     def _begin(self, conversation: Conversation, seq: int | None) -> None:
-        if conversation.seen is None:
-            first = self._begins(*conversation.users)
-            conversation.seen = seq if first is None else first
+        if conversation.seen is not None:
+            return
+        since = [time for time in (self._begins(*conversation.users), conversation.since) if time is not None]
+        if not since:
+            conversation.seen = seq
+        elif min(since) == 0:
+            conversation.seen, conversation.since = 0, None
+        else:
+            conversation.since = min(since)

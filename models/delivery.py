@@ -111,7 +111,7 @@ class Delivery:
     def arrive(self, conversation: Conversation, message: Message) -> None:
         """Delivers a stored message if its turn has come, else sees to it that its turn comes."""
         self._conversations.begin(conversation, message.seq - 1)
-        if conversation.seen is None or message.seq <= conversation.seen:
+        if not conversation.active or message.seq <= (conversation.seen or 0):
             return
         if len(conversation.early) < EARLY:
             conversation.early[message.seq] = message
@@ -175,8 +175,9 @@ class Delivery:
     async def catch_up(self, conversation: Conversation) -> None:
         """Delivers what the store has and the sockets have not. Raises EngineUnavailable."""
         if conversation.seen is None:
-            self._conversations.begin(conversation, await self._loader.newest(conversation))
-            return
+            newest = await self._loader.begin(conversation)
+            if conversation.seen is None or (conversation.seen >= newest and not conversation.early):
+                return
         conversation.behind = False
         conversation.unconfirmed = ()
         while True:

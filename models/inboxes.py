@@ -1,8 +1,9 @@
 """Inbox sockets: one socket for all conversations of a user.
 
 Such a conversation has to be followed although no socket was opened for it: an inbox that opens asks the store
-which conversations its user has, and where they stand. A conversation that was not among them is new, and its
-first message is the first to be delivered.
+which conversations its user has, and where they stand. Of one that was not among them it is to have all messages from
+then on: all there are if it knows all of its user's conversations, else those behind the last message of the oldest
+one that it knows.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ FOLLOWED = 1000  # conversations of a user that are followed from the start; oth
 class _Inbox:
     """The inbox of one user, in this process."""
 
-    __slots__ = ("complete", "known", "leases", "looking", "sockets")
+    __slots__ = ("known", "leases", "looking", "since", "sockets")
 
     def __init__(self) -> None:
         self.sockets = 0
         self.leases: dict[int, Lease] = {}  # by peer
         self.known = False  # it has been looked once
-        self.complete = False  # `leases` are of all conversations that there were
+        self.since = 0  # then all other conversations had no message behind this time (milliseconds)
         self.looking: asyncio.Task[None] | None = None
 
 
@@ -86,12 +87,16 @@ class Inboxes:
         return bool(looking)
 
     def begins(self, one: int, other: int) -> int | None:
-        """0 if an inbox of one of the two knows all of its conversations, and not this one; else None."""
-        for user, peer in ((one, other), (other, one)):
-            inbox = self._inboxes.get(user)
-            if inbox is not None and inbox.complete and peer not in inbox.leases:
-                return 0
-        return None
+        """The time behind which an inbox of one of the two misses all messages of a conversation that it does not know.
+
+        0 if it knows all of its user's conversations; None if there is no such inbox.
+        """
+        times = [
+            inbox.since
+            for inbox, peer in ((self._inboxes.get(one), other), (self._inboxes.get(other), one))
+            if inbox is not None and inbox.known and peer not in inbox.leases
+        ]
+        return min(times, default=None)
 
     def follow(self, user: int, peer: int, seen: int) -> None:
         """Follows a conversation for an inbox of `user`, from behind `seen` on unless it was followed before."""
@@ -104,7 +109,7 @@ class Inboxes:
         for user, peer in ((message.recipient, message.sender), (message.sender, message.recipient)):
             inbox = self._inboxes.get(user)
             if inbox is not None:
-                return self._follow(user, inbox, peer, 0 if inbox.complete else message.seq - 1)
+                return self._follow(user, inbox, peer, message.seq - 1)
         return None
 
     def note(self, conversation: Conversation, message: Message) -> None:
@@ -131,11 +136,12 @@ class Inboxes:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, BACKOFF[1])
             for summary in found:
-                conversation = self._follow(user, inbox, summary.peer, 0 if inbox.complete else summary.last.seq)
-                if conversation.seen is not None and conversation.seen < summary.last.seq:
+                conversation = self._follow(user, inbox, summary.peer, summary.last.seq)
+                if conversation.seen is None or conversation.seen < summary.last.seq:
                     self._delivery.chase(conversation)
-            inbox.known = True
-            inbox.complete = inbox.complete or len(found) < FOLLOWED
+            if not inbox.known:
+                inbox.known = True
+                inbox.since = found[-1].last.time if len(found) == FOLLOWED else 0
         finally:
             inbox.looking = None
 

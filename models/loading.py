@@ -50,17 +50,25 @@ class Loader:
         known = conversation.head
         if self._stale(known):
             head = await self._read(conversation, self._messages.head)
+            await self._begin(conversation, head.seq)  # nothing is sent off before that is known
             if conversation.head is known or conversation.head is None:  # else somebody was faster, and may know more
                 conversation.head = head
                 conversation.readings.clear()
-                self._conversations.begin(conversation, head.seq)
         if conversation.head is None:
             raise RuntimeError("a head that was read is gone")
         return conversation.head
 
-    async def newest(self, conversation: Conversation) -> int:
-        """The last `seq` of the conversation."""
-        return await self._read(conversation, self._messages.newest)
+    async def begin(self, conversation: Conversation) -> int:
+        """Finds out from where on the sockets are served; the last `seq` of the conversation."""
+        newest = await self._read(conversation, self._messages.newest)
+        await self._begin(conversation, newest)
+        return newest
+
+    async def _begin(self, conversation: Conversation, newest: int) -> None:
+        self._conversations.begin(conversation, newest)
+        if conversation.seen is None and conversation.since is not None:
+            last = await self._messages.last_before(conversation.name, conversation.since + 1)
+            self._conversations.begin_behind(conversation, last)
 
     async def _read(self, conversation: Conversation, read: Callable[[str], Awaitable[T]]) -> T:
         """Reads where sockets may begin to be served.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -160,6 +161,39 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
     assert isinstance(await elsewhere.send(peer, me, "third"), Sent)
     here.arrived(Stored((await stored(messages, pair))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == [*contents, "third"])
+    inbox.leave()
+
+
+@pytest.mark.parametrize("activity", ["the next event", "a pair socket", "an answer", "a look"])
+async def test_an_inbox_that_does_not_know_all_conversations(
+    make: Make, messages: MongoMessages, people: Callable[[int], list[int]], activity: str, monkeypatch: Any
+) -> None:
+    """The first event of an old conversation is lost: what came since the inbox opened is given to it, no more."""
+    monkeypatch.setattr("models.inboxes.FOLLOWED", 1)
+    me, peer, other = people(3)
+    here, _, sockets = make(me, router=Somebody())
+    elsewhere, _, _ = make()
+    assert isinstance(await elsewhere.send(peer, me, "old"), Sent)
+    await until(lambda: not len(elsewhere.conversations))
+    now = asyncio.get_running_loop().time()
+    await until(lambda: asyncio.get_running_loop().time() > now + 0.002)  # messages tell times in milliseconds
+    assert isinstance(await elsewhere.send(other, me, "newer"), Sent)
+    inbox = here.join(me, None, watching=False)
+    await here.watches(me)
+    assert isinstance(await elsewhere.send(peer, me, "unheard"), Sent)
+    contents = ["unheard"]
+    if activity == "a pair socket":
+        here.join(peer, me, watching=False)
+    elif activity == "an answer":
+        assert isinstance(await here.send(me, peer, "answer"), Sent)
+        contents.append("answer")
+    elif activity == "a look":
+        here.followed(me, 0)
+    else:
+        assert isinstance(await elsewhere.send(peer, me, "heard"), Sent)
+        contents.append("heard")
+        here.arrived(Stored((await stored(messages, (me, peer)))[-1]))
+    await until(lambda: [message.content for message in sockets.delivered] == contents)
     inbox.leave()
 
 

@@ -40,7 +40,7 @@ async def test_a_new_conversation_is_found_without_being_told(
     me, a = people(2)
     inbox = await connect2(me)
     chat = http_server.chat
-    await until(lambda: chat._inboxes._inboxes[me].complete)
+    await until(lambda: chat._inboxes._inboxes[me].known)
     other = await connect2(a, me)
     messages = http_server.stores.messages
     insert = messages.insert
