@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from clients.client import Client
 from clients.commands import COMMANDS
 from clients.lines import Lines
-from clients.outbox import Outbox, path_of, state_directory
+from clients.outbox import UNSURE, Outbox, carry_over, path_of, state_directory
 from clients.screen import Screen
 from clients.server import ClientError, Peer, Refused, Server
 from clients.text import visible
@@ -85,7 +85,10 @@ async def _run(given: argparse.Namespace, environment: Mapping[str, str]) -> int
     server = Server(given.server, ca_file=given.cacert)
     try:
         user, max_content = await _sign_in(server, given, environment)
-        outbox = Outbox(path_of(state_directory(environment), server.url, user.id), time.time)
+        place = (state_directory(environment), server.url, server.log, user.id)
+        if carry_over(*place):
+            sys.stderr.write(f"an outbox of before: {UNSURE}\n")
+        outbox = Outbox(path_of(*place), time.time)
         try:
             terminal = sys.stdin.isatty() and sys.stdout.isatty() and environment.get("TERM") != "dumb"
             view = Screen() if terminal else Lines(sys.stdin.fileno(), sys.stdout, sys.stderr)
@@ -126,16 +129,25 @@ async def _sign_in(server: Server, given: argparse.Namespace, environment: Mappi
 
 def _given_password(given: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
     if given.password_file is not None:
-        return Path(given.password_file).read_text().split("\n")[0]
+        try:
+            text = Path(given.password_file).read_text("utf-8-sig")  # without the mark that some editors write first
+        except UnicodeDecodeError:
+            raise UsageError(f"--password-file: {given.password_file}: not UTF-8") from None
+        return text.split("\n")[0].removesuffix("\r")
     return environment.get(PASSWORD) or None
 
 
 def _ask(prompt: str, *, again: str = "") -> str:
     if not sys.stdin.isatty():
         raise UsageError(f"a password is needed: --password-file, or {PASSWORD} in the environment")
-    password = getpass.getpass(prompt)
-    if again and getpass.getpass(again) != password:
-        raise UsageError("these were two different passwords")
+    # asyncio's handler would only note a Ctrl-C, and nothing looks at that while this waits.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        password = getpass.getpass(prompt)
+        if again and getpass.getpass(again) != password:
+            raise UsageError("these were two different passwords")
+    finally:
+        signal.signal(signal.SIGINT, before)
     return password
 
 

@@ -19,6 +19,7 @@ from clients.outbox import Outbox, Pending
 from clients.sending import STORED, TAKEN, Sender
 from clients.server import ClientError, Peer, Refused, Server, SessionOver
 from clients.timeline import Message
+from clients.wire import conversations_in, page_in
 
 __all__ = ["Changed", "Client", "Event", "Outcome", "Said", "Status"]
 
@@ -142,7 +143,7 @@ class Client:
         """The conversation with `peer` and its newest messages. Raises ClientError."""
         conversation = self.conversations.get(peer.id)
         if conversation is None:
-            page = await self.server.get("/messages", toUid=peer.id, limit=HISTORY_PAGE)
+            page = await self.server.get("/messages", page_in, toUid=peer.id, limit=HISTORY_PAGE)
             conversation = self.conversations.get(peer.id)  # somebody may have written meanwhile
             if conversation is None:
                 held = max((message["seq"] for message in page["messages"]), default=0)
@@ -164,7 +165,9 @@ class Client:
         """Adds a page of history before the messages. Raises ClientError."""
         if not conversation.beginning:
             first = conversation.first
-            page = await self.server.get("/messages", toUid=conversation.peer.id, before=first, limit=HISTORY_PAGE)
+            page = await self.server.get(
+                "/messages", page_in, toUid=conversation.peer.id, before=first, limit=HISTORY_PAGE
+            )
             if conversation.first == first:  # else it does not fit any more
                 conversation.preceded([*map(Message.of, page["messages"])], complete=page["complete"])
                 self._mark(conversation)
@@ -229,7 +232,7 @@ class Client:
         entries: list[dict[str, Any]] = []
         query: dict[str, Any] = {"limit": LIST_PAGE}
         while len(entries) < LISTED:
-            page = await self.server.get("/conversations", **query)
+            page = await self.server.get("/conversations", conversations_in, **query)
             entries += page
             if len(page) < LIST_PAGE:
                 break

@@ -13,6 +13,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError, websocket_connect
 
 from clients.server import ANSWER_WITHIN, ClientError, Server, SessionOver, Unreachable, error_of
+from clients.wire import Frame, Senseless, frame_in, require_answer
 
 __all__ = ["Connection", "Frame"]
 
@@ -29,7 +30,6 @@ CLOSED = {
     4010: "the server heard nothing of this client",
 }
 
-Frame = dict[str, Any]
 Then = Callable[[Frame], None]
 
 
@@ -40,21 +40,22 @@ class Connection:
     does not come within ANSWER_WITHIN ends the connection.
     """
 
-    def __init__(self, take: Then) -> None:
+    def __init__(self, take: Then, log: str = "") -> None:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[ClientError] = loop.create_future()
         self.close_code: int | None = None
         self._take = take
+        self._log = log  # the id of the installation that was signed in to
         self._greeted: asyncio.Future[None] = loop.create_future()
         self._socket: WebSocketClientConnection | None = None
-        self._asked: dict[str, tuple[Then, asyncio.TimerHandle]] = {}
+        self._asked: dict[str, tuple[int, Then, asyncio.TimerHandle]] = {}
         self._names = (f"q{number}" for number in count())
         self._writing: set[asyncio.Future[None]] = set()
 
     @classmethod
     async def open(cls, server: Server, take: Then) -> Connection:
         """Opens a socket and waits for the greeting. Raises ClientError; SessionOver when it is no use to try again."""
-        connection = cls(take)
+        connection = cls(take, server.log)
         opening = asyncio.ensure_future(
             websocket_connect(
                 server.socket_request(),
@@ -84,9 +85,9 @@ class Connection:
             return  # whoever waits for `ended` is about to know
         name = name or next(self._names)
         if name in self._asked:
-            self._asked[name][1].cancel()
+            self._asked[name][2].cancel()
         timer = asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._end, Unreachable("the server is silent"))
-        self._asked[name] = then, timer
+        self._asked[name] = kind, then, timer
         self.tell(kind, id=name, **fields)
 
     def tell(self, kind: int, **fields: Any) -> None:
@@ -121,19 +122,31 @@ class Connection:
         if text is None:
             self._closed()
             return
-        frame: Frame = json.loads(text)
-        if not isinstance(frame, dict):
+        try:
+            self._took(frame_in(text))
+        except Senseless:
             self._end(Unreachable("the server's frame makes no sense"))
-            return
+
+    def _took(self, frame: Frame) -> None:
         if not self._greeted.done():
-            self._greeted.set_result(None)
+            self._greet(frame)
             return
-        then, timer = self._asked.pop(frame.get("id", ""), (None, None)) if not frame["from"] else (None, None)
-        if then is None or timer is None:
+        asked = None if frame["from"] else self._asked.get(frame.get("id", ""))
+        if asked is None:
             self._take(frame)
+            return
+        kind, then, timer = asked
+        require_answer(kind, frame)
+        del self._asked[frame["id"]]
+        timer.cancel()
+        then(frame)
+
+    def _greet(self, frame: Frame) -> None:
+        """Takes the greeting, which names the installation: ids of users mean somebody else in another one."""
+        if self._log and frame.get("log", self._log) != self._log:
+            self._end(SessionOver(0, "another installation answers at this address now; start again"))
         else:
-            timer.cancel()
-            then(frame)
+            self._greeted.set_result(None)
 
     def _closed(self) -> None:
         self.close_code = code = None if self._socket is None else self._socket.close_code
@@ -143,7 +156,7 @@ class Connection:
             self._end(Unreachable(CLOSED.get(code or 0, "the connection was lost")))
 
     def _end(self, reason: ClientError) -> None:
-        for _, timer in self._asked.values():
+        for _, _, timer in self._asked.values():
             timer.cancel()
         self._asked.clear()
         if not self.ended.done():

@@ -42,7 +42,9 @@ class Conversation:
             self.last = last
         self.listed_last = last.seq
         unread = entry["unread"]
-        if self.own_read < last.seq:
+        if self.own_read and self.messages and self.messages[-1].seq >= last.seq:  # known here; the list may be older
+            self.unread = self._unread_behind(self.own_read)
+        elif self.own_read < last.seq:
             self.unread = unread if isinstance(unread, int) else COUNTED
         self.received, self.read = max(self.received, entry["received"]), max(self.read, entry["read"])
         self.online, self.blocked = entry["online"], entry["blocked"]
@@ -87,8 +89,11 @@ class Conversation:
         if newest <= self.own_read:
             return False
         self.own_read = newest
-        self.unread = sum(message.sender == self.peer.id and message.seq > seq for message in self.messages)
+        self.unread = self._unread_behind(seq)
         return True
+
+    def _unread_behind(self, seq: int) -> int:
+        return sum(message.sender == self.peer.id and message.seq > seq for message in self.messages)
 
     def moved(self, received: int, read: int) -> None:
         """Takes the peer's positions, which only move forward."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
-__all__ = ["Outbox", "Pending", "RisingIds", "path_of", "state_directory"]
+__all__ = ["Outbox", "Pending", "RisingIds", "carry_over", "path_of", "state_directory"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pending (
@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS pending (
     failed TEXT NOT NULL DEFAULT ''
 )
 """
+UNSURE = "written before this client knew installations apart: look whom it is for, then /retry or /discard"
 _BUSY = 5.0  # seconds to wait for another client that is writing
 _COUNTER_BITS = 12
 _RANDOM_BITS = 62
@@ -71,13 +72,39 @@ class RisingIds:
 def state_directory(environment: Mapping[str, str]) -> Path:
     """Where outboxes are (the XDG Base Directory Specification): $XDG_STATE_HOME/tandem, or ~/.local/state/tandem."""
     given = environment.get("XDG_STATE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
-    return base / "tandem"
+    if Path(given).is_absolute():
+        return Path(given) / "tandem"
+    try:
+        return Path.home() / ".local" / "state" / "tandem"
+    except RuntimeError:
+        raise OSError("no home directory is known: set HOME or XDG_STATE_HOME") from None
 
 
-def path_of(directory: Path, server: str, user: int) -> Path:
-    """The file of a user's outbox for the server at that URL."""
-    return directory / f"{quote(server, safe='')}.{user}.sqlite3"
+def path_of(directory: Path, server: str, log: str, user: int) -> Path:
+    """The file of a user's outbox for the installation `log` behind that URL (empty: one that does not say).
+
+    The URL alone is not enough: another installation may stand there later, where the same ids are other people.
+    """
+    return directory / f"{quote(server, safe='')}.{log or 'unknown'}.{user}.sqlite3"
+
+
+def carry_over(directory: Path, server: str, log: str, user: int) -> bool:
+    """Takes over the outbox of a client that did not know installations; whether there was one with something in it.
+
+    For whom it was written cannot be known, so that nothing of it is sent by itself: all of it counts as failed.
+    """
+    old, new = directory / f"{quote(server, safe='')}.{user}.sqlite3", path_of(directory, server, log, user)
+    if not old.exists() or new.exists():
+        return False
+    outbox = Outbox(old, lambda: 0.0)
+    try:
+        for pending in outbox:
+            outbox.mark(pending.id, UNSURE)
+        found = len(outbox) > 0
+    finally:
+        outbox.close()
+    old.rename(new)
+    return found
 
 
 class Outbox:

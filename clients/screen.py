@@ -124,6 +124,9 @@ class Screen:
     def _accept(self, buffer: Buffer) -> bool:
         if self._lines.full():
             return True  # it stays in the field
+        if any(letter < " " and letter not in "\n\t" for letter in buffer.text):
+            self._notices[:] = ["control characters cannot be sent: they are shown as ^A to ^Z, take them out"]
+            return True
         if buffer.text.strip():
             self._notices.clear()
             self._below = 0
@@ -163,6 +166,10 @@ class Screen:
         def _(event: KeyPressEvent) -> None:
             self.buffer.reset()
             self._notices[:] = ["/quit or Ctrl-D ends"]
+
+        @keys.add("c-z")
+        def _(event: KeyPressEvent) -> None:
+            event.app.suspend_to_background()
 
         @keys.add("escape", "enter")
         def _(event: KeyPressEvent) -> None:

@@ -9,16 +9,25 @@ ClientError
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+
+from clients.wire import Senseless, data_in, session_in, user_in
 
 __all__ = ["ClientError", "Peer", "Refused", "Server", "Session", "SessionOver", "Unreachable", "error_of"]
 
 CONNECT_WITHIN = 10.0  # seconds
 ANSWER_WITHIN = 15.0  # seconds; then a request counts as failed, and a connection as dead
+LONGEST_REASON = 300  # characters of what a server says is wrong
+LONGEST_WAIT = 3600.0  # seconds that a server may have a client wait
+NO_SENSE = "the server's answer makes no sense"
 MAX_CONTENT = 8192  # characters of a message, unless the server says something else
+
+
+T = TypeVar("T")
 
 
 class ClientError(Exception):
@@ -51,21 +60,23 @@ class Peer(NamedTuple):
 
     @classmethod
     def of(cls, shown: dict[str, Any]) -> Peer:
-        """From an answer, which has the nickname under one of two names. Raises Unreachable if it makes no sense."""
-        if type(shown["id"]) is not int or shown["id"] < 1:  # it becomes a part of a path
-            raise Unreachable("the server's answer makes no sense")
-        return cls(shown["id"], shown["user_name"] or "", shown.get("nickname") or shown.get("nick_name") or "")
+        """From an answer that has been checked, which has the nickname under one of two names."""
+        return cls(shown["id"], shown["user_name"], shown.get("nickname") or shown.get("nick_name") or "")
 
     def __str__(self) -> str:
         return self.name or f"user {self.id}"
 
 
 class Session(NamedTuple):
-    """What the server says before anybody signs in: whether it believes who somebody claims to be, and some users."""
+    """What the server says before anybody signs in: whether it believes who somebody claims to be, and some users.
+
+    `log` is the id of the installation, empty if the server does not say it.
+    """
 
     believes: bool
     users: list[Peer]
     max_content: int
+    log: str = ""
 
 
 class Server:
@@ -78,6 +89,7 @@ class Server:
         self.url = url.rstrip("/")
         self._ca_file = ca_file
         self._http = AsyncHTTPClient(force_instance=True)
+        self.log = ""  # of the installation, once it has said
         self._uid = 0
         self._token = ""
 
@@ -90,21 +102,27 @@ class Server:
     async def session(self) -> Session:
         """How the server knows who asks."""
         try:
-            answer = await self.get("/session")
+            answer = await self.get("/session", session_in)
         except Refused as error:
             if error.code == 404:  # a server that does not say asks for a password
                 return Session(False, [], MAX_CONTENT)
             raise
         users = [Peer.of(user) for user in answer["users"]]
-        return Session(answer["auth"] != "token", users, int(answer["max_content"]))
+        self.log = answer.get("log", "")
+        return Session(answer["auth"] != "token", users, answer["max_content"], self.log)
 
     async def sign_in(self, name: str, password: str) -> Peer:
         """Signs in; the user. From now on the token says who asks."""
         answer = await self.post("/user/login", {"user_name": name, "password": password})
-        self._token = str(answer["token"])
-        if not (self._token.isascii() and self._token.isprintable()):  # it becomes a part of a header
-            raise Unreachable("the server's answer makes no sense")
-        return Peer.of(answer["user"])
+        token = answer.get("token") if isinstance(answer, dict) else None
+        if not isinstance(token, str) or not (token.isascii() and token.isprintable()):  # it becomes part of a header
+            raise Unreachable(NO_SENSE)
+        try:
+            user = Peer.of(user_in(answer.get("user")))
+        except Senseless:
+            raise Unreachable(NO_SENSE) from None
+        self._token = token
+        return user
 
     async def register(self, name: str, nick: str, password: str) -> None:
         """Makes an account."""
@@ -122,7 +140,7 @@ class Server:
     async def named(self, name: str) -> Peer | None:
         """The user of exactly that name."""
         try:
-            return Peer.of(await self.get("/users", user_name=name))
+            return Peer.of(await self.get("/users", user_in, user_name=name))
         except Refused as error:
             if error.code in (400, 404) and not isinstance(error, SessionOver):
                 return None
@@ -130,9 +148,12 @@ class Server:
 
     # Requests
 
-    async def get(self, path: str, **query: Any) -> Any:
-        """The `data` of an answer."""
-        return await self._data(self._request(path, query))
+    async def get(self, path: str, checked: Callable[[Any], T], **query: Any) -> T:
+        """The `data` of an answer, as `checked` returns it."""
+        try:
+            return checked(await self._data(self._request(path, query)))
+        except Senseless:
+            raise Unreachable(NO_SENSE) from None
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """The `data` of an answer to a JSON body."""
@@ -161,8 +182,8 @@ class Server:
 
     async def _data(self, request: HTTPRequest) -> Any:
         try:
-            return json.loads((await self._http.fetch(request)).body)["data"]
-        except (OSError, HTTPClientError, ValueError, LookupError, TypeError) as error:
+            return data_in((await self._http.fetch(request)).body)
+        except (OSError, HTTPClientError, Senseless, ValueError) as error:
             raise error_of(error, self.url) from None
 
 
@@ -183,10 +204,10 @@ def error_of(error: BaseException, url: str) -> ClientError:
 
 def _reason(response: HTTPResponse) -> str:
     try:
-        return str(json.loads(response.body)["error"])
-    except (ValueError, LookupError, TypeError):
+        return str(json.loads(response.body)["error"])[:LONGEST_REASON]
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""
 
 
 def _seconds(text: str) -> float:
-    return float(text) if text.isascii() and text.isdigit() else 0.0
+    return min(float(text[:20]), LONGEST_WAIT) if text.isascii() and text.isdigit() else 0.0

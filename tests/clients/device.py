@@ -93,7 +93,9 @@ class Device:
         session = await server.session()
         user = await server.believed(name, session)
         assert user is not None
-        device = cls(user, server, Outbox(path_of(directory, "test", user.id), time.time), session.max_content)
+        device = cls(
+            user, server, Outbox(path_of(directory, "test", session.log, user.id), time.time), session.max_content
+        )
         await until(lambda: device.client.status.connected)
         return device
 

@@ -166,7 +166,7 @@ async def test_killed_before_the_acknowledgement(
     proxy: Proxy = await through(http_server.port)
     program = await start(f"--user={names[0]}", f"--to={names[1]}", port=proxy.port)
     user = (await two.client.find(names[0])).id
-    path = path_of(tmp_path / "tandem", f"http://127.0.0.1:{proxy.port}", user)
+    path = path_of(tmp_path / "tandem", f"http://127.0.0.1:{proxy.port}", http_server.stores.messages.log, user)
 
     assert program.process.stdin is not None
     program.process.stdin.write(b"one\n")
@@ -215,6 +215,39 @@ async def test_passwords(start: Start, names: list[str], tmp_path: Path) -> None
     assert (status, out, "--password-file" in err) == (2, "", True)
     program = await start(f"--user={name}", "--register=Nick", TANDEM_PASSWORD=PASSWORD)
     assert (await program.done(""))[0] == 1  # the name is taken
+
+
+FILES = {
+    "a mark first": "\ufeffa long secret\n".encode(),
+    "lines as in Windows": b"a long secret\r\nanother line\r\n",
+    "no end of the line": b"a long secret",
+}
+
+
+@pytest.mark.parametrize("content", FILES.values(), ids=FILES)
+def test_password_files(content: bytes, tmp_path: Path) -> None:
+    """The password is what stands in the first line, however an editor has written it."""
+    file = tmp_path / "password"
+    file.write_bytes(content)
+    given = clients.chat._parser().parse_args(["--user=a", f"--password-file={file}"])
+    assert clients.chat._given_password(given, {}) == "a long secret"
+
+
+async def test_a_password_file_that_is_no_text(start: Start, tmp_path: Path) -> None:
+    """Is wrong usage, in one line that names it."""
+    file = tmp_path / "password"
+    file.write_bytes(b"\xff\xfe\x00")
+    status, out, err = await (await start("--user=a", f"--password-file={file}")).done("")
+    assert (status, out, f"--password-file: {file}: not UTF-8" in err, "Traceback" in err) == (2, "", True, False)
+
+
+@pytest.mark.parametrize("flags", [["--auth=token"]], indirect=True)
+async def test_the_first_ctrl_c_at_the_password(start: Start, names: list[str]) -> None:
+    """Ends the program, and gives the terminal back."""
+    program = await start(f"--user={names[0]}", tty=True)
+    await until(lambda: "Password: " in program.text)
+    program.process.send_signal(signal.SIGINT)
+    assert (await program.done())[0] == 130
 
 
 @pytest.mark.parametrize("flags", [["--auth=token"]], indirect=True)

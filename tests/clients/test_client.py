@@ -335,8 +335,8 @@ async def test_a_stranger_whom_the_list_does_not_have_yet(
     (one, _), _ = friends
     three, get = await device(http_server.port, names[2]), one.client.server.get
 
-    async def lagging(path: str, **query: Any) -> Any:
-        return [] if path == "/conversations" else await get(path, **query)
+    async def lagging(path: str, checked: Any, **query: Any) -> Any:
+        return [] if path == "/conversations" else await get(path, checked, **query)
 
     monkeypatch.setattr(one.client.server, "get", lagging)
     await three.talk(one)
@@ -376,8 +376,8 @@ async def test_history_that_comes_too_late(
     again = await device(http_server.port, names[1])
     conversation, get = await again.talk(one), again.client.server.get
 
-    async def slow(path: str, **query: Any) -> Any:
-        page = await get(path, **query)
+    async def slow(path: str, checked: Any, **query: Any) -> Any:
+        page = await get(path, checked, **query)
         del conversation.messages[0]
         return page
 

@@ -48,6 +48,25 @@ def test_the_list(conversation: Conversation) -> None:
     assert conversation.last.seq == 12
 
 
+def test_an_own_message_behind_what_was_read(conversation: Conversation) -> None:
+    """Makes nothing unread, also where the list was asked for before the server knew what was read."""
+    for seq, sender in ((11, PEER), (12, PEER), (13, ME)):
+        conversation.said(message(seq, sender))
+    assert conversation.shown(13)
+    conversation.listed(entry(13, 2))
+    assert conversation.unread == 0
+    conversation.said(message(14))
+    conversation.listed(entry(14, 1))
+    assert conversation.unread == 1
+
+
+def test_unread_messages_that_were_opened_before_they_were_listed(conversation: Conversation) -> None:
+    """Are as many as the list says, as long as nothing was read here."""
+    conversation.said(message(11))
+    conversation.listed(entry(11, 3))
+    assert conversation.unread == 3
+
+
 def test_unread_messages_are_counted_once(conversation: Conversation) -> None:
     """Those that the list has counted are not counted again when they come; own ones never are."""
     conversation.listed(entry(12, 2))

@@ -7,18 +7,21 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from clients.outbox import Outbox, RisingIds, path_of, state_directory
+from clients.outbox import UNSURE, Outbox, RisingIds, carry_over, path_of, state_directory
 from tests.processes import ROOT
+
+LOG = "0123456789abcdef"
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return path_of(tmp_path / "state" / "tandem", "https://chat.example:8443", 3)
+    return path_of(tmp_path / "state" / "tandem", "https://chat.example:8443", LOG, 3)
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def test_it_survives_a_kill(path: Path) -> None:
     program = (
         "import os, signal, sys, time\n"
         "from pathlib import Path\n"
-        "from clients.outbox import Outbox\n"
+        "from clients.outbox import UNSURE, Outbox\n"
         "outbox = Outbox(Path(sys.argv[1]), time.time)\n"
         "for number in range(5): outbox.add(2, str(number))\n"
         "outbox.remove(next(iter(outbox)).id)\n"
@@ -83,9 +86,42 @@ def test_it_survives_a_kill(path: Path) -> None:
 
 def test_one_file_for_each_server_and_user(tmp_path: Path) -> None:
     """Whatever is in the server's address."""
-    paths = {path_of(tmp_path, server, user) for server in ("http://a/b", "http://a_b", "http://a") for user in (1, 11)}
-    assert len(paths) == 6
+    servers, logs = ("http://a/b", "http://a_b", "http://a"), (LOG, LOG[::-1], "")
+    paths = {path_of(tmp_path, *each) for each in product(servers, logs, (1, 11))}
+    assert len(paths) == 18
     assert all(path.parent == tmp_path for path in paths)
+
+
+def test_an_outbox_of_before(tmp_path: Path) -> None:
+    """Is taken over once, and nothing of it is sent by itself: the user's id may have been somebody else's."""
+    place = (tmp_path, "http://a", LOG, 3)
+    assert not carry_over(*place)
+    old = Outbox(tmp_path / "http%3A%2F%2Fa.3.sqlite3", lambda: 1.0)
+    old.add(2, "for whom?")
+    old.close()
+    assert carry_over(*place)
+    assert [(content, failed) for _, _, content, failed in again(path_of(*place))] == [("for whom?", UNSURE)]
+    assert not carry_over(*place)
+    assert again(path_of(tmp_path, "http://a", LOG[::-1], 3)) == []
+
+
+def test_an_outbox_of_before_beside_one_of_now(tmp_path: Path) -> None:
+    """Stays where it is: what is written now is not mixed with it."""
+    place = (tmp_path, "http://a", LOG, 3)
+    Outbox(path_of(*place), lambda: 1.0).close()
+    Outbox(tmp_path / "http%3A%2F%2Fa.3.sqlite3", lambda: 1.0).close()
+    assert not carry_over(*place)
+
+
+def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither the environment nor the system knows one, the text says what to set."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(OSError, match="set HOME or XDG_STATE_HOME"):
+        state_directory({})
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,28 @@ async def test_a_conversation(friends: Friends, sit: Sit) -> None:
     await until(lambda: "online" not in sitting.bars[0])
 
 
+async def test_control_characters(friends: Friends, sit: Sit) -> None:
+    """Are not sent: they stay in the field, and it is said why."""
+    (one, two), _ = friends
+    sitting = await sit(one, two.client.user.name)
+    await sitting.shows("hello yourself")
+    sitting.screen.buffer.insert_text("fg\x1a")
+    sitting.type(ENTER)
+    await sitting.shows("control characters cannot be sent")
+    assert sitting.screen.buffer.text == "fg\x1a"
+    assert len(sitting.outbox) == 0
+
+
+async def test_ctrl_z(friends: Friends, sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the program to sleep as in a shell, and is no part of what is written."""
+    (one, two), _ = friends
+    sitting, suspended = await sit(one, two.client.user.name), []
+    monkeypatch.setattr(sitting.screen.app, "suspend_to_background", lambda: suspended.append(1))
+    sitting.type("f\x1ag")
+    await until(lambda: sitting.screen.buffer.text == "fg")
+    assert suspended == [1]
+
+
 async def test_ticks(friends: Friends, sit: Sit) -> None:
     """Received and read show as the peer says so."""
     (one, two), _ = friends

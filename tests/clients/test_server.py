@@ -17,6 +17,7 @@ from tornado.ioloop import IOLoop
 
 from clients.connection import Connection
 from clients.server import Peer, Refused, Server, SessionOver, Unreachable, error_of
+from clients.wire import Senseless, conversations_in, user_in
 from server import Server as Serving
 from storage.engines import Addresses
 from tests.conftest import Ask, StartServer
@@ -43,7 +44,7 @@ async def test_a_server_that_believes(remote: Server, names: list[str]) -> None:
         user = await remote.believed(name, session)
         assert user is not None
         assert user.name == name
-        assert (await remote.get("/user/me"))["user_name"] == name
+        assert (await remote.get("/user/me", user_in))["user_name"] == name
     assert await remote.believed("nobody of that name", session) is None
     assert await remote.believed(names[0], session._replace(users=[])) is None
 
@@ -54,7 +55,7 @@ async def test_a_server_that_does_not(remote: Server) -> None:
     session = await remote.session()
     assert (session.believes, session.users) == (False, [])
     with pytest.raises(SessionOver, match="token"):
-        await remote.get("/user/me")
+        await remote.get("/user/me", user_in)
     await remote.register("xiaogang", "Gang", "long enough")
     with pytest.raises(Refused, match="taken") as taken:
         await remote.register("xiaogang", "Gang", "long enough")
@@ -76,7 +77,7 @@ async def test_too_fast(remote: Server, names: list[str]) -> None:
     await remote.believed(session.users[0].name, session)
     with pytest.raises(Refused) as refused:
         for _ in range(3):
-            await remote.get("/conversations")
+            await remote.get("/conversations", conversations_in)
     assert refused.value.code == 429
     assert refused.value.retry_after >= 1
 
@@ -84,8 +85,8 @@ async def test_too_fast(remote: Server, names: list[str]) -> None:
 async def test_a_server_without_sessions(remote: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """An older one asks for a password."""
     get = remote.get
-    monkeypatch.setattr(remote, "get", lambda path: get("/not" + path))
-    assert await remote.session() == (False, [], 8192)
+    monkeypatch.setattr(remote, "get", lambda path, checked: get("/not" + path, checked))
+    assert await remote.session() == (False, [], 8192, "")
 
 
 async def test_nobody_there() -> None:
@@ -100,7 +101,7 @@ async def test_something_else_there(ask: Ask, http_server: Serving) -> None:
     """What answers is not what was expected."""
     server = Server(http_server.url)
     with pytest.raises(Unreachable, match="not a Tandem server"):
-        await server.get("/openapi.yaml")
+        await server.get("/openapi.yaml", user_in)
     server.close()
 
 
@@ -158,5 +159,5 @@ async def test_over_tls(start_server: StartServer, addresses: Addresses, tmp_pat
 @pytest.mark.parametrize("number", ["/../x", 0, -1, True, None, 1.5])
 def test_an_id_that_is_none(number: object) -> None:
     """Is not believed: it becomes a part of a path."""
-    with pytest.raises(Unreachable, match="makes no sense"):
-        Peer.of({"id": number, "user_name": "a", "nickname": "b"})
+    with pytest.raises(Senseless):
+        user_in({"id": number, "user_name": "a", "nickname": "b"})
