@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders
 
+from handlers import bulk
+from handlers.bulk import BulkProtocol
 from handlers.handshake import OF_THE_HANDSHAKE
 from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from models.records import Message, conversation_of
 from server import Server
 from tests.conftest import Connect
-from tests.sockets import RawSocket, socket_path, until
+from tests.patience import PATIENCE
+from tests.sockets import Client, RawSocket, socket_path, until
 from tests.transports import frame
 
 Pair = tuple[int, int]
@@ -246,57 +249,58 @@ async def test_pongs_that_were_not_asked_for(http_server: Server, pair: Pair) ->
     raw.abort()
 
 
-async def test_a_peer_that_reads_nothing(connect: Connect, http_server: Server, pair: Pair) -> None:
+async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, ChatSocket, BulkProtocol]:
+    """A socket of dialect 2, whose client does not read, beside the user's only other one, which writes something."""
+    (before,) = ChatSocket._sockets_of(pair[:1])
+    for number in range(3):
+        await one.say(f"{number}" + "x" * 8000)
+    raw = await RawSocket.open(port)
+    assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
+    raw.writer.transport.pause_reading()
+    (socket,) = (each for each in ChatSocket._sockets_of(pair[:1]) if each is not before)
+    assert socket.ws_connection is not None
+    return raw, socket, socket.ws_connection
+
+
+def ask_for_pages(raw: RawSocket) -> None:
+    """Asks for a megabyte, in pages, and says that it is there, though it was not asked."""
+    for _ in range(40):
+        raw.write_frame(1, b'{"type":2,"id":"x"}')
+        raw.write_frame(10, b"")
+
+
+async def test_a_peer_that_reads_nothing(
+    connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Is closed when nothing of what waits for it was taken for a while, whatever it still sends.
 
     It has asked for more than it takes, so no frame of its is read, and no pong of its could be.
     """
+    monkeypatch.setattr(bulk, "CLOSE_WITHIN", PATIENCE)
     one = await connect(*pair)
-    (before,) = ChatSocket._sockets_of(pair[:1])
-    for number in range(3):
-        await one.say(f"{number}" + "x" * 8000)
-    raw = await RawSocket.open(http_server.port)
-    assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
-    raw.writer.transport.pause_reading()
-    (socket,) = (each for each in ChatSocket._sockets_of(pair[:1]) if each is not before)
-    protocol = socket.ws_connection
-    assert protocol is not None
-    while not protocol.unsent:
-        raw.write_frame(1, b'{"type":2,"id":"x"}')
-        raw.write_frame(10, b"")
-        await asyncio.sleep(0)
+    raw, socket, protocol = await deaf_socket(one, http_server.port, pair)
+    ask_for_pages(raw)
+    await until(lambda: protocol.stuck and socket._window.full)
     now = asyncio.get_running_loop().time()
-    moved = -1
-    while moved != protocol.moved:  # what the system still takes
-        moved, now = protocol.moved, now + 1
-        ChatSocket.check_pongs(now, ChatSocket.users())
+    ChatSocket.check_pongs(now, ChatSocket.users())
     ChatSocket.check_pongs(now + STALL - 1, ChatSocket.users())
     assert socket.is_open
     ChatSocket.check_pongs(now + STALL + 1, ChatSocket.users())
     assert not socket.is_open
-    await one.say("the sender is served")
     raw.writer.transport.resume_reading()
     assert await raw.close_code() == 4008
     raw.abort()
+    await one.say("the other socket stays")
 
 
 async def test_a_peer_that_reads_slowly_stays(connect: Connect, http_server: Server, pair: Pair) -> None:
     """As long as it takes something between two looks."""
     one = await connect(*pair)
-    (before,) = ChatSocket._sockets_of(pair[:1])
-    for number in range(3):
-        await one.say(f"{number}" + "x" * 8000)
-    raw = await RawSocket.open(http_server.port)
-    assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
-    raw.writer.transport.pause_reading()
-    (socket,) = (each for each in ChatSocket._sockets_of(pair[:1]) if each is not before)
-    protocol = socket.ws_connection
-    assert protocol is not None
+    raw, socket, protocol = await deaf_socket(one, http_server.port, pair)
     now = asyncio.get_running_loop().time()
     for _ in range(3):
-        while protocol.unsent < 10_000:
-            raw.write_frame(1, b'{"type":2,"id":"x"}')
-            await asyncio.sleep(0)
+        ask_for_pages(raw)
+        await until(lambda: protocol.stuck and socket._window.full)
         ChatSocket.check_pongs(now, ChatSocket.users())
         moved = protocol.moved
         raw.writer.transport.resume_reading()
