@@ -202,7 +202,7 @@ class Reader:
                 online = await self._chat.presence.online([s.peer for s in summaries if s.mutual])
             except EngineUnavailable:  # then nobody is known to be
                 online = set()
-            unread = await self._unread(user, summaries, upto)
+            unread = await self._unread(summaries)
         return [
             Listed(
                 summary,
@@ -214,10 +214,13 @@ class Reader:
             for summary in summaries
         ]
 
-    async def _unread(self, user: int, summaries: list[Summary], upto: Mapping[int, int]) -> dict[str, int]:
-        """By conversation, how many messages `user` has not read; only where there is something to be counted."""
+    async def _unread(self, summaries: list[Summary]) -> dict[str, int]:
+        """Count, by conversation, the messages up to the last one that its user has not read.
+
+        What came since the last one was looked up is news, which a client that holds this list counts itself.
+        """
         asked = [
-            Unread(summary.last.conversation, summary.peer, summary.mine.read, upto.get(summary.peer))
+            Unread(summary.last.conversation, summary.peer, summary.mine.read, summary.last.seq)
             for summary in summaries
             if summary.mine.read < summary.last.seq
         ]

@@ -209,6 +209,33 @@ async def test_a_list_costs_few_calls(
     assert calls[1] <= 7
 
 
+class BusyChat(OneChat):
+    """A chat in which the peer writes while a list is made."""
+
+    def __init__(self, messages: MongoMessages, more: Message) -> None:
+        super().__init__(messages)
+        self._more = more
+
+    async def watches(self, user: int) -> None:
+        assert await self._messages.insert(self._more) is None
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])
+async def test_a_list_counts_up_to_the_message_that_it_shows(
+    messages: MongoMessages, store: Store, pair: Pair, read: int
+) -> None:
+    """A message that comes while the list is made is not in its count: the client that is told of it counts it."""
+    await store([0] * 3)
+    name = conversation_of(*pair)
+    await messages.reserve(name, 1)
+    if read:
+        await messages.mark(name, pair[1], Marks(read, read))
+    more = Message(*pair, 4, START, "4", key_of(pair[0], "4"))
+    reader = Reader(BusyChat(messages, more), messages, messages.directory, answer_timeout=PATIENCE)
+    (listed,) = await reader.conversations(pair[1], None, 10, soon())
+    assert (listed.summary.last.seq, listed.unread) == (3, 3 - read)
+
+
 async def test_resuming_costs_few_calls(reader: Reader, store: Store, pair: Pair, addresses: Addresses) -> None:
     """Peers who never wrote, or have written nothing new, are looked up together."""
     await store([0] * 3)
