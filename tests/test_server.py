@@ -154,7 +154,8 @@ def test_an_external_database_gets_no_users(
     with database.cursor() as cursor:
         cursor.execute("CREATE DATABASE empty CHARACTER SET utf8mb4")
     mysql = addresses.mysql.replace("/tandem?", "/empty?")
-    server = start_server(*external(addresses._replace(mysql=mysql)))
+    # With a MongoDB of its own as well: messages of users that the table does not know are refused.
+    server = start_server(*external(addresses._replace(mysql=mysql)), "--mongo-database=empty")
     server.ready()
     assert server.end() == 0
     with mysql_connection(addresses.mysql, "empty") as connection, connection.cursor() as cursor:
