@@ -33,6 +33,19 @@ def test_files_stay_readable(source: Path) -> None:
     assert lines[0].startswith('"""')
 
 
+# A test's own bound in seconds, which a busy machine would break.
+OWN_DEADLINE = re.compile(r"asyncio\.timeout\(\d+\)|gen_test\(timeout=|communicate\(timeout=\d|start_timeout=\d")
+
+
+def test_deadlines_stand_in_one_place() -> None:
+    """That of tests/patience.py: a test that needs a bound takes it from there."""
+    here = Path(__file__).resolve()
+    files = (
+        path for path in (ROOT / "tests").rglob("*.py") if path.resolve() not in (here, here.parent / "conftest.py")
+    )
+    assert not [str(path) for path in files if OWN_DEADLINE.search(path.read_text("utf-8"))]
+
+
 # What a module imports as it is loaded, and what a style sheet names.
 IMPORTED = re.compile(r"""^(?:import|export)\b[^"';]*["']\./([^"']+)["']|url\(["']?(?:\./)?([^"')]+)""", re.MULTILINE)
 

@@ -231,7 +231,6 @@ def test_few_open_files(addresses: Addresses, database: pymysql.Connection) -> N
     assert (done.returncode, "--max-connections and" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_all_processes_are_told_to_end_at_once(start_server: StartServer, data_dir: Path) -> None:
     """As a service manager does that knows no better: no database is started again, and the status is 0."""
     # What the end asks of databases that are gone takes no longer than this.
@@ -248,7 +247,6 @@ async def test_all_processes_are_told_to_end_at_once(start_server: StartServer, 
     raw.abort()
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_a_database_that_keeps_ending(start_server: StartServer, data_dir: Path) -> None:
     """The readiness check says that it is started again, how often it has ended, and when it is tried next."""
     server = start_server(f"--data-dir={data_dir}")
@@ -272,7 +270,6 @@ async def test_a_database_that_keeps_ending(start_server: StartServer, data_dir:
     assert server.end() == 0
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_every_address(start_server: StartServer, addresses: Addresses, database: pymysql.Connection) -> None:
     """`::` takes connections by IPv4 as well; an address may stand in brackets."""
     port = start_server(*external(addresses), "--address=::").ready()

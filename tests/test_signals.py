@@ -15,11 +15,11 @@ import pytest
 
 from storage.engines import Addresses
 from tests.conftest import StartServer
+from tests.patience import PATIENCE
 from tests.processes import ROOT, external
 from tests.sockets import RawSocket
 
 
-@pytest.mark.gen_test(timeout=55)
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 async def test_a_signal_that_means_nothing(
     number: signal.Signals, start_server: StartServer, addresses: Addresses, database: pymysql.Connection
@@ -69,7 +69,7 @@ def test_the_terminal_is_closed(addresses: Addresses, database: pymysql.Connecti
         assert server.stdout.readline().startswith("Tandem is ready")
         server.send_signal(signal.SIGHUP)  # from elsewhere, while the terminal is there
         os.close(terminal)
-        _, errors = server.communicate(timeout=30)
+        _, errors = server.communicate(timeout=PATIENCE)
         assert (server.returncode, "draining" in errors) == (0, True)
 
 
@@ -83,5 +83,5 @@ def test_nohup_is_heeded(addresses: Addresses, database: pymysql.Connection) -> 
         os.close(terminal)
         server.send_signal(signal.SIGHUP)
         server.terminate()
-        _, errors = server.communicate(timeout=30)
+        _, errors = server.communicate(timeout=PATIENCE)
         assert (server.returncode, errors.count("draining")) == (0, 1)

@@ -23,6 +23,7 @@ from models.tasks import end
 from storage.engines import PrivateEngines
 from storage.schema import migrate
 from tests.database import make_users, mysql_connection
+from tests.patience import PATIENCE
 from tests.processes import ROOT, external, port_in
 
 __all__ = ["Cluster"]
@@ -88,7 +89,7 @@ class Cluster:
         self._stops = [(s, w) for s, w in zip(LONGEST_STOPS, STOP_WEIGHTS, strict=True) if s <= longest_stop]
         self._flags = flags
         self._sabotage = sabotage
-        self._engines = PrivateEngines(directory / "engines", start_timeout=30, death_signal=signal.SIGKILL)
+        self._engines = PrivateEngines(directory / "engines", start_timeout=PATIENCE, death_signal=signal.SIGKILL)
         self._supervisor: asyncio.Task[None] | None = None
         self._servers: list[_Server] = []
 

@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 from handlers import acceptor
 from handlers.acceptor import Acceptor
 from tests.conftest import StartServer
-from tests.patience import PATIENCE
 from tests.processes import external
 from tests.sockets import RawSocket, until
 
@@ -103,7 +102,6 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-@pytest.mark.gen_test(timeout=3 * PATIENCE)
 async def test_no_descriptor_is_left(start_server: StartServer, addresses: Any, database: Any) -> None:
     """One line; connections that are there go on, and new ones are served when there are descriptors again."""
     server = start_server(*external(addresses), "--auth=open")

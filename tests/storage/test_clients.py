@@ -27,6 +27,7 @@ from storage.quotas import RedisQuotas
 from storage.router import RedisRouter
 from storage.tickets import RedisTickets
 from tests.conftest import Clock
+from tests.patience import PATIENCE
 from tests.redis_process import free_port, redis_process
 from tests.sockets import until
 from tests.storage.test_router import ANN, BOB, Ear
@@ -273,7 +274,7 @@ async def test_a_primary_that_becomes_a_replica(
         async def arrived() -> bool:
             return (await new_client.pubsub_numsub(channel))[0][1] == 1 and router._connected
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not await arrived():
                 await asyncio.sleep(0.01)
         await asyncio.gather(*(server.ping(prefix) for _ in range(8)))

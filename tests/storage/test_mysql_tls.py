@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pymysql
-import pytest
 
 from storage import databases
 from storage.mysql import MySQL
@@ -49,7 +48,6 @@ async def mariadb_with_tls() -> AsyncIterator[int]:
             process.wait()
 
 
-@pytest.mark.gen_test(timeout=55)
 async def test_tls_is_used_where_it_is_offered() -> None:
     """The connection is encrypted, although nobody vouches for the certificate: docs/security.md says so."""
     async with mariadb_with_tls() as port:
