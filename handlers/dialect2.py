@@ -60,6 +60,7 @@ class Dialect2:
         window: Window,
         timeout: float,
         most_held: int,
+        known: set[int],
     ) -> None:
         self._socket = socket
         self._user = socket.user
@@ -73,7 +74,7 @@ class Dialect2:
         self._asked: deque[tuple[Request2, int | None, float]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
-        self._known: set[int] = set()  # peers who are there
+        self._known = known  # peers who are there
         self._meeting: dict[int, list[tuple[Request2, float]]] = {}  # messages to peers who are being looked up
         self._held: dict[int, _Held] = {}
         self._holds: dict[int, int] = {}  # by peer: what the client has said to hold, or was replayed

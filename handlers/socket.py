@@ -32,7 +32,7 @@ from handlers.speaker import Dialect, Live
 from models import frames, frames2
 from models.bucket import INBOX
 from models.chat import Attendance, Chat
-from models.errors import InvalidFrame, TooFast
+from models.errors import InvalidFrame, TooFast, UnknownUser
 from models.events import Told
 from models.frames import Code
 from models.ports import Reached, Users
@@ -230,8 +230,10 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             if self.user == self.peer:
                 raise HTTPError(400, "uid and toUid are the same")
             take(self.user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
-            if self.peer is not None and self._version == "1":  # v2 has an answer for a message to an unknown id
-                await self.require_active(self._users, self.peer)
+            if self.peer is not None:
+                self._known = self.peer in await self._users.active(self.peer)
+                if not self._known and self._version == "1":  # v2 has an answer for a message to an unknown id
+                    raise UnknownUser(self.peer)
             self._blocks_held = True
             await self._chat.blocks.opening(self.user)
             self._require_serving()
@@ -323,6 +325,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             window=self._window,
             timeout=timeout,
             most_held=self._limits.write_buffer,
+            known={self.peer} if self.peer is not None and self._known else set(),
         )
 
     # Requests

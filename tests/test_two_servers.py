@@ -350,4 +350,4 @@ async def test_an_account_that_another_program_ends(
             while await client.connection.read_message() is not None:
                 pass
         assert client.connection.close_code == 1008
-    await peer.say("still here", 404)  # its socket is open; there is no such user to write to any more
+    await peer.say("still here", 50005)
