@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
 from config import Settings
+from config.sources import _DECLARED
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -19,3 +21,11 @@ def test_the_example_file_is_the_defaults() -> None:
     tables = tomllib.loads("\n".join(line for line in lines if not line.startswith("#")))
     assert msgspec.to_builtins(Settings()) == tables
     assert tomllib.loads(text) == {group: {} for group in tables}
+
+
+def test_the_example_file_says_of_each_setting_what_the_help_says() -> None:
+    """The line above a setting in config/example.toml is its description, as `--help` has it."""
+    lines = (ROOT / "config/example.toml").read_text().splitlines()
+    for name, setting in _DECLARED.items():
+        above = next(before for before, line in pairwise(lines) if line.startswith(f"# {name} = "))
+        assert above.casefold() == f"# {setting.help}.".casefold(), name
