@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.web import HTTPError, RequestHandler
 
-from handlers.entrance import Entrance, subject_of
+from handlers.entrance import LONGEST_WAIT, Entrance, subject_of
 from models.errors import (
     ChatError,
     DatabaseRefused,
@@ -26,9 +26,7 @@ from models.errors import (
     Overloaded,
     Refused,
     TooFast,
-    UnknownUser,
 )
-from models.ports import Users
 from models.records import Identity, user_id
 
 __all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
@@ -36,7 +34,6 @@ __all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
 COOKIE = "tandem"
 GOING_AWAY = "the server is going away"
 AGAIN_AFTER = 5  # seconds after which a server that has too much to do may be asked again
-LONGEST_WAIT = 5.0  # seconds for which a request waits until its address may ask again
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -267,13 +264,6 @@ class BaseHandler(RequestHandler):
         if not (text.isascii() and text.isdigit() and len(text) <= 19 and least <= int(text) <= most):
             raise HTTPError(400, f"{name} is not a number from {least} to {most}")
         return int(text)
-
-    async def require_active(self, users: Users, *ids: int) -> None:
-        """Raises UnknownUser for the first of these who is not an active user."""
-        active = await users.active(*ids)
-        for user in ids:
-            if user not in active:
-                raise UnknownUser(user)
 
     # The answer
 

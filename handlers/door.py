@@ -16,15 +16,13 @@ from tornado.httpserver import HTTPServer, _HTTPRequestContext
 from tornado.iostream import IOStream
 
 from handlers.acceptor import Acceptor
-from handlers.entrance import Network, subject_of, within
+from handlers.entrance import LONGEST_WAIT, Network, subject_of, within
 from handlers.http1 import ServerConnection
 from models.bucket import Buckets
 
 __all__ = ["Doorkeeper", "read_certificate_again", "tls_context"]
 
 NO_PASSPHRASE = ""  # else OpenSSL asks for one at the terminal, and everything waits for the answer
-
-LONGEST_WAIT = 5.0  # seconds for which a refusal waits until its address may ask again
 
 _log = structlog.get_logger(__name__)
 

@@ -20,7 +20,7 @@ from handlers.forwarded import forwarded_for, forwarded_proto
 from models.access import Access
 from models.bucket import Buckets
 
-__all__ = ["Entrance", "Network", "is_loopback", "networks_in", "subject_of", "within"]
+__all__ = ["LONGEST_WAIT", "Entrance", "Network", "is_loopback", "networks_in", "subject_of", "within"]
 
 Network = IPv4Network | IPv6Network
 
@@ -37,6 +37,7 @@ FORWARDING = (
     "true-client-ip",
     "fastly-client-ip",
 )
+LONGEST_WAIT = 5.0  # seconds for which a request, or a refusal, waits until its address may ask again
 ANSWER_WITHIN = 1.0  # seconds for the answers to requests that are cancelled
 LOOK_EVERY = 0.01  # seconds between two looks at requests under way
 ADDRESSES = 10_000  # that are kept parsed; each is looked at eight times while a socket opens
