@@ -8,7 +8,7 @@ from cachetools import LRUCache
 
 __all__ = ["INBOX", "LISTED", "READ", "RESUMED", "SOUGHT", "Bucket", "Buckets"]
 
-KEPT = 100_000  # users whose buckets are kept; that of somebody who has not asked for long is full anyhow
+KEPT = 100_000  # users, or addresses, whose buckets are kept; one that was not used for long is full anyhow
 
 # What requests weigh besides the 1 of each: a token is what a message costs, some 100 µs of CPU, databases included.
 LISTED = 0.5  # a conversation in a list
@@ -61,7 +61,7 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for each user."""
+    """A bucket for each user, or for each address."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         self._rate = rate
