@@ -18,7 +18,7 @@ from typing import IO
 
 import structlog
 
-from storage.processes import STOP_AFTER, end_processes, holders
+from storage.processes import LOOK_EVERY, STOP_AFTER, end_processes, holders
 
 __all__ = ["KEY_FILE", "DataDirectory", "DataDirectoryError"]
 
@@ -29,7 +29,6 @@ PATH_LIMIT = 400  # bytes; MariaDB's is 512, with the names of its files
 LONGEST_SOCKET = "mongod.sock"
 PLAIN = frozenset(" /._-+=@~")  # what may stand in a socket's path besides letters and digits
 PREFIX = "tandem-"  # of a temporary directory
-LOOK_EVERY = 0.02  # seconds between two looks at databases that end
 
 _log = structlog.get_logger(__name__)
 
@@ -60,11 +59,6 @@ class DataDirectory:
     def lock(self) -> int:
         """The descriptor of `engines.lock`, which each database inherits."""
         return self._locks[-1].fileno()
-
-    @property
-    def claimed(self) -> bool:
-        """Whether this server holds the directory."""
-        return bool(self._locks)
 
     def socket(self, name: str) -> Path:
         """Where the database `name` listens; known once the directory is claimed."""

@@ -29,13 +29,13 @@ import psutil
 import structlog
 
 from storage import databases
-from storage.data_directory import KEY_FILE, LOOK_EVERY, DataDirectory, DataDirectoryError
+from storage.data_directory import KEY_FILE, DataDirectory, DataDirectoryError
 from storage.database_log import DatabaseLog
 from storage.databases import LOG_TAIL, Database, DatabaseError
-from storage.processes import end_processes
+from storage.processes import LOOK_EVERY, end_processes
 from storage.programs import ProgramError, find_program
 
-__all__ = ["KEY_FILE", "LOOK_EVERY", "Addresses", "EngineStartError", "PrivateEngines"]
+__all__ = ["KEY_FILE", "Addresses", "EngineStartError", "PrivateEngines"]
 
 SUPERVISE_EVERY = 0.125  # seconds between two looks at running engines and their logs
 # Seconds from an engine's end to its next start. The shortest one also lets the server learn that it is to end itself:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["STOP_AFTER", "end_processes", "holders"]
+__all__ = ["LOOK_EVERY", "STOP_AFTER", "end_processes", "holders"]
 
 STOP_AFTER = 6.0  # seconds from SIGTERM to SIGKILL
-LOOK_EVERY = 0.02  # seconds between two looks at processes that end
+LOOK_EVERY = 0.02  # seconds between two looks at processes that begin or end
 
 
 def holders(path: Path) -> list[psutil.Process]:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.engines import LOOK_EVERY, Addresses, PrivateEngines
+from storage.engines import Addresses, PrivateEngines
+from storage.processes import LOOK_EVERY
 from tests.patience import PATIENCE, PATIENT
 
 TOKEN_SECRET = "the secret of tests, not of anybody"
