@@ -33,6 +33,8 @@ START_WITHIN = 60.0  # seconds until a server that cannot start is a failure of 
 LONGEST_STOPS = (0.3, 1.0, 3.0, 8.0, 30.0)  # seconds that something is stopped
 STOP_WEIGHTS = (4, 4, 4, 3, 1)
 
+# All devices, and whoever reads the histories in the end, are at one address.
+UNBOUNDED = ("--address-request-rate=1000000", "--address-request-burst=1000000", "--request-rate=1000000")
 METRICS_TOKEN = "whoever runs the storm"
 IDLE_FOR = 3.0  # seconds for which it is looked what a server does whose sockets are silent
 
@@ -102,7 +104,7 @@ class Cluster:
             self._supervise()
             program = ["-m", "tests.faults.sabotaged", self._sabotage] if self._sabotage else ["server.py"]
             command = ["setpriv", "--pdeathsig", "KILL", sys.executable, *program, "--port=0"]
-            command += [f"--metrics-token={METRICS_TOKEN}", *self._flags]
+            command += [f"--metrics-token={METRICS_TOKEN}", *UNBOUNDED, *self._flags]
             command += external(addresses)
             self._servers = [_Server(command, self._dir / f"server{number}.log") for number in (1, 2)]
             await self.healed()
