@@ -211,6 +211,7 @@ async def serving(
             active=stores.users.active,
             suspected=evictor.rounds.suspect,
             observe=metrics.settled,
+            offline_after=settings.timeouts.offline_after,
         )
         metrics.sockets.set_function(ChatSocket.count)
         metrics.conversations.set_function(lambda: len(chat.conversations))

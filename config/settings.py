@@ -203,6 +203,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, Meta(description="a socket takes nothing of what waits for it, then it is closed")
     ] = 20.0
     lookup_ttl: Annotated[Seconds, Meta(description="a user's lookup is remembered")] = 3.0
+    offline_after: Annotated[
+        float, Meta(ge=0, le=60, description="a user whose last socket has closed is still shown as online")
+    ] = 2.0
     sweep_interval: Annotated[
         Seconds, Meta(description="between two looks for messages that an open socket may have missed")
     ] = 30.0

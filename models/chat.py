@@ -56,6 +56,7 @@ class Chat:
     `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message without an id from every
     other. `active` takes ids of users, and tells which of them are there. `suspected` is told of users whose sockets
     may have to be closed, `observe` of each answer to a message: its code, and how many seconds it took.
+    `offline_after` is for how many seconds a user without a socket is still shown as online.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Chat:
         active: Active = all_active,
         suspected: Callable[[int], None] = lambda user: None,
         observe: Callable[[int, float], None] = lambda code, seconds: None,
+        offline_after: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each question for it asks the kernel who one is
         self._messages = messages
@@ -105,7 +107,7 @@ class Chat:
             self.delivery,
             clock,
         )
-        self.presence = Presence(sockets, router, self.acquaintances, self.blocks)
+        self.presence = Presence(sockets, router, self.acquaintances, self.blocks, offline_after)
         self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
 
     # Who is here

@@ -22,15 +22,20 @@ from models.tasks import end
 
 __all__ = ["Presence"]
 
-OFFLINE_AFTER = 0.2  # seconds in which a socket that another process has just opened becomes known
-
 _log = structlog.get_logger(__name__)
 
 
 class Presence:
-    """Who is here, and who wants to know."""
+    """Who is here, and who wants to know.
 
-    def __init__(self, sockets: Sockets, router: Router, acquaintances: Acquaintances, blocks: Blocks) -> None:
+    A user whose last socket has closed is told to be offline `offline_after` seconds later, and not at all if another
+    one has opened by then: a page that is loaded again, or a socket that another process has just opened.
+    """
+
+    def __init__(
+        self, sockets: Sockets, router: Router, acquaintances: Acquaintances, blocks: Blocks, offline_after: float
+    ) -> None:
+        self._offline_after = offline_after
         self._sockets = sockets
         self._blocks = blocks
         self._router = router
@@ -127,7 +132,7 @@ class Presence:
                 try:
                     online = user in await self.online([user])
                     if not online and True in self._watchers.get(user, {}).values():
-                        await asyncio.sleep(OFFLINE_AFTER)
+                        await asyncio.sleep(self._offline_after)
                         online = user in await self.online([user])
                     await self._tell(user, online)
                 except EngineUnavailable as error:

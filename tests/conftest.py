@@ -134,10 +134,10 @@ def flags() -> list[str]:
 
 @pytest.fixture
 def settings(flags: list[str]) -> Settings:
-    """The server's settings, on a free port; nobody signs up or in too often unless a test says so."""
-    often = ["--registrations-per-address=1000000", "--sign-ins-per-address=1000000"]
+    """The server's settings, on a free port; no limit on signing up or in, and a user is soon offline."""
+    usual = ["--registrations-per-address=1000000", "--sign-ins-per-address=1000000", "--offline-after=0.2"]
     return load(
-        ["--port=0", f"--frames={FRAMES}", f"--token-secret={TOKEN_SECRET}", *PATIENT, *often, *flags], environ={}
+        ["--port=0", f"--frames={FRAMES}", f"--token-secret={TOKEN_SECRET}", *PATIENT, *usual, *flags], environ={}
     )
 
 

@@ -30,7 +30,7 @@ Pair = tuple[int, int]
 There = Callable[..., Awaitable[Client2]]
 Further = Callable[[], Awaitable[None]]  # waits until some more messages are stored
 
-FLAGS = ["--sweep-interval=0.3", "--session-check=0.3"]
+FLAGS = ["--sweep-interval=0.3", "--session-check=0.3", "--offline-after=0.2"]
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
             messages.blocks,
             clock=now,
             new_key=lambda: secrets.token_bytes(16),
+            offline_after=0.2,
         )
         chat.answer_timeout = answer_timeout
         chats.append(chat)

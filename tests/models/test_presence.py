@@ -12,7 +12,7 @@ from handlers.socket import ChatSocket
 from models.errors import EngineUnavailable
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
-from tests.sockets import until
+from tests.sockets import Client, Client2, until
 
 Pair = tuple[int, int]
 
@@ -56,6 +56,23 @@ async def test_a_new_socket_before_the_old_one_closes(connect2: Connect2, pair: 
     await until(lambda: ChatSocket.count() == 2)
     await one.say("hi", 50004)
     await new.receive(50001)
+    assert await one.silent()
+
+
+async def test_a_page_that_is_loaded_again(
+    connect2: Connect2,
+    opened: list[Client | Client2],
+    http_server: Server,
+    pair: Pair,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its user is not told to have gone and come: the new socket is there before that is told."""
+    await meet(connect2, *pair)
+    two, one = await connect2(*pair[::-1]), await connect2(*pair)
+    monkeypatch.setattr(http_server.chat.presence, "_offline_after", 3600.0)
+    two.close()
+    await until(lambda: ChatSocket.count() == 1)
+    opened.append(await Client2.open(http_server.port, *pair[::-1]))
     assert await one.silent()
 
 

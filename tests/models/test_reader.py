@@ -48,7 +48,7 @@ class OneChat:
         self.delivery = Delivery(
             self.conversations, messages, NoSockets(), NoSockets(), None, self.blocks, lambda *_: None
         )
-        self.presence = Presence(NoSockets(), NoSockets(), messages.directory, self.blocks)
+        self.presence = Presence(NoSockets(), NoSockets(), messages.directory, self.blocks, 0.2)
 
     async def watches(self, user: int) -> None:
         pass
