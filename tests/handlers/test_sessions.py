@@ -289,6 +289,7 @@ async def test_a_token_that_expires(
     assert await closed_with(socket) == 1008
 
 
+@pytest.mark.parametrize("flags", [["--auth=token", "--lookup-ttl=1000"]])  # what is remembered outlasts the test
 async def test_nobody_is_sent_away_while_mysql_is_away(
     ask: Ask, http_server: Server, token_of: TokenOf, pair: Pair, connect2: Connect2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
