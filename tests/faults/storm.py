@@ -311,7 +311,7 @@ async def storm(
                 shares = await cluster.idle_shares()
             finally:
                 await end(*tasks)
-            leftovers = await cluster.leftovers(patience)
+            leftovers = [] if sabotage else await cluster.leftovers(patience)
             await run.look(seconds)
             port = cluster.port()
             histories = {name: await history(port, *users) for name, users in run.conversations.items()}
