@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pymysql
@@ -18,6 +19,14 @@ from tests.conftest import StartServer
 from tests.patience import PATIENCE
 from tests.processes import ROOT, external
 from tests.sockets import RawSocket
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """SIGHUP as programs usually find it: these tests may have been started with nohup, which is inherited."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
