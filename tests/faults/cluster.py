@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -141,6 +141,17 @@ class Cluster:
         with pymongo.MongoClient(self._engines.addresses.mongo) as client:
             messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
             return list(messages.find({"conversation": conversation}).sort("_id"))
+
+    def newest(self, conversations: Iterable[str]) -> dict[str, int]:
+        """The last `seq` that a majority of MongoDB has of each conversation, 0 if it has none."""
+        with pymongo.MongoClient(self._engines.addresses.mongo) as client:
+            messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
+            found = {}
+            for name in conversations:
+                places = {"$gte": {"c": name, "s": 0}, "$lte": {"c": name, "s": 2**62}}
+                last = messages.find_one({"_id": places}, {"_id": 1}, sort=[("_id", pymongo.DESCENDING)])
+                found[name] = last["_id"]["s"] if last else 0
+            return found
 
     def logged(self) -> Iterator[str]:
         """Bugs that the servers have logged, each with its exceptions."""

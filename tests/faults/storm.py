@@ -75,7 +75,7 @@ class Outcome:
         if self.held:
             lines.append("  what the servers held, the last line without sockets")
         middle = len(self.held) // 2
-        for seconds, held in (*self.held[:1], *self.held[middle : middle + 1], *self.held[-2:]):
+        for seconds, held in dict.fromkeys((*self.held[:1], *self.held[middle : middle + 1], *self.held[-2:])):
             lines.append(f"      {seconds:6.0f} s  {held}")
         lines.append(f"  {'fault':34}{'count':>8}  slowest recovery")
         for name, count in sorted(self.faults.items()):
@@ -253,7 +253,7 @@ class _Storm:
 
     def _missing(self) -> list[str]:
         """The devices that have something not acknowledged, or do not hold all that is stored."""
-        last = {name: len(self._cluster.stored(name)) for name in self.conversations}
+        last = self._cluster.newest(self.conversations)
         return [
             device.name
             for device in self.devices
