@@ -40,7 +40,7 @@ NO_DIGESTS = [
 @pytest.fixture
 def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
     """One thread, and one more caller that waits for it."""
-    store = Passwords(1, 1, PATIENCE, cost=6)
+    store = Passwords(1, 1, PATIENCE, cost=6, patience=PATIENCE)
     yield store
     io_loop.run_sync(store.close)
 
@@ -76,7 +76,7 @@ async def test_a_digest_is_its_password_s(passwords: Passwords) -> None:
 
 async def test_the_cost_unless_another_is_told(rounds: list[int]) -> None:
     """Is that of gin-chat-demo."""
-    passwords = Passwords(1, 1, PATIENCE)
+    passwords = Passwords(1, 1, PATIENCE, patience=PATIENCE)
     assert (await passwords.digest(b"password")).startswith("$2b$12$")
     assert rounds == [2**COST]
     await passwords.close()

@@ -32,7 +32,7 @@ SITES = {
     "OPEN": ["--auth=open"],
     "TOKEN": ["--auth=token"],
     # So few requests a second that also a busy machine is faster.
-    "STRICT": ["--auth=open", "--request-rate=5", "--request-burst=10", "--answer-timeout=1", "--engine-timeout=0.5"],
+    "STRICT": ["--auth=open", "--request-rate=5", "--request-burst=10", "--answer-timeout=1", "--engine-timeout=3"],
 }
 
 
