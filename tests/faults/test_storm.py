@@ -39,6 +39,7 @@ async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> No
         rounds=0,
         longest_stop=1,
         least=Least(acknowledged=30, faults=4),
+        patience=10,  # devices that hold what was lost never get on again
         settles=5,
         flags=FLAGS,
         sabotage=sabotage,
