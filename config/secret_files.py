@@ -1,4 +1,4 @@
-"""Whether a file that settings name can be believed: nobody else may have written it, nor read a secret in it.
+"""Whether a file that settings name can be trusted: no other user may have written it, nor read a secret in it.
 
 The rules are ssh's. The file, and the directory that it is in, belong to this user or to root. No other user can
 write to it, nor to a directory on the way to it, where the sticky bit does not keep them from replacing things. A
@@ -31,7 +31,7 @@ def require_safe(path: Path, *, secret: bool) -> None:
 
     A file that is not there may be made: then the directory alone is looked at.
     """
-    with suppress(OSError, RuntimeError, ValueError):  # whoever reads the file says what is wrong with the path
+    with suppress(OSError, RuntimeError, ValueError):  # reading the file tells what is wrong with the path
         real = path.resolve()
         for way in {path.absolute().parent.resolve() / path.name, real}:
             _check(way, real, secret=secret)
@@ -64,7 +64,7 @@ def _reach(path: Path) -> tuple[bool, bool]:
     group = others = True
     for directory in reversed(path.parents):
         found = directory.stat()
-        # Whoever may write but not enter can replace nothing.
+        # A user who may write but not enter can replace nothing.
         enters_group, enters_others = group and _group_may(found, stat.S_IXGRP), others and found.st_mode & stat.S_IXOTH
         writes = (enters_group and found.st_mode & stat.S_IWGRP) or (enters_others and found.st_mode & stat.S_IWOTH)
         if writes and not found.st_mode & stat.S_ISVTX and not os.statvfs(directory).f_flag & os.ST_RDONLY:
@@ -75,7 +75,7 @@ def _reach(path: Path) -> tuple[bool, bool]:
 
 
 def _group_may(found: os.stat_result, bit: int) -> bool:
-    """Whether a bit for the group gives something to somebody else: not where the group is one user's own."""
+    """Whether a bit for the group gives something to another user: not where the group is one user's own."""
     return bool(found.st_mode & bit) and found.st_gid != 0 and not any(_own_groups(found.st_gid))
 
 

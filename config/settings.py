@@ -200,7 +200,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     ping_interval: Annotated[Seconds, Meta(description="between two pings to a socket")] = 30.0
     ping_timeout: Annotated[Seconds, Meta(description="a pong is awaited, then the socket is closed")] = 20.0
     stall_timeout: Annotated[
-        Seconds, Meta(description="a socket takes nothing of what waits for it, then it is closed")
+        Seconds, Meta(description="a client reads none of its pending bytes, then its socket is closed")
     ] = 20.0
     lookup_ttl: Annotated[Seconds, Meta(description="a user's lookup is remembered")] = 3.0
     offline_after: Annotated[
