@@ -5,7 +5,7 @@ import { fill, h, portrait, sign } from "./dom.js";
 import { drafts } from "./drafts.js";
 import { conversations, person } from "./list.js";
 import { outbox } from "./outbox.js";
-import { tandem } from "./tandem.js";
+import { backoff, tandem } from "./tandem.js";
 import { thread } from "./thread.js";
 import { lang, words } from "./words.js";
 
@@ -39,6 +39,8 @@ export function chat({ api, user, most, log, inherit, notice }) {
 	let open = null; // its thread
 	let form = null; // its composer
 	let leaving = false; // whether the user has been asked about what waits
+	let again; // the timer after which the list is read once more
+	let failures = 0; // how often in a row it could not be read
 
 	const state = h("p.state", { role: "status" });
 	const problem = h("p.error", { role: "alert" }, notice);
@@ -123,7 +125,15 @@ export function chat({ api, user, most, log, inherit, notice }) {
 	const unkept = () => client.pending().filter(({ kept }) => kept === false);
 
 	async function refresh() {
-		await list.refresh().catch(() => {}); // asked again with the next connection
+		again = clearTimeout(again);
+		try {
+			await list.refresh();
+			failures = 0;
+		} catch ({ retryAfter }) {
+			clearTimeout(again);
+			const pause = 1000 * retryAfter || backoff(failures++);
+			if (client.state === "online") again = setTimeout(refresh, pause); // else the next connection does it
+		}
 		if (!entry) await route();
 		else head();
 		open?.positions();

@@ -138,6 +138,31 @@ def test_a_file_that_cannot_be_loaded(site: Site, visit: Visit, name: str) -> No
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
+@pytest.mark.parametrize("status", [0, 429, 500, 503])
+def test_a_list_that_cannot_be_read(site: Site, visit: Visit, status: int) -> None:
+    """Is read once more, and again, though the connection lasts: a busy database answers the next time."""
+    ann, bob = members(site, "Ann", "Bob")
+    acquainted(site, ann, bob)
+    visitor = visit(site)
+    visitor.expect("Failed to load resource")
+    visitor.context.add_cookies([{"name": "tandem", "value": ann.token, "url": site.url}])
+    left = iter(range(2))
+    headers = {"Retry-After": "1"} if status == 429 else {}
+
+    def answer(route: Route) -> None:
+        if next(left, None) is None:
+            route.continue_()
+        elif status:
+            route.fulfill(status=status, headers=headers, json={"code": status, "error": "on purpose", "data": None})
+        else:
+            route.abort()
+
+    visitor.page.route("**/conversations?*", answer)
+    me = Person(visitor, ann, visitor.page).enter()
+    expect(me.contact(bob)).to_be_visible()
+    assert next(left, None) is None
+
+
 def test_a_page_that_breaks(site: Site, visit: Visit) -> None:
     """Says so instead of standing there empty, and leaves the cause to the browser's log."""
     (ann,) = members(site, "Ann")
