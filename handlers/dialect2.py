@@ -170,13 +170,16 @@ class Dialect2:
 
     async def _meet(self, peer: int) -> None:
         """Looks a peer up, then sends what waits."""
-        error: ChatError | None = None
+        error: Exception | None = None
         try:
             if peer not in await self._users.active(peer):
                 await self._chat.ask_for(self._user, peer)
                 error = UnknownUser(peer)
         except ChatError as unavailable:
             error = unavailable
+        except Exception as bug:  # noqa: BLE001  # it must not leave the client without an answer
+            _log.exception("request_failed", user=self._user, peer=peer)
+            error = bug
         waiting = self._meeting.pop(peer)
         if error is None:
             if len(self._known) >= KNOWN:
@@ -187,7 +190,8 @@ class Dialect2:
                 self._hand_over(request, peer, deadline)
             else:
                 self._paid()
-                self._reply(error.code, request.id, peer, retry_after=_wait_of(error), error=_said_of(error))
+                code = error.code if isinstance(error, ChatError) else Code.BUG
+                self._reply(code, request.id, peer, retry_after=_wait_of(error), error=_said_of(error))
 
     def _hand_over(self, request: Request2, peer: int, deadline: float) -> None:
         answered = False
@@ -370,11 +374,11 @@ class Dialect2:
         )
 
 
-def _said_of(error: ChatError) -> str:
+def _said_of(error: Exception) -> str:
     """What an answer says beside its code: why a request is not valid, and which quota is used up."""
     return str(error) if isinstance(error, InvalidFrame | QuotaReached) else ""
 
 
-def _wait_of(error: ChatError) -> float:
+def _wait_of(error: Exception) -> float:
     """After how many seconds the same may be asked again; 0 if that is not known."""
     return error.retry_after if isinstance(error, TooFast | QuotaReached) else 0.0

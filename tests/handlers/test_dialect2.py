@@ -523,6 +523,24 @@ async def test_an_inbox(connect2: Connect2, people: Callable[[int], list[int]]) 
         assert (await inbox.say("hello?", to=nobody))["code"] == (404 if nobody == "4000000000" else 400)
 
 
+async def test_a_peer_whose_look_up_breaks(
+    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message that waits for it is answered; with the next one the peer is looked up again."""
+    inbox = await connect2(pair[0])
+
+    async def broken(*_: object) -> list[int]:
+        raise RuntimeError("broken on purpose")
+
+    with monkeypatch.context() as broken_users:
+        broken_users.setattr(http_server.stores.users, "active", broken)
+        for number in range(3):
+            await inbox.write(1, to=str(pair[1]), content="hello", id=f"m{number}")
+        answers = [await inbox.receive(500) for _ in range(3)]
+    assert [answer["id"] for answer in answers] == ["m0", "m1", "m2"]
+    await inbox.say("hello", 50005, to=str(pair[1]))
+
+
 async def test_an_inbox_resumes(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
     """Several conversations in one request; of which there is more is named."""
     me, a, b = people(3)
