@@ -5,6 +5,7 @@ Tornado asks the same, but says no in other forms than ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from tornado.httputil import HTTPHeaders
@@ -22,6 +23,7 @@ OF_THE_HANDSHAKE = frozenset((
 # fmt: on
 VERSION = "13"  # of the protocol; the only one that browsers still speak
 UPGRADE = "websocket"
+_KEY = re.compile("[A-Za-z0-9+/]{22}==")
 SUBPROTOCOLS = {"tandem.v1": "1", "tandem.v2": "2"}  # and the version of Tandem's protocol that each stands for
 
 
@@ -34,8 +36,8 @@ def require_handshake(headers: HTTPHeaders) -> None:
     if UPGRADE not in _listed(headers, "Upgrade") or "upgrade" not in _listed(headers, "Connection"):
         raise HTTPError(400, "a WebSocket upgrade is expected")
     headers["Upgrade"] = UPGRADE
-    if not headers.get("Sec-WebSocket-Key"):
-        raise HTTPError(400, "Sec-WebSocket-Key is missing")
+    if not _KEY.fullmatch(headers.get("Sec-WebSocket-Key", "")):
+        raise HTTPError(400, "Sec-WebSocket-Key is missing, or not 16 bytes in Base64")
     if headers.get("Sec-WebSocket-Version") != VERSION:
         raise HTTPError(426, f"Sec-WebSocket-Version is not {VERSION}")
 

@@ -310,6 +310,7 @@ HEADERS = {
     "another connection": ({"Connection": "keep-alive, x-upgrade"}, 400),
     "another site without an origin": ({"Sec-Fetch-Site": "cross-site"}, 403),
     "no key": ({"Sec-WebSocket-Key": ""}, 400),
+    "a short key": ({"Sec-WebSocket-Key": "AAAA"}, 400),
     "another origin": ({"Origin": "http://evil.example"}, 403),
     "an origin that is no URL": ({"Origin": "http://[::1"}, 403),
     "another site": ({"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}, 403),

@@ -11,7 +11,7 @@ from handlers.handshake import first_known, offered_subprotocols, require_handsh
 GOOD = {
     "Upgrade": "WebSocket",
     "Connection": "keep-alive, Upgrade",
-    "Sec-WebSocket-Key": "x",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     "Sec-WebSocket-Version": "13",
 }
 
@@ -61,6 +61,9 @@ def test_subprotocols(offered: str, chosen: str | None, for_version_1: str | Non
         ("Connection", "x-upgrade", 400),
         ("Connection", "", 400),
         ("Sec-WebSocket-Key", "", 400),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ", 400),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZSE=", 400),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZ_==", 400),
         ("Sec-WebSocket-Version", "8", 426),
         ("Sec-WebSocket-Version", "", 426),
     ],
