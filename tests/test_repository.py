@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from handlers.page import Page, read_page
 
@@ -82,3 +84,35 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert commands == ["make check", "make test", "make test FRAMES=tornado"]
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{command}`" in readme for command in commands)
+
+
+def read_yaml(name: str) -> Any:
+    """Return a YAML file of the repository, with each scalar as the text that stands there (`on` is no boolean)."""
+    return yaml.load((ROOT / name).read_text("utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 (it makes nothing but str)
+
+
+def recipe(target: str) -> list[str]:
+    """Return the commands that the Makefile runs for a target."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert found, target
+    return [line.strip().removeprefix("@") for line in found[1].splitlines()]
+
+
+def test_pre_commit_runs_the_steps_of_make_check() -> None:
+    """The hooks run the same commands in the same order, each on the whole checkout."""
+    (repository,) = read_yaml(".pre-commit-config.yaml")["repos"]
+    hooks = repository["hooks"]
+    assert repository["repo"] == "local"
+    assert [hook["entry"] for hook in hooks] == recipe("check")
+    assert {(hook["language"], hook["always_run"], hook["pass_filenames"]) for hook in hooks} == {
+        ("system", "true", "false")
+    }
+
+
+def test_the_editor_settings_fit_the_formatter() -> None:
+    """.editorconfig names the line length that ruff checks."""
+    settings = (ROOT / ".editorconfig").read_text("utf-8")
+    length = re.search(r"^line-length = (\d+)$", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert length
+    assert f"\nmax_line_length = {length[1]}\n" in settings
