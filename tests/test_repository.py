@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,33 @@ def test_pre_commit_runs_the_steps_of_make_check() -> None:
     assert {(hook["language"], hook["always_run"], hook["pass_filenames"]) for hook in hooks} == {
         ("system", "true", "false")
     }
+
+
+def test_the_workflow_runs_what_ci_run_runs() -> None:
+    """On pushes and pull requests, with the oldest and the newest Python, it runs that script and nothing else."""
+    workflow = read_yaml(".github/workflows/ci.yml")
+    (job,) = workflow["jobs"].values()
+    _, *commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert {"push", "pull_request"} == workflow["on"].keys()
+    assert commands == [".ci/run"]
+    assert [entry["python"] for entry in job["strategy"]["matrix"]["include"]] == ["3.11", "3.13"]
+
+
+def test_the_workflow_installs_what_the_readme_asks_for() -> None:
+    """Before anything else, it installs the packages that a new machine needs for the README's commands."""
+    (job,) = read_yaml(".github/workflows/ci.yml")["jobs"].values()
+    installed = shlex.split(job["steps"][0]["run"])
+    assert {"python3", "python3-venv", "make", "git", "curl"} < set(installed)
+
+
+def test_the_workflow_has_no_more_rights_than_it_needs() -> None:
+    """It reads the repository, keeps no credentials, and names foreign actions by their commit."""
+    workflow = read_yaml(".github/workflows/ci.yml")
+    (job,) = workflow["jobs"].values()
+    actions = [step for step in job["steps"] if "uses" in step]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]) for step in actions)
+    assert [step["with"]["persist-credentials"] for step in actions] == ["false"]
 
 
 def test_the_editor_settings_fit_the_formatter() -> None:
