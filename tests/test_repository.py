@@ -138,6 +138,28 @@ def test_the_workflow_has_no_more_rights_than_it_needs() -> None:
     assert [step["with"]["persist-credentials"] for step in actions] == ["false"]
 
 
+@pytest.mark.parametrize(
+    "template", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_issue_templates_are_well_formed(template: Path) -> None:
+    """Each form has a name, a description and questions with ids of their own; SECURITY.md is for vulnerabilities."""
+    form = read_yaml(str(template.relative_to(ROOT)))
+    if template.name == "config.yml":
+        assert form == {"blank_issues_enabled": "false"}
+        return
+    questions = [field for field in form["body"] if field["type"] != "markdown"]
+    assert form["name"]
+    assert form["description"]
+    assert len({field["id"] for field in questions}) == len(questions) > 0
+    assert all(field["attributes"]["label"] for field in questions)
+
+
+def test_the_security_policy_is_linked() -> None:
+    """SECURITY.md stands where the forge looks for it, and docs/security.md names it."""
+    assert "Report a vulnerability" in (ROOT / "SECURITY.md").read_text("utf-8")
+    assert "(../SECURITY.md)" in (ROOT / "docs/security.md").read_text("utf-8")
+
+
 def test_the_editor_settings_fit_the_formatter() -> None:
     """.editorconfig names the line length that ruff checks."""
     settings = (ROOT / ".editorconfig").read_text("utf-8")
