@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,52 @@ def test_the_editor_settings_fit_the_formatter() -> None:
     length = re.search(r"^line-length = (\d+)$", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
     assert length
     assert f"\nmax_line_length = {length[1]}\n" in settings
+
+
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that the forge makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_in_the_documentation_lead_somewhere(page: Path) -> None:
+    """Each relative link names a file of the repository and, behind #, one of its headings."""
+    for name, anchor in LINK.findall(page.read_text("utf-8")):
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), name
+        assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
+
+
+def test_each_decision_record_is_listed() -> None:
+    """With its number and title in the index, and with the sections that a record has."""
+    index = (ROOT / "docs/adr/README.md").read_text("utf-8")
+    records = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
+    for number, record in enumerate(records, 1):
+        text = record.read_text("utf-8")
+        assert record.name.startswith(f"{number:04}-")
+        assert text.startswith(f"# {number}. ")
+        assert f"[{number}]({record.name})" in index
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [
+            "Context",
+            "Decision",
+            "Consequences",
+            "Alternatives considered",
+        ]
+
+
+def test_the_glossary_names_what_the_code_has() -> None:
+    """A name in the column "in the code today" that no module has any more is to be removed there."""
+    rows = re.findall(r"^\|[^|]+\|[^|]+\|([^|]+)\|$", (ROOT / "docs/glossary.md").read_text("utf-8"), re.MULTILINE)
+    names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    modules = [path for folder in ROOMS for path in (ROOT / folder).rglob("*.py")]
+    known = {path.stem for path in modules}
+    for path in modules:
+        with path.open("rb") as file:
+            known.update(token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME)
+    assert names - known == set()
+    assert names
