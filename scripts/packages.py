@@ -57,7 +57,7 @@ class Packages:
         """The packages that `name` itself depends on."""
         output = run(["apt-cache", *self._options, "depends", name], self._hint)
         needed = [line.split()[-1] for line in output.splitlines() if line.startswith("  Depends: ")]
-        return [each for each in needed if not each.startswith("<")]  # nobody's own name: others provide it
+        return [each for each in needed if not each.startswith("<")]  # a virtual package, which others provide
 
     def fetch(self, names: list[str]) -> None:
         """Downloads packages with those that they need; all that the system has already is left out."""

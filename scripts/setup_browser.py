@@ -8,7 +8,7 @@ Standard library alone. What it leaves behind:
     .browser/ready      written last, so that an interrupted run is repeated
     .browser/missing    in place of all the rest: why there is no browser. Its tests are skipped then, and say so
 
-Paths in these files are relative to their own place, so that the checkout may be moved.
+Paths in these files are relative to the files themselves, so that the checkout may be moved.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The house itself: every source file has its mirror, and what is promised about files is so."""
+"""The repository itself: each source file has its mirror, and its files keep what CONTRIBUTING promises."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import yaml
 from handlers.page import Page, read_page
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("clients", "config", "handlers", "models", "storage")
+PACKAGES = ("clients", "config", "handlers", "models", "storage")
 SOURCES = [
     path
-    for room in ROOMS
-    for path in sorted((ROOT / room).glob("*.py"))
+    for package in PACKAGES
+    for path in sorted((ROOT / package).glob("*.py"))
     if path.stem != "__init__" and not path.stem.endswith("ports")
 ]
 
@@ -209,7 +209,7 @@ def test_the_glossary_names_what_the_code_has() -> None:
     """A name in the column "in the code today" that no module has any more is to be removed there."""
     rows = re.findall(r"^\|[^|]+\|[^|]+\|([^|]+)\|$", (ROOT / "docs/glossary.md").read_text("utf-8"), re.MULTILINE)
     names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    modules = [path for folder in ROOMS for path in (ROOT / folder).rglob("*.py")]
+    modules = [path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")]
     known = {path.stem for path in modules}
     for path in modules:
         with path.open("rb") as file:
