@@ -23,11 +23,12 @@ run: setup  ## set up what is missing, then start the server on port 3000 (PORT=
 test: setup .venv/dev .browser/ready  ## set up what is missing, then run the tests against real engines of their own
 	@TANDEM_FRAMES=$(FRAMES) exec .venv/bin/python -m pytest $(ARGS)
 
-check: .venv/dev  ## ruff, mypy --strict, import-linter
+check: .venv/dev  ## ruff, mypy --strict, import-linter, and the words of text and names
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+	@.venv/bin/python scripts/check_prose.py
 
 faults: setup .venv/dev  ## clients chat for ten minutes while engines and servers are killed; then who lost what
 	@exec .venv/bin/python -m tests.faults.storm $(ARGS)
