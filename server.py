@@ -30,38 +30,38 @@ from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from common.signals import ending, heed_hangups, heed_nothing_else, on_hangup
+from common.tasks import end
+from common.token_bucket import Buckets
 from config import Settings, SettingsError, load, secrets_of
 from config.logs import configure_logging
 from config.open_files import SPARE_FILES, TooFewFilesError, fitting
 from config.redaction import Redactor, masked
 from config.secret_files import UnsafeFileError, require_safe
 from config.version import VERSION
-from handlers.door import Doorkeeper, read_certificate_again, tls_context
-from handlers.entrance import Entrance, Network, is_loopback, networks_in
-from handlers.heartbeats import keep_checking_pongs
-from handlers.limits import SocketLimits
-from handlers.metrics import Metrics
-from handlers.page import PageError, read_page
+from handlers.http.metrics import Metrics
+from handlers.http.page import PageError, read_page
+from handlers.http.request_policy import Entrance, Network, is_loopback, networks_in
+from handlers.http.server import Doorkeeper, read_certificate_again, tls_context
 from handlers.routes import Collaborators, make_app, make_metrics_app
-from handlers.socket import ChatSocket
-from models.access import Access, Mode
-from models.account_ports import Rule
-from models.accounts import Accounts, Registration
-from models.bucket import Buckets
-from models.chat import Chat
+from handlers.websocket.handler import ChatSocket
+from handlers.websocket.heartbeats import keep_checking_pongs
+from handlers.websocket.limits import SocketLimits
+from models.accounts.authentication import Access, Mode
+from models.accounts.ports import Rule
+from models.accounts.service import Accounts, Registration
+from models.accounts.session_reaper import Evictor
+from models.chat.history import Reader
+from models.chat.service import Chat
 from models.errors import EngineUnavailable
-from models.evicting import Evictor
-from models.reader import Reader
 from models.records import new_keys
-from models.tasks import end
-from signals import ending, heed_hangups, heed_nothing_else, on_hangup
-from storage.clients import UnsuitableRedisError
-from storage.engines import KEY_FILE, Addresses, EngineStartError, PrivateEngines
-from storage.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, require_distinct
-from storage.messages import UnsuitableMongoError
-from storage.schema import SchemaError
+from storage.embedded.engines import KEY_FILE, Addresses, EngineStartError, PrivateEngines
+from storage.mongo.messages import UnsuitableMongoError
+from storage.mysql.schema import SchemaError
+from storage.redis.client import UnsuitableRedisError
+from storage.security.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, require_distinct
+from storage.security.tokens import SignedTokens
 from storage.stores import EnginesAway, Options, Stores, UnusableAddressError, open_stores
-from storage.tokens import SignedTokens
 
 __all__ = ["Server", "StartError", "main", "serving"]
 

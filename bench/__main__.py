@@ -29,7 +29,7 @@ from bench.results import Result, describe_engines, read, write
 from bench.scenario import Bench, Options, Scenario
 from bench.scenarios import SCENARIOS
 from bench.tables import compared, disturbance, sheets, show
-from storage.engines import EngineStartError
+from storage.embedded.engines import EngineStartError
 
 WIDTH = 180  # characters of a table where there is no terminal
 

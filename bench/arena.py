@@ -19,9 +19,9 @@ import psutil
 from rich.console import Console
 
 from bench.alarm import UnexpectedError
-from storage.engines import PrivateEngines
-from tests.database import mysql_connection
-from tests.processes import ServerProcess, external, port_in, private_engines
+from storage.embedded.engines import PrivateEngines
+from tests.support.database import mysql_connection
+from tests.support.processes import ServerProcess, external, port_in, private_engines
 
 __all__ = ["OPEN_FILES", "Arena", "arena"]
 

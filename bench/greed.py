@@ -17,8 +17,8 @@ from bench.load import sockets_of
 from bench.scenario import BESIDE, BESIDE_RATE, Bench, Load, at_rate
 from bench.sockets import SHOWN, Connection
 from bench.wire import PING, Frames, client_frame
+from common.tasks import end
 from models.records import conversation_of
-from models.tasks import end
 
 __all__ = ["greed"]
 

@@ -34,8 +34,9 @@ STEPS = {
 }
 RATE = 250  # samples a second; more would take too much of the other core
 END_WITHIN = 10  # seconds for py-spy to write what it saw
+BATCHING = frozenset(("common/batching.py",))  # what is stored travels in batches
 STORAGE = frozenset(("storage", "pymongo", "motor", "bson", "redis", "hiredis", "pymysql"))
-CODECS = frozenset(("models/frames.py", "models/frames2.py"))  # belong to whoever calls them
+CODECS = frozenset(("models/protocol/v1.py", "models/protocol/v2.py"))  # belong to whoever calls them
 OUT = frozenset(("_pay", "write_frame", "_flush"))  # of handlers/, where frames out begin that no model asks for
 THREAD = "Thread._bootstrap "  # the outermost frame of all threads but the event loop's
 
@@ -160,7 +161,7 @@ def step_of(stack: Stack) -> str:
             handling = True
             if name.rpartition(".")[2] in OUT:
                 return "out"
-        elif room in STORAGE:
+        elif room in STORAGE or file in BATCHING:
             return "storage"
         elif room == "models" and file not in CODECS:
             return "out" if handling else "chat"  # what models call handlers for is to deliver and to answer

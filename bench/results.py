@@ -20,7 +20,7 @@ from redis import Redis
 
 from bench.arena import ROOT, Arena
 from bench.scenario import Options, Rows
-from tests.database import mysql_connection
+from tests.support.database import mysql_connection
 
 __all__ = ["Found", "Result", "Spread", "describe_engines", "describe_machine", "read", "write"]
 

@@ -25,8 +25,8 @@ from tornado.simple_httpclient import HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from bench.measuring import PERCENTILES, percentile
-from tests.database import mysql_connection
-from tests.processes import ServerProcess, external, private_engines
+from tests.support.database import mysql_connection
+from tests.support.processes import ServerProcess, external, private_engines
 
 GIVEN_UP_AFTER = 60.0  # seconds
 UNANSWERED = 0  # counted instead of a status

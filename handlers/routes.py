@@ -7,16 +7,15 @@ from typing import Any, NamedTuple
 
 from tornado.web import Application, RequestHandler
 
-from handlers.base import NotFoundHandler, log_request
-from handlers.blocks import BlockHandler, BlocksHandler
-from handlers.entrance import Entrance
-from handlers.export import ExportHandler
-from handlers.limits import SocketLimits
-from handlers.messages import ConversationsHandler, HistoryHandler
-from handlers.metrics import Metrics, MetricsHandler
-from handlers.ops import ApiHandler, Check, HealthHandler, PingHandler, Readiness, ReadyHandler
-from handlers.page import ASSET_PATH, AssetHandler, Page, PageHandler
-from handlers.sessions import (
+from handlers.http.base import NotFoundHandler, log_request
+from handlers.http.blocks import BlockHandler, BlocksHandler
+from handlers.http.export import ExportHandler
+from handlers.http.health import ApiHandler, Check, HealthHandler, PingHandler, Readiness, ReadyHandler
+from handlers.http.messages import ConversationsHandler, HistoryHandler
+from handlers.http.metrics import Metrics, MetricsHandler
+from handlers.http.page import ASSET_PATH, AssetHandler, Page, PageHandler
+from handlers.http.request_policy import Entrance
+from handlers.http.sessions import (
     LoginHandler,
     LogoutEverywhereHandler,
     LogoutHandler,
@@ -24,12 +23,13 @@ from handlers.sessions import (
     SessionHandler,
     TicketHandler,
 )
-from handlers.socket import PATH, ChatSocket
-from handlers.users import FindHandler, MeHandler, RegisterHandler
-from models.accounts import Accounts
-from models.chat import Chat
-from models.ports import Users
-from models.reader import Reader
+from handlers.http.users import FindHandler, MeHandler, RegisterHandler
+from handlers.websocket.handler import PATH, ChatSocket
+from handlers.websocket.limits import SocketLimits
+from models.accounts.service import Accounts
+from models.chat.history import Reader
+from models.chat.ports import Users
+from models.chat.service import Chat
 
 __all__ = ["Collaborators", "make_app", "make_metrics_app"]
 

@@ -7,21 +7,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
-from models.account_ports import Rule
+from models.accounts.ports import Rule
 from models.errors import EngineUnavailable
-from storage.accounts import MySQLAccounts
-from storage.attempts import RedisAttempts
-from storage.clients import RedisServer
-from storage.counters import RedisCounters
-from storage.engines import Addresses
-from storage.messages import MongoMessages, mongo_client
-from storage.mysql import MySQL
-from storage.passwords import Passwords
-from storage.quotas import RedisQuotas
-from storage.router import RedisRouter
-from storage.sessions import MySQLSessions
-from storage.tickets import RedisTickets
-from storage.users import MySQLUsers
+from storage.embedded.engines import Addresses
+from storage.mongo.messages import MongoMessages, mongo_client
+from storage.mysql.accounts import MySQLAccounts
+from storage.mysql.executor import MySQL
+from storage.mysql.sessions import MySQLSessions
+from storage.mysql.users import MySQLUsers
+from storage.redis.attempts import RedisAttempts
+from storage.redis.client import RedisServer
+from storage.redis.counters import RedisCounters
+from storage.redis.quotas import RedisQuotas
+from storage.redis.router import RedisRouter
+from storage.redis.tickets import RedisTickets
+from storage.security.passwords import Passwords
 
 __all__ = ["EnginesAway", "Options", "Stores", "UnusableAddressError", "open_stores"]
 

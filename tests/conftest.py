@@ -23,18 +23,18 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.ioloop import IOLoop
 
 from config import Settings, load
-from handlers.socket import ChatSocket
+from handlers.websocket.handler import ChatSocket
 from server import Server, serving
-from storage.clients import RedisServer
-from storage.counters import RedisCounters
-from storage.engines import Addresses, PrivateEngines
-from storage.messages import MongoMessages, mongo_client
-from storage.quotas import RedisQuotas
-from storage.schema import migrate, seed
-from tests.database import make_users, mysql_connection
-from tests.patience import PATIENCE, PATIENT, TEST_TIME
-from tests.processes import FRAMES, TOKEN_SECRET, ServerProcess, private_engines
-from tests.sockets import Answer, Client, Client2, until
+from storage.embedded.engines import Addresses, PrivateEngines
+from storage.mongo.messages import MongoMessages, mongo_client
+from storage.mysql.schema import migrate, seed
+from storage.redis.client import RedisServer
+from storage.redis.counters import RedisCounters
+from storage.redis.quotas import RedisQuotas
+from tests.support.database import make_users, mysql_connection
+from tests.support.patience import PATIENCE, PATIENT, TEST_TIME
+from tests.support.processes import FRAMES, TOKEN_SECRET, ServerProcess, private_engines
+from tests.support.sockets import Answer, Client, Client2, until
 
 
 class Clock:

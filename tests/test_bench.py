@@ -24,8 +24,8 @@ from bench.wire import ACKNOWLEDGED, CYCLE, GREETING, PING, Stream, server_frame
 from config import Settings
 from models.records import conversation_of
 from server import Server
-from storage.engines import Addresses
-from tests.sockets import until
+from storage.embedded.engines import Addresses
+from tests.support.sockets import until
 
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + GREETING
 SENT = 5
@@ -208,23 +208,24 @@ def test_the_median_decides_on_a_target(values: list[float], at_least: bool, tex
     assert Verdict(target, Spread.of(values)).text == text
 
 
+WEBSOCKET = "handlers/websocket"
 LOOP = "main (server.py);Runner.run (asyncio/runners.py)"
-TAKING = f"{LOOP};BulkProtocol.data_received (handlers/bulk.py);Dialect1.take (handlers/dialect1.py)"
-CARRYING = f"{LOOP};Writer._write (models/writing.py);Writer._placed (models/writing.py)"
+TAKING = f"{LOOP};BulkProtocol.data_received ({WEBSOCKET}/transport.py);Dialect1.take ({WEBSOCKET}/session_v1.py)"
+CARRYING = f"{LOOP};Writer._write (models/chat/writing.py);Writer._placed (models/chat/writing.py)"
 
 
 @pytest.mark.parametrize(
     ("stack", "step"),
     [
         (LOOP, "loop"),
-        (f"{TAKING};decode (models/frames.py)", "in"),
-        (f"{TAKING};Chat.send (models/chat.py)", "chat"),
-        (f"{TAKING};Answers._pay (handlers/answers.py);BulkProtocol._write (handlers/bulk.py)", "out"),
-        (f"{CARRYING};Delivery.publish (models/delivery.py)", "chat"),
-        (f"{CARRYING};ChatSocket.deliver (handlers/socket.py);encode (models/frames.py)", "out"),
-        (f"{CARRYING};RedisCounters.gather (storage/counters.py)", "storage"),
-        (f"{LOOP};GroupCommit._fly (storage/group_commit.py);cached.get (functools.py)", "storage"),
-        (f"{LOOP};BulkProtocol._flush (handlers/bulk.py)", "out"),
+        (f"{TAKING};decode (models/protocol/v1.py)", "in"),
+        (f"{TAKING};Chat.send (models/chat/service.py)", "chat"),
+        (f"{TAKING};Answers._pay ({WEBSOCKET}/answers.py);BulkProtocol._write ({WEBSOCKET}/transport.py)", "out"),
+        (f"{CARRYING};Delivery.publish (models/chat/delivery.py)", "chat"),
+        (f"{CARRYING};ChatSocket.deliver (handlers/websocket/handler.py);encode (models/protocol/v1.py)", "out"),
+        (f"{CARRYING};RedisCounters.gather (storage/redis/counters.py)", "storage"),
+        (f"{LOOP};GroupCommit._fly (common/batching.py);cached.get (functools.py)", "storage"),
+        (f"{LOOP};BulkProtocol._flush (handlers/websocket/transport.py)", "out"),
     ],
 )
 def test_a_stack_belongs_to_the_step_of_its_innermost_frame(stack: str, step: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from config import Settings, load
 from config.open_files import fitting
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 UNIT = ROOT / "deploy/tandem.service"
 

@@ -13,11 +13,11 @@ from typing import Any
 import pymysql
 import yaml
 
-from storage.engines import Addresses
+from storage.embedded.engines import Addresses
 from tests.conftest import StartServer
 from tests.fuzz.asker import DESCRIPTION
-from tests.patience import TEST_TIME
-from tests.processes import external
+from tests.support.patience import TEST_TIME
+from tests.support.processes import external
 
 NO_JSON = {"exportMessages", "describe"}  # whose answers are files of other kinds, for which no model can be made
 # Uses what was made: by keyword, and by the fields that the description names.

@@ -22,15 +22,15 @@ from schemathesis import GenerationMode, Response
 from schemathesis.checks import not_a_server_error
 from tornado.web import RequestHandler
 
-from handlers.base import BaseHandler
-from handlers.limits import SocketLimits
+from handlers.http.base import BaseHandler
 from handlers.routes import Collaborators, make_app
-from storage.engines import Addresses
+from handlers.websocket.limits import SocketLimits
+from storage.embedded.engines import Addresses
 from tests.conftest import StartServer
 from tests.fuzz.asker import DESCRIPTION, ENDS_TOKENS, NO_LIMITS, SLOW, Asker, Strangers, described
-from tests.patience import PATIENCE
-from tests.processes import ServerProcess, external
-from tests.sockets import Client2
+from tests.support.patience import PATIENCE
+from tests.support.processes import ServerProcess, external
+from tests.support.sockets import Client2
 
 EXAMPLES = 10  # valid requests for each operation, and as many that are not
 SLOW_EXAMPLES = 2  # of those after which, or for which, a password may be hashed

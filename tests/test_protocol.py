@@ -15,7 +15,7 @@ from tornado.ioloop import IOLoop
 
 from server import Server
 from tests.conftest import Clock
-from tests.sockets import Client2, until
+from tests.support.sockets import Client2, until
 
 SIDES = st.sampled_from([0, 1])
 SEQS = st.integers(0, 12)

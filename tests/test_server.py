@@ -20,12 +20,12 @@ import redis
 from tornado.ioloop import IOLoop
 
 from config.version import VERSION
-from storage.attempts import _digest
-from storage.engines import Addresses
+from storage.embedded.engines import Addresses
+from storage.redis.attempts import _digest
 from tests.conftest import StartServer
-from tests.database import mysql_connection
-from tests.processes import ROOT, external
-from tests.sockets import Client, RawSocket, until
+from tests.support.database import mysql_connection
+from tests.support.processes import ROOT, external
+from tests.support.sockets import Client, RawSocket, until
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from server import Server
-from storage.engines import Addresses
-from tests.certificates import certificate
+from storage.embedded.engines import Addresses
 from tests.conftest import StartServer
-from tests.patience import PATIENCE
-from tests.processes import external
+from tests.support.certificates import certificate
+from tests.support.patience import PATIENCE
+from tests.support.processes import external
 
 Pair = tuple[int, int]
 Fetch = Callable[..., Awaitable[tuple[bytes, str]]]

@@ -16,15 +16,15 @@ from redis.asyncio import Redis
 from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
-from models.events import Event, Stored
+from models.chat.events import Event, Stored
 from models.records import Message, conversation_of
 from server import Server
-from storage.engines import Addresses
-from storage.messages import MongoMessages, mongo_client
+from storage.embedded.engines import Addresses
+from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Ask, Clock, Connect2, StartServer
-from tests.patience import PATIENCE
-from tests.processes import ServerProcess, external
-from tests.sockets import Client2, until, websocket
+from tests.support.patience import PATIENCE
+from tests.support.processes import ServerProcess, external
+from tests.support.sockets import Client2, until, websocket
 
 Pair = tuple[int, int]
 There = Callable[..., Awaitable[Client2]]

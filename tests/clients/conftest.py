@@ -11,7 +11,7 @@ from tornado.ioloop import IOLoop
 
 from server import Server
 from tests.clients.device import Device, Proxy, names_of
-from tests.sockets import until
+from tests.support.sockets import until
 
 Open = Callable[[int, str], Awaitable[Device]]
 Through = Callable[[int], Awaitable[Proxy]]

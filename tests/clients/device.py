@@ -15,7 +15,7 @@ from clients.conversation import Conversation
 from clients.outbox import Outbox, Pending, path_of
 from clients.server import Peer, Server
 from clients.timeline import Message
-from tests.sockets import until
+from tests.support.sockets import until
 
 
 class Proxy:

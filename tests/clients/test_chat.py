@@ -24,9 +24,9 @@ from server import Server
 from tests.clients.conftest import Open, Through
 from tests.clients.device import Device, Proxy
 from tests.conftest import Ask
-from tests.patience import PATIENCE
-from tests.processes import ROOT
-from tests.sockets import until
+from tests.support.patience import PATIENCE
+from tests.support.processes import ROOT
+from tests.support.sockets import until
 
 PASSWORD = "long enough"
 

@@ -15,12 +15,12 @@ from clients.server import Peer, Refused, SessionOver
 from clients.server import Server as Remote
 from models.errors import EngineUnavailable
 from server import Server
-from storage.engines import Addresses
+from storage.embedded.engines import Addresses
 from tests.clients.conftest import Open, Pair, Through
 from tests.clients.device import Device, Proxy
 from tests.conftest import Ask, StartServer
-from tests.processes import external
-from tests.sockets import until
+from tests.support.processes import external
+from tests.support.sockets import until
 
 Friends = tuple[Pair, Proxy]
 

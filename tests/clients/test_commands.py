@@ -9,7 +9,7 @@ from clients.conversation import COUNTED
 from server import Server
 from tests.clients.conftest import Open, Pair
 from tests.clients.device import Device, Proxy
-from tests.sockets import until
+from tests.support.sockets import until
 
 Friends = tuple[Pair, Proxy]
 

@@ -14,7 +14,7 @@ from clients.server import Server, SessionOver, Unreachable
 from server import Server as Serving
 from tests.clients.conftest import Through
 from tests.conftest import Ask, TokenOf
-from tests.sockets import until
+from tests.support.sockets import until
 
 
 @pytest.fixture

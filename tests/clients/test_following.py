@@ -14,7 +14,7 @@ from clients.conversation import Conversation
 from clients.following import Follower
 from clients.server import Peer
 from clients.timeline import Message
-from tests.sockets import until
+from tests.support.sockets import until
 
 ME = 1
 

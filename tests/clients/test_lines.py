@@ -18,8 +18,8 @@ from clients.outbox import Outbox
 from clients.server import Peer, Refused, Server
 from server import Server as Serving
 from tests.clients.conftest import Open
-from tests.patience import PATIENCE
-from tests.sockets import until
+from tests.support.patience import PATIENCE
+from tests.support.sockets import until
 
 
 class Piped:

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from clients.outbox import UNSURE, Outbox, RisingIds, carry_over, path_of, state_directory
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 LOG = "0123456789abcdef"
 

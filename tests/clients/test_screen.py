@@ -23,8 +23,8 @@ from server import Server as Serving
 from tests.clients.conftest import Open, Pair
 from tests.clients.device import Device, Proxy
 from tests.conftest import Ask
-from tests.patience import PATIENCE
-from tests.sockets import until
+from tests.support.patience import PATIENCE
+from tests.support.sockets import until
 
 ENTER, CTRL_C, CTRL_D, PAGE_UP, PAGE_DOWN, ALT_ENTER = "\r", "\x03", "\x04", "\x1b[5~", "\x1b[6~", "\x1b\r"
 WIDTH, HEIGHT = 100, 20

@@ -13,7 +13,7 @@ import clients.backoff
 from clients.connection import TOO_BIG, Frame
 from clients.outbox import Outbox, Pending
 from clients.sending import Sender
-from tests.sockets import until
+from tests.support.sockets import until
 
 
 class Recorder:

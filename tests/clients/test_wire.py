@@ -19,7 +19,7 @@ from clients.client import Client, Event, Status
 from clients.outbox import Outbox, path_of
 from clients.server import Peer, Server, SessionOver, Unreachable
 from clients.wire import Senseless, data_in, frame_in, require_answer
-from tests.sockets import until
+from tests.support.sockets import until
 
 LOG = "0123456789abcdef"
 NO_SENSE = "makes no sense"

@@ -8,7 +8,7 @@ import sys
 import tomllib
 
 from config.version import VERSION
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 
 def test_the_version_is_in_one_place() -> None:

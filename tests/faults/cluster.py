@@ -19,12 +19,12 @@ import redis.asyncio
 from pymongo.read_concern import ReadConcern
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 
-from models.tasks import end
-from storage.engines import PrivateEngines
-from storage.schema import migrate
-from tests.database import make_users, mysql_connection
-from tests.patience import PATIENCE
-from tests.processes import ROOT, external, port_in
+from common.tasks import end
+from storage.embedded.engines import PrivateEngines
+from storage.mysql.schema import migrate
+from tests.support.database import make_users, mysql_connection
+from tests.support.patience import PATIENCE
+from tests.support.processes import ROOT, external, port_in
 
 __all__ = ["Cluster"]
 

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, contextmanager
 import pymysql
 import pytest
 
-from storage.engines import Addresses, PrivateEngines
-from storage.schema import migrate
-from tests.database import mysql_connection
-from tests.processes import private_engines, stop
+from storage.embedded.engines import Addresses, PrivateEngines
+from storage.mysql.schema import migrate
+from tests.support.database import mysql_connection
+from tests.support.processes import private_engines, stop
 
 Stopped = Callable[[str], AbstractContextManager[None]]
 

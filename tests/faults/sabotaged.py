@@ -12,10 +12,10 @@ import sys
 from pymongo.errors import OperationFailure
 
 import server
+from models.chat.ports import Occupied
 from models.errors import EngineUnavailable
-from models.ports import Occupied
 from models.records import Message
-from storage.messages import MongoMessages
+from storage.mongo.messages import MongoMessages
 
 __all__ = ["KINDS"]
 

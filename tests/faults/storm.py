@@ -22,8 +22,8 @@ from typing import NamedTuple
 from psutil import NoSuchProcess
 from redis.exceptions import RedisError
 
+from common.tasks import end
 from models.records import conversation_of
-from models.tasks import end
 from tests.faults.cluster import Cluster
 from tests.faults.device import Device
 from tests.faults.sabotaged import KINDS

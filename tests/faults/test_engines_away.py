@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from handlers.socket import ChatSocket
+from handlers.websocket.handler import ChatSocket
 from models.records import conversation_of
 from server import Server
-from storage.engines import PrivateEngines
+from storage.embedded.engines import PrivateEngines
 from tests.conftest import Connect
-from tests.patience import PATIENCE, answer_within
-from tests.processes import stop
-from tests.sockets import RawSocket, socket_path, until
+from tests.support.patience import PATIENCE, answer_within
+from tests.support.processes import stop
+from tests.support.sockets import RawSocket, socket_path, until
 
 Pair = tuple[int, int]
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from handlers.socket import ChatSocket
+from handlers.websocket.handler import ChatSocket
 from models.records import conversation_of
 from server import Server
-from storage.engines import Addresses
-from storage.messages import MongoMessages
+from storage.embedded.engines import Addresses
+from storage.mongo.messages import MongoMessages
 from tests.conftest import Connect, Connect2, StartServer
 from tests.faults.conftest import Stopped
-from tests.patience import PATIENCE, answer_within
-from tests.processes import external
-from tests.sockets import Client2, until
+from tests.support.patience import PATIENCE, answer_within
+from tests.support.processes import external
+from tests.support.sockets import Client2, until
 
 Pair = tuple[int, int]
 

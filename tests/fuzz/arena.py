@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import count
 from random import Random
 
-from models.tasks import end
+from common.tasks import end
 from tests.fuzz.attacker import Attacker
 from tests.fuzz.mutator import Batch, Door, Mutator
 from tests.fuzz.watch import PATIENCE, Findings

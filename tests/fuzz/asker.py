@@ -20,9 +20,9 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode, Response, checks
 
 from models.records import user_id
-from tests.patience import PATIENCE
-from tests.processes import ROOT
-from tests.sockets import Client2
+from tests.support.patience import PATIENCE
+from tests.support.processes import ROOT
+from tests.support.sockets import Client2
 
 __all__ = [
     "CHECKS",

@@ -10,9 +10,9 @@ from typing import Any
 
 from tornado.websocket import WebSocketClosedError
 
-from models.tasks import end
+from common.tasks import end
 from tests.fuzz.watch import Findings
-from tests.sockets import Client, Client2
+from tests.support.sockets import Client, Client2
 
 __all__ = ["Bystanders"]
 

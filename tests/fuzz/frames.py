@@ -24,13 +24,13 @@ from typing import Any
 
 import uvloop
 
-from storage.engines import Addresses
-from tests.database import make_users, mysql_connection
+from storage.embedded.engines import Addresses
 from tests.fuzz.arena import Arena
 from tests.fuzz.bystanders import Bystanders
 from tests.fuzz.mutator import Door
 from tests.fuzz.watch import PATIENCE, Findings, Log, Resources, Watch
-from tests.processes import ServerProcess, external, private_engines
+from tests.support.database import make_users, mysql_connection
+from tests.support.processes import ServerProcess, external, private_engines
 
 __all__ = ["Outcome", "fuzz"]
 

@@ -24,14 +24,14 @@ from random import Random
 import psutil
 from schemathesis import GenerationMode, Response
 
-from models.tasks import end
-from storage.engines import Addresses
-from tests.database import mysql_connection
+from common.tasks import end
+from storage.embedded.engines import Addresses
 from tests.fuzz.asker import NO_LIMITS, SLOW, UNGUESSABLE, Asker, Strangers, described
 from tests.fuzz.spoiler import Operation, Spoiler, described_operations
 from tests.fuzz.watch import Findings, Log, Watch
-from tests.patience import PATIENCE
-from tests.processes import ServerProcess, external, private_engines
+from tests.support.database import mysql_connection
+from tests.support.patience import PATIENCE
+from tests.support.processes import ServerProcess, external, private_engines
 
 __all__ = ["fuzz"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from handlers.socket import ChatSocket
+from handlers.websocket.handler import ChatSocket
 from models.records import Message
 from server import Server
-from storage.engines import Addresses
+from storage.embedded.engines import Addresses
 from tests.conftest import Connect
 from tests.fuzz import wire
 from tests.fuzz.arena import Arena

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import psutil
 from tornado.httpclient import AsyncHTTPClient, HTTPError
 
-from models.tasks import end
-from tests.patience import PATIENCE as ANSWERED
-from tests.processes import ServerProcess
+from common.tasks import end
+from tests.support.patience import PATIENCE as ANSWERED
+from tests.support.processes import ServerProcess
 
 __all__ = ["Findings", "Log", "Resources", "Watch"]
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from handlers.socket import ChatSocket
+from handlers.websocket.handler import ChatSocket
 from server import Server
 from tests.conftest import Connect
-from tests.sockets import RawSocket, socket_path, until
+from tests.support.sockets import RawSocket, socket_path, until
 
 Chatting = Callable[[], "AsyncIterator[None]"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from models import blocks, departures
+from models.chat import blocks, departures
 
 Pair = tuple[int, int]
 

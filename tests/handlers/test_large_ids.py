@@ -11,11 +11,11 @@ from tornado.ioloop import IOLoop
 
 from config import Settings
 from server import Server, serving
-from storage.engines import Addresses
-from storage.schema import migrate, seed
+from storage.embedded.engines import Addresses
+from storage.mysql.schema import migrate, seed
 from tests.conftest import Ask, Clock
-from tests.database import mysql_connection
-from tests.sockets import Client, Client2, websocket
+from tests.support.database import mysql_connection
+from tests.support.sockets import Client, Client2, websocket
 
 LARGEST = 2**63 - 1
 DATABASE = "large_ids"

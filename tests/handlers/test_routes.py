@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from handlers.limits import SocketLimits
 from handlers.routes import Collaborators, make_app
+from handlers.websocket.limits import SocketLimits
 
 
 def test_what_is_always_on() -> None:

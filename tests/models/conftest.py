@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from tornado.ioloop import IOLoop
 
-from models.chat import Chat
-from storage.counters import RedisCounters
-from storage.messages import MongoMessages
+from models.chat.service import Chat
+from storage.mongo.messages import MongoMessages
+from storage.redis.counters import RedisCounters
 from tests.conftest import Clock
-from tests.models.chats import Faulty, Make, Nobody, PatientChat, Recorder
-from tests.patience import PATIENCE
+from tests.support.chats import Faulty, Make, Nobody, PatientChat, Recorder
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture

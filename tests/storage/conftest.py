@@ -14,13 +14,13 @@ from pymysql.cursors import Cursor
 from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
-from storage.clients import RedisServer
-from storage.engines import Addresses
-from storage.mysql import MySQL
-from storage.users import MySQLUsers
-from tests.database import mysql_connection
-from tests.patience import PATIENCE
-from tests.storage.relay import Relay
+from storage.embedded.engines import Addresses
+from storage.mysql.executor import MySQL
+from storage.mysql.users import MySQLUsers
+from storage.redis.client import RedisServer
+from tests.support.database import mysql_connection
+from tests.support.patience import PATIENCE
+from tests.support.relay import Relay
 
 NOBODY = Addresses("mongodb://127.0.0.1:9", "redis://127.0.0.1:9", "mysql://root@127.0.0.1:9/tandem")
 

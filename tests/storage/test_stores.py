@@ -12,17 +12,17 @@ import pytest
 from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
-from models.account_ports import Rule
+from models.accounts.ports import Rule
 from models.errors import DatabaseRefused, EngineUnavailable
 from models.records import Identity
-from storage.clients import UnsuitableRedisError
-from storage.engines import Addresses
-from storage.schema import SchemaError
+from storage.embedded.engines import Addresses
+from storage.mysql.schema import SchemaError
+from storage.redis.client import UnsuitableRedisError
 from storage.stores import EnginesAway, Options, UnusableAddressError, open_stores
 from tests.conftest import Clock
-from tests.patience import PATIENCE
-from tests.sockets import until
 from tests.storage.conftest import NOBODY, MakeFresh
+from tests.support.patience import PATIENCE
+from tests.support.sockets import until
 
 
 @pytest.fixture

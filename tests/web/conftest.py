@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from storage.engines import Addresses
-from tests.processes import external
+from storage.embedded.engines import Addresses
+from tests.support.processes import external
 from tests.web.programs import (
     ProgramError,
     browsing,

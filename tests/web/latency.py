@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from contextlib import ExitStack
 
-from tests.processes import external, private_engines
+from tests.support.processes import external, private_engines
 from tests.web.people import couple
 from tests.web.programs import browsing
 from tests.web.site import Site

@@ -20,9 +20,9 @@ from pymongo import MongoClient
 from websockets.sync.client import ClientConnection, connect
 
 from models.records import Message, conversation_of
-from storage.documents import documents_of
-from tests.patience import PATIENCE
-from tests.processes import TOKEN_SECRET
+from storage.mongo.documents import documents_of
+from tests.support.patience import PATIENCE
+from tests.support.processes import TOKEN_SECRET
 from tests.web.site import Account, Site, register
 from tests.web.visitor import Visit, Visitor
 

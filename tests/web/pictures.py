@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.processes import ROOT, external, private_engines
+from tests.support.processes import ROOT, external, private_engines
 from tests.web.people import Member, Person, members, store, voice
 from tests.web.programs import browsing
 from tests.web.site import Site

@@ -14,7 +14,7 @@ import playwright
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 NAME = "chromium-headless-shell"
 BROUGHT = ROOT / ".browser"

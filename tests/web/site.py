@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import requests
 
-from tests.patience import PATIENCE
-from tests.processes import ServerProcess
+from tests.support.patience import PATIENCE
+from tests.support.processes import ServerProcess
 
 OFTEN = (
     "--registrations-per-address=1000000",

@@ -10,7 +10,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tests.web.conftest import RunNode
 from tests.web.programs import NAME, ProgramError, find_browser, unavailable
 from tests.web.site import Site, register

@@ -9,8 +9,8 @@ import re
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
-from storage.engines import Addresses
-from tests.database import make_users, mysql_connection
+from storage.embedded.engines import Addresses
+from tests.support.database import make_users, mysql_connection
 from tests.web.people import NEW, Member, Person, join, members, store, voice
 from tests.web.site import Site
 from tests.web.visitor import Visit

@@ -8,8 +8,8 @@ import pymysql
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from storage.engines import Addresses
-from tests.database import make_users
+from storage.embedded.engines import Addresses
+from tests.support.database import make_users
 from tests.web.people import Person, acquainted, join, members, store
 from tests.web.site import Site
 from tests.web.visitor import Visit

@@ -7,8 +7,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from storage.engines import Addresses
-from tests.database import mysql_connection
+from storage.embedded.engines import Addresses
+from tests.support.database import mysql_connection
 from tests.web.people import acquainted, join, member, members, store, voice
 from tests.web.site import Site, register
 from tests.web.visitor import Visit

@@ -8,8 +8,8 @@ import pymysql
 import pytest
 from playwright.sync_api import Response, Route, expect
 
-from handlers.page import read_page
-from tests.processes import ROOT
+from handlers.http.page import read_page
+from tests.support.processes import ROOT
 from tests.test_repository import first_visit
 from tests.web.people import Person, acquainted, join, member, members
 from tests.web.site import Site, register

@@ -19,10 +19,10 @@ from typing import Any
 import pymysql
 import pytest
 
-from storage.engines import Addresses, PrivateEngines
-from tests.database import make_users
-from tests.patience import PATIENCE
-from tests.processes import external, stop
+from storage.embedded.engines import Addresses, PrivateEngines
+from tests.support.database import make_users
+from tests.support.patience import PATIENCE
+from tests.support.processes import external, stop
 from tests.web.conftest import RunNode
 from tests.web.site import Site
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, WebError
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 NO_REQUEST = {"about", "blob", "data"}  # schemes
 # A turn of the page's event loop, also where a test holds the page's clock.

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of chat: batching, sweeps, tasks, token buckets."""

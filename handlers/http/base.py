@@ -1,0 +1,382 @@
+"""What all HTTP answers have in common: the JSON envelope of gin-chat-demo, errors in it, and who is asking."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from math import ceil
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from prometheus_client import Counter
+from tornado.httputil import HTTPInputError, parse_body_arguments
+from tornado.web import HTTPError, RequestHandler
+
+from handlers.http.request_policy import LONGEST_WAIT, Entrance, subject_of
+from models.errors import (
+    ChatError,
+    DatabaseRefused,
+    EngineUnavailable,
+    InvalidRequest,
+    Overloaded,
+    Refused,
+    TooFast,
+)
+from models.records import Identity, user_id
+
+__all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
+
+COOKIE = "tandem"
+GOING_AWAY = "the server is going away"
+AGAIN_AFTER = 5  # seconds after which a server that has too much to do may be asked again
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+A_YEAR = 31_536_000  # seconds for which browsers are to come by TLS alone, and keep what never changes
+LOST_PORT = "Host lacks the page's port: a proxy has to hand on the Host that it was sent (nginx: $http_host)"
+METHODS = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE")  # of all routes together
+
+_PORT_OF_HOST = re.compile(r":([0-9]{1,5})$")
+_log = structlog.get_logger(__name__)
+T = TypeVar("T", bound=str)
+_encode = msgspec.json.Encoder().encode
+
+
+def status_of(error: BaseException | None) -> int:
+    """The HTTP status for an error."""
+    if isinstance(error, HTTPError):
+        return error.status_code
+    if isinstance(error, DatabaseRefused):
+        return 500
+    if isinstance(error, EngineUnavailable):
+        return 503
+    if isinstance(error, Refused):
+        return error.code
+    return 500
+
+
+class BaseHandler(RequestHandler):
+    """A handler that answers in the envelope {"status", "data", "msg", "error"}."""
+
+    guarded: ClassVar[bool] = True  # what tells nothing may be asked from everywhere, and to the end
+    answers: ClassVar[bool] = True  # not only refusals: an upgrade says nothing to browsers
+    linked: ClassVar[bool] = False  # links may lead here from other sites
+    _under_way = False
+    _of_user = False  # a user answers for this request
+
+    # Before the request is looked at
+
+    def set_default_headers(self) -> None:
+        """Nothing says which server this is."""
+        self.clear_header("Server")
+        if self.answers:
+            self._guard_answer()
+
+    def _guard_answer(self) -> None:
+        """Says to browsers what every answer says."""
+        self._headers.update(HEADERS)
+        if self.secure:
+            self.set_header("Strict-Transport-Security", f"max-age={A_YEAR}")
+        if self.entrance.origins:
+            self.set_header("Vary", "Origin")
+            origin = self.request.headers.get("Origin")
+            if origin in self.entrance.origins:
+                self.set_header("Access-Control-Allow-Origin", origin)
+                self.set_header("Access-Control-Allow-Credentials", "true")
+                self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+
+    async def prepare(self) -> None:
+        """Lets nobody in who may not ask at all, or asks too late; who has asked too often waits."""
+        self._under_way = True
+        in_time = self.entrance.begun(self)
+        if self.guarded and not in_time:
+            raise HTTPError(503, GOING_AWAY)
+        await self._wait_for_address()
+        refusal = self.entrance.refusal(self.request, linked=self.linked) if self.guarded else None
+        if refusal is not None:
+            raise HTTPError(403, f"{refusal}; see --auth")
+
+    async def _wait_for_address(self) -> None:
+        """Waits while the address has asked for more than it may without a user who answers for it.
+
+        That costs nothing, and the next request of the connection is not read meanwhile. Raises TooFast where many
+        connections wait already.
+        """
+        wait = self.entrance.unasked.of(self.address).take(0)
+        if wait > LONGEST_WAIT:
+            raise TooFast("requests from this address", wait)
+        if wait:
+            await asyncio.sleep(wait)
+
+    @property
+    def path(self) -> str:
+        """The path that was asked for, for log lines."""
+        return self.request.path
+
+    def on_finish(self) -> None:
+        """Is done with a request, which weighs on its address unless it was a user's."""
+        self.leave()
+        if not self._of_user:
+            self.entrance.unasked.of(self.address).charge(1.0)
+
+    def leave(self) -> None:
+        """Is no request any more that the end of the server waits for."""
+        if self._under_way:
+            self._under_way = False
+            self.entrance.ended(self)
+
+    def options(self, *args: str, **kwargs: str) -> None:
+        """Answers a browser that asks whether a page of a trusted origin may ask (the Fetch standard, CORS)."""
+        if self.request.headers.get("Origin") not in self.entrance.origins:
+            raise HTTPError(403, "cross-origin requests are not allowed")
+        self.set_header("Access-Control-Allow-Methods", ", ".join(METHODS))
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+        self.finish()
+
+    @property
+    def entrance(self) -> Entrance:
+        """The way in, one for the application."""
+        entrance: Entrance = self.settings["entrance"]
+        return entrance
+
+    @property
+    def secure(self) -> bool:
+        """Whether the request came by TLS."""
+        return self.entrance.secure(self.request)
+
+    @property
+    def address(self) -> str:
+        """What counts as the address of who asks."""
+        return subject_of(self.entrance.address(self.request))
+
+    # What the request says
+
+    async def identify(self, ticket: str | None = None) -> Identity:
+        """Who asks; counted among the requests of that user. Raises what Access.identify does, and TooFast."""
+        uid = self.id_argument("uid") if self.get_query_arguments("uid", strip=False) else None
+        identity = await self.entrance.access.identify(uid=uid, token=self._token(), ticket=ticket)
+        wait = self.entrance.requests.of(identity.user).take()
+        if wait:
+            raise TooFast("requests", wait)
+        self._of_user = True
+        return identity
+
+    def _token(self) -> str | None:
+        """The token of the request: that of its Authorization header (RFC 6750), else that of its cookie."""
+        scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+        return self.get_cookie(self._cookie) or self.get_cookie(self._bare_cookie)
+
+    @property
+    def _cookie(self) -> str:
+        """The cookie's name, with the port that the browser asked if it named one.
+
+        Browsers keep cookies by host alone: without the port two servers on one host would sign each other's users out.
+        """
+        port = _PORT_OF_HOST.search(self.request.host)
+        return f"{self._bare_cookie}-{port[1]}" if port else self._bare_cookie
+
+    @property
+    def _bare_cookie(self) -> str:
+        """The name without a port; by TLS one that no neighbouring site can have set (RFC 6265bis, section 4.1.3)."""
+        return f"__Host-{COOKIE}" if self.secure else COOKIE
+
+    def keep_token(self, token: str | None, lifetime: float = 0) -> None:
+        """Gives the browser a token to keep for `lifetime` seconds, or takes it away."""
+        attributes: dict[str, Any] = {"httponly": True, "samesite": "Strict", "secure": self.secure}
+        if token:
+            self.set_cookie(self._cookie, token, max_age=int(lifetime), **attributes)
+        else:
+            for name in {self._cookie, self._bare_cookie if self.get_cookie(self._bare_cookie) else self._cookie}:
+                self.clear_cookie(name, **attributes)
+
+    def given(self) -> dict[str, Any]:
+        """The fields of the body, which is a form or a JSON object. Raises InvalidRequest.
+
+        A password in the query is refused: proxies and browsers keep URLs.
+        """
+        fields = self._body_fields()
+        for name in ("password", "new_password"):
+            if name not in fields and name in self.request.query_arguments:
+                raise InvalidRequest(name, "stands in the query, which proxies log; send it in the body")
+        return fields
+
+    def _body_fields(self) -> dict[str, Any]:
+        if self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json":
+            try:
+                body = msgspec.json.decode(self.request.body)
+            except (msgspec.DecodeError, ValueError, RecursionError):
+                raise InvalidRequest("body", "is not JSON") from None
+            if not isinstance(body, dict):
+                raise InvalidRequest("body", "is not a JSON object")
+            return body
+        fields = {}
+        arguments = self.request.body_arguments
+        if self.request.method == "DELETE":  # whose body Tornado does not read
+            try:
+                parse_body_arguments(self.request.headers.get("Content-Type", ""), self.request.body, arguments, {})
+            except HTTPInputError:
+                raise InvalidRequest("body", "is not a form") from None
+        for name, values in arguments.items():
+            try:
+                fields[name] = values[-1].decode()
+            except UnicodeDecodeError:
+                raise InvalidRequest(name, "is not UTF-8") from None
+        return fields
+
+    def id_argument(self, name: str) -> int:
+        """The id of a user in the query. Raises HTTPError when it is missing, given twice or not an id."""
+        values = self.get_query_arguments(name, strip=False)
+        if len(values) != 1 or not values[0]:
+            raise HTTPError(400, f"{name} is missing" if not any(values) else f"{name} is given twice")
+        user = user_id(values[0])
+        if user is None:
+            raise HTTPError(400, f"{name} is not the id of a user")
+        return user
+
+    def choice_argument(self, name: str, choices: Sequence[T]) -> T:
+        """One of `choices` in the query, the first if it is left out. Raises HTTPError."""
+        values = self.get_query_arguments(name)
+        for choice in choices:
+            if values == [choice] or not values:
+                return choice
+        raise HTTPError(400, f"{name} is not one of " + ", ".join(choices))
+
+    def int_argument(self, name: str, default: int | None, least: int, most: int) -> int | None:
+        """A number in the query. Raises HTTPError when it is none, or out of bounds."""
+        text = self.get_query_argument(name, None)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and least <= int(text) <= most):
+            raise HTTPError(400, f"{name} is not a number from {least} to {most}")
+        return int(text)
+
+    # The answer
+
+    def answer(self, data: Any, status: int = 200, msg: str = "ok", error: str = "") -> None:
+        """Finishes the request with the envelope; `status` is repeated as the HTTP status."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(_encode({"status": status, "data": data, "msg": msg, "error": error}))
+
+    def compute_etag(self) -> None:
+        """No answer is kept by anybody, so none needs a name."""
+
+    def check_trusted_origin(self, origin: str) -> bool:
+        """Tornado's question whether a page of another origin may ask."""
+        return origin in self.entrance.origins
+
+    def _check_cross_origin(self, check: Callable[[str], bool]) -> str | None:
+        """Tornado's check of a request that may change something or opens a socket; None, or why it is refused."""
+        if super()._check_cross_origin(check) is None:
+            return None
+        refusal = "cross-origin requests are not allowed"
+        return f"{refusal}; {LOST_PORT}" if self._lost_port() else refusal
+
+    def _lost_port(self) -> bool:
+        """Whether Origin and Host differ by nothing but a port that a proxy has left out of Host."""
+        try:
+            origin = urlsplit(self.request.headers.get("Origin", ""))
+            return bool(origin.port) and origin.hostname == self.request.host.lower()
+        except ValueError:
+            return False
+
+    def _origin_matches_host(self, origin: str) -> bool:
+        """Tornado's, which raises for an Origin that is no URL; called before anything that could catch it."""
+        try:
+            return super()._origin_matches_host(origin)
+        except ValueError:
+            return False
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Answers with an error; so does Tornado for a request whose task was cancelled, without saying what for."""
+        if "exc_info" not in kwargs and self.entrance.given_up:
+            if self._headers_written:  # an answer that cannot go on: an end that looks like none
+                self.request.connection.stream.close()  # type: ignore[union-attr]
+                self.leave()
+                return
+            error = HTTPError(503, GOING_AWAY)
+            status_code, kwargs["exc_info"] = 503, (HTTPError, error, None)
+        super().send_error(status_code, **kwargs)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Turns an exception into the envelope; what a bug says stays in the log."""
+        self._guard_answer()
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        status = status_of(error) if error else status_code
+        phrase = HTTPStatus(status).phrase
+        if isinstance(error, DatabaseRefused):
+            text = phrase
+        elif isinstance(error, Overloaded):
+            text = error.reason
+            self.set_header("Retry-After", str(AGAIN_AFTER))
+        elif isinstance(error, EngineUnavailable):
+            text = f"{error.engine} is unavailable, please retry"
+        elif isinstance(error, ChatError):
+            text = str(error)
+        elif isinstance(error, HTTPError):
+            text = error.log_message or phrase
+        else:
+            text = phrase
+        if isinstance(error, TooFast):
+            self.set_header("Retry-After", str(ceil(error.retry_after)))
+        if status == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
+        if status == 405:
+            names = [n for n in METHODS if getattr(type(self), n.lower()) is not getattr(RequestHandler, n.lower())]
+            self.set_header("Allow", ", ".join(names))
+        if status == 426:
+            self.set_header("Sec-WebSocket-Version", "13")
+        self.answer(None, status, "fail", text)
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Logs a bug with its traceback, anything else by its name."""
+        known = isinstance(value, DatabaseRefused) or status_of(value) != 500  # DatabaseRefused is logged by its store
+        if isinstance(value, (HTTPError, ChatError)) and known:
+            # What Tornado's own errors say quotes the request.
+            reason = str(value) if isinstance(value, ChatError) else HTTPStatus(status_of(value)).phrase
+            _log.debug("refused", path=self.path, status=status_of(value), reason=reason)
+        else:
+            _log.error("request_failed", path=self.path, exc_info=(typ, value, tb))
+
+
+class NotFoundHandler(BaseHandler):
+    """Every path that is nobody's."""
+
+    guarded = False  # there is nothing to guard
+
+    async def prepare(self) -> None:
+        """Answers 404."""
+        await super().prepare()
+        raise HTTPError(404, "no such path")
+
+
+def log_request(handler: RequestHandler, requests: Counter) -> None:
+    """Counts an HTTP request, and logs it in one line without its query and its body."""
+    requests.labels(type(handler).__name__, handler.get_status()).inc()
+    _log.debug(
+        "request",
+        method=handler.request.method,
+        path=handler.request.path,
+        status=handler.get_status(),
+        ms=round(1000 * handler.request.request_time(), 1),
+    )

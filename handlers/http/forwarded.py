@@ -1,0 +1,77 @@
+"""What proxies say of whom they ask for: X-Forwarded-For and -Proto as they write them, and Forwarded (RFC 7239).
+
+Where a proxy writes X-Forwarded-For, Forwarded is not looked at: most proxies write the one and hand on the other as it
+came from the client. Nothing here decides whether a proxy is believed; handlers/http/request_policy.py does.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tornado.httputil import HTTPHeaders
+
+__all__ = ["forwarded_for", "forwarded_proto", "host_of_node"]
+
+_PORT = re.compile(r":([0-9]{1,5}|_[A-Za-z0-9._-]+)")  # of a node; RFC 7239, section 6.3
+_PAIR = re.compile(r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;]*)[ \t]*')
+
+
+def forwarded_for(headers: HTTPHeaders) -> list[str]:
+    """The hosts of the nodes that asked, the nearest one last; "" for one that is hidden or malformed."""
+    listed = headers.get("X-Forwarded-For")
+    if listed is not None:
+        return [host_of_node(node) for node in listed.split(",")]
+    return [host_of_node(element.get("for", "")) for element in _elements(headers.get("Forwarded", ""))]
+
+
+def forwarded_proto(headers: HTTPHeaders) -> str:
+    """The scheme by which the nearest proxy was asked, in lower case; "" where nothing is said."""
+    said = headers.get("X-Forwarded-Proto")
+    if said is None:
+        elements = _elements(headers.get("Forwarded", ""))
+        said = elements[-1].get("proto", "") if elements else ""
+    return said.split(",")[-1].strip().lower()
+
+
+def host_of_node(node: str) -> str:
+    """The host of a node, without the port, the brackets and the quotes that some write around an address.
+
+    "" for what is malformed; what is left need not be an address.
+    """
+    node = node.strip()
+    if len(node) >= 2 and node[0] == node[-1] == '"':
+        node = node[1:-1]
+    if node.startswith("["):
+        host, bracket, port = node[1:].partition("]")
+        return host if bracket and (not port or _PORT.fullmatch(port)) else ""
+    if node.count(":") == 1:  # more of them are an IPv6 address without brackets, which has no port
+        host, _, port = node.partition(":")
+        return host if _PORT.fullmatch(f":{port}") else ""
+    return node
+
+
+def _elements(header: str) -> list[dict[str, str]]:
+    """The elements of a Forwarded header, each with its parameters; none at all if any of them is malformed.
+
+    A quote that a client left open would take in what the proxy wrote behind it.
+    """
+    elements: list[dict[str, str]] = [{}]
+    at = 0
+    while at < len(header):
+        pair = _PAIR.match(header, at)
+        if pair is not None:
+            name, value = pair[1].lower(), pair[2]
+            if name in elements[-1]:
+                return []
+            elements[-1][name] = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+            at = pair.end()
+        elif header[at] in " \t":
+            at += 1
+            continue
+        if at < len(header):
+            if header[at] not in ",;":
+                return []
+            if header[at] == ",":
+                elements.append({})
+            at += 1
+    return [element for element in elements if element]

@@ -1,0 +1,128 @@
+"""The HTTP server, with a bound on connections that have not become sockets, and its TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Collection, Iterable
+from functools import partial
+from typing import Any
+
+import structlog
+from tornado.http1connection import HTTP1ServerConnection
+from tornado.httpserver import HTTPServer, _HTTPRequestContext
+from tornado.iostream import IOStream
+
+from common.token_bucket import Buckets
+from handlers.http.acceptor import Acceptor
+from handlers.http.http1 import ServerConnection
+from handlers.http.request_policy import LONGEST_WAIT, Network, subject_of, within
+
+__all__ = ["Doorkeeper", "read_certificate_again", "tls_context"]
+
+NO_PASSPHRASE = ""  # else OpenSSL asks for one at the terminal, and everything waits for the answer
+
+_log = structlog.get_logger(__name__)
+
+
+class Doorkeeper(HTTPServer):
+    """Tornado's HTTPServer, with bounds on connections that are no WebSockets; those the registry counts.
+
+    Above `max_connections` in all, and `max_address_connections` from one address, they are closed unheard; `proxies`
+    are not one address. Whoever opens connections and says nothing holds these places until the handshake's time is
+    over; whoever does not read an answer, until for `stall_timeout` (seconds) nothing of it could be sent. The system
+    buffers about `socket_buffer` bytes for a connection each way; 0 leaves that to it, which may mean megabytes.
+    """
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """As HTTPServer; Tornado's classes are configurable, and take their arguments here."""
+        self._max_connections: int = kwargs.pop("max_connections")
+        self._max_address_connections: int = kwargs.pop("max_address_connections")
+        self._proxies: Collection[Network] = kwargs.pop("proxies")
+        self._stall_timeout: float = kwargs.pop("stall_timeout")
+        self._socket_buffer: int = kwargs.pop("socket_buffer")
+        self._unasked: Buckets = kwargs.pop("unasked")
+        self._from: Counter[str] = Counter()  # connections by address
+        self._progress: dict[HTTP1ServerConnection, tuple[int, float]] = {}  # bytes sent, and since when no more
+        super().initialize(*args, **kwargs)
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on these sockets, which lend them the size of their buffers."""
+        for listening in sockets:
+            if self._socket_buffer:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._socket_buffer)
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._socket_buffer)
+            self._sockets[listening.fileno()] = listening
+            self._handlers[listening.fileno()] = Acceptor(listening, self._handle_connection).stop
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Takes a connection that was accepted."""
+        subject = self._subject(address)
+        too_many = subject is not None and self._from[subject] >= self._max_address_connections
+        if too_many or len(self._connections) >= self._max_connections:
+            stream.close()
+            return
+        if subject is not None:
+            self._from[subject] += 1
+        context = _HTTPRequestContext(stream, address, self.protocol, self.trusted_downstream)
+        connection = ServerConnection(stream, self.conn_params, context, partial(self._weigh, subject))
+        self._connections.add(connection)
+        connection.start_serving(self)
+
+    def on_close(self, server_conn: Any) -> None:
+        """Tornado's word that a connection has ended, or has become a WebSocket."""
+        subject = self._subject(server_conn.context.address)
+        if subject is not None:
+            self._from[subject] -= 1
+            if not self._from[subject]:
+                del self._from[subject]
+        self._progress.pop(server_conn, None)
+        super().on_close(server_conn)
+
+    def close_stalled(self, now: float) -> None:
+        """Closes connections whose peers do not read; `now` in loop time."""
+        for connection in tuple(self._connections):
+            stream = connection.stream
+            sent, since = self._progress.get(connection, (-1, now))
+            if not stream.writing():
+                self._progress.pop(connection, None)
+            elif stream._total_write_done_index != sent:
+                self._progress[connection] = (stream._total_write_done_index, now)
+            elif now - since >= self._stall_timeout:
+                stream.close()
+
+    async def _weigh(self, subject: str | None) -> None:
+        """Counts a request that no handler sees among those of its address, and waits while there were too many."""
+        if subject is None:
+            return
+        bucket = self._unasked.of(subject)
+        wait = bucket.take(0)
+        bucket.charge(1.0)
+        if wait:
+            await asyncio.sleep(min(wait, LONGEST_WAIT))
+
+    def _subject(self, address: tuple[Any, ...]) -> str | None:
+        """What counts as the address of a connection; None for those that are not counted."""
+        if not isinstance(address, tuple) or within(address[0], self._proxies):
+            return None
+        return subject_of(address[0])
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """A server's context, TLS 1.2 or later, for files in PEM. Raises OSError; ssl.SSLError is one."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key, NO_PASSPHRASE)
+    return context
+
+
+def read_certificate_again(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Takes a renewed certificate for new connections; keeps the old one when that cannot be used."""
+    try:
+        tls_context(certificate, key)  # a context that is given half of a renewal has lost what it had
+        context.load_cert_chain(certificate, key, NO_PASSPHRASE)
+    except OSError as error:
+        _log.error("certificate_not_read", reason=str(error))
+    else:
+        _log.info("certificate_read")

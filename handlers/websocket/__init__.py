@@ -1,0 +1,1 @@
+"""The WebSocket handler, its frames and transports, and the two protocol versions."""

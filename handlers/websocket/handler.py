@@ -1,0 +1,458 @@
+"""ChatSocket: one open WebSocket of one user, and the registry of them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from itertools import chain
+from typing import Any, ClassVar
+
+import structlog
+from tornado.web import HTTPError
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from common.tasks import after
+from common.token_bucket import INBOX
+from handlers.http.base import BaseHandler
+from handlers.http.metrics import Metrics
+from handlers.websocket.answers import Window
+from handlers.websocket.connection import Dialect, Live
+from handlers.websocket.handshake import (
+    OF_THE_HANDSHAKE,
+    SUBPROTOCOLS,
+    first_known,
+    offered_subprotocols,
+    require_handshake,
+)
+from handlers.websocket.limits import SocketLimits
+from handlers.websocket.liveness import Liveness, Verdict
+from handlers.websocket.quota import ALL, Places
+from handlers.websocket.rfc6455 import GOING_AWAY, POLICY_VIOLATION
+from handlers.websocket.session_v1 import Dialect1
+from handlers.websocket.session_v2 import Dialect2
+from handlers.websocket.transport import BulkProtocol
+from models.chat.events import Told
+from models.chat.history import Reader
+from models.chat.ports import Reached, Users
+from models.chat.service import Attendance, Chat
+from models.errors import InvalidFrame, TooFast, UnknownUser
+from models.protocol import v1, v2
+from models.protocol.v1 import Code
+from models.records import Identity, Message
+
+__all__ = ["PATH", "ChatSocket"]
+
+# Tandem's own close codes.
+TOO_SLOW = 4008
+NO_PONG = 4010
+
+PATH = "/ws"
+
+AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
+FRAGMENT = 0.1  # of a request's tokens that a part of a message takes; its last part is a request
+LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
+BATCH = 200  # sockets closed in one turn of the loop
+LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
+
+_log = structlog.get_logger(__name__)
+
+
+class ChatSocket(BaseHandler, WebSocketHandler):
+    """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which is of dialect 2.
+
+    The subprotocol `tandem.v2` says the same as `v=2`.
+    """
+
+    # The registry, and the only mutable class state: who is here, by user, and with whom they talk (None: with all).
+    _registry: ClassVar[dict[int, dict[int | None, set[ChatSocket]]]] = {}
+    _places: ClassVar[Places] = Places()
+    _draining: ClassVar[bool] = False
+
+    answers = False
+    ws_connection: BulkProtocol | None  # as get_websocket_protocol makes it
+
+    def initialize(
+        self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics, log: str
+    ) -> None:
+        """Takes the collaborators, and the id of the log."""
+        self._metrics = metrics
+        self._log_id = log
+        self._chat = chat
+        self._reader = reader
+        self._users = users
+        self._limits = limits
+        self._attendance: Attendance | None = None
+        self._gone = False
+        self._places_held = ChatSocket._places.holder()
+        self._blocks_held = False
+        self._protocol: BulkProtocol | None = None
+        self._window = Window(limits.window)
+        self._dialect: Dialect | None = None
+        self._malformed = 0
+
+    # The sockets of this process
+
+    @classmethod
+    def deliver(cls, message: Message, origin: object, *, withheld: bool) -> Reached:
+        """Writes a message to all sockets of both users that talk with each other, except `origin`.
+
+        `withheld` leaves out those of the recipient.
+        """
+        live = Live(message)
+        taken = reads = False
+        for dialect in () if withheld else cls._talking(message.recipient, message.sender):
+            if dialect.deliver(live):
+                taken = True
+                reads = reads or dialect.reads
+        for dialect in cls._talking(message.sender, message.recipient, origin):
+            dialect.copy(live)
+        return Reached(taken, reads)
+
+    @classmethod
+    def reaches(cls, user: int, peer: int) -> bool:
+        """Whether a socket of `user` gets what `peer` writes."""
+        return bool(cls._talking(user, peer))
+
+    @classmethod
+    def tell(cls, event: Told) -> None:
+        """Writes what is not a message to the peer's sockets."""
+        for dialect in cls._talking(event.peer, event.user):
+            dialect.tell(event)
+
+    @classmethod
+    def present(cls, user: int, peer: int, *, online: bool) -> None:
+        """Tells the sockets of `user` that `peer` came online or went offline."""
+        for dialect in cls._talking(user, peer):
+            dialect.present(peer, online=online)
+
+    @classmethod
+    def _talking(cls, user: int, peer: int, without: object = None) -> list[Dialect]:
+        """The dialects of the sockets of `user` that get what is said between these two."""
+        here = cls._registry.get(user)
+        if here is None:
+            return []
+        return [
+            socket._dialect
+            for socket in (*here.get(peer, ()), *here.get(None, ()))
+            if socket is not without and socket._dialect is not None
+        ]
+
+    @classmethod
+    def _sockets_of(cls, users: Iterable[int]) -> list[ChatSocket]:
+        """As they are now: writing may close a socket, which leaves the registry."""
+        here = (sockets for user in users for sockets in cls._registry.get(user, {}).values())
+        return list(chain.from_iterable(here))
+
+    @classmethod
+    def resume(cls, user: int, peer: int) -> None:
+        """Closes the sockets of `user` that talk with `peer`, so that they resume."""
+        for socket in cls._sockets_of((user,)):
+            if socket.peer in (peer, None):
+                socket._shut(TOO_SLOW, "resume")
+
+    @classmethod
+    def users(cls) -> Collection[int]:
+        """Who has sockets here."""
+        return cls._registry.keys()
+
+    @classmethod
+    def identities(cls, users: Iterable[int]) -> set[Identity]:
+        """As whom these users have sockets here."""
+        return {socket._identity for socket in cls._sockets_of(users)}
+
+    @classmethod
+    def evict(cls, identities: Collection[Identity]) -> None:
+        """Closes the sockets of those who may no longer speak."""
+        for socket in cls._sockets_of({each.user for each in identities}):
+            if socket._identity in identities:
+                socket._shut(POLICY_VIOLATION, "signed out")
+
+    @classmethod
+    def count(cls) -> int:
+        """How many sockets are open or about to be."""
+        return cls._places.count(ALL)
+
+    @classmethod
+    def draining(cls) -> bool:
+        """Whether the server is about to end: nobody new is let in, nothing new is taken."""
+        return cls._draining
+
+    @classmethod
+    def check_pongs(cls, now: float, users: Iterable[int]) -> None:
+        """Pings these users' sockets when it is time, closes those that do not answer or read; `now` in loop time."""
+        for socket in cls._sockets_of(users):
+            socket._check_peer(now)
+
+    @classmethod
+    def start_draining(cls) -> None:
+        """Lets nobody in and takes no request from now on."""
+        cls._draining = True
+
+    @classmethod
+    async def close_all(cls, timeout: float) -> None:
+        """Tells every socket that it is about to be closed and closes it, in batches; waits for the peers to agree."""
+        everyone = cls._sockets_of(cls._registry)
+        for start in range(0, len(everyone), BATCH):
+            for socket in everyone[start : start + BATCH]:
+                socket.write_frame(v1.encode(Code.END, v1.TEXTS[socket.language]["closing"]))
+                socket._shut(GOING_AWAY, "the server is going away")
+            await asyncio.sleep(0)
+        deadline = asyncio.get_running_loop().time() + timeout
+        while cls.count() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(LOOK_EVERY)
+
+    @classmethod
+    def start(cls) -> None:
+        """Lets sockets in: a process may serve again after it has drained."""
+        cls._draining = False
+
+    # Opening
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Asks who it is, looks both users up and upgrades the connection, or says why not."""
+        require_handshake(self.request.headers)
+        refusal = self._check_cross_origin(self.check_trusted_origin)
+        if refusal is not None:
+            raise HTTPError(403, refusal)
+        self._version = self._asked_version()
+        self.peer: int | None = None
+        if self._version == "1" or self.get_query_arguments("toUid"):
+            self.peer = self.id_argument("toUid")
+        self.language = self.choice_argument("lang", tuple(v1.TEXTS))
+        self._require_serving()
+        self.leave()  # the registry counts from here on
+        take = self._places_held.take
+        try:
+            take(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
+            take(self.address, self._limits.max_address_connections, TooFast("sockets from this address", AWHILE))
+            self._identity = await self.identify(self._ticket())
+            self.user = self._identity.user
+            if self.user == self.peer:
+                raise HTTPError(400, "uid and toUid are the same")
+            take(self.user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
+            if self.peer is not None:
+                self._known = self.peer in await self._users.active(self.peer)
+                if not self._known and self._version == "1":  # v2 has an answer for a message to an unknown id
+                    raise UnknownUser(self.peer)
+            self._blocks_held = True
+            await self._chat.blocks.opening(self.user)
+            self._require_serving()
+            if self._gone:  # `on_close` will not be called again, and what it gives back would be kept for good
+                raise HTTPError(400, "the client is gone")
+            await super().get(*args, **kwargs)
+        finally:
+            if self._protocol is None or not self._protocol.taken_over:  # else it lives on without this coroutine
+                self._release()
+
+    def _asked_version(self) -> str:
+        """The protocol's version: what `v` says, else the first subprotocol that is known, else 1."""
+        if not self.get_query_arguments("v"):
+            chosen = first_known(offered_subprotocols(self.request.headers))
+            if chosen is not None:
+                return SUBPROTOCOLS[chosen]
+        return self.choice_argument("v", ("1", "2"))
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Tornado's question which of the offered subprotocols is chosen: the one of the version in use, or none."""
+        return first_known(subprotocols, self._version)
+
+    def _release(self) -> None:
+        """Gives back what counts sockets."""
+        self._places_held.release()
+        if self._blocks_held:
+            self._blocks_held = False
+            self._chat.blocks.closed(self.user)
+
+    def _require_serving(self) -> None:
+        if ChatSocket._draining:
+            raise HTTPError(503, "the server is going away")
+
+    def _ticket(self) -> str | None:
+        tickets = self.get_query_arguments("ticket")
+        if len(tickets) > 1:
+            raise HTTPError(400, "ticket is given twice")
+        return tickets[0] if tickets else None
+
+    def check_origin(self, origin: str) -> bool:
+        """Tornado's question about a page of another origin."""
+        return self.check_trusted_origin(origin)
+
+    def get_websocket_protocol(self) -> BulkProtocol:
+        """The frames, on the transport that the settings say."""
+        self._protocol = BulkProtocol(self, self._limits.max_frame, in_loop=self._limits.frames == "bulk")
+        return self._protocol
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        """Enters the registry and greets."""
+        self.set_nodelay(True)
+        self._liveness = Liveness(asyncio.get_running_loop().time())
+        self._requests = self.entrance.requests.of(self.user)
+        if self.peer is None:
+            self.charge(INBOX)
+        self._registry.setdefault(self.user, {}).setdefault(self.peer, set()).add(self)
+        self._dialect = self._make_dialect()
+        self._attendance = self._chat.join(self.user, self.peer, watching=self._dialect.watching)
+        text = v1.TEXTS[self.language]["connected"]
+        self.write_frame(v1.encode(Code.SUCCESS, text) if self._version == "1" else v2.greeting(text, self._log_id))
+        self._forget_request()
+
+    def _forget_request(self) -> None:
+        """Lets go of what was for the handshake: it is more than all that an idle socket needs."""
+        self.__dict__ = {name: value for name, value in vars(self).items() if name not in OF_THE_HANDSHAKE}
+
+    def __getattr__(self, name: str) -> Any:
+        """Say why what belonged to the handshake is not there; Python asks here for nothing else that is."""
+        if name in OF_THE_HANDSHAKE:
+            raise AttributeError(f"{name} was of the handshake; open() is the last to have it (see handshake.py)")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def path(self) -> str:
+        """For log lines, also when the request is forgotten."""
+        return PATH
+
+    def _make_dialect(self) -> Dialect:
+        timeout = self._limits.answer_timeout
+        if self._version == "1":
+            return Dialect1(self, self._chat, self._reader, window=self._window, timeout=timeout)
+        return Dialect2(
+            self,
+            self._chat,
+            self._reader,
+            self._users,
+            window=self._window,
+            timeout=timeout,
+            most_held=self._limits.write_buffer,
+            known={self.peer} if self.peer is not None and self._known else set(),
+        )
+
+    # Requests
+
+    def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
+        """Takes a frame; returns a future to be awaited before the next one is read, when enough answers are owed."""
+        if ChatSocket._draining or self._attendance is None or self._dialect is None:
+            return None
+        text = message if isinstance(message, str) else ""
+        try:
+            wait = self._requests.take()
+            if wait:
+                raise TooFast("requests", wait)
+            if isinstance(message, bytes):
+                raise InvalidFrame("frame: is binary")
+            self._dialect.take(text, self._limits.max_content)
+        except TooFast as error:
+            self._metrics.refused.labels(error.code).inc()
+            self._dialect.refuse(text, error)
+            return self._dialect.room() or after(min(error.retry_after, LONGEST_PAUSE))  # refusals are work as well
+        except InvalidFrame as error:
+            _log.debug("frame_refused", user=self.user, reason=str(error))
+            self._metrics.refused.labels(error.code).inc()
+            self._malformed += 1
+            self._dialect.refuse(text, error)
+            if self._malformed == self._limits.malformed_frames:
+                self._dialect.then(lambda: self._shut(POLICY_VIOLATION, "too many malformed frames"))
+        else:
+            self._malformed = 0
+        return self._dialect.room()
+
+    def charge(self, weight: float) -> None:
+        """Charge the user for what a request costs besides the 1 that it was let in for."""
+        self._requests.charge(weight)
+
+    # Writing, pinging, closing
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket can be written to."""
+        return self.ws_connection is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether so much waits to be sent that what can be done without should be."""
+        return self.ws_connection is not None and self.ws_connection.unsent > self._limits.write_buffer // 4
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Writes a frame; False when the socket is closing, or is closed now because it takes too little."""
+        protocol = self.ws_connection
+        if protocol is None:
+            return False
+        if protocol.unsent > self._limits.write_buffer:
+            self.too_slow()
+            return False
+        return protocol.write_text(frame)
+
+    async def drained(self) -> None:
+        """Waits while too much waits to be sent for a long answer to go on."""
+        protocol = self.ws_connection
+        if protocol is not None and protocol.unsent > self._limits.write_buffer // 2:
+            await protocol.sent()
+
+    def too_slow(self) -> None:
+        """Closes the socket because more waits for it than may."""
+        self._shut(TOO_SLOW, "too slow")
+
+    def on_ping(self, data: bytes) -> asyncio.Future[None] | None:  # type: ignore[override]  # see FrameHandler
+        """Take a ping, which is answered by now."""
+        return self._take_tokens(1)
+
+    def on_pong(self, data: bytes) -> asyncio.Future[None] | None:  # type: ignore[override]
+        """Take a pong; only one that was asked for shows that the peer is there, and costs nothing."""
+        return None if self._liveness.pong(data) else self._take_tokens(1)
+
+    def on_fragment(self, size: int) -> asyncio.Future[None] | None:
+        """Take a part of a message that is not the last one."""
+        return self._take_tokens(FRAGMENT)
+
+    def on_failure(self, code: int) -> None:
+        """Go offline: the client broke the protocol, and is being told with this close code."""
+        self._leave()
+        self._metrics.closed.labels(code).inc()
+
+    def _take_tokens(self, weight: float) -> asyncio.Future[None] | None:
+        """Charge the user for a frame that asks for nothing; without tokens nothing is read for a moment."""
+        wait = self._requests.take(weight)
+        return after(min(wait, LONGEST_PAUSE)) if wait else None
+
+    def _check_peer(self, now: float) -> None:
+        protocol = self.ws_connection
+        if protocol is None:
+            return
+        reading = not self._window.full
+        verdict = self._liveness.look(now, self._limits, unsent=protocol.stuck, moved=protocol.moved, reading=reading)
+        if verdict is Verdict.PING:
+            try:
+                self.ping(self._liveness.asked)
+            except WebSocketClosedError:  # it is gone, and its protocol will soon say so
+                self._leave()
+        elif verdict is Verdict.SILENT:
+            self._shut(NO_PONG, "no pong")
+        elif verdict is Verdict.STUCK:
+            self._shut(TOO_SLOW, "nothing is read")
+
+    def _shut(self, code: int, reason: str) -> None:
+        """Closes the socket; from now on it is offline, however long the peer takes to agree."""
+        self._leave()
+        if self.is_open:
+            self._metrics.closed.labels(code).inc()
+        self.close(code, reason)
+        self._window.open()  # to read the peer's close frame
+
+    def on_close(self) -> None:
+        """Leaves the registry; also called when the client goes away before the socket is open."""
+        self._gone = True
+        self._leave()
+        self._release()
+        if self._dialect is not None:
+            self._dialect.drop()
+
+    def _leave(self) -> None:
+        attendance, self._attendance = self._attendance, None
+        if attendance is None:
+            return
+        here = self._registry[self.user]
+        here[self.peer].discard(self)
+        if not here[self.peer]:
+            del here[self.peer]
+        if not here:
+            del self._registry[self.user]
+        attendance.leave()

@@ -1,0 +1,229 @@
+"""StreamTransport: a stream of Tornado's with the interface of asyncio's transports.
+
+handlers/websocket/transport.py reads and writes frames on transports of the event loop. Two kinds of connections stay
+with the stream that Tornado accepted them on: those under TLS, whose keys and state belong to the stream's
+`ssl.SSLSocket`, and all of them with the setting `frames` = tornado. This transport carries those, so that a frame
+means the same on each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Any, cast
+
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+
+__all__ = ["StreamTransport"]
+
+CHUNK = 65_536  # bytes of one read
+
+
+class StreamTransport(asyncio.Transport):
+    """A transport on an IOStream or SSLIOStream. It reads nothing until `resume_reading` is called.
+
+    Writing is in one of these states, of which each leads to those below it:
+
+        open      bytes are written
+        ending    `write_eof` was called: what is unsent is sent first
+        ended     our half of the connection is closed; what arrives is dropped until the peer closes its half
+        closing   `close` was called: what is unsent is sent first
+        closed    `connection_lost` was called, or will be in the next turn of the loop
+    """
+
+    def __init__(self, stream: IOStream, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._stream = stream
+        self._protocol = protocol
+        self._most_unsent = CHUNK  # bytes above which the protocol is told to pause
+        self._congested = False  # it was told so
+        self._wanted = False  # the protocol wants to read
+        self._reading = False  # a read is under way
+        self._ending = False
+        self._closing = False
+        self._ended: socket.socket | None = None  # there once our half is closed; the stream has no socket then
+        if stream.closed():  # it does not say so to those who come later
+            asyncio.get_running_loop().call_soon(self._lose)
+        else:
+            stream.set_close_callback(self._lose)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is under TLS."""
+        return isinstance(self._stream, SSLIOStream)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """The operating system's `socket`; nothing else is known."""
+        return (self._ended or self._stream.socket) if name == "socket" else default
+
+    # Leaving the stream
+
+    async def flushed(self) -> None:
+        """Wait until everything written so far is sent, or the connection is lost."""
+        with suppress(StreamClosedError):
+            await self._stream.write(b"")
+
+    def release(self) -> tuple[socket.socket, bytes]:
+        """Take the socket out of the stream, which ends; the socket, and what was read and not handed on."""
+        stream = self._stream
+        behind = bytes(stream._read_buffer)
+        stream.set_close_callback(None)
+        if stream._state is not None:
+            stream.io_loop.remove_handler(stream.fileno())
+            stream._state = None
+        taken = socket.socket(fileno=stream.socket.detach())  # no second descriptor, of which there may be none left
+        taken.setblocking(False)
+        stream.close()
+        return taken, behind
+
+    # Reading
+
+    def pause_reading(self) -> None:
+        """Read no more; of a read that is under way the bytes are still handed on, at most CHUNK."""
+        self._wanted = False
+
+    def resume_reading(self) -> None:
+        """Read until told to pause."""
+        self._wanted = True
+        self._read()
+
+    def is_reading(self) -> bool:
+        """Whether the protocol is given what arrives."""
+        return self._wanted and not self._closing
+
+    def _read(self) -> None:
+        if self._reading or not self._wanted or self._closing or self._ended is not None:
+            return
+        try:
+            future = self._stream.read_bytes(CHUNK, partial=True)
+        except StreamClosedError:  # the stream says so by itself
+            return
+        self._reading = True
+        cast("asyncio.Future[bytes]", future).add_done_callback(self._on_read)
+
+    def _on_read(self, future: asyncio.Future[bytes]) -> None:
+        self._reading = False
+        if future.cancelled() or future.exception() is not None or self._stream.closed():
+            return
+        if not self._closing:
+            self._protocol.data_received(future.result())
+            self._read()
+
+    # Writing
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Tell the protocol to pause above `high` unsent bytes, and to resume when all are sent, whatever `low` is."""
+        self._most_unsent = CHUNK if high is None else high
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the operating system has not taken yet."""
+        buffer = self._stream._write_buffer
+        return 0 if buffer is None else len(buffer)  # None once it is closed
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes; nothing once the connection ends."""
+        if self._closing or self._ending:
+            return
+        try:
+            future = self._stream.write(bytes(data))
+        except StreamClosedError:
+            return
+        if self._stream.writing():
+            future.add_done_callback(self._on_written)
+            if not self._congested and self.get_write_buffer_size() > self._most_unsent:
+                self._congested = True
+                self._protocol.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        """Whether one half of the connection can be closed."""
+        return True
+
+    def _on_written(self, future: asyncio.Future[None]) -> None:
+        if self._stream.closed() or self._stream.writing():
+            return
+        if self._congested:
+            self._congested = False
+            self._protocol.resume_writing()
+        if self._closing:
+            self._close_stream()
+        elif self._ending and self._ended is None:
+            self._end()
+
+    # The end
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closed, or about to be."""
+        return self._closing or (self._ended is None and self._stream.closed())
+
+    def write_eof(self) -> None:
+        """Close our half of the connection once all is sent. What the peer still sends is dropped.
+
+        A socket that is closed with something unread is reset, which can take away from the peer what it was told
+        last. So the peer's bytes are read, and the connection is lost when the peer has closed its half.
+        """
+        self._ending = True
+        if not self._closing and self._ended is None and not self._stream.closed() and not self._stream.writing():
+            self._end()
+
+    def close(self) -> None:
+        """Close the connection once all is sent."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._ended is not None:
+            self._drop_socket()
+        elif not self._stream.writing():
+            self._close_stream()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._closing = True
+        if self._ended is not None:
+            self._drop_socket()
+        else:
+            self._stream.close()
+
+    def _close_stream(self) -> None:
+        self._say_that_tls_ends()
+        self._stream.close()
+
+    def _say_that_tls_ends(self) -> None:
+        """Send TLS's `close_notify`, without which the peer cannot tell our end from an attacker's."""
+        if isinstance(self._stream, SSLIOStream):
+            with suppress(
+                OSError, ValueError
+            ):  # it is sent first; then the peer's is missing, or data stands before it
+                self._stream.socket.unwrap()
+
+    def _end(self) -> None:
+        self._say_that_tls_ends()
+        self._ended, _ = self.release()
+        with suppress(OSError):  # the peer has reset the connection: reading says so
+            self._ended.shutdown(socket.SHUT_WR)
+        asyncio.get_running_loop().add_reader(self._ended, self._drop_bytes)
+
+    def _drop_bytes(self) -> None:
+        if self._ended is None:
+            return
+        try:
+            if self._ended.recv(CHUNK):
+                return
+        except BlockingIOError:
+            return
+        except OSError:  # the peer has reset the connection
+            pass
+        self._closing = True
+        self._drop_socket()
+
+    def _drop_socket(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._ended is not None and self._ended.fileno() >= 0:
+            loop.remove_reader(self._ended)
+            self._ended.close()
+            loop.call_soon(self._lose)
+
+    def _lose(self) -> None:
+        self._closing = True
+        protocol, self._protocol = self._protocol, asyncio.Protocol()  # they need not know each other any more
+        protocol.connection_lost(None)

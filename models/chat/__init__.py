@@ -1,0 +1,1 @@
+"""The chat: conversations, the steps of a message, history, inboxes, presence and blocks."""

@@ -1,0 +1,194 @@
+"""Step 4 and 5 of a message's way: to the sockets of this process, and to the other processes.
+
+Sockets are given a conversation's messages in ascending order and without a gap. `seen` says up to where this
+process has served them; what comes before its turn waits, and what does not come is fetched from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from common.tasks import end
+from models.chat.blocks import Blocks
+from models.chat.conversation import Conversation
+from models.chat.conversations import Conversations
+from models.chat.events import Moved, Stored, Told
+from models.chat.loading import Loader
+from models.chat.placing import BACKOFF
+from models.chat.ports import Messages, Reached, Router, Sockets
+from models.errors import EngineUnavailable
+from models.records import Message, conversation_of
+
+__all__ = ["Delivery"]
+
+CHUNK = 100  # messages fetched at once for sockets that are behind
+FETCHES = 32  # conversations fetched at once
+EARLY = 64  # messages of a conversation that are kept when they come before their turn
+
+
+_log = structlog.get_logger(__name__)
+
+
+class Delivery:
+    """What the sockets of this process are given of the active conversations.
+
+    `delivered` is told of every message that the sockets are given, `blocks` tells who is not to be given any.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        messages: Messages,
+        sockets: Sockets,
+        router: Router,
+        loader: Loader,
+        blocks: Blocks,
+        delivered: Callable[[Conversation, Message], None],
+    ) -> None:
+        self._conversations = conversations
+        self._messages = messages
+        self._sockets = sockets
+        self._router = router
+        self._loader = loader
+        self._blocks = blocks
+        self._delivered = delivered
+        self._fetches = asyncio.Semaphore(FETCHES)
+
+    async def close(self) -> None:
+        """Fetches nothing any more."""
+        await end(*(conversation.chaser for conversation in self._conversations if conversation.chaser is not None))
+
+    async def publish(self, conversation: Conversation, message: Message, origin: object) -> bool:
+        """Delivers a message here and tells the other processes; whether a socket of the recipient gets it."""
+        live = self.deliver(conversation, message, origin).live
+        if self._router.alone:
+            return live
+        if live:
+            self._router.tell(Stored(message))
+            return True
+        return await self._router.reach(message)
+
+    def deliver(self, conversation: Conversation, message: Message, origin: object = None) -> Reached:
+        """Hands the next message to the sockets of both, unless they have it."""
+        conversation.advance(message)
+        if conversation.seen is not None and message.seq <= conversation.seen:
+            return Reached(live=False, read=False)
+        conversation.seen = message.seq
+        self._delivered(conversation, message)
+        reached = self._sockets.deliver(message, origin, withheld=self._blocks.withholds(message))
+        own = conversation.readings.get(message.sender)
+        if own is not None:
+            own.sent(message.seq)
+        reading = conversation.readings.get(message.recipient)
+        if reading is not None and reading.received(message.seq, live=reached.read):
+            self._messages.mark_read(conversation.name, message.recipient, message.seq)
+            self.tell(Moved(message.recipient, message.sender, message.seq, message.seq))
+        return reached
+
+    def tell(self, event: Told) -> None:
+        """Tells the peer, here and elsewhere, of what is not a message."""
+        if not self._blocks.passes(event):
+            return
+        self._sockets.tell(event)
+        if not self._router.alone:
+            self._router.tell(event)
+
+    def moved(self, event: Moved) -> None:
+        """A user's positions have moved: tells the peer."""
+        self.note(event)
+        self.tell(event)
+
+    def note(self, event: Moved) -> None:
+        """Notes what a user has read, for the sockets that count by it."""
+        conversation = self._conversations.get(conversation_of(event.user, event.peer))
+        reading = conversation.readings.get(event.user) if conversation else None
+        if conversation is not None and reading is not None:
+            reading.shown(event.read, conversation.seen or event.read)
+
+    def arrive(self, conversation: Conversation, message: Message) -> None:
+        """Delivers a stored message if its turn has come, else sees to it that its turn comes."""
+        self._conversations.begin(conversation, message.seq - 1)
+        if not conversation.active or message.seq <= (conversation.seen or 0):
+            return
+        if len(conversation.early) < EARLY:
+            conversation.early[message.seq] = message
+        else:
+            conversation.behind = True
+        self.serve(conversation)
+
+    def serve(self, conversation: Conversation) -> None:
+        """Delivers what is known, then has the rest fetched; not while a message of ours is being placed."""
+        if conversation.placing or not (conversation.early or conversation.behind):
+            return
+        while conversation.seen is not None and (message := conversation.early.pop(conversation.seen + 1, None)):
+            self.deliver(conversation, message)
+        if conversation.early or conversation.behind:
+            self.chase(conversation)  # one that is at it already ends with a call of this
+
+    def chase(self, conversation: Conversation) -> None:
+        """Has what the sockets miss fetched from the store, soon; nothing is fetched where nothing is to be served."""
+        if conversation.chaser is None and conversation.active:
+            conversation.chaser = asyncio.get_running_loop().create_task(self._chase(conversation))
+
+    async def _chase(self, conversation: Conversation) -> None:
+        pause = BACKOFF[0]
+        try:
+            while conversation.active:
+                try:
+                    async with self._fetches:
+                        await self.catch_up(conversation)
+                        # What comes from elsewhere and is delivered here may count as read (dialect 1).
+                        for user in conversation.users:
+                            await self._loader.reading(conversation, user)
+                    if not conversation.unconfirmed:
+                        break
+                    if pause == BACKOFF[1]:
+                        self._doubt(conversation)
+                        break
+                except EngineUnavailable:
+                    pass
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, BACKOFF[1])
+        finally:
+            conversation.chaser = None
+        self.serve(conversation)
+        self._conversations.release(conversation)
+
+    def _doubt(self, conversation: Conversation) -> None:
+        """Drops messages that others told of and the store does not have: the next sweep finds them if it has them."""
+        _log.warning("message_not_in_store", conversation=conversation.name, seqs=sorted(conversation.unconfirmed))
+        for seq in conversation.unconfirmed:
+            conversation.early.pop(seq, None)
+        conversation.unconfirmed = ()
+
+    async def lead_up_to(self, conversation: Conversation, seq: int) -> None:
+        """Delivers what stands before `seq` and the sockets have not been given. Raises EngineUnavailable."""
+        while conversation.seen is not None and conversation.seen < seq - 1:
+            last = min(conversation.seen + CHUNK, seq - 1)
+            for message in await self._messages.page(conversation.name, conversation.seen + 1, last):
+                self.deliver(conversation, message)
+            conversation.seen = max(conversation.seen, last)  # also over what has expired
+
+    async def catch_up(self, conversation: Conversation) -> None:
+        """Delivers what the store has and the sockets have not. Raises EngineUnavailable."""
+        if conversation.seen is None:
+            newest = await self._loader.begin(conversation)
+            if conversation.seen is None or (conversation.seen >= newest and not conversation.early):
+                return
+        conversation.behind = False
+        conversation.unconfirmed = ()
+        while True:
+            told = tuple(conversation.early)
+            messages = await self._messages.after(conversation.name, conversation.seen, CHUNK)
+            for message in messages:
+                if conversation.placing:  # ours may be among these, and its sender gets another copy
+                    conversation.behind = True
+                    return
+                self.deliver(conversation, message)
+            if len(messages) < CHUNK:
+                break
+        conversation.early = {seq: m for seq, m in conversation.early.items() if seq > conversation.seen}
+        conversation.unconfirmed = tuple(seq for seq in told if seq in conversation.early)

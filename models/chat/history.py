@@ -1,0 +1,288 @@
+"""Reading: history, what is unread, positions, resuming, the list of conversations.
+
+Whatever may take long has a deadline, in the event loop's time, and raises EngineUnavailable when it has passed.
+Whoever has blocked the peer reads up to where the conversation stood then. Few reads ask the database at once
+(common/turns.py); the others wait, and what is late by then is not asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
+
+from common.turns import Turns
+from models.chat.blocks import EVERYTHING
+from models.chat.events import Moved
+from models.chat.ports import Directory, Messages, Unread
+from models.chat.service import Chat
+from models.errors import EngineUnavailable, InvalidFrame
+from models.protocol.v2 import MOST
+from models.records import Cursor, Marks, Message, Summary, conversation_of
+
+__all__ = ["COUNTED", "PAGE", "PAGE_BYTES", "Listed", "Page", "Reader", "Resumed", "Shown"]
+
+PAGE = 10  # messages in an answer to a history request of dialect 1; the article, section 2.3.3
+PAGE_BYTES = 262_144  # of content, as JSON, in one answer of dialect 2; a single message may be longer
+CHUNK = 100  # messages read at once for an unread request of dialect 1
+COUNTED = 100  # unread messages are counted up to here
+EVERYBODY = 2**31  # more conversations than a user has
+SHORT, LONG = 4, 2  # reads that ask the database at once: of one conversation, of many; motor has ten threads in all
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Shown(NamedTuple):
+    """A part of an answer to an unread request of dialect 1; once written, all up to `upto` counts as read."""
+
+    messages: list[Message]
+    upto: int
+
+
+class Page(NamedTuple):
+    """Messages in ascending order; `complete` says that there are no more of those that were asked for."""
+
+    messages: list[Message]
+    complete: bool
+
+
+class Resumed(NamedTuple):
+    """What was missed of several conversations, ascending in each; of those with the peers in `more` there is more.
+
+    `held` says by peer up to which `seq` the reader has the conversation then.
+    """
+
+    messages: list[Message]
+    more: list[int]
+    held: dict[int, int]
+
+
+class Listed(NamedTuple):
+    """A conversation in a user's list; `unread` is counted up to one more than COUNTED, `marks` are the peer's.
+
+    `blocked` says that the user has blocked the peer.
+    """
+
+    summary: Summary
+    unread: int
+    marks: Marks
+    online: bool
+    blocked: bool
+
+
+class Reader:
+    """What is asked of a chat; `answer_timeout` (seconds) bounds each further part of a long answer."""
+
+    def __init__(self, chat: Chat, messages: Messages, directory: Directory, answer_timeout: float) -> None:
+        self._chat = chat
+        self._messages = messages
+        self._directory = directory
+        self._answer_timeout = answer_timeout
+        self.turns = Turns(SHORT, LONG)
+
+    # Dialect 1
+
+    async def history(self, reader: int, peer: int, before: int | None, deadline: float) -> list[Message]:
+        """The ten newest messages before a time (milliseconds; None: the newest of all), oldest first."""
+        name = conversation_of(reader, peer)
+        async with _until(deadline), self.turns.short():
+            if before is None:
+                last = await self._messages.newest(name)
+            else:
+                last = await self._messages.last_before(name, before)
+            last = min(last, await self._chat.blocks.shown_upto(reader, peer))
+            return await self._messages.page(name, last - PAGE + 1, last)
+
+    async def unread(self, reader: int, peer: int, deadline: float) -> AsyncGenerator[Shown, None]:
+        """Everything since the peer's first message that `reader` has not read; the newest ten if there is none.
+
+        In parts, both directions, oldest first; call `shown` with each part once it is written. The deadline is
+        for the first part.
+        """
+        with self._chat.conversations.lease(reader, peer) as conversation:
+            async with _until(deadline), self.turns.short():
+                # What this process has not delivered yet is not shown either: it is about to come by itself.
+                last = (await self._chat.loader.head(conversation)).seq
+                last = min(last, await self._chat.blocks.shown_upto(reader, peer))
+                reading = await self._chat.loader.reading(conversation, reader)
+            if reading.first_unread is None or reading.first_unread > last:
+                yield Shown(await self.history(reader, peer, None, deadline), reading.read)
+                return
+            for first in range(reading.first_unread, last + 1, CHUNK):
+                upto = min(first + CHUNK - 1, last)
+                async with _until(deadline), self.turns.short():
+                    messages = await self._messages.page(conversation.name, first, upto)
+                yield Shown(messages, upto)
+                deadline = asyncio.get_running_loop().time() + self._answer_timeout
+
+    def shown(self, reader: int, peer: int, upto: int) -> None:
+        """Marks everything up to `upto` as read by `reader`, who was shown it."""
+        conversation = self._chat.conversations.get(conversation_of(reader, peer))
+        reading = None if conversation is None else conversation.readings.get(reader)
+        if conversation is not None and reading is not None and reading.read < upto:
+            reading.shown(upto, conversation.head.seq if conversation.head else upto)
+            self._messages.mark_read(conversation.name, reader, reading.read)
+            self._chat.delivery.tell(Moved(reader, peer, reading.read, reading.read))
+
+    # Dialect 2
+
+    async def before(self, reader: int, peer: int, seq: int | None, most: int, deadline: float) -> Page:
+        """The last messages before `seq`, or of all."""
+        async with _until(deadline), self.turns.short():
+            upto = await self._chat.blocks.shown_upto(reader, peer)
+            end = upto + 1 if seq is None else min(seq, upto + 1)
+            messages = await self._messages.before(conversation_of(reader, peer), end, most + 1)
+        newest_first = _cut(messages[::-1], most)
+        return Page(newest_first.messages[::-1], newest_first.complete)
+
+    async def after(self, reader: int, peer: int, seq: int, most: int, deadline: float) -> Page:
+        """The first messages after `seq`."""
+        async with _until(deadline), self.turns.short():
+            return await self._after(reader, peer, seq, most)
+
+    async def first_unread(self, reader: int, peer: int, deadline: float) -> Page:
+        """The first messages of the peer that `reader` has not read."""
+        async with _until(deadline), self.turns.short():
+            found = await self._messages.unread(conversation_of(reader, peer), reader, peer, MOST + 1)
+            return _cut(await self._shown(reader, peer, found), MOST)
+
+    async def resume(self, reader: int, after: Mapping[int, int], most: int, deadline: float) -> Resumed:
+        """What came after a `seq` in the conversations with these peers, at most so many messages together.
+
+        Raises InvalidFrame for a `seq` that does not exist yet. Where nothing came after it, as with peers who have
+        never written, nothing is read.
+        """
+        messages: list[Message] = []
+        more: list[int] = []
+        held: dict[int, int] = {}
+        room = PAGE_BYTES
+        async with _until(deadline), self.turns.long(reader):
+            newest = await self._chat.follow(reader, after)
+            for peer, seq in after.items():
+                if seq > newest.get(peer, 0):
+                    await self._require_given(reader, peer, seq, begun=peer in newest)
+            upto = await self._chat.blocks.shown_all(reader)
+            for peer, seq in after.items():
+                held[peer] = seq
+                if min(newest.get(peer, 0), upto.get(peer, EVERYTHING)) <= seq:
+                    continue
+                page = Page([], complete=False)
+                if room > 0 and len(messages) < most:
+                    page = await self._after(reader, peer, seq, most - len(messages), room)
+                if page.messages:
+                    messages += page.messages
+                    room -= _size_of(page.messages)
+                    held[peer] = page.messages[-1].seq
+                if not page.complete:
+                    more.append(peer)
+        return Resumed(messages, more, held)
+
+    async def mark(self, reader: int, peer: int, wanted: Marks, deadline: float) -> Marks:
+        """Moves the positions of `reader` forward; where they are then. Raises InvalidFrame as `resume` does."""
+        async with _until(deadline):
+            await self._require_given(reader, peer, max(wanted.received, wanted.read))
+            marks, moved = await self._messages.mark(conversation_of(reader, peer), reader, wanted)
+        if moved:
+            self._chat.delivery.moved(Moved(reader, peer, marks.received, marks.read))
+        return marks
+
+    async def conversations(self, user: int, before: Cursor | None, most: int, deadline: float) -> list[Listed]:
+        """The user's conversations behind `before`, newest first; those of which that user is shown anything."""
+        async with _until(deadline), self.turns.long(user):
+            upto = await self._chat.blocks.shown_all(user)
+            summaries = await self._directory.conversations(user, before, most, upto)
+            peers = [summary.peer for summary in summaries]
+            await self._chat.watches(user)  # who comes or goes after this answer was made is news
+            between = await asyncio.gather(*(self._chat.blocks.between(user, peer) for peer in peers))
+            apart = {peer: ends for peer, ends in zip(peers, between, strict=True) if ends != (None, None)}
+            try:
+                online = await self._chat.presence.online([s.peer for s in summaries if s.mutual])
+            except EngineUnavailable:  # then nobody is known to be
+                online = set()
+            unread = await self._unread(summaries)
+        return [
+            Listed(
+                summary,
+                unread.get(summary.last.conversation, 0),
+                Marks() if summary.peer in apart else summary.theirs,
+                online=summary.mutual and summary.peer in online and summary.peer not in apart,
+                blocked=summary.peer in apart and apart[summary.peer][0] is not None,
+            )
+            for summary in summaries
+        ]
+
+    async def _unread(self, summaries: list[Summary]) -> dict[str, int]:
+        """Count, by conversation, the messages up to the last one that its user has not read.
+
+        What came since the last one was looked up is news, which a client that holds this list counts itself.
+        """
+        asked = [
+            Unread(summary.last.conversation, summary.peer, summary.mine.read, summary.last.seq)
+            for summary in summaries
+            if summary.mine.read < summary.last.seq
+        ]
+        return await self._messages.unread_counts(asked, COUNTED + 1) if asked else {}
+
+    async def _after(self, reader: int, peer: int, seq: int, most: int, room: int = PAGE_BYTES) -> Page:
+        """The first messages after `seq`, in at most `room` bytes unless that is a whole answer's."""
+        found = await self._messages.after(conversation_of(reader, peer), seq, most + 1)
+        return _cut(await self._shown(reader, peer, found), most, room)
+
+    async def _shown(self, reader: int, peer: int, messages: list[Message]) -> list[Message]:
+        """Those that a reader is shown, of messages in ascending order."""
+        upto = await self._chat.blocks.shown_upto(reader, peer)
+        return [message for message in messages if message.seq <= upto]
+
+    async def everything(self, user: int) -> AsyncGenerator[list[Message], None]:
+        """All messages of all conversations that `user` is shown, in parts that are not empty."""
+
+        def deadline() -> float:
+            return asyncio.get_running_loop().time() + self._answer_timeout
+
+        async with _until(deadline()), self.turns.long(user):
+            summaries = await self._directory.conversations(user, None, EVERYBODY)
+        for summary in summaries:
+            page, seq = Page([], complete=False), 0
+            while not page.complete:
+                page = await self.after(user, summary.peer, seq, MOST, deadline())
+                if page.messages:
+                    seq = page.messages[-1].seq
+                    yield page.messages
+
+    async def _require_given(self, reader: int, peer: int, seq: int, *, begun: bool = True) -> None:
+        """Raises InvalidFrame unless `seq` is 0 or was given to a message once; `begun` says whether any was."""
+        name = conversation_of(reader, peer)
+        conversation = self._chat.conversations.get(name)
+        seen = 0 if conversation is None else conversation.seen or 0
+        if seq > seen and not (begun and seq <= (await self._messages.head(name)).seq):
+            raise InvalidFrame(f"seq: {seq} does not exist yet")
+
+
+def _size_of(messages: list[Message]) -> int:
+    """The bytes of their content in a frame."""
+    return sum(len(_encode(message.content)) for message in messages)
+
+
+def _cut(messages: list[Message], most: int, room: int = PAGE_BYTES) -> Page:
+    """The first messages, as many as fit into one answer that has room for so many bytes."""
+    size = 0
+    for index, message in enumerate(messages[:most]):
+        size += _size_of([message])
+        if size > room and (index or room < PAGE_BYTES):
+            return Page(messages[:index], complete=False)
+    return Page(messages[:most], complete=len(messages) <= most)
+
+
+@asynccontextmanager
+async def _until(deadline: float) -> AsyncIterator[None]:
+    """Raises EngineUnavailable when the work inside is not done at the deadline, or is not begun by then."""
+    if asyncio.get_running_loop().time() >= deadline:
+        raise EngineUnavailable("storage", "no answer in time")
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise EngineUnavailable("storage", "no answer in time") from None

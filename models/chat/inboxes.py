@@ -1,0 +1,154 @@
+"""Inbox sockets: one socket for all conversations of a user.
+
+Such a conversation has to be followed although no socket was opened for it: an inbox that opens asks the store
+which conversations its user has, and where they stand. Of one that was not among them it is to have all messages from
+then on: all there are if it knows all of its user's conversations, else those behind the last message of the oldest
+one that it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from models.chat.conversation import Conversation
+from models.chat.conversations import Conversations, Lease
+from models.chat.delivery import Delivery
+from models.chat.placing import BACKOFF
+from models.chat.ports import Directory
+from models.chat.presence import Presence
+from models.errors import EngineUnavailable
+from models.records import Message
+
+__all__ = ["FOLLOWED", "Inboxes"]
+
+FOLLOWED = 1000  # conversations of a user that are followed from the start; others from their next message on
+
+
+class _Inbox:
+    """The inbox of one user, in this process."""
+
+    __slots__ = ("known", "leases", "looking", "since", "sockets")
+
+    def __init__(self) -> None:
+        self.sockets = 0
+        self.leases: dict[int, Lease] = {}  # by peer
+        self.known = False  # it has been looked once
+        self.since = 0  # then all other conversations had no message behind this time (milliseconds)
+        self.looking: asyncio.Task[None] | None = None
+
+
+class Inboxes:
+    """The users who have an inbox socket in this process."""
+
+    def __init__(
+        self, conversations: Conversations, delivery: Delivery, directory: Directory, presence: Presence
+    ) -> None:
+        self._conversations = conversations
+        self._delivery = delivery
+        self._directory = directory
+        self._presence = presence
+        self._inboxes: dict[int, _Inbox] = {}
+
+    @property
+    def users(self) -> Iterable[int]:
+        """Who has an inbox socket here."""
+        return self._inboxes
+
+    def opened(self, user: int) -> None:
+        """An inbox socket of `user` has opened."""
+        inbox = self._inboxes.setdefault(user, _Inbox())
+        inbox.sockets += 1
+        if inbox.sockets == 1:
+            self.look(user)
+
+    def closed(self, user: int) -> None:
+        """The counterpart of `opened`."""
+        inbox = self._inboxes[user]
+        inbox.sockets -= 1
+        if inbox.sockets:
+            return
+        del self._inboxes[user]
+        if inbox.looking is not None:
+            inbox.looking.cancel()
+        for peer, lease in inbox.leases.items():
+            lease.close()
+            self._presence.unwatch(user, peer)
+
+    async def looked(self, *users: int) -> bool:
+        """Waits until the conversations of the inboxes of these users are known; whether there was one to wait for."""
+        looking = [
+            inbox.looking
+            for inbox in map(self._inboxes.get, users)
+            if inbox is not None and inbox.looking is not None and not inbox.known
+        ]
+        if looking:
+            await asyncio.wait(looking)
+        return bool(looking)
+
+    def begins(self, one: int, other: int) -> int | None:
+        """The time behind which an inbox of one of the two misses all messages of a conversation that it does not know.
+
+        0 if it knows all of its user's conversations; None if there is no such inbox.
+        """
+        times = [
+            inbox.since
+            for inbox, peer in ((self._inboxes.get(one), other), (self._inboxes.get(other), one))
+            if inbox is not None and inbox.known and peer not in inbox.leases
+        ]
+        return min(times, default=None)
+
+    def follow(self, user: int, peer: int, seen: int) -> None:
+        """Follows a conversation for an inbox of `user`, from behind `seen` on unless it was followed before."""
+        inbox = self._inboxes.get(user)
+        if inbox is not None:
+            self._follow(user, inbox, peer, seen)
+
+    def entered(self, message: Message) -> Conversation | None:
+        """The conversation of a message from elsewhere, if that is for an inbox of this process."""
+        for user, peer in ((message.recipient, message.sender), (message.sender, message.recipient)):
+            inbox = self._inboxes.get(user)
+            if inbox is not None:
+                return self._follow(user, inbox, peer, message.seq - 1)
+        return None
+
+    def note(self, conversation: Conversation, message: Message) -> None:
+        """Follows a conversation from now on in which an inbox of this process gets a message."""
+        for user in (message.recipient, message.sender):
+            inbox = self._inboxes.get(user)
+            if inbox is not None:
+                self._follow(user, inbox, conversation.other(user), message.seq)
+
+    def look(self, user: int) -> None:
+        """Has the conversations of `user` read from the store, soon: the first message of one may have been missed."""
+        inbox = self._inboxes.get(user)
+        if inbox is not None and inbox.looking is None:
+            inbox.looking = asyncio.get_running_loop().create_task(self._look(user, inbox))
+
+    async def _look(self, user: int, inbox: _Inbox) -> None:
+        pause = BACKOFF[0]
+        try:
+            while True:
+                try:
+                    found = await self._directory.conversations(user, None, FOLLOWED)
+                    break
+                except EngineUnavailable:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, BACKOFF[1])
+            for summary in found:
+                conversation = self._follow(user, inbox, summary.peer, summary.last.seq)
+                if conversation.seen is None or conversation.seen < summary.last.seq:
+                    self._delivery.chase(conversation)
+            if not inbox.known:
+                inbox.known = True
+                inbox.since = found[-1].last.time if len(found) == FOLLOWED else 0
+        finally:
+            inbox.looking = None
+
+    def _follow(self, user: int, inbox: _Inbox, peer: int, seen: int) -> Conversation:
+        lease = inbox.leases.get(peer)
+        if lease is None:
+            lease = inbox.leases[peer] = self._conversations.follow(user, peer)
+            self._presence.watch(user, peer)
+        self._conversations.begin(lease.conversation, seen)
+        return lease.conversation

@@ -1,0 +1,93 @@
+"""What an active conversation is read from the store for: where it stands, and what its users have read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from models.chat.conversation import Conversation, Reading
+from models.chat.conversations import Conversations
+from models.chat.ports import Messages
+from models.chat.stranger_limit import ACCEPTED_DAYS, DAY
+from models.records import Head
+
+__all__ = ["Loader"]
+
+T = TypeVar("T")
+
+
+class Loader:
+    """Reads a conversation's state when it is needed and not known; `clock` returns seconds since the epoch.
+
+    `looked` waits until the inboxes that two users have here know their conversations, and says whether it had to.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        messages: Messages,
+        clock: Callable[[], float],
+        looked: Callable[[int, int], Awaitable[bool]],
+    ) -> None:
+        self._conversations = conversations
+        self._messages = messages
+        self._clock = clock
+        self._looked = looked
+
+    def knows(self, conversation: Conversation) -> bool:
+        """Whether nothing has to be read before a message can be placed."""
+        return not self._stale(conversation.head) and len(conversation.readings) == len(conversation.users)
+
+    def _stale(self, head: Head | None) -> bool:
+        """Whether a head is not known, or for too long: one whose message may have expired says nothing.
+
+        `seq` goes on elsewhere then (storage/mongo/messages.py).
+        """
+        return head is None or bool(head.seq and head.time < (self._clock() - ACCEPTED_DAYS * DAY) * 1000)
+
+    async def head(self, conversation: Conversation) -> Head:
+        """Where the conversation stands; read again when it is known for too long."""
+        known = conversation.head
+        if self._stale(known):
+            head = await self._read(conversation, self._messages.head)
+            await self._begin(conversation, head.seq)  # nothing is sent off before that is known
+            if conversation.head is known or conversation.head is None:  # else somebody was faster, and may know more
+                conversation.head = head
+                conversation.readings.clear()
+        if conversation.head is None:
+            raise RuntimeError("a head that was read is gone")
+        return conversation.head
+
+    async def begin(self, conversation: Conversation) -> int:
+        """Finds out from where on the sockets are served; the last `seq` of the conversation."""
+        newest = await self._read(conversation, self._messages.newest)
+        await self._begin(conversation, newest)
+        return newest
+
+    async def _begin(self, conversation: Conversation, newest: int) -> None:
+        self._conversations.begin(conversation, newest)
+        if conversation.seen is None and conversation.since is not None:
+            last = await self._messages.last_before(conversation.name, conversation.since + 1)
+            self._conversations.begin_behind(conversation, last)
+
+    async def _read(self, conversation: Conversation, read: Callable[[str], Awaitable[T]]) -> T:
+        """Reads where sockets may begin to be served.
+
+        An inbox that opens meanwhile may find that it has no such conversation, although the first message is stored by
+        now. So it is read again once such an inbox has looked.
+        """
+        found = await read(conversation.name)
+        while conversation.seen is None and await self._looked(*conversation.users):
+            found = await read(conversation.name)
+        return found
+
+    async def reading(self, conversation: Conversation, reader: int) -> Reading:
+        """What one of the two has read, in dialect 1's sense."""
+        reading = conversation.readings.get(reader)
+        if reading is None:
+            bookmarks = await self._messages.bookmarks(conversation.name, reader, conversation.other(reader))
+            last = max(conversation.head.seq if conversation.head else 0, conversation.seen or 0)
+            reading = Reading(bookmarks.read, bookmarks.first_unread, last if bookmarks.first_unread else 0)
+            # Whoever asked first is right: messages may have arrived since.
+            reading = conversation.readings.setdefault(reader, reading)
+        return reading

@@ -1,0 +1,181 @@
+"""Step 3 of a message's way: storing it at its conversation's next place, whatever it takes to know the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from msgspec import structs
+
+from models.chat.conversation import Conversation, Draft
+from models.chat.loading import Loader
+from models.chat.ports import Admission, Insert, Messages
+from models.chat.stranger_limit import DAY, LIMIT, REFUSED_DAYS
+from models.errors import EngineUnavailable, LimitReached, NotSent
+from models.records import Head, Message
+
+__all__ = ["ANNOUNCED_FOR", "BACKOFF", "Placed", "Placer"]
+
+BACKOFF = (0.05, 1.0)  # seconds between attempts whose outcome is not known: first, and at most
+ANNOUNCED_FOR = 60.0  # seconds for which messages may be stored once that was announced
+ANNOUNCED_TO = 120_000  # milliseconds from now: the latest time of such a message; more, lest a clock's step matters
+SPREAD = 1000  # conversations that begin together are announced again at so many different times
+
+
+class Placed(NamedTuple):
+    """Where a message stands; `dup` says that an earlier attempt to send it had put it there."""
+
+    message: Message
+    dup: bool
+
+
+class Placer:
+    """Puts messages in their places.
+
+    `clock` returns seconds since the epoch. `found` is told of another process's message that was in the way,
+    `lead_up_to` gives the sockets what stands before a `seq`.
+    """
+
+    def __init__(
+        self,
+        messages: Messages,
+        loader: Loader,
+        clock: Callable[[], float],
+        found: Callable[[Conversation, Message], None],
+        lead_up_to: Callable[[Conversation, int], Awaitable[None]],
+    ) -> None:
+        self._messages = messages
+        self._loader = loader
+        self._clock = clock
+        self._found = found
+        self._lead_up_to = lead_up_to
+
+    async def place(
+        self,
+        conversation: Conversation,
+        drafts: Sequence[Draft],
+        admission: Admission | None,
+        insert: Insert | None = None,
+    ) -> AsyncGenerator[list[Placed], None]:
+        """Stores messages; yields where they stand, some or all of them at a time, in order.
+
+        Raises a ChatError only when all that was not yielded is known not to be stored. The conversation's `placing`
+        stands until the caller has delivered the last message and clears it. The first attempt was made already if its
+        `insert` is given: that of `placing`.
+        """
+        left = tuple(drafts)
+        pause = BACKOFF[0]
+        uncertain = False  # an earlier attempt may have stored `placing`, or some of it, or may yet
+        if insert is None:
+            conversation.placing = ()
+        while left:
+            if not conversation.placing:
+                conversation.placing = await self._next(conversation, left, admission)
+                uncertain = False
+            run = conversation.placing
+            try:
+                if insert is None and not self._announced(conversation, run[-1].time):
+                    await self._announce(conversation, run[-1].time)
+                attempt, insert = insert or self._messages.insert(*run), None
+                occupied = await attempt
+            except EngineUnavailable as error:
+                if not uncertain and isinstance(error, NotSent):
+                    if any(draft.outcome is not None for draft in left):
+                        raise  # those are not stored after all; the others are tried again without them
+                else:
+                    uncertain = True
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, BACKOFF[1])
+                continue
+            standing = None if occupied is None else occupied.standing
+            count = len(run) if occupied is None else occupied.place
+            placed = [Placed(message, dup=False) for message in run[:count]]
+            rest: Sequence[Message] = ()
+            if standing is not None and standing.key == run[count].key:
+                ours = uncertain and standing == run[count]  # stored by an attempt of this request
+                placed.append(Placed(standing, dup=not ours))
+                if ours:  # else what is behind it has not been stored there, by no attempt
+                    rest = run[count + 1 :]
+            if placed:
+                yield placed
+            left = left[len(placed) :]
+            conversation.placing = rest
+            if standing is not None and len(placed) == count:  # another process's message is in the way
+                self._found(conversation, standing)
+                conversation.advance(standing)  # also when the sockets had been given it before the head was read
+
+    def ready(self, conversation: Conversation, drafts: Sequence[Draft], now: float) -> Sequence[Message]:
+        """The messages at the next places, as many as there are reserved; none if something has to be awaited first.
+
+        `now` is the loop's time.
+        """
+        head = conversation.head
+        if head is None or not self._loader.knows(conversation):
+            return ()
+        if conversation.seen is not None and conversation.seen < head.seq:
+            return ()
+        if conversation.announced_until <= now:
+            return ()
+        messages = self._behind(head, drafts)
+        return messages if messages and messages[-1].time <= conversation.announced_to else ()
+
+    def _announced(self, conversation: Conversation, time: int) -> bool:
+        """Whether lists reckon with a message of this time (milliseconds), if it is stored from now on."""
+        return conversation.announced_until > asyncio.get_running_loop().time() and time <= conversation.announced_to
+
+    async def _announce(self, conversation: Conversation, time: int) -> None:
+        """Announces messages of about this time (milliseconds). Raises EngineUnavailable."""
+        begun = asyncio.get_running_loop().time()
+        await self._messages.announce(conversation.name, time + ANNOUNCED_TO)
+        self._note_announced(conversation, begun, time + ANNOUNCED_TO)
+
+    def _note_announced(self, conversation: Conversation, begun: float, to: int) -> None:
+        """Notes what was announced by a call that began at a time of the loop."""
+        spread = sum(conversation.users) % SPREAD / SPREAD
+        conversation.announced_until = begun + ANNOUNCED_FOR * (1 + spread) / 2
+        conversation.announced_to = to
+
+    def _behind(self, head: Head, drafts: Sequence[Draft]) -> Sequence[Message]:
+        now = max(int(self._clock() * 1000), head.time)
+        places = range(head.seq + 1, head.reserved + 1)
+        return [draft.at(seq, now) for draft, seq in zip(drafts, places, strict=False)]
+
+    async def _next(
+        self, conversation: Conversation, drafts: Sequence[Draft], admission: Admission | None
+    ) -> Sequence[Message]:
+        """The messages at the places behind the last one that exists; as many of them as there are places reserved."""
+        head = await self._loader.head(conversation)
+        if admission is not None and admission.theirs == 0 and self._exhausted(head, drafts[0].sender):
+            raise LimitReached
+        if not self._loader.knows(conversation):
+            for user in conversation.users:
+                await self._loader.reading(conversation, user)
+        while True:  # others may go on whenever something is awaited
+            head = await self._loader.head(conversation)
+            time = max(int(self._clock() * 1000), head.time)
+            if head.seq >= head.reserved:
+                begun = asyncio.get_running_loop().time()
+                reserved = await self._messages.reserve(conversation.name, head.seq + 1, time + ANNOUNCED_TO)
+                self._note_announced(conversation, begun, time + ANNOUNCED_TO)
+                if conversation.head is not None:
+                    conversation.head = structs.replace(
+                        conversation.head, reserved=max(reserved, conversation.head.reserved)
+                    )
+            elif not self._announced(conversation, time + 1000):  # some time will have passed when it is stored
+                await self._announce(conversation, time)
+            elif conversation.seen is not None and conversation.seen < head.seq:
+                await self._lead_up_to(conversation, head.seq + 1)
+            else:
+                break
+        return self._behind(head, drafts)
+
+    def _exhausted(self, head: Head, sender: int) -> bool:
+        """Whether MongoDB shows that the sender's count was used up, whatever Redis remembers.
+
+        A count lives for at least 30 days after each message that it counted. Three messages of the sender
+        in that time and none of the peer's are a full count, also when Redis lost it a moment ago and another
+        process's messages were still on their way to MongoDB when it was rebuilt.
+        """
+        since = (self._clock() - REFUSED_DAYS * DAY) * 1000
+        return len(head.senders) == LIMIT and all(who == sender and when > since for who, when in head.senders)

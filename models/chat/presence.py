@@ -1,0 +1,155 @@
+"""Presence: telling users that somebody with whom they have talked came online or went offline.
+
+A user is online while a socket of theirs is open in any process. Whoever sees a change tells those who watch the
+user to look again; and they look again by themselves now and then, for a process that was killed tells nobody.
+Only to somebody who has talked with a user, both having written, is anything told; and while one of the two has
+blocked the other, both are offline to each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+import structlog
+
+from common.tasks import end
+from models.chat.acquaintances import Acquaintances
+from models.chat.blocks import Blocks
+from models.chat.ports import Router, Sockets
+from models.errors import EngineUnavailable
+
+__all__ = ["Presence"]
+
+_log = structlog.get_logger(__name__)
+
+
+class Presence:
+    """Who is here, and who wants to know.
+
+    A user whose last socket has closed is told to be offline `offline_after` seconds later, and not at all if another
+    one has opened by then: a page that is loaded again, or a socket that another process has just opened.
+    """
+
+    def __init__(
+        self, sockets: Sockets, router: Router, acquaintances: Acquaintances, blocks: Blocks, offline_after: float
+    ) -> None:
+        self._offline_after = offline_after
+        self._sockets = sockets
+        self._blocks = blocks
+        self._router = router
+        self._acquaintances = acquaintances
+        self._here: Counter[int] = Counter()  # sockets by user
+        self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
+        self._watching: Counter[tuple[int, int]] = Counter()
+        self._doubtful: set[tuple[int, int]] = set()  # watchers and users between whom a block has come or gone
+        self._looking: dict[int, asyncio.Task[None]] = {}
+        self._again: set[int] = set()
+
+    async def close(self) -> None:
+        """Looks no more."""
+        await end(*self._looking.values())
+
+    def opened(self, user: int) -> None:
+        """A socket of `user` has opened."""
+        self._here[user] += 1
+        if self._here[user] == 1:
+            self._changed(user)
+
+    def closed(self, user: int) -> None:
+        """The counterpart of `opened`."""
+        self._here[user] -= 1
+        if not self._here[user]:
+            del self._here[user]
+            self._changed(user)
+
+    @property
+    def watched(self) -> Iterable[int]:
+        """Who is watched by somebody here."""
+        return self._watchers
+
+    def watch(self, watcher: int, user: int) -> None:
+        """A socket of `watcher` wants to know when `user` comes and goes."""
+        self._watching[watcher, user] += 1
+        if self._watching[watcher, user] > 1:
+            return
+        if user not in self._watchers:
+            self._watchers[user] = {}
+            self._router.watch(user)
+        # How it is now is not news; None when that is not known yet.
+        self._watchers[user][watcher] = True if user in self._here else False if self._router.alone else None
+        self.look(user)
+
+    def unwatch(self, watcher: int, user: int) -> None:
+        """The counterpart of `watch`."""
+        self._watching[watcher, user] -= 1
+        if self._watching[watcher, user]:
+            return
+        del self._watching[watcher, user]
+        self._doubtful.discard((watcher, user))
+        del self._watchers[user][watcher]
+        if not self._watchers[user]:
+            del self._watchers[user]
+            self._router.unwatch(user)
+
+    async def online(self, users: list[int]) -> set[int]:
+        """Which of these users are online, in any process."""
+        here = {user for user in users if user in self._here}
+        elsewhere = [user for user in users if user not in here]
+        return here | await self._router.online(elsewhere) if elsewhere else here
+
+    def look(self, user: int) -> None:
+        """Tells those who watch `user` how it is now, soon."""
+        if user not in self._watchers:
+            return
+        if user in self._looking:
+            self._again.add(user)
+        else:
+            self._looking[user] = asyncio.get_running_loop().create_task(self._look(user))
+
+    def doubt(self, one: int, other: int) -> None:
+        """A block between two has come or gone: looks whether they may see each other."""
+        for watcher, user in ((one, other), (other, one)):
+            if self._watching.get((watcher, user)):
+                self._doubtful.add((watcher, user))
+            self.look(user)
+
+    def look_at_all(self) -> None:
+        """Looks whether somebody came or went unnoticed."""
+        for user in tuple(self._watchers):
+            self.look(user)
+
+    def _changed(self, user: int) -> None:
+        self.look(user)
+        if not self._router.alone:
+            self._router.changed(user)
+
+    async def _look(self, user: int) -> None:
+        try:
+            while True:
+                self._again.discard(user)
+                try:
+                    online = user in await self.online([user])
+                    if not online and True in self._watchers.get(user, {}).values():
+                        await asyncio.sleep(self._offline_after)
+                        online = user in await self.online([user])
+                    await self._tell(user, online)
+                except EngineUnavailable as error:
+                    _log.debug("presence_unknown", user=user, reason=str(error))  # the next look will tell
+                if user not in self._again:
+                    break
+        finally:
+            del self._looking[user]
+
+    async def _tell(self, user: int, online: bool) -> None:
+        for watcher, told in tuple(self._watchers.get(user, {}).items()):
+            if told == online and (watcher, user) not in self._doubtful:
+                continue
+            shown = online and not await self._blocks.apart(watcher, user)
+            self._doubtful.discard((watcher, user))
+            news = told is not None and told != shown and await self._acquaintances.acquainted(watcher, user)
+            if watcher in self._watchers.get(user, {}):  # still
+                self._watchers[user][watcher] = shown
+                if news:
+                    self._sockets.present(watcher, user, online=shown)

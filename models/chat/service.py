@@ -1,0 +1,291 @@
+"""The chat: what sockets and other processes ask of it, and who does it.
+
+How a message gets from its sender to the store and to the sockets is in models/chat/writing.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from functools import partial
+
+from models.chat.acquaintances import Acquaintances
+from models.chat.blocks import Blocks
+from models.chat.conversation import Conversation, Draft
+from models.chat.conversations import Conversations, Lease
+from models.chat.delivery import Delivery
+from models.chat.departures import Active, Departures, all_active
+from models.chat.events import Barred, Event, Moved, Stored, Typing
+from models.chat.inboxes import Inboxes
+from models.chat.loading import Loader
+from models.chat.ports import BlockStore, Counters, Directory, Messages, Router, Sockets
+from models.chat.presence import Presence
+from models.chat.writing import Writer
+from models.records import Message, conversation_of, key_of
+
+__all__ = ["Attendance", "Chat"]
+
+NEVER = -1.0  # loop time
+SWEEP_PACE = 0.005  # least seconds between two looks of a sweep
+
+
+class Attendance:
+    """A socket that is open. `leave` ends it, and can be called any number of times."""
+
+    __slots__ = ("_chat", "_here", "_lease", "_peer", "_user", "_watching")
+
+    def __init__(self, chat: Chat, user: int, peer: int | None, lease: Lease | None, *, watching: bool) -> None:
+        self._chat = chat
+        self._user = user
+        self._peer = peer
+        self._lease = lease
+        self._watching = watching
+        self._here = True
+
+    def leave(self) -> None:
+        """The socket is closing: its user may be offline now."""
+        if not self._here:
+            return
+        self._here = False
+        self._chat._left(self._user, self._peer, self._lease, watching=self._watching)
+
+
+class Chat:
+    """The conversations that are active in this process, on the event loop that runs.
+
+    `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message without an id from every
+    other. `active` takes ids of users, and tells which of them are there. `suspected` is told of users whose sockets
+    may have to be closed, `observe` of each answer to a message: its code, and how many seconds it took.
+    `offline_after` is for how many seconds a user without a socket is still shown as online.
+    """
+
+    def __init__(
+        self,
+        messages: Messages,
+        directory: Directory,
+        counters: Counters,
+        sockets: Sockets,
+        router: Router,
+        blocks: BlockStore,
+        *,
+        clock: Callable[[], float],
+        new_key: Callable[[], bytes],
+        active: Active = all_active,
+        suspected: Callable[[int], None] = lambda user: None,
+        observe: Callable[[int, float], None] = lambda code, seconds: None,
+        offline_after: float,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each question for it asks the kernel who one is
+        self._messages = messages
+        self._directory = directory
+        self._counters = counters
+        self._sockets = sockets
+        self._router = router
+        self._clock = clock
+        self._new_key = new_key
+        self._observe = observe
+        self.suspected = suspected
+        # The lambdas tie the knot: an inbox follows conversations, which ask inboxes where they begin.
+        self.conversations = Conversations(lambda one, other: self._inboxes.begins(one, other))
+        self.loader = Loader(self.conversations, messages, clock, lambda one, other: self._inboxes.looked(one, other))
+        self.blocks = Blocks(blocks, sockets, router, self._barred)
+        self.delivery = Delivery(
+            self.conversations, messages, sockets, router, self.loader, self.blocks, self._delivered
+        )
+        self.acquaintances = Acquaintances(directory)
+        self.departures = Departures(active)
+        self._writer = Writer(
+            self.conversations,
+            messages,
+            self.acquaintances,
+            counters,
+            sockets,
+            router,
+            self.blocks,
+            self.departures,
+            self.loader,
+            self.delivery,
+            clock,
+        )
+        self.presence = Presence(sockets, router, self.acquaintances, self.blocks, offline_after)
+        self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
+
+    # Who is here
+
+    def join(self, user: int, peer: int | None, *, watching: bool) -> Attendance:
+        """A socket of `user` has opened that talks with `peer`, or with all (None).
+
+        `watching` says that it wants to know when the peer comes and goes.
+        """
+        self._router.follow(user, peer or 0)
+        self.presence.opened(user)
+        lease = None
+        if peer is None:
+            self._inboxes.opened(user)
+        else:
+            lease = self.conversations.follow(user, peer)
+            if not self._router.alone:
+                self.delivery.chase(lease.conversation)  # from where it stands now, nothing stored elsewhere is missed
+            if watching:
+                self.presence.watch(user, peer)
+        return Attendance(self, user, peer, lease, watching=watching)
+
+    def _left(self, user: int, peer: int | None, lease: Lease | None, *, watching: bool) -> None:
+        if peer is None:
+            self._inboxes.closed(user)
+        elif watching:
+            self.presence.unwatch(user, peer)
+        if lease is not None:
+            lease.close()
+        self.presence.closed(user)
+        self._router.unfollow(user, peer or 0)
+
+    async def watches(self, user: int) -> None:
+        """Waits until an inbox of `user`, if there is one here, is told of who comes and goes."""
+        await self._inboxes.looked(user)
+
+    async def follow(self, user: int, peers: Collection[int]) -> dict[int, int]:
+        """Sees to it that sockets of `user` get every message with these peers that is stored from now on.
+
+        What is read from the store afterwards, and what they get, have no gap between them. Returns the last `seq` of
+        each conversation, as far as the store or this process knows it, 0 if it has no messages any more; those that
+        never had are left out.
+        """
+        await self._inboxes.looked(user)
+        names = {conversation_of(user, peer): peer for peer in peers}
+        found = await self._messages.newest_of(tuple(names))
+        for name, peer in names.items():
+            newest = found.get(name, 0)
+            if newest:  # else its first message is the first to be delivered anyhow
+                self._inboxes.follow(user, peer, newest)
+            conversation = self.conversations.get(name)
+            if conversation is not None:
+                self.conversations.begin(conversation, newest)
+                if conversation.seen is None or conversation.seen < newest:
+                    self.delivery.chase(conversation)
+                if conversation.seen:  # what was delivered meanwhile may have begun behind a message that was missed
+                    found[name] = max(newest, conversation.seen)
+        return {names[name]: newest for name, newest in found.items()}
+
+    # A message's way
+
+    async def ask_for(self, user: int, peer: int) -> None:
+        """Count an id that no account has among the strangers of `user`: who exists is not to be tried out.
+
+        Raises QuotaReached, EngineUnavailable.
+        """
+        await self._counters.take_stranger(user, peer)
+
+    def send(
+        self,
+        sender: int,
+        recipient: int,
+        content: str,
+        deadline: float,
+        settled: Callable[[Draft], None],
+        *,
+        message_id: str = "",
+        origin: object = None,
+    ) -> Draft:
+        """Takes a message; messages of one sender keep the order of these calls.
+
+        The outcome is Sent once the message is durable, or a ChatError: LimitReached, Blocked, UnknownUser when one of
+        the two is gone, InvalidFrame for an id that was used for another content, or EngineUnavailable at the deadline
+        (loop time), which promises nothing: the message may still be stored and delivered, and `settled` be called
+        again.
+        """
+        conversation = self.conversations.write(sender, recipient)
+        key = key_of(sender, message_id) if message_id else self._new_key()
+        taken = self._loop.time()
+        draft = Draft(sender, recipient, content, key, settled, message_id, origin, self._answered, taken, deadline)
+        self._writer.take(conversation, draft)
+        return draft
+
+    def _answered(self, draft: Draft) -> None:
+        if draft.outcome is not None:
+            self._observe(draft.outcome.code, self._loop.time() - draft.taken)
+
+    async def drain(self, timeout: float) -> None:
+        """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
+        await self._writer.drain(timeout)
+
+    async def close(self) -> None:
+        """Ends what goes on behind the sockets; to be called once they are closed."""
+        await self.delivery.close()
+        await self.presence.close()
+        await self.acquaintances.close()
+        await self.departures.close()
+
+    # What else happens
+
+    def _delivered(self, conversation: Conversation, message: Message) -> None:
+        self._inboxes.note(conversation, message)
+
+    def typing(self, user: int, peer: int) -> None:
+        """`user` is writing to `peer`, who is told if both have written before."""
+        self.acquaintances.if_acquainted(user, peer, lambda: self.delivery.tell(Typing(user, peer)))
+
+    def arrived(self, event: Event) -> None:
+        """Another process tells of something that may concern sockets of this one."""
+        if isinstance(event, Barred):
+            self.blocks.heard(event.user, event.peer)
+            return
+        if not isinstance(event, Stored):
+            if self.blocks.passes(event):
+                self._sockets.tell(event)
+            if isinstance(event, Moved):
+                self.delivery.note(event)
+            return
+        message = event.message
+        conversation = self.conversations.get(message.conversation)
+        if conversation is None or not conversation.active:
+            conversation = self._inboxes.entered(message)
+        if conversation is not None:
+            self.delivery.arrive(conversation, message)
+
+    def _barred(self, user: int, peer: int) -> None:
+        """A block has come or gone: what was known of the two is not any more."""
+        conversation = self.conversations.get(conversation_of(user, peer))
+        if conversation is not None:
+            conversation.unblocked_until = NEVER
+        self.presence.doubt(user, peer)
+
+    def followed(self, user: int, peer: int) -> None:
+        """From now on this process hears of what is stored elsewhere; before, it may have missed something."""
+        if self._router.alone:
+            return
+        if peer:
+            self._chase(conversation_of(user, peer))
+        else:
+            self._inboxes.look(user)
+
+    async def sweep(self, interval: float) -> None:
+        """Looks again and again, every `interval` seconds or less often, for what was missed. Never returns."""
+        while True:
+            looks = [
+                *(
+                    partial(self._chase, conversation.name)
+                    for conversation in self.conversations
+                    if conversation.followers
+                ),
+                *(partial(self._inboxes.look, user) for user in self._inboxes.users),
+                *(partial(self.presence.look, user) for user in self.presence.watched),
+            ]
+            pause = max(interval / (len(looks) + 1), SWEEP_PACE)
+            for look in looks:
+                await asyncio.sleep(pause)
+                look()
+            await asyncio.sleep(pause)
+
+    def _chase(self, name: str) -> None:
+        conversation = self.conversations.get(name)
+        if conversation is not None:
+            self.delivery.chase(conversation)
+
+    def changed(self, user: int) -> None:
+        """A user came or went in another process."""
+        self.presence.look(user)
+
+    def interrupted(self) -> None:
+        """For a while this process heard nothing; conversations are looked at as each is followed again."""
+        self.presence.look_at_all()

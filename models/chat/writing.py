@@ -1,0 +1,330 @@
+"""The steps of a message in order, from its conversation's queue to its sender's answer. They stand nowhere else.
+
+A message is admitted by the limit rule, stored at its conversation's next `seq`, delivered, acknowledged.
+One run of messages of a conversation is on its way at a time, stored in order as far as it goes; what is behind it
+waits in the conversation's queue. Trying the place is the fence between processes: of two that insert at the same `seq`
+one is told what stands there, delivers it, and goes on behind it. docs/design.md says why nothing is lost on this way.
+
+While nothing but the insert has to be awaited a run goes without a task: it is sent off where it comes in, and goes on
+where the insert lands. Whatever else happens to it is seen through by a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from functools import partial
+
+import structlog
+from msgspec import structs
+
+from common.tasks import end
+from models.chat.acquaintances import Acquaintances
+from models.chat.blocks import Blocks
+from models.chat.conversation import Conversation, Draft, Sent
+from models.chat.conversations import Conversations
+from models.chat.deadlines import keep_deadline
+from models.chat.delivery import Delivery
+from models.chat.departures import Departures
+from models.chat.loading import Loader
+from models.chat.placing import Placed, Placer
+from models.chat.ports import Admission, Counters, Insert, Messages, Recount, Router, Sockets
+from models.chat.stranger_limit import LIMIT
+from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent, UnknownUser
+from models.records import Message
+
+__all__ = ["Writer"]
+
+OPEN_FOR = 3600.0  # seconds for which a conversation is taken to stay open before the rule is asked again
+# How many messages of one conversation travel together: the least, the most, and between these one for so many
+# conversations that are being written. Where few others write, a long run would keep them waiting.
+RUN = (8, 32)
+FOR_EACH = 4
+
+_log = structlog.get_logger(__name__)
+
+
+class Writer:
+    """Carries the messages of all conversations; `clock` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        messages: Messages,
+        acquaintances: Acquaintances,
+        counters: Counters,
+        sockets: Sockets,
+        router: Router,
+        blocks: Blocks,
+        departures: Departures,
+        loader: Loader,
+        delivery: Delivery,
+        clock: Callable[[], float],
+    ) -> None:
+        self._conversations = conversations
+        self._messages = messages
+        self._acquaintances = acquaintances
+        self._counters = counters
+        self._spent = counters.spent
+        self._sockets = sockets
+        self._router = router
+        self._blocks = blocks
+        self._departures = departures
+        self._delivery = delivery
+        self._placer = Placer(messages, loader, clock, delivery.arrive, delivery.lead_up_to)
+        self._clock = clock
+        self._writing = 0  # conversations with messages on their way
+
+    def take(self, conversation: Conversation, draft: Draft) -> None:
+        """Takes a message; those of one conversation keep the order of these calls."""
+        conversation.queue.append(draft)
+        keep_deadline(conversation, draft.deadline)
+        if conversation.writer is None:
+            self._writing += 1
+            self._go_on(conversation)
+
+    async def drain(self, timeout: float) -> None:
+        """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout
+        while writers := [c.writer for c in self._conversations if c.writer is not None]:
+            await asyncio.wait(writers, timeout=max(0.0, deadline - now()))
+            if now() >= deadline:
+                await end(*(c.writer for c in self._conversations if c.writer is not None))
+                break
+
+    def _go_on(self, conversation: Conversation) -> None:
+        """Goes on with what waits, if anything does."""
+        if not conversation.queue:
+            self._rest(conversation)
+        elif not self._sent_off(conversation):
+            conversation.writer = asyncio.get_running_loop().create_task(self._write(conversation))
+
+    def _sent_off(self, conversation: Conversation) -> bool:
+        """Sends off the next run without a task, if there is one and nothing but the insert has to be awaited."""
+        now = asyncio.get_running_loop().time()
+        if conversation.unblocked_until <= now or not self._is_open(conversation) or not self._router.alone:
+            return False
+        run = self._run_of(conversation)
+        placing = self._placer.ready(conversation, run, now)
+        conversation.queue[:0] = run[len(placing) :]
+        if not placing:
+            return False
+        conversation.carried, conversation.placing = run[: len(placing)], placing
+        conversation.writer = insert = self._messages.insert(*placing)
+        insert.add_done_callback(partial(self._landed, conversation))
+        return True
+
+    def _landed(self, conversation: Conversation, insert: Insert) -> None:
+        """Goes on with a run that was sent off without a task."""
+        if insert.cancelled():  # the server ends
+            self._clear(conversation)
+            self._rest(conversation)
+            return
+        if insert.exception() is not None or insert.result() is not None or not self._router.alone:
+            conversation.writer = asyncio.get_running_loop().create_task(self._write(conversation, insert))
+            return
+        run = conversation.carried
+        try:
+            for draft, message in zip(run, conversation.placing, strict=True):
+                online = self._delivery.deliver(conversation, message, draft.origin).live
+                self._acknowledge(conversation, draft, message, online=online)
+        except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
+            self._failed(conversation, run, error)
+        self._clear(conversation)
+        self._go_on(conversation)
+
+    async def _write(self, conversation: Conversation, insert: Insert | None = None) -> None:
+        """Carries the conversation's messages through, one run after the other, until they go without a task again.
+
+        The first run was sent off already if its `insert` is given.
+        """
+        sent_off = False
+        try:
+            while not sent_off and (conversation.queue or insert is not None):
+                if insert is None:
+                    conversation.carried = self._run_of(conversation)
+                run = conversation.carried
+                try:
+                    await self._carry(conversation, run, insert)
+                except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
+                    self._failed(conversation, run, error)
+                finally:
+                    insert = None
+                    self._clear(conversation)
+                sent_off = self._sent_off(conversation)
+        finally:
+            if not sent_off:
+                self._rest(conversation)
+
+    def _failed(self, conversation: Conversation, run: list[Draft], error: Exception) -> None:
+        _log.error("message_failed", conversation=conversation.name, exc_info=error)
+        for draft in run:
+            draft.settle(ChatError(str(error)))
+
+    def _clear(self, conversation: Conversation) -> None:
+        """Nothing of the conversation is on its way."""
+        conversation.carried = []
+        conversation.placing = ()
+        self._delivery.serve(conversation)
+
+    def _rest(self, conversation: Conversation) -> None:
+        """Lets go of a conversation of which nothing is on its way."""
+        self._writing -= 1
+        conversation.writer = None
+        self._conversations.release(conversation)
+
+    def _is_open(self, conversation: Conversation) -> bool:
+        """Whether neither the limit rule nor a quota is known to refuse."""
+        if self._spent and not self._spent.isdisjoint(conversation.users):
+            return False
+        return conversation.open_until > self._clock()
+
+    def _run_of(self, conversation: Conversation) -> list[Draft]:
+        """The next messages from the queue that can travel together: those that the rule cannot refuse."""
+        least, longest = RUN
+        most = 1
+        if self._is_open(conversation):
+            most = min(longest, max(least, self._writing // FOR_EACH))
+        run = conversation.queue[:most]
+        del conversation.queue[:most]
+        return [draft for draft in run if draft.outcome is None]  # others waited too long, and were never tried
+
+    async def _carry(self, conversation: Conversation, run: list[Draft], insert: Insert | None) -> None:
+        """The steps of messages that travel together, in order; takes from `run` what has its outcome."""
+        if not run:
+            return
+        admission = None
+        try:
+            if insert is None:
+                admission = await self._admit(conversation, run)
+                run[:] = [draft for draft in run if draft.outcome is None]
+                if not run:
+                    raise EngineUnavailable("storage", "no answer in time")
+            async with aclosing(self._placer.place(conversation, run, admission, insert)) as steps:
+                async for placed in steps:
+                    for each in placed:
+                        await self._placed(conversation, run[0], each, admission)
+                        del run[0]
+        except (LimitReached, Blocked, UnknownUser) as error:
+            # A count that MongoDB knows to be true is kept: it is not given back.
+            for draft in run:
+                draft.settle(await self._repeated(conversation, draft) or error)
+        except ChatError as error:
+            # Whatever is raised here is raised for messages that are known not to be stored.
+            await self._give_back(admission)
+            if isinstance(error, NotSent) and any(draft.outcome is not None for draft in run):
+                conversation.queue[:0] = [draft for draft in run if draft.outcome is None]  # they have time left
+                return
+            for draft in run:
+                draft.settle(error)
+
+    async def _admit(self, conversation: Conversation, run: list[Draft]) -> Admission | None:
+        """Asks what has to be asked before a run may be stored; puts back what has to wait for the answer.
+
+        Raises Blocked, UnknownUser, LimitReached, EngineUnavailable.
+        """
+        if conversation.unblocked_until <= asyncio.get_running_loop().time():
+            self._departures.require_here(conversation)
+            await self._blocks.require_open(conversation)
+        if not self._is_open(conversation):
+            conversation.queue[:0] = run[1:]  # it may have been open until a moment ago
+            del run[1:]
+            first = run[0]
+            return await self._counters.admit(first.sender, first.recipient, self._recount(conversation, first))
+        return None
+
+    async def _placed(
+        self, conversation: Conversation, draft: Draft, placed: Placed, admission: Admission | None
+    ) -> None:
+        """The steps of a message that is stored."""
+        if placed.dup:
+            await self._give_back(admission)
+            draft.settle(await self._repeat(conversation, draft, placed.message))
+            return
+        if admission is not None and admission.theirs > 0 and await self._introduced(conversation):
+            conversation.open_until = self._clock() + OPEN_FOR
+        online = await self._delivery.publish(conversation, placed.message, draft.origin)
+        self._acknowledge(conversation, draft, placed.message, online=online, counted=admission is not None)
+
+    def _acknowledge(
+        self, conversation: Conversation, draft: Draft, message: Message, *, online: bool, counted: bool = False
+    ) -> None:
+        """The last step; a message that the rule did not count is counted behind it."""
+        draft.settle(Sent(message.seq, message.time, online))
+        if counted:
+            self._counters.weigh(draft.sender, draft.content)
+        else:
+            self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft), draft.content)
+
+    async def _repeated(self, conversation: Conversation, draft: Draft) -> Sent | ChatError | None:
+        """The answer to a message that is refused, if it repeats one that is stored."""
+        if not draft.id:
+            return None
+        try:
+            first = await self._messages.find(conversation.name, draft.key)
+        except EngineUnavailable as error:
+            return error
+        return None if first is None else await self._repeat(conversation, draft, first)
+
+    async def _repeat(self, conversation: Conversation, draft: Draft, first: Message) -> Sent | ChatError:
+        """The answer to a message that was stored before."""
+        if first.content != draft.content:
+            return InvalidFrame("id: was used for another content")
+        if conversation.seen is not None and first.seq > conversation.seen:  # nobody here knew of it
+            conversation.placing = (first,)  # so that nobody else delivers it, also to the socket that gets the answer
+            try:
+                await self._delivery.lead_up_to(conversation, first.seq)
+            except EngineUnavailable as error:
+                return error
+            online = await self._delivery.publish(conversation, first, draft.origin) and await self._may_know(draft)
+        else:
+            online = await self._reaches(draft)
+        return Sent(first.seq, first.time, online, dup=True)
+
+    async def _reaches(self, draft: Draft) -> bool:
+        """Whether the recipient is online, as far as the sender may know."""
+        if not await self._may_know(draft):
+            return False
+        online = self._sockets.reaches(draft.recipient, draft.sender)
+        return online or (not self._router.alone and await self._router.reaches(draft.recipient, draft.sender))
+
+    async def _may_know(self, draft: Draft) -> bool:
+        """Whether the sender may be told again and again if the recipient is online: as presence is."""
+        try:
+            return not await self._blocks.apart(draft.sender, draft.recipient) and (
+                await self._acquaintances.acquainted(draft.sender, draft.recipient)
+            )
+        except EngineUnavailable:
+            return False
+
+    def _recount(self, conversation: Conversation, draft: Draft) -> Recount:
+        async def recount(until: int) -> tuple[int, int]:
+            mine = await self._messages.count(conversation.name, draft.sender, until, LIMIT)
+            return mine, await self._messages.count(conversation.name, draft.recipient, until, LIMIT)
+
+        return recount
+
+    async def _give_back(self, admission: Admission | None) -> None:
+        if admission is None:
+            return
+        try:
+            await self._counters.give_back(admission)
+        except EngineUnavailable as error:
+            # The count stays too high until it expires: the rule may refuse too early, never too late.
+            _log.warning("count_not_given_back", sender=admission.sender, reason=str(error))
+
+    async def _introduced(self, conversation: Conversation) -> bool:
+        """Notes once that both have written; whether that is noted."""
+        if conversation.head is None:
+            return False
+        if not conversation.head.mutual:
+            try:
+                await self._acquaintances.introduce(conversation.name)
+            except EngineUnavailable as error:
+                _log.warning("not_introduced", conversation=conversation.name, reason=str(error))
+                return False
+            if conversation.head is not None:
+                conversation.head = structs.replace(conversation.head, mutual=True)
+        return True

@@ -1,0 +1,1 @@
+"""The embedded databases: programs, processes, their data directory and their supervision."""

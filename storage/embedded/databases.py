@@ -1,0 +1,231 @@
+"""The three embedded databases: how each one is started, and when it is ready.
+
+`engines.py` starts, watches and ends them; all that differs between mongod, redis-server and mariadbd is here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pymongo
+import redis
+from pymongo.errors import OperationFailure, PyMongoError
+from redis.exceptions import RedisError
+
+from storage.embedded.memory import usable_memory
+from storage.embedded.programs import Program
+
+__all__ = ["Database", "DatabaseError", "bootstrap_mariadbd", "cache_gb", "mariadbd", "mongod", "redis_server"]
+
+LOG_TAIL = 8  # lines of a database's output in an error
+# mongod stores messages evenly if its cache has room for what the disk does not have yet, if one thread at a time makes
+# more room and only when a fifth of the cache is such, and if no page grows to megabytes before it is written, which
+# holds everybody up for as long as it takes. docs/performance.md has the figures.
+CACHE_GB = (0.25, 1.0)  # of an eighth of the memory: at least what mongod asks for, at most what was found to help
+NO_SLOW_QUERIES = str(2**31 - 1)  # milliseconds; what is slow is logged with who writes to whom
+OPLOG_MB = "256"
+PAGES = "memory_page_max=256KB"
+WIREDTIGER = (
+    "log=(file_max=32MB)",
+    "eviction=(threads_min=1,threads_max=1)",
+    "eviction_dirty_target=20",
+    "eviction_dirty_trigger=40",
+)
+# Where MariaDB keeps its files below `share`, and what it calls those that make the system tables: Debian, Fedora and
+# Arch since MariaDB 11; Debian before; a MariaDB that was unpacked from its own archive.
+SHARES = ("mariadb", "mysql", ".")
+SYSTEM_TABLES = (
+    ("mariadb_system_tables.sql", "mariadb_system_tables_data.sql"),
+    ("mysql_system_tables.sql", "mysql_system_tables_data.sql"),
+)
+MESSAGES = "english/errmsg.sys"
+CHARSETS = "charsets/Index.xml"
+
+
+class DatabaseError(Exception):
+    """A database's files cannot be found or made; the text says which, and what to do."""
+
+
+class Database(NamedTuple):
+    """One database: its program, how that is started, and whether it is ready."""
+
+    name: str
+    program: Program
+    arguments: list[str]
+    ready: Callable[[], bool]
+    socket: Path
+
+
+def mongod(program: Program, directory: Path, path: Path) -> Database:
+    """The mongod that keeps its data in `directory` and listens at the socket `path`."""
+    data = directory / "mongod"
+    data.mkdir(exist_ok=True)
+    arguments = [
+        "--dbpath", str(data),
+        "--bind_ip", str(path),
+        "--nounixsocket",
+        "--replSet", "rs0",
+        "--oplogSize", OPLOG_MB,
+        "--wiredTigerCacheSizeGB", str(cache_gb(usable_memory())),
+        "--wiredTigerEngineConfigString", ",".join(WIREDTIGER),
+        "--wiredTigerCollectionConfigString", PAGES,
+        "--wiredTigerIndexConfigString", PAGES,
+        "--setParameter", "diagnosticDataCollectionEnabled=false",
+        "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100",
+        "--slowms", NO_SLOW_QUERIES,
+        "--quiet",
+    ]  # fmt: skip
+    return Database("mongod", program, arguments, lambda: _mongod_ready(path), path)
+
+
+def redis_server(program: Program, directory: Path, path: Path) -> Database:
+    """The redis-server that keeps its data in `directory` and listens at the socket `path`."""
+    data = directory / "redis"
+    data.mkdir(exist_ok=True)
+    arguments = [
+        "--port", "0",
+        "--unixsocket", str(path),
+        "--unixsocketperm", "700",
+        "--dir", str(data),
+        "--appendonly", "yes",
+        "--save", "",
+        "--maxmemory-policy", "noeviction",
+    ]  # fmt: skip
+    return Database("redis", program, arguments, lambda: _redis_ready(path), path)
+
+
+def mariadbd(program: Program, directory: Path, path: Path) -> Database:
+    """The mariadbd that keeps its data in `directory` and listens at the socket `path`. Raises DatabaseError."""
+    arguments = [
+        *_mariadbd_options(program, directory / "mysql", path.parent),
+        "--skip-networking",
+        "--skip-ssl",  # MariaDB 11 offers it on a socket as well, where it keeps nobody out and takes time
+        f"--socket={path}",
+        f"--pid-file={directory}/mysql.pid",
+    ]
+    return Database("mariadbd", program, arguments, lambda: _mariadbd_ready(path), path)
+
+
+def bootstrap_mariadbd(program: Program, directory: Path, temporary: Path, timeout: float) -> None:
+    """Make mariadbd's data with the system tables and an empty database, whole or not at all, unless it is there.
+
+    `temporary` is a directory for temporary files, `timeout` is in seconds. Raises DatabaseError, OSError,
+    subprocess.SubprocessError.
+    """
+    data = directory / "mysql"
+    if data.exists():
+        return
+    making = directory / "mysql.making"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir()
+    statements = "CREATE DATABASE mysql;\nUSE mysql;\n"
+    statements += "".join(file.read_text("utf-8") for file in _system_tables(program))
+    # The directory keeps everybody else out, and root is the only account.
+    statements += "DELETE FROM global_priv WHERE User <> 'root' OR Host <> 'localhost';\n"
+    statements += "CREATE DATABASE tandem CHARACTER SET utf8mb4;\n"
+    done = subprocess.run(  # noqa: S603  # a program of ours
+        [program.path, *_mariadbd_options(program, making, temporary), "--bootstrap"],
+        env=program.environment,
+        input=statements.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode:
+        tail = "\n".join(done.stdout.decode("utf-8", "replace").splitlines()[-LOG_TAIL:])
+        raise DatabaseError(f"mariadbd ({program.path}) could not make its data directory:\n{tail}")
+    making.rename(data)
+
+
+def cache_gb(memory: int) -> float:
+    """What mongod's cache may take of so many bytes of memory."""
+    least, most = CACHE_GB
+    return round(min(most, max(least, memory / 8 / 2**30)), 2)
+
+
+def _mariadbd_options(program: Program, data: Path, temporary: Path) -> list[str]:
+    options = [
+        "--no-defaults",
+        f"--datadir={data}",
+        f"--lc-messages-dir={_share(program, MESSAGES)}",
+        f"--character-sets-dir={_share(program, CHARSETS) / 'charsets'}",
+        f"--tmpdir={temporary}",  # without a colon: that would part two directories
+        "--innodb-buffer-pool-size=32M",
+        "--innodb-log-file-size=8M",
+        "--skip-log-bin",
+    ]
+    return [*options, "--user=root"] if os.geteuid() == 0 else options
+
+
+def _share(program: Program, *files: str) -> Path:
+    """The directory of MariaDB's that has these files, whichever version's layout it is. Raises DatabaseError."""
+    for name in SHARES:
+        if all((program.share / name / file).is_file() for file in files):
+            return (program.share / name).resolve()
+    raise DatabaseError(
+        f"mariadbd ({program.path}) lacks {' and '.join(files)}: looked for below {program.share} in "
+        f"{', '.join(SHARES)}; install all of MariaDB's server (Debian: mariadb-server-core)"
+    )
+
+
+def _system_tables(program: Program) -> list[Path]:
+    """The SQL files that make the system tables, in order. Raises DatabaseError."""
+    for files in SYSTEM_TABLES:
+        try:
+            share = _share(program, *files)
+        except DatabaseError as error:
+            missing = error
+        else:
+            return [share / file for file in files]
+    raise missing
+
+
+def _mongod_ready(path: Path) -> bool:
+    """Whether mongod is a writable primary; makes it the replica set of one that it has to be."""
+    url = f"mongodb://{quote(str(path), safe='')}/?directConnection=true"
+    client: pymongo.MongoClient[dict[str, Any]]
+    with pymongo.MongoClient(url, serverSelectionTimeoutMS=500, connectTimeoutMS=500, socketTimeoutMS=5000) as client:
+        try:
+            members = [{"_id": 0, "host": str(path)}]
+            try:
+                config = client.admin.command("replSetGetConfig")["config"]
+            except OperationFailure as error:
+                if error.code != 94:  # NotYetInitialized
+                    return False
+                client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})
+                return False
+            if config["members"][0]["host"] != str(path):  # the data directory was moved
+                config["members"] = members
+                config["version"] += 1
+                client.admin.command("replSetReconfig", config, force=True)
+                return False
+            return bool(client.admin.command("hello")["isWritablePrimary"])
+        except PyMongoError:
+            return False
+
+
+def _redis_ready(path: Path) -> bool:
+    try:
+        with redis.Redis(unix_socket_path=str(path), socket_timeout=1) as client:
+            return bool(client.ping())
+    except (RedisError, OSError):
+        return False
+
+
+def _mariadbd_ready(path: Path) -> bool:
+    """Whether mariadbd greets; that its socket exists says nothing yet."""
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            client.connect(str(path))
+            return bool(client.recv(1))
+    except OSError:
+        return False

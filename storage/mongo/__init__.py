@@ -1,0 +1,1 @@
+"""MongoDB: messages, conversations, positions and blocks."""

@@ -1,0 +1,80 @@
+"""What MongoDB's errors mean: an outage, a request that never left this process, or a refusal that lasts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    CursorNotFound,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+)
+
+from models.errors import DatabaseRefused, EngineUnavailable, NotSent
+from storage.outages import Outages
+
+__all__ = ["MongoErrors", "refusal"]
+
+# The server's codes for what goes by itself: a primary is elected, a member ends or is slow, the disk is full for a
+# while, or another operation was faster (src/mongo/base/error_codes.yml). All others stay until something is changed.
+PASSING = frozenset(
+    (
+        *(6, 7, 24, 43, 46, 50, 63, 64, 84, 89, 90, 91, 100, 112, 133, 134, 136, 150, 175, 189, 202, 237, 246, 262),
+        *(279, 290, 314, 317, 327, 358, 365, 384, 391, 9001, 10107, 11000, 11600, 11601, 11602, 13388, 13435, 13436),
+        14031,
+    )
+)
+LABELS = ("RetryableWriteError", "TransientTransactionError")
+
+
+class MongoErrors:
+    """Translates the driver's errors into ours, and logs outages; one object for all that one client is asked."""
+
+    def __init__(self) -> None:
+        self._outages = Outages("mongodb", time.monotonic)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Watch one call. Raises EngineUnavailable, NotSent, DatabaseRefused."""
+        with self._outages.watch(), _translated():
+            yield
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (ServerSelectionTimeoutError, WaitQueueTimeoutError) as error:
+        raise NotSent("mongodb", f"{type(error).__name__}: {str(error).partition(',')[0]}") from error
+    except PyMongoError as error:
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, ConfigurationError):
+            raise DatabaseRefused("mongodb", reason, "Configuration") from error
+        if not isinstance(error, OperationFailure) or isinstance(error, CursorNotFound | WriteConcernError):
+            raise EngineUnavailable("mongodb", reason) from error
+        if isinstance(error, BulkWriteError):
+            raise _of_many(error, reason) from error
+        if error.code is None or any(error.has_error_label(label) for label in LABELS):
+            raise EngineUnavailable("mongodb", reason) from error
+        raise refusal(error.code, reason, error.details) from error
+
+
+def _of_many(error: BulkWriteError, reason: str) -> EngineUnavailable:
+    """The error for several writes of which some failed: that of the first."""
+    failures = error.details.get("writeErrors", [])
+    return refusal(failures[0]["code"], reason) if failures else EngineUnavailable("mongodb", reason)
+
+
+def refusal(code: int, reason: str, details: Any = None) -> EngineUnavailable:
+    """The error for one of the server's codes."""
+    if code in PASSING:
+        return EngineUnavailable("mongodb", reason)
+    return DatabaseRefused("mongodb", reason, str((details or {}).get("codeName", code)))

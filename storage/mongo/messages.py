@@ -1,0 +1,386 @@
+"""Messages in MongoDB, through motor; no other module imports it.
+
+`messages` is a clustered collection by `_id` = {c: conversation, s: seq}. A conversation's messages lie side
+by side in the order of their `seq`, so a page is a range of `_id`, and a place that is taken is a duplicate
+key. The unique index over (conversation, key) makes inserting a message again recognisable. `time` rises with
+`seq`, so a point in time is found by bisection and needs no index.
+
+`conversations` holds one document for each pair:
+
+    users       the two, with an index: whose conversations these are
+    reserved    no message stands, or will ever arrive, above this seq
+    base        when all messages had expired, the conversation went on above this seq (0 at first) …
+    based       … which was decided at this time (milliseconds)
+    received, read   the positions, by user id
+    mutual      true once both have written
+    active, until, last, touched   when they have written last (storage/mongo/activity.py)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bson import Binary, CodecOptions, Int64
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, WriteConcern
+from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
+from pymongo.read_concern import ReadConcern
+
+from common.batching import GroupCommit
+from models.chat.ports import Occupied, Unread
+from models.errors import EngineUnavailable
+from models.records import Bookmarks, Head, Marks, Message
+from storage.mongo.activity import BY_TIME, INDEX, Activity, announced
+from storage.mongo.blocks import MongoBlocks
+from storage.mongo.directory import MongoDirectory
+from storage.mongo.documents import DAY, RETENTION, Document, alive, documents_of, message_of, place, places
+from storage.mongo.errors import MongoErrors, refusal
+from storage.mongo.many import ManyConversations
+from storage.mongo.meta import UnsuitableMongoError, read_log
+from storage.mongo.peers import MongoPeers
+from storage.mongo.positions import Positions
+
+__all__ = ["MongoMessages", "UnsuitableMongoError", "mongo_client"]
+
+# The sweeper removes a message this long after it left every answer. Until then a process whose clock
+# differs can still tell that a conversation had messages, and where it stood.
+SWEEP_AFTER = 2 * DAY
+# All messages of a conversation count as gone when the newest has been out of every answer for this long:
+# later than clocks differ, earlier than the sweeper.
+GONE_AFTER = DAY
+WHENEVER = 2**62  # milliseconds: messages of any time are announced
+RESERVE = 1000  # places reserved at once; one write of `conversations` for so many messages
+PLACE_TAKEN = 11_000  # MongoDB's code for a duplicate key
+NAMESPACE_EXISTS = 48  # MongoDB's code for a collection that is there
+
+Run = tuple[Message, ...]  # of one conversation, at places one after the other
+Failed = dict[int, dict[str, Any]]  # MongoDB's words about what it did not insert, by its index in the insert
+
+OLDEST = [6, 0]  # the first version with clustered collections in general use
+
+
+def mongo_client(url: str, timeout: float) -> AsyncIOMotorClient[Document]:
+    """A client for `url`, with `timeout` (seconds) for finding a server and for each call.
+
+    Inserts are not retried by the driver: the chat retries them itself, at the same place.
+    """
+    milliseconds = int(timeout * 1000)
+    return AsyncIOMotorClient(
+        url,
+        serverSelectionTimeoutMS=milliseconds,
+        connectTimeoutMS=milliseconds,
+        socketTimeoutMS=2 * milliseconds,
+        waitQueueTimeoutMS=milliseconds,
+        heartbeatFrequencyMS=1000,
+        retryWrites=False,
+        appname="tandem",
+    )
+
+
+class MongoMessages:
+    """The stored messages of all conversations; `clock` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        client: AsyncIOMotorClient[Document],
+        database: str,
+        *,
+        clock: Callable[[], float],
+        max_batch: int,
+        max_flights: int,
+        max_blocks: int,
+    ) -> None:
+        self._database = client.get_database(
+            database,
+            codec_options=CodecOptions(tz_aware=True),
+            read_concern=ReadConcern("majority"),
+            write_concern=WriteConcern(w="majority", j=True),
+            read_preference=ReadPreference.PRIMARY,
+        )
+        self._messages = self._database.messages
+        self._conversations = self._database.conversations
+        self._clock = clock
+        self._errors = MongoErrors()
+        self.log = ""  # the id of the log; known once `prepare` has returned
+        self._insert: GroupCommit[Run, Occupied | None] = GroupCommit(
+            self._insert_batch, max_batch=max_batch, max_flights=max_flights, size=len
+        )
+        self._positions = Positions(self._conversations, self._errors)
+        self._many = ManyConversations(self._messages, clock, self._errors)
+        self._activity = Activity(self._conversations, self._errors)
+        self.directory = MongoDirectory(
+            self._conversations, self._many, self._positions, self._activity, clock, self._errors
+        )
+        self.peers = MongoPeers(self._database.servers, self._errors)
+        self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks, self._errors)
+
+    async def prepare(self) -> None:
+        """Creates the collections and indexes that are missing. Raises UnsuitableMongoError."""
+        with self._errors():
+            version = (await self._database.command("buildInfo"))["versionArray"]
+            hello = await self._database.command("hello")
+            if version[:2] < OLDEST:
+                raise UnsuitableMongoError(f"MongoDB {version[0]}.{version[1]} is too old; 6.0 or later is needed")
+            if "setName" not in hello and hello.get("msg") != "isdbgrid":
+                raise UnsuitableMongoError("this MongoDB is not a replica set; a replica set of one will do")
+            await self._create_messages()
+            await self._messages.create_index(
+                [("conversation", ASCENDING), ("key", ASCENDING)], unique=True, name="key"
+            )
+            await self._conversations.create_index("users", name="users")
+            await self._conversations.create_index(INDEX, name=BY_TIME)
+            await self.blocks.prepare()
+            await self._messages.create_index("endTime", expireAfterSeconds=SWEEP_AFTER // 1000, name="expiry")
+        self.log = await read_log(self._database.meta, self._errors)
+        await self.peers.join()
+
+    async def _create_messages(self) -> None:
+        """Create `messages` unless it is there: several servers may start at once. Raises UnsuitableMongoError."""
+        try:
+            await self._database.create_collection("messages", clusteredIndex={"key": {"_id": 1}, "unique": True})
+        except CollectionInvalid:  # seen by the driver
+            pass
+        except OperationFailure as error:
+            if error.code != NAMESPACE_EXISTS:  # else another server was faster
+                raise
+        kept = await self._database.list_collections(filter={"name": "messages"})
+        if not any("clusteredIndex" in each.get("options", {}) for each in await kept.to_list(1)):
+            raise UnsuitableMongoError(
+                "the collection messages is not clustered by _id, so it is another program's or was restored without "
+                "its options; see --mongo-database"
+            )
+
+    async def ping(self) -> None:
+        """Raises EngineUnavailable unless a primary answers."""
+        with self._errors():
+            hello = await self._database.command("hello")
+            if not hello.get("isWritablePrimary"):
+                raise EngineUnavailable("mongodb", "no primary")
+
+    async def close(self) -> None:
+        """Writes the gathered positions."""
+        await self._positions.close()
+
+    async def head(self, conversation: str) -> Head:
+        """Where the conversation stands; goes on above everything ever reserved when all its messages are gone."""
+        now = int(self._clock() * 1000)
+        with self._errors():
+            while True:
+                newest = (
+                    await self._messages.find(places(conversation), {"sender": 1, "startTime": 1})
+                    .sort("_id", DESCENDING)
+                    .limit(3)
+                    .to_list(3)
+                )
+                record = await self._conversations.find_one({"_id": conversation}) or {}
+                reserved = int(record.get("reserved", 0))
+                seq, time = (int(newest[0]["_id"]["s"]), int(newest[0]["startTime"])) if newest else (0, 0)
+                if not reserved or time + RETENTION + GONE_AFTER > now:
+                    break
+                # Gone, or never written. Whoever finds that first decides where the conversation goes on; the
+                # others, and this process at its next try, find `base` and meet at the same place. A base is
+                # good for as long as a message that was stored above it would still be there.
+                if seq <= record["base"] and record["based"] + RETENTION + GONE_AFTER > now:
+                    return Head(int(record["base"]), now, reserved, (), record.get("mutual", False))
+                await self._conversations.update_one(
+                    {"_id": conversation, "reserved": reserved},
+                    {"$set": {"base": reserved, "based": now}, "$inc": {"reserved": RESERVE}},
+                )
+        senders = tuple((int(m["sender"]), int(m["startTime"])) for m in newest)
+        return Head(seq, time, reserved, senders, record.get("mutual", False))
+
+    async def reserve(self, conversation: str, seq: int, until: int = WHENEVER) -> int:
+        """Reserves places from `seq` on before one of them is tried, and announces messages; see the module's text."""
+        announcement = announced(until)
+        with self._errors():
+            record = await self._conversations.find_one_and_update(
+                {"_id": conversation},
+                announcement
+                | {
+                    "$max": announcement["$max"] | {"reserved": Int64(seq + RESERVE - 1)},
+                    "$setOnInsert": {
+                        "base": Int64(0),
+                        "based": Int64(self._clock() * 1000),
+                        "users": [Int64(user) for user in conversation.split("-")],
+                    },
+                },
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        return int(record["reserved"])
+
+    async def announce(self, conversation: str, until: int) -> None:
+        """Announces messages up to a time; see storage/mongo/activity.py."""
+        await self._activity.announce(conversation, until)
+
+    def insert(self, *run: Message) -> asyncio.Future[Occupied | None]:
+        """Stores messages of one conversation, in order; see `models.chat.ports.Messages.insert`."""
+        return self._insert.submit(run)
+
+    async def find(self, conversation: str, key: bytes) -> Message | None:
+        """The message with this key, if it is stored."""
+        with self._errors():
+            found = await self._messages.find_one({"conversation": conversation, "key": Binary(key)})
+        return None if found is None else message_of(found)
+
+    async def page(self, conversation: str, first: int, last: int) -> list[Message]:
+        """The unexpired messages with `first` <= seq <= `last`, ascending."""
+        if last < 1:
+            return []
+        # With a limit, so that the scan does not look beyond `last`.
+        return await self._find(places(conversation, max(1, first), last), ASCENDING, last - max(1, first) + 1)
+
+    async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
+        """The unexpired messages behind `seq`, ascending, at most so many."""
+        return await self._find(places(conversation, seq + 1), ASCENDING, most)
+
+    async def before(self, conversation: str, seq: int | None, most: int) -> list[Message]:
+        """The last unexpired messages before `seq`, or of all, ascending, at most so many."""
+        found = await self._find(places(conversation, 0, None if seq is None else seq - 1), DESCENDING, most)
+        return found[::-1]
+
+    async def newest(self, conversation: str) -> int:
+        """The last `seq` that exists, 0 if none does."""
+        with self._errors():
+            found = (
+                await self._messages.find(places(conversation), {"_id": 1}).sort("_id", DESCENDING).limit(1).to_list(1)
+            )
+        return int(found[0]["_id"]["s"]) if found else 0
+
+    async def last_before(self, conversation: str, time: int) -> int:
+        """The last `seq` whose message is older than `time` (milliseconds), by bisection; 0 if none is."""
+        low, high = 0, await self.newest(conversation)
+        if not high or await self._is_before(conversation, high, time):
+            return high
+        while high - low > 1:  # low is before `time`, high is not
+            middle = (low + high) // 2
+            if await self._is_before(conversation, middle, time):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
+        """How many unexpired messages of `sender` there are from up to `until` (milliseconds), at most `most`."""
+        with self._errors():
+            query = places(conversation) | {"sender": sender} | alive(self._clock())
+            query["startTime"]["$lte"] = until
+            return len(await self._messages.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(most).to_list(most))
+
+    async def bookmarks(self, conversation: str, reader: int, peer: int) -> Bookmarks:
+        """What `reader` has read, and the peer's first message after that."""
+        read = (await self._positions.marks(conversation, reader)).read
+        first = await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, 1)
+        return Bookmarks(read, first[0].seq if first else None)
+
+    async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
+        """The first messages of the peer that `reader` has not read, ascending, at most so many."""
+        read = (await self._positions.marks(conversation, reader)).read
+        return await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, most)
+
+    async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
+        """By conversation, how many messages are unread, counted up to `most`; those that have none are left out."""
+        return await self._many.unread(asked, most)
+
+    async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
+        """The last `seq` of each conversation, 0 if it has no messages any more; those that never had are left out.
+
+        Each message was preceded by the document of its pair, so one query finds all that never had any.
+        """
+        with self._errors():
+            query = {"_id": {"$in": list(conversations)}}
+            begun = [pair["_id"] for pair in await self._conversations.find(query, {"_id": 1}).to_list(None)]
+        return dict.fromkeys(begun, 0) | await self._many.newest(begun)
+
+    async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
+        """Moves positions forward, durably; where they are then, and whether they moved."""
+        return await self._positions.mark(conversation, user, marks)
+
+    def mark_read(self, conversation: str, reader: int, seq: int) -> None:
+        """Moves both positions forward, with what else gathers in a moment."""
+        self._positions.move(conversation, reader, seq)
+
+    async def _find(self, query: Document, direction: int, most: int) -> list[Message]:
+        """The first unexpired messages that the query matches, in one direction of `_id`."""
+        with self._errors():
+            cursor = self._messages.find(query | alive(self._clock())).sort("_id", direction).limit(most)
+            return [message_of(document) for document in await cursor.to_list(most)]
+
+    async def _is_before(self, conversation: str, seq: int, time: int) -> bool:
+        """Whether the message at `seq` is older than `time`; a place that expiry has emptied is."""
+        with self._errors():
+            found = await self._messages.find_one({"_id": place(conversation, seq)}, {"startTime": 1})
+        return found is None or found["startTime"] < time
+
+    async def _insert_batch(self, runs: Sequence[Run]) -> list[Occupied | Exception | None]:
+        """One insert_many of all runs, in order; the outcome of each run."""
+        failed = await self._insert_many(runs, ordered=True)
+        return await self._see_through(runs, failed) if failed else [None] * len(runs)
+
+    async def _see_through(self, runs: Sequence[Run], failed: Failed) -> list[Occupied | Exception | None]:
+        """The outcomes when the first obstacle has ended the insert, and what is behind it was not tried.
+
+        First only what stands first in each run that is left is tried, out of order: of many obstacles, such as when
+        everybody sends again, all are found at once. Then what is left is tried in order again, and so on.
+        """
+        outcomes: list[Occupied | Exception | None] = [None] * len(runs)
+        left = dict.fromkeys(range(len(runs)), 0)  # by run that is not done: how much of it is stored
+        tried = [(i, k) for i, run in enumerate(runs) for k in range(len(run))]
+        ordered = True
+        try:
+            while left:
+                if ordered and failed:
+                    tried = tried[: min(failed) + 1]
+                obstacles = [tried[number] for number in failed]
+                found = [self._outcome(runs[i][k], k, failed[n]) for n, (i, k) in zip(failed, obstacles, strict=True)]
+                for (i, _), outcome in zip(obstacles, await asyncio.gather(*found), strict=True):
+                    outcomes[i] = outcome
+                left |= {i: k + 1 for i, k in tried}
+                left = {i: k for i, k in left.items() if k < len(runs[i]) and outcomes[i] is None}
+                ordered = not ordered
+                tried = [
+                    (i, k) for i, begin in left.items() for k in range(begin, len(runs[i]) if ordered else begin + 1)
+                ]
+                if tried:
+                    failed = await self._insert_many([(runs[i][k],) for i, k in tried], ordered=ordered)
+        except EngineUnavailable as error:
+            for i in left:  # some of the batch was sent, so this is no NotSent
+                outcomes[i] = EngineUnavailable(error.engine, str(error))
+        return outcomes
+
+    async def _insert_many(self, runs: Sequence[Run], *, ordered: bool) -> Failed:
+        """One insert_many; what it did not insert.
+
+        Raises EngineUnavailable when the outcome of any is not known.
+        """
+        with self._errors():
+            documents = [document for run in runs for document in documents_of(run)]
+            try:
+                await self._messages.insert_many(documents, ordered=ordered)
+            except BulkWriteError as error:
+                if unknown := error.details.get("writeConcernErrors"):  # written somewhere; on a majority nobody knows
+                    raise EngineUnavailable("mongodb", str(unknown[0].get("errmsg"))) from error
+                return {failure["index"]: failure for failure in error.details["writeErrors"]}
+        return {}
+
+    async def _outcome(self, message: Message, index: int, failure: dict[str, Any]) -> Occupied | Exception:
+        """What became of the message at an index of its run that was not inserted."""
+        try:
+            if failure["code"] != PLACE_TAKEN:
+                with self._errors():
+                    raise refusal(failure["code"], failure["errmsg"])
+            return Occupied(await self._standing(message), index)
+        except EngineUnavailable as error:
+            return error
+
+    async def _standing(self, message: Message) -> Message:
+        """What stands in the message's way: its first copy, or another message at its place."""
+        with self._errors():
+            found = await self._messages.find_one({"conversation": message.conversation, "key": Binary(message.key)})
+            if found is None:
+                found = await self._messages.find_one({"_id": place(message.conversation, message.seq)})
+        if found is None:  # written, but not on a majority yet
+            raise EngineUnavailable("mongodb", "the place is taken by a write that is not decided yet")
+        return message_of(found)

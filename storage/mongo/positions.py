@@ -1,0 +1,130 @@
+"""How far each user has received and read each conversation: fields of the pair's document in `conversations`.
+
+A client's own marks are written at once, those of one moment together, and answered when they are durable. What
+counts as read because it was delivered (dialect 1) moves with nearly every message, and an update costs MongoDB
+more than twice an insert; so that is gathered for a moment. What a crash can take is this moment's movement: the
+messages concerned count as unread once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from pymongo import UpdateOne, WriteConcern
+
+from common.batching import GroupCommit
+from common.tasks import end
+from models.errors import EngineUnavailable
+from models.records import Marks
+from storage.mongo.documents import Document
+from storage.mongo.errors import MongoErrors
+
+__all__ = ["Positions"]
+
+GATHER = 0.5  # seconds between two writes of what is gathered
+MAX_BATCH = 1000  # clients' own marks in one write
+CHUNK = 20  # gathered positions in one write
+MAX_PENDING = 100_000  # positions that wait; what finds no room counts as unread once more
+
+_log = structlog.get_logger(__name__)
+
+Mark = tuple[str, int, Marks]  # conversation, user, where to
+
+
+class Positions:
+    """The positions in `conversations`, a collection that motor provides."""
+
+    def __init__(self, conversations: Any, errors: MongoErrors) -> None:
+        self._errors = errors
+        # A majority, since reads ask one: what is no longer pending must be visible.
+        self._conversations = conversations.with_options(write_concern=WriteConcern(w="majority"))
+        self._pending: dict[tuple[str, int], int] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._commit: GroupCommit[Mark, tuple[Marks, bool]] = GroupCommit(
+            self._mark_batch, max_batch=MAX_BATCH, max_flights=1
+        )
+
+    async def marks(self, conversation: str, user: int) -> Marks:
+        """Where the positions of `user` are."""
+        fields = {f"received.{user}": 1, f"read.{user}": 1}
+        with self._errors():
+            record = await self._conversations.find_one({"_id": conversation}, fields)
+        return self.merged(record or {}, conversation, user)
+
+    async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
+        """Moves positions forward, durably; where they are then, and whether they moved. Backwards is nowhere."""
+        return await self._commit((conversation, user, marks))
+
+    def move(self, conversation: str, user: int, seq: int) -> None:
+        """Moves both positions forward, soon."""
+        key = (conversation, user)
+        if len(self._pending) >= MAX_PENDING and key not in self._pending:
+            return
+        self._pending[key] = max(seq, self._pending.get(key, 0))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Writes what is pending, once."""
+        if self._task is not None:
+            await end(self._task)
+        await self._write()
+
+    def merged(self, record: Document, conversation: str, user: int) -> Marks:
+        """The positions that a document holds, and what waits to be written."""
+        pending = self._pending.get((conversation, user), 0)
+        read = max(int(record.get("read", {}).get(str(user), 0)), pending)
+        return Marks(max(int(record.get("received", {}).get(str(user), 0)), read), read)
+
+    async def _mark_batch(self, batch: Sequence[Mark]) -> list[tuple[Marks, bool] | Exception]:
+        outcomes: list[tuple[Marks, bool] | Exception] = []
+        updates = []
+        with self._errors():
+            names = list({conversation for conversation, _, _ in batch})
+            found = await self._conversations.find({"_id": {"$in": names}}).to_list(None)
+            records = {record["_id"]: record for record in found}
+            reached: dict[tuple[str, int], Marks] = {}
+            for conversation, user, wanted in batch:
+                key = (conversation, user)
+                now = reached.get(key) or self.merged(records.get(conversation, {}), conversation, user)
+                then = Marks(max(now.received, wanted.received, wanted.read), max(now.read, wanted.read))
+                if then != now:
+                    updates.append(_update(conversation, user, then))
+                reached[key] = then
+                outcomes.append((then, then != now))
+            if updates:
+                await self._conversations.bulk_write(updates, ordered=False)
+        return outcomes
+
+    async def _run(self) -> None:
+        try:
+            while self._pending:
+                await asyncio.sleep(GATHER)
+                await self._write()
+        finally:
+            self._task = None
+
+    async def _write(self) -> None:
+        """Writes what is pending now, a little at a time: messages do not wait behind a long write."""
+        left = list(self._pending.items())
+        while left:
+            batch, left = left[:CHUNK], left[CHUNK:]
+            try:
+                with self._errors():
+                    await self._conversations.bulk_write(
+                        [_update(conversation, user, Marks(seq, seq)) for (conversation, user), seq in batch],
+                        ordered=False,
+                    )
+            except EngineUnavailable as error:
+                _log.warning("positions_not_written", count=len(batch) + len(left), reason=str(error))
+                return
+            for key, seq in batch:
+                if self._pending.get(key) == seq:
+                    del self._pending[key]
+
+
+def _update(conversation: str, user: int, marks: Marks) -> UpdateOne:
+    return UpdateOne({"_id": conversation}, {"$max": {f"received.{user}": marks.received, f"read.{user}": marks.read}})

@@ -1,0 +1,1 @@
+"""MySQL: the user table, accounts and ended sessions."""

@@ -1,0 +1,244 @@
+"""MySQL, through PyMySQL in threads of its own; the only place that has connections.
+
+Each thread keeps one connection. What is asked of the database is a function of a cursor, which runs in a thread: a
+read, which is repeated when its connection was lost, or a change, one transaction that is tried once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pymysql
+from pymysql.connections import Connection
+from pymysql.cursors import Cursor
+
+from models.errors import EngineUnavailable
+from storage.mysql.errors import is_lost, translated
+from storage.outages import Outages
+
+__all__ = ["MySQL"]
+
+# DATETIME has no time zone: gin-chat-demo's driver writes UTC, whatever the zone of the server is. A strict mode makes
+# a value that does not fit an error; else it would be cut in silence.
+SESSION = (
+    "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = {lock}"
+)
+LOOK_AGAIN = 0.1  # seconds between two tries to find out what became of a change
+LOOK_FOR = 4  # timeouts for which that is tried
+
+Result = TypeVar("Result")
+
+
+class _UnknownOutcome(EngineUnavailable):
+    """The connection was lost while a change was being committed."""
+
+
+class _Connection(Connection):
+    """A connection that says goodbye when its thread has ended."""
+
+    def __del__(self) -> None:
+        with suppress(pymysql.MySQLError):
+            self.close()
+
+
+class _Threads(threading.local):
+    """What each thread keeps."""
+
+    connection: _Connection | None = None
+
+
+class _Commit:
+    """Whether a change may still be committed: its caller and its thread must agree on that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = self._abandoned = False
+
+    def begin(self) -> None:
+        """Raises EngineUnavailable when the caller has given up."""
+        with self._lock:
+            if self._abandoned:
+                raise EngineUnavailable("mysql", "too late")
+            self._begun = True
+
+    def abandon(self) -> bool:
+        """Sees to it that a change is not committed; False when that has begun."""
+        with self._lock:
+            self._abandoned = True
+            return not self._begun
+
+
+class MySQL:
+    """The database behind `url`, mysql://user:password@host:port/database[?unix_socket=path].
+
+    `timeout` (seconds) bounds each step on a connection, and twice of it the wait for an answer; `waiting` bounds how
+    many requests wait at once. Raises ValueError for a URL that is none.
+    """
+
+    def __init__(self, url: str, *, timeout: float, threads: int, waiting: int) -> None:
+        self.threads = threads
+        self._timeout = timeout
+        self._arguments = _arguments(url, timeout)
+        self._kept = _Threads()
+        self._executor = ThreadPoolExecutor(threads, "mysql")
+        self._waiting = asyncio.BoundedSemaphore(waiting)
+        self._outages = Outages("mysql", time.monotonic)
+
+    async def ping(self) -> None:
+        """Raises EngineUnavailable unless the database answers."""
+        await self.always(lambda cursor: cursor.execute("SELECT 1"))
+
+    async def close(self) -> None:
+        """Ends the threads and their connections."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One of the `waiting` places; refuses at once when there is none."""
+        if self._waiting.locked():
+            raise EngineUnavailable("mysql", "too many requests are waiting")
+        async with self._waiting:
+            yield
+
+    async def run(self, work: Callable[[Cursor], Result]) -> Result:
+        """Runs `work`, which reads, with a cursor in a thread; again when the connection was lost meanwhile.
+
+        Raises EngineUnavailable, at once when too many wait; DatabaseRefused; and what `work` raises itself.
+        """
+        async with self.turn():
+            return await self.always(work)
+
+    async def always(self, work: Callable[[Cursor], Result]) -> Result:
+        """The same however many wait: for what a flood of requests must not stop, and for who has a turn."""
+
+        def in_thread() -> Result:
+            began = time.monotonic()
+            try:
+                return self._with_cursor(work)
+            except (pymysql.MySQLError, OSError) as error:
+                # It may have taken all the time there is to find out.
+                if not is_lost(error) or time.monotonic() - began >= self._timeout:
+                    raise
+                return self._with_cursor(work)
+
+        with self._outages.watch():
+            try:
+                return await self._in_thread(in_thread)
+            except TimeoutError:
+                raise EngineUnavailable("mysql", "no answer in time") from None
+
+    async def change(
+        self, work: Callable[[Cursor], Result], done: Callable[[Cursor], Result | None] | None = None
+    ) -> Result:
+        """Runs `work` with a cursor in one transaction, once.
+
+        When the connection is lost while it is committed, `done` looks for what became of it, and returns what `work`
+        would have, None if nothing was changed. It has to read with a lock (FOR UPDATE), so that it waits for the
+        transaction. Raises what `run` does; nothing was changed then, unless there is no `done`, or nothing could be
+        found out either.
+        """
+        commit = _Commit()
+
+        def in_thread() -> Result:
+            connection = self._connected()
+            connection.begin()
+            try:
+                with connection.cursor() as cursor:
+                    result = work(cursor)
+                commit.begin()
+            except BaseException:
+                with suppress(pymysql.MySQLError, OSError):  # a connection that is lost gives up by itself
+                    connection.rollback()
+                raise
+            try:
+                connection.commit()
+            except (pymysql.MySQLError, OSError) as error:
+                if is_lost(error):
+                    raise _UnknownOutcome("mysql", f"{type(error).__name__}: {error}") from error
+                raise
+            return result
+
+        async with self.turn():
+            try:
+                with self._outages.watch():
+                    try:
+                        return await self._in_thread(in_thread)
+                    except TimeoutError:
+                        kind = EngineUnavailable if commit.abandon() else _UnknownOutcome
+                        raise kind("mysql", "no answer in time") from None
+            except _UnknownOutcome:
+                found = await self._found_out(done) if done is not None else None
+                if found is None:
+                    raise
+                return found
+
+    async def _found_out(self, done: Callable[[Cursor], Result | None]) -> Result | None:
+        """What became of a change, as soon as the database answers again. Raises EngineUnavailable when it does not."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LOOK_FOR * self._timeout
+        while True:
+            try:
+                return await self.always(done)
+            except EngineUnavailable:
+                if loop.time() >= until:
+                    raise
+                await asyncio.sleep(LOOK_AGAIN)
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        def in_thread() -> Result:
+            with translated():
+                return work()
+
+        async with asyncio.timeout(2 * self._timeout):
+            return await asyncio.get_running_loop().run_in_executor(self._executor, in_thread)
+
+    def _with_cursor(self, work: Callable[[Cursor], Result]) -> Result:
+        with self._connected().cursor() as cursor:
+            return work(cursor)
+
+    def _connected(self) -> _Connection:
+        """This thread's connection, which answered just now."""
+        kept = self._kept.connection
+        if kept is not None:
+            try:
+                kept.ping(reconnect=False)
+            except (pymysql.MySQLError, OSError):
+                self._kept.connection = None
+            else:
+                return kept
+        self._kept.connection = made = _Connection(**self._arguments)
+        return made
+
+
+def _arguments(url: str, timeout: float) -> dict[str, Any]:
+    parts = urlsplit(url)
+    if parts.scheme != "mysql" or not parts.path.strip("/"):
+        raise ValueError("a URL like mysql://user:password@host:3306/database is expected")
+    seconds = math.ceil(timeout)
+    arguments: dict[str, Any] = {
+        "host": parts.hostname or "localhost",
+        "port": parts.port or 3306,
+        "user": unquote(parts.username or "root"),
+        "password": unquote(parts.password or "").encode(),  # PyMySQL would make latin1 of text
+        "database": unquote(parts.path.strip("/")),
+        "connect_timeout": seconds,
+        "read_timeout": seconds,
+        "write_timeout": seconds,
+        "charset": "utf8mb4",
+        "autocommit": True,
+        # To wait for a lock must end before the connection does, or what becomes of the statement is not known.
+        "init_command": SESSION.format(lock=max(1, seconds - 1)),
+    }
+    options = parse_qs(parts.query, keep_blank_values=True)
+    socket = options.pop("unix_socket", None)
+    if options:  # in particular none that is about TLS may be passed over
+        raise ValueError(f"{', '.join(options)}: unknown in this URL; unix_socket is the only option")
+    return arguments | {"unix_socket": socket[0]} if socket else arguments

@@ -1,0 +1,1 @@
+"""Redis: counters, quotas, tickets, attempts, and publish and subscribe between processes."""

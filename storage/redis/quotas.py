@@ -1,0 +1,120 @@
+"""What one account may do to many: to how many strangers it writes in an hour, and how much it has stored in a day.
+
+The limit rule bounds what is sent to one stranger; this bounds how many there are. The strangers of an hour are a set
+in Redis, the bytes of a day a number, both by account, and each goes when its time is over, counted from the first.
+Bytes gather for a moment and are counted behind the messages. Where Redis loses them they begin anew; while it is away
+no message to a stranger passes anyhow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from common.tasks import end
+from models.errors import EngineUnavailable, QuotaReached
+from storage.redis.client import RedisServer
+
+__all__ = ["RedisQuotas"]
+
+HOUR, DAY = 3600, 86_400  # seconds
+GATHER = 1.0  # seconds for which bytes gather
+CHUNK = 100  # accounts counted in one round trip
+MAX_GATHERED = 100_000  # accounts; what finds no room is not counted
+
+_log = structlog.get_logger(__name__)
+_source = Path(__file__).parent
+
+
+class RedisQuotas:
+    """The quotas of all accounts below a key prefix; 0 is no bound.
+
+    `strangers` is how many users an account may write to in an hour who have never answered, `size` how many bytes of
+    messages it may have stored in a day. `spent` has the accounts whose bytes are used up: until when, in loop time.
+    """
+
+    def __init__(self, server: RedisServer, prefix: str, *, strangers: int, size: int) -> None:
+        self._server = server
+        self._client = client = server.client
+        self._prefix = prefix
+        self._strangers = strangers
+        self._size = size
+        self._stranger = client.register_script((_source / "stranger.lua").read_text("utf-8"))
+        self._add = client.register_script((_source / "add.lua").read_text("utf-8"))
+        self.spent: dict[int, float] = {}
+        self._gathered: dict[int, int] = {}  # bytes by account
+        self._task: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Count the gathered bytes, once."""
+        if self._task is not None:
+            await end(self._task)
+        await self._flush()
+
+    async def take_stranger(self, sender: int, recipient: int) -> None:
+        """Note that `sender` writes to a stranger. Raises QuotaReached for one too many, EngineUnavailable."""
+        if not self._strangers:
+            return
+        key = f"{self._prefix}:strangers:{sender}"
+        with self._server.errors():
+            left: int = await self._stranger(keys=[key], args=[recipient, self._strangers, HOUR])
+        if left >= 0:
+            raise QuotaReached("users who have never answered", left / 1000)
+
+    def require_room(self, sender: int) -> None:
+        """Raise QuotaReached while the bytes of an account are used up."""
+        until = self.spent.get(sender)
+        if until is None:
+            return
+        left = until - asyncio.get_running_loop().time()
+        if left > 0:
+            raise QuotaReached("bytes", left)
+        del self.spent[sender]
+
+    def note(self, sender: int, size: int) -> None:
+        """Count bytes that `sender` had stored, soon."""
+        if not self._size:
+            return
+        known = self._gathered.get(sender)
+        if known is not None:
+            self._gathered[sender] = known + size
+        elif len(self._gathered) < MAX_GATHERED:
+            self._gathered[sender] = size
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._gathered:
+                await asyncio.sleep(GATHER)
+                await self._flush()
+        finally:
+            self._task = None
+
+    async def _flush(self) -> None:
+        """Count what has gathered; what fails gathers again."""
+        gathered, self._gathered = self._gathered, {}
+        left = list(gathered.items())
+        try:
+            while left:
+                await self._count(left[:CHUNK])
+                del left[:CHUNK]
+        except EngineUnavailable as error:
+            _log.debug("bytes_not_counted", accounts=len(left), reason=str(error))
+        finally:  # also when it is cancelled; what was counted meanwhile is counted twice at most
+            for sender, size in left:
+                self._gathered[sender] = self._gathered.get(sender, 0) + size
+
+    async def _count(self, sizes: Sequence[tuple[int, int]]) -> None:
+        with self._server.errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for sender, size in sizes:
+                    await self._add(keys=[f"{self._prefix}:bytes:{sender}"], args=[size, DAY], client=pipe)
+                answers = await pipe.execute()
+        now = asyncio.get_running_loop().time()
+        for (sender, _), (total, left) in zip(sizes, answers, strict=True):
+            if int(total) > self._size:
+                self.spent[sender] = now + int(left) / 1000

@@ -1,0 +1,1 @@
+"""Token keys, tokens and password digests."""

@@ -1,0 +1,96 @@
+"""Signals to a server: SIGHUP ends it only together with its terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pymysql
+import pytest
+
+from storage.embedded.engines import Addresses
+from tests.conftest import StartServer
+from tests.support.patience import PATIENCE
+from tests.support.processes import ROOT, external
+from tests.support.sockets import RawSocket
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """SIGHUP as programs usually find it: these tests may have been started with nohup, which is inherited."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+async def test_a_signal_that_means_nothing(
+    number: signal.Signals, start_server: StartServer, addresses: Addresses, database: pymysql.Connection
+) -> None:
+    """Nothing happens, however often; a line says so. SIGHUP is one of them without TLS."""
+    server = start_server(*external(addresses))
+    port = server.ready()
+    for _ in range(3):
+        server.signal(number)
+        raw = await RawSocket.open(port)
+        assert (await raw.request("/ping"))[0] == 200
+        raw.abort()
+    server.signal(signal.SIGTERM)
+    status, errors = server.failed()
+    assert (status, "_ignored" in errors) == (0, True)
+
+
+def in_a_terminal(stack: ExitStack, command: list[str]) -> tuple[subprocess.Popen[str], int]:
+    """A command that a terminal belongs to, and the terminal's other end; its output does not go there."""
+    master, slave = os.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=take_terminal,
+    )
+    os.close(slave)
+    stack.callback(process.communicate)
+    stack.callback(process.kill)
+    return process, master
+
+
+def test_the_terminal_is_closed(addresses: Addresses, database: pymysql.Connection) -> None:
+    """The server drains and ends: it would run on unseen, and keep its port."""
+    with ExitStack() as stack:
+        command = [sys.executable, "server.py", "--port=0", *external(addresses)]
+        server, terminal = in_a_terminal(stack, command)
+        assert server.stdout
+        assert server.stdout.readline().startswith("Tandem is ready")
+        server.send_signal(signal.SIGHUP)  # from elsewhere, while the terminal is there
+        os.close(terminal)
+        _, errors = server.communicate(timeout=PATIENCE)
+        assert (server.returncode, "draining" in errors) == (0, True)
+
+
+def test_nohup_is_heeded(addresses: Addresses, database: pymysql.Connection) -> None:
+    """What was started to outlive its terminal does so."""
+    with ExitStack() as stack:
+        command = ["nohup", sys.executable, "server.py", "--port=0", *external(addresses)]
+        server, terminal = in_a_terminal(stack, command)
+        assert server.stdout
+        assert server.stdout.readline().startswith("Tandem is ready")
+        os.close(terminal)
+        server.send_signal(signal.SIGHUP)
+        server.terminate()
+        _, errors = server.communicate(timeout=PATIENCE)
+        assert (server.returncode, errors.count("draining")) == (0, 1)

@@ -1,0 +1,68 @@
+"""Tasks end, also those that lose a cancellation; time fulfils futures."""
+
+from __future__ import annotations
+
+import asyncio
+
+from common.tasks import after, end
+
+
+async def test_a_task_that_loses_a_cancellation() -> None:
+    """It is cancelled until it ends."""
+    lost = 0
+
+    async def deaf() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+                if lost == 3:
+                    raise
+
+    async def broken() -> None:
+        raise ValueError
+
+    tasks = [asyncio.ensure_future(deaf()), asyncio.ensure_future(broken())]
+    await asyncio.sleep(0)
+    await end(*tasks)
+    assert lost == 3
+    assert [task.cancelled() for task in tasks] == [True, False]
+    await end()
+
+
+async def test_an_end_that_is_ended() -> None:
+    """Leaves nothing running: a task that ends another one when it is cancelled, and is cancelled again meanwhile."""
+    lost = 0
+
+    async def deaf() -> None:
+        nonlocal lost
+        while lost < 4:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+
+    inner = asyncio.ensure_future(deaf())
+
+    async def outer() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await end(inner)
+
+    task = asyncio.ensure_future(outer())
+    await asyncio.sleep(0)
+    await end(task)
+    left = not inner.done()
+    await end(inner)  # so that the case ends also where it fails
+    assert (left, task.cancelled()) == (False, True)
+
+
+async def test_time_fulfils_a_future() -> None:
+    """Also one that somebody has cancelled, or fulfilled, before."""
+    early, late = after(0.01), after(0.02)
+    early.cancel()
+    await late
+    assert (early.cancelled(), late.done()) == (True, True)

@@ -1,0 +1,88 @@
+"""Ping, health and readiness."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from config.version import VERSION
+from handlers.http.health import Readiness
+from handlers.websocket.handler import ChatSocket
+from models.errors import EngineUnavailable
+from server import Server
+from tests.conftest import Ask, Connect
+from tests.support.patience import PATIENCE
+from tests.support.sockets import RawSocket
+
+
+async def get(port: int, path: str) -> tuple[int, bytes]:
+    raw = await RawSocket.open(port)
+    answer = await raw.request(path)
+    raw.abort()
+    return answer
+
+
+async def test_ping(http_server: Server) -> None:
+    """As gin-chat-demo answers, byte for byte."""
+    assert await get(http_server.port, "/ping") == (200, b'"SUCCESS"')
+
+
+async def test_health_counts_sockets(http_server: Server, connect: Connect, pair: tuple[int, int]) -> None:
+    """Alive, and how many are here."""
+    await connect(*pair)
+    status, body = await get(http_server.port, "/healthz")
+    assert (status, json.loads(body)["data"]) == (200, {"sockets": 1, "version": VERSION})
+
+
+async def test_ready(http_server: Server) -> None:
+    """Every engine answers."""
+    status, body = await get(http_server.port, "/readyz")
+    expected = {"mongodb": "ok", "redis": "ok", "mysql": "ok", "draining": False}
+    assert (200, expected) == (status, json.loads(body)["data"])
+
+
+async def test_not_ready_while_draining(http_server: Server) -> None:
+    """So that a load balancer looks elsewhere."""
+    ChatSocket.start_draining()
+    status, body = await get(http_server.port, "/readyz")
+    assert (status, json.loads(body)["data"]["draining"], json.loads(body)["error"]) == (503, True, "draining")
+
+
+async def test_many_who_ask_at_once() -> None:
+    """Cost the engines one question."""
+    asked = 0
+
+    async def check() -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+
+    readiness = Readiness({"engine": check}, timeout=PATIENCE)
+    assert await asyncio.gather(*(readiness.engines() for _ in range(50))) == [{"engine": "ok"}] * 50
+    assert asked == 1
+    await readiness.engines()
+    assert asked == 2
+
+
+async def test_a_database_that_is_started_again() -> None:
+    """Is told from one that is away; one that has come back is fine, however often it has ended."""
+
+    async def away() -> None:
+        raise EngineUnavailable("redis", "away")
+
+    async def here() -> None:
+        return
+
+    readiness = Readiness({"mongodb": here, "redis": away, "mysql": away}, 5, lambda: {"redis": "x", "mongodb": "x"})
+    assert await readiness.engines() == {"mongodb": "ok", "redis": "restarting", "mysql": "unavailable"}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/ping", "/openapi.yaml"])
+async def test_the_headers_alone(path: str, ask: Ask) -> None:
+    """Probes that ask with HEAD get what GET has, without its body (RFC 9110, section 9.3.2)."""
+    whole, header = await ask("GET", path), await ask("HEAD", path)
+    assert (whole.status, header.status, header.body) == (200, 200, b"")
+    assert whole.headers["Content-Length"] == header.headers["Content-Length"]
+    assert whole.headers["Content-Type"] == header.headers["Content-Type"]

@@ -1,0 +1,153 @@
+"""Handshakes that never finish take no more than their share, and not for long."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+
+import pytest
+from tornado.httpclient import HTTPClientError
+
+from handlers.websocket.handler import ChatSocket
+from server import Server
+from tests.conftest import Connect
+from tests.support.patience import PATIENCE
+from tests.support.sockets import Client, RawSocket, end_of, until
+
+Pair = tuple[int, int]
+
+
+async def ended(raw: RawSocket) -> bytes:
+    """What comes until the server closes."""
+    async with asyncio.timeout(PATIENCE):
+        try:
+            return await raw.reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+async def connected_in_time(connect: Connect, pair: Pair) -> Client:
+    """A socket whose own handshake was fast enough, which on a busy machine may take some attempts."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with suppress(HTTPClientError, OSError, AssertionError):
+                return await connect(*pair)
+
+
+@pytest.mark.parametrize("flags", [["--handshake-timeout=0.3"]])
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /ws HTTP/1.1\r\nHost: ", b"POST /x HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"]
+)
+async def test_handshakes_that_never_finish(said: bytes, http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Whoever says nothing, or says it byte by byte, is closed; a socket has all the time."""
+    one = await connected_in_time(connect, pair)
+    raw = await RawSocket.open(http_server.port)
+    raw.writer.write(said)
+    ending = asyncio.ensure_future(ended(raw))
+    while not ending.done():  # slowly, but without a pause
+        raw.writer.write(b"x" if said else b"")
+        await asyncio.wait((ending,), timeout=0.05)
+    assert b" 200 " not in await ending
+    raw.abort()
+    await one.say("still here", 50005)
+
+
+@pytest.mark.parametrize("flags", [["--max-http-connections=3"]])
+async def test_connections_that_are_no_sockets_are_capped(http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Above the cap they are closed unheard; when one ends there is room, and sockets do not count."""
+    sockets = [await connect(*pair) for _ in range(5)]
+    silent = [await RawSocket.open(http_server.port) for _ in range(3)]
+    refused = await RawSocket.open(http_server.port)
+    assert await ended(refused) == b""
+    refused.abort()
+    for each in sockets:
+        await each.say("still here")
+    silent.pop().abort()
+    assert await asked_until_answered(http_server.port) == 200
+    for raw in silent:
+        raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--max-address-http-connections=3"]])
+async def test_one_address_has_a_share(http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Of connections that are no sockets; more of its connections are closed unheard, and others come in."""
+    for _ in range(5):
+        await connect(*pair)
+    silent = [await RawSocket.open(http_server.port) for _ in range(3)]
+    refused = await RawSocket.open(http_server.port)
+    assert await ended(refused) == b""
+    refused.abort()
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port, local_addr=("127.0.0.2", 0))
+    other = RawSocket(reader, writer)
+    assert (await other.request("/ping"))[0] == 200
+    other.abort()
+    for raw in silent:
+        raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--max-address-http-connections=1", "--trusted-proxies=127.0.0.1", "--auth=open"]])
+async def test_a_trusted_proxy_has_no_bound(http_server: Server) -> None:
+    """It stands for many."""
+    raws = [await RawSocket.open(http_server.port) for _ in range(5)]
+    assert [(await raw.request("/ping"))[0] for raw in raws] == [200] * 5
+    for raw in raws:
+        raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--handshake-timeout=0.3", "--max-address-http-connections=1"]])
+async def test_whoever_does_not_read_an_answer(http_server: Server) -> None:
+    """Gives the place back after a while."""
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        deaf.connect(("127.0.0.1", http_server.port))
+        deaf.sendall(b"GET /openapi.yaml HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
+        refused = await RawSocket.open(http_server.port)
+        assert await ended(refused) == b""
+        refused.abort()
+        assert await asked_until_answered(http_server.port) == 200
+
+
+@pytest.mark.parametrize(("flags", "most"), [([], 2 * 65_536), (["--socket-buffer=8192"], 2 * 8192)])
+async def test_what_the_system_buffers(most: int, http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Is bounded for each connection, both ways; Linux takes twice what it is told, for its own use."""
+    await connect(*pair)
+    (chat,) = ChatSocket._sockets_of(pair[:1])
+    await until(lambda: end_of(chat.ws_connection) is not None)
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        assert end_of(chat.ws_connection).getsockopt(socket.SOL_SOCKET, option) == most
+
+
+async def asked_until_answered(port: int) -> int:
+    """The status of the first answer that there is."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            raw = await RawSocket.open(port)
+            try:
+                return (await raw.request("/ping"))[0]
+            except (ConnectionResetError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                raw.abort()
+
+
+async def test_a_header_that_is_too_large(http_server: Server) -> None:
+    """Closes the connection before it is held."""
+    raw = await RawSocket.open(http_server.port)
+    raw.writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
+    assert b"200" not in await ended(raw)
+    raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--address-request-rate=0.001", "--address-request-burst=3"]])
+@pytest.mark.parametrize("said", [b"one two\r\n\r\n", b"GET /" + b"x" * 20_000, b"GET /ping HTTP/1.1\r\n: x\r\n\r\n"])
+async def test_what_no_handler_sees(said: bytes, http_server: Server) -> None:
+    """Weighs on its address as well: a client that asks for nonsense on new connections is held up."""
+    for _ in range(4):
+        raw = await RawSocket.open(http_server.port)
+        raw.writer.write(said)
+        assert (await ended(raw)).startswith(b"HTTP/1.1 4")
+        raw.abort()
+    raw = await RawSocket.open(http_server.port)
+    assert (await raw.request("/ping"))[0] == 429
+    raw.abort()

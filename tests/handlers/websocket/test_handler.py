@@ -1,0 +1,474 @@
+"""ChatSocket: registry, order of answers, windows, pings, slow peers, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tornado.httputil import HTTPHeaders
+
+from handlers.websocket import transport
+from handlers.websocket.handler import ChatSocket
+from handlers.websocket.handshake import OF_THE_HANDSHAKE
+from handlers.websocket.transport import BulkProtocol
+from models.errors import EngineUnavailable
+from models.records import Message, conversation_of
+from server import Server
+from tests.conftest import Connect
+from tests.support.patience import PATIENCE
+from tests.support.sockets import Client, RawSocket, socket_path, until
+from tests.support.transports import frame
+
+Pair = tuple[int, int]
+
+
+STALL = 500.0
+INTERVAL, TIMEOUT = 1000.0, 2000.0  # seconds of pings: beyond any test, which says what time it is instead
+
+
+@pytest.fixture
+def flags() -> list[str]:
+    """Bounds low enough to be reached."""
+    return [
+        "--max-connections=40",
+        "--window=8",
+        "--write-buffer=65536",
+        f"--ping-interval={INTERVAL}",
+        f"--ping-timeout={TIMEOUT}",
+        f"--stall-timeout={STALL}",
+        "--request-burst=1000000",
+    ]
+
+
+async def test_every_device_gets_every_message(connect: Connect, pair: Pair) -> None:
+    """Many sockets for one `uid->toUid`; closing one leaves the others working."""
+    one = await connect(*pair)
+    devices = [await connect(*reversed(pair)) for _ in range(3)]
+    await one.say("to all", 50004)
+    for device in devices:
+        await device.receive(50001, "to all")
+    devices[0].close()
+    await devices[0].closed()
+    await until(lambda: ChatSocket.count() == 3)
+    await one.say("to the rest", 50004)
+    for device in devices[1:]:
+        await device.receive(50001, "to the rest")
+
+
+async def test_many_other_sockets_of_a_user_cost_nothing(
+    connect: Connect, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that talk with somebody else are not so much as looked at when a message comes."""
+    one, two, three = people(3)
+    sender, right = await connect(one, two), await connect(two, one)
+    (socket,) = ChatSocket._sockets_of((two,))
+    # It has what rounds look at, and nothing that a message would ask for.
+    other = SimpleNamespace(_identity=socket._identity, _check_peer=lambda now: None)
+    monkeypatch.setitem(ChatSocket._registry[two], three, (other,))
+    await sender.say("for two", 50004)
+    await right.receive(50001, "for two")
+
+
+async def test_only_the_peer_gets_a_message(connect: Connect, people: Callable[[int], list[int]]) -> None:
+    """Nobody else, and not the peer's socket that talks with somebody else."""
+    one, two, three = people(3)
+    sender = await connect(one, two)
+    right, elsewhere, stranger = await connect(two, one), await connect(two, three), await connect(three, two)
+    await sender.say("for two", 50004)
+    await right.receive(50001, "for two")
+    for other in (elsewhere, stranger):
+        await other.send(2)
+        await other.receive(50003)
+
+
+async def test_online_means_that_a_socket_gets_it(connect: Connect, people: Callable[[int], list[int]]) -> None:
+    """A peer who is here, but talks with somebody else, is offline for this conversation."""
+    one, two, three = people(3)
+    sender = await connect(one, two)
+    await connect(two, three)
+    await sender.say("hello", 50005)
+
+
+async def test_connections_are_capped(
+    connect: Connect, http_server: Server, people: Callable[[int], list[int]]
+) -> None:
+    """The one above --max-connections gets 503; when somebody leaves there is room again."""
+    hub, *others = people(41)
+    clients = [await connect(other, hub) for other in others]
+    raw = await RawSocket.open(http_server.port)
+    status, body = await raw.request(socket_path(hub, others[0]), upgrade=True)
+    assert (status, json.loads(body)["error"]) == (503, "too many connections")
+    raw.abort()
+    clients[0].close()
+    await until(lambda: ChatSocket.count() == 39)
+    await connect(hub, others[0])
+
+
+async def test_a_refused_upgrade_gives_its_place_back(http_server: Server, pair: Pair) -> None:
+    """However often somebody tries."""
+    for _ in range(45):
+        raw = await RawSocket.open(http_server.port)
+        status, _ = await raw.request(socket_path(pair[0], 4_000_000_000), upgrade=True)
+        assert status == 404
+        raw.abort()
+    assert ChatSocket.count() == 0
+
+
+async def test_the_window_pushes_back(
+    connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many answers owed as the window holds, no further frame is read, and none is refused."""
+    one = await connect(*pair)
+    gate = asyncio.Event()
+    insert = http_server.stores.messages.insert
+    asked = []
+    send = http_server.chat.send
+
+    async def slow(*run: Message) -> Any:
+        await gate.wait()
+        return await insert(*run)
+
+    def counting(*args: Any, **options: Any) -> Any:
+        asked.append(args)
+        return send(*args, **options)
+
+    monkeypatch.setattr(http_server.stores.messages, "insert", lambda *run: asyncio.ensure_future(slow(*run)))
+    monkeypatch.setattr(http_server.chat, "send", counting)
+    two = await connect(*reversed(pair))
+    for number in range(30):
+        await one.send(1, str(number))
+    await until(lambda: len(asked) == 8)
+    await two.send(2)  # another socket is served meanwhile
+    await two.receive(50003)
+    assert len(asked) == 8
+    gate.set()
+    codes = [json.loads(await one.read() or "")["code"] for _ in range(30)]
+    assert codes == [50004] * 3 + [50006] * 27
+
+
+async def test_a_full_window_is_no_silence(
+    connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the server does not read, it does not close for a missing pong."""
+    one = await connect(*pair)
+    gate = asyncio.Event()
+    insert = http_server.stores.messages.insert
+
+    async def slow(*run: Message) -> Any:
+        await gate.wait()
+        return await insert(*run)
+
+    monkeypatch.setattr(http_server.stores.messages, "insert", lambda *run: asyncio.ensure_future(slow(*run)))
+    for number in range(20):
+        await one.send(1, str(number))
+    (socket,) = ChatSocket._sockets_of(pair[:1])
+    await until(lambda: socket._window.full)
+    now = asyncio.get_running_loop().time()
+    for later in (1, 2, 3):  # far beyond interval and timeout
+        ChatSocket.check_pongs(now + later * (INTERVAL + TIMEOUT), ChatSocket.users())
+    gate.set()
+    await one.receive(50005)
+
+
+async def test_pings_are_answered(http_server: Server, pair: Pair) -> None:
+    """A pong carries the ping's payload."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    raw.write_frame(9, b"payload")
+    assert await raw.frame() == (10, b"payload")
+    raw.abort()
+
+
+async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
+    """Who does not answer a ping is closed with 4010, and offline at once."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    now = asyncio.get_running_loop().time()
+    ChatSocket.check_pongs(now + INTERVAL + 1, ChatSocket.users())
+    opcode, _ = await raw.frame()
+    assert opcode == 9
+    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT - 1, ChatSocket.users())
+    assert pair[0] in ChatSocket._registry
+    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT + 1, ChatSocket.users())
+    assert pair[0] not in ChatSocket._registry
+    assert await raw.close_code() == 4010
+    raw.abort()
+    await until(lambda: ChatSocket.count() == 0)
+
+
+async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Callable[[int], list[int]]) -> None:
+    """A connection that is closing when its ping is due is offline; the rest are pinged."""
+    gone, here = tuple(people(2)), tuple(people(2))
+    for pair in (gone, here):
+        await connect(*pair)
+    (closing,), (open_one,) = ChatSocket._sockets_of(gone), ChatSocket._sockets_of(here)
+    closing.ws_connection.client_terminated = True
+    ChatSocket.check_pongs(asyncio.get_running_loop().time() + INTERVAL + 1, ChatSocket.users())
+    assert gone[0] not in ChatSocket._registry
+    assert open_one._liveness.asked
+
+
+async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None:
+    """Nothing of the request that opened it."""
+    await connect(*pair)
+    (socket,) = ChatSocket._sockets_of(pair[:1])
+    assert not OF_THE_HANDSHAKE & vars(socket).keys()
+
+
+async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
+    """For any number of intervals."""
+    one = await connect(*pair)
+    (socket,) = ChatSocket._sockets_of(pair[:1])
+    now = asyncio.get_running_loop().time()
+    for number in range(1, 6):
+        ChatSocket.check_pongs(now + number * (INTERVAL + 1), ChatSocket.users())
+        assert socket._liveness.asked
+        reading = asyncio.ensure_future(one.connection.read_message())
+        await until(lambda: not socket._liveness.asked)
+        reading.cancel()
+
+
+async def test_pongs_that_were_not_asked_for(http_server: Server, pair: Pair) -> None:
+    """Do not count: whoever sends them need not have read anything."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    now = asyncio.get_running_loop().time()
+    ChatSocket.check_pongs(now + INTERVAL + 1, ChatSocket.users())
+    opcode, asked = await raw.frame()
+    assert (opcode, len(asked)) == (9, 4)
+    for guess in (b"", b"wrong", asked + b"x"):
+        raw.write_frame(10, guess)
+    raw.write_frame(9, b"read up to here")
+    assert await raw.frame() == (10, b"read up to here")
+    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT + 2, ChatSocket.users())
+    assert await raw.close_code() == 4010
+    raw.abort()
+
+
+async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, ChatSocket, BulkProtocol]:
+    """A socket of dialect 2, whose client does not read, beside the user's only other one, which writes something."""
+    (before,) = ChatSocket._sockets_of(pair[:1])
+    for number in range(3):
+        await one.say(f"{number}" + "x" * 8000)
+    raw = await RawSocket.open(port)
+    assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
+    raw.writer.transport.pause_reading()
+    (socket,) = (each for each in ChatSocket._sockets_of(pair[:1]) if each is not before)
+    assert socket.ws_connection is not None
+    return raw, socket, socket.ws_connection
+
+
+def ask_for_pages(raw: RawSocket) -> None:
+    """Asks for a megabyte, in pages, and says that it is there, though it was not asked."""
+    for _ in range(40):
+        raw.write_frame(1, b'{"type":2,"id":"x"}')
+        raw.write_frame(10, b"")
+
+
+async def test_a_peer_that_reads_nothing(
+    connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is closed when nothing of what waits for it was taken for a while, whatever it still sends.
+
+    It has asked for more than it takes, so no frame of its is read, and no pong of its could be.
+    """
+    monkeypatch.setattr(transport, "CLOSE_WITHIN", PATIENCE)
+    one = await connect(*pair)
+    raw, socket, protocol = await deaf_socket(one, http_server.port, pair)
+    ask_for_pages(raw)
+    await until(lambda: protocol.stuck and socket._window.full)
+    now = asyncio.get_running_loop().time()
+    ChatSocket.check_pongs(now, ChatSocket.users())
+    ChatSocket.check_pongs(now + STALL - 1, ChatSocket.users())
+    assert socket.is_open
+    ChatSocket.check_pongs(now + STALL + 1, ChatSocket.users())
+    assert not socket.is_open
+    raw.writer.transport.resume_reading()
+    assert await raw.close_code() == 4008
+    raw.abort()
+    await one.say("the other socket stays")
+
+
+async def test_a_peer_that_reads_slowly_stays(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """As long as it takes something between two looks."""
+    one = await connect(*pair)
+    raw, socket, protocol = await deaf_socket(one, http_server.port, pair)
+    now = asyncio.get_running_loop().time()
+    for _ in range(3):
+        ask_for_pages(raw)
+        await until(lambda: protocol.stuck and socket._window.full)
+        ChatSocket.check_pongs(now, ChatSocket.users())
+        moved = protocol.moved
+        raw.writer.transport.resume_reading()
+        await until(lambda moved=moved: protocol.moved > moved)
+        raw.writer.transport.pause_reading()
+        now += 2 * STALL
+        ChatSocket.check_pongs(now, ChatSocket.users())
+        assert socket.is_open
+    raw.abort()
+
+
+async def test_a_peer_that_reads_too_slowly(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """Closed with 4008 at the byte limit; the sender notices nothing, and the messages are there afterwards."""
+    one = await connect(*pair)
+    hello = await connect(*reversed(pair))
+    await hello.say("hello", 50004)
+    await one.receive(50001)
+    hello.close()
+    await until(lambda: ChatSocket.count() == 1)
+    slow = await RawSocket.upgraded(http_server.port, *reversed(pair))
+    slow.writer.transport.pause_reading()
+    sent, text = 0, "x" * 8000
+    while pair[1] in ChatSocket._registry:
+        await one.say(f"{sent} {text}")
+        sent += 1
+        assert sent < 5000, "the slow socket is never closed"
+    slow.abort()
+    await one.say("the last", 50005)
+    back = await connect(*reversed(pair))
+    await back.send(2)
+    for _ in range(9):
+        await back.receive(50002)
+    await back.receive(50002, "the last")
+
+
+async def test_twenty_strangers_sends_at_once(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """On twenty sockets at the same moment: exactly three are accepted, and three are stored."""
+    clients = [await connect(*pair) for _ in range(20)]
+    codes = await asyncio.gather(*(client.say(f"{number}") for number, client in enumerate(clients)))
+    assert sorted(codes) == [50005] * 3 + [50006] * 17
+    assert len(await http_server.stores.messages.page(conversation_of(*pair), 1, 100)) == 3
+
+
+async def test_a_lookup_that_fails(http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MySQL away: 503 for newcomers, without the driver's words."""
+
+    async def away(*ids: int) -> None:
+        raise EngineUnavailable("mysql", "OperationalError: secret host")
+
+    monkeypatch.setattr(http_server.stores.users, "active", away)
+    raw = await RawSocket.open(http_server.port)
+    status, body = await raw.request(socket_path(*pair), upgrade=True)
+    assert (status, json.loads(body)["error"]) == (503, "mysql is unavailable, please retry")
+    raw.abort()
+
+
+async def test_draining(connect: Connect, http_server: Server, pair: Pair) -> None:
+    """Everybody is told 50003 and closed with 1001; nobody new is let in."""
+    clients = [await connect(*pair), await connect(*reversed(pair))]
+    ChatSocket.start_draining()
+    raw = await RawSocket.open(http_server.port)
+    assert (await raw.request(socket_path(*pair), upgrade=True))[0] == 503
+    raw.abort()
+    closing = asyncio.ensure_future(ChatSocket.close_all(10))
+    for client in clients:
+        await client.receive(50003, "连接已断开")
+        assert await client.closed() == 1001
+    await closing
+    assert ChatSocket.count() == 0
+
+
+async def test_closing_with_a_code_is_echoed(http_server: Server, pair: Pair) -> None:
+    """The peer's own code comes back (RFC 6455, section 5.5.1)."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    raw.write_frame(8, (1000).to_bytes(2, "big"))
+    assert await raw.close_code() == 1000
+    raw.abort()
+
+
+async def test_a_client_of_another_page(http_server: Server, pair: Pair) -> None:
+    """The server's own pages may open sockets."""
+    raw = await RawSocket.open(http_server.port)
+    status, _ = await raw.request(socket_path(*pair), upgrade=True, headers={"Origin": "http://127.0.0.1"})
+    assert status == 101
+    raw.abort()
+    await until(lambda: ChatSocket.count() == 0)
+
+
+SUBPROTOCOLS = [
+    # offered, v, what is chosen, the version that the socket speaks
+    ("tandem.v1", "", "tandem.v1", 1),
+    ("tandem.v2", "", "tandem.v2", 2),
+    ("graphql-ws, tandem.v2, tandem.v1", "", "tandem.v2", 2),
+    ("tandem.v1, tandem.v2", "2", "tandem.v2", 2),
+    ("tandem.v2", "2", "tandem.v2", 2),
+    ("tandem.v2", "1", None, 1),
+    ("mqtt", "", None, 1),
+    ("mqtt", "2", None, 2),
+    ("", "", None, 1),
+]
+
+
+@pytest.mark.parametrize(("offered", "v", "chosen", "version"), SUBPROTOCOLS)
+async def test_subprotocols(
+    offered: str, v: str, chosen: str | None, version: int, http_server: Server, pair: Pair
+) -> None:
+    """Of those that a client offers the server's is chosen, and it says the version where the URL does not."""
+    headers = {"Sec-WebSocket-Protocol": offered} if offered else {}
+    raw = await RawSocket.open(http_server.port)
+    write, read, answers = raw.writer.write, raw.reader.readuntil, []
+
+    async def noting(separator: bytes) -> bytes:
+        answers.append(await read(separator))
+        return answers[-1]
+
+    raw.reader.readuntil = noting  # type: ignore[method-assign,assignment]
+    path = socket_path(*pair, **({"v": v} if v else {}))
+    assert (await raw.request(path, upgrade=True, headers=headers))[0] == 101
+    said = HTTPHeaders.parse(answers[0].decode().partition("\r\n")[2]).get("Sec-WebSocket-Protocol")
+    assert said == chosen
+    await raw.frame()
+    write(frame(1, '{"type":1,"content":"hi","id":"x"}'))
+    assert ("seq" in json.loads((await raw.frame())[1])) is (version == 2)
+    raw.abort()
+
+
+async def test_an_inbox_by_its_subprotocol(http_server: Server, pair: Pair) -> None:
+    """`tandem.v2` stands for `v=2` there too; without either the peer is missing."""
+    for headers, status in (({"Sec-WebSocket-Protocol": "tandem.v2"}, 101), ({}, 400)):
+        raw = await RawSocket.open(http_server.port)
+        assert (await raw.request(f"/ws?uid={pair[0]}", upgrade=True, headers=headers))[0] == status
+        raw.abort()
+
+
+async def test_one_of_several_upgrades(http_server: Server, pair: Pair) -> None:
+    """A client may offer others besides."""
+    raw = await RawSocket.open(http_server.port)
+    status, _ = await raw.request(socket_path(*pair), upgrade=True, headers={"Upgrade": "h2c, WebSocket"})
+    assert status == 101
+    raw.abort()
+
+
+@pytest.mark.parametrize("early", [b"", frame(1, b'{"type":3}')], ids=["silent", "with a frame unread"])
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+async def test_a_client_that_is_gone_before_its_socket_is_open(
+    http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch, early: bytes, reset: bool
+) -> None:
+    """It goes while its user is looked up. Nothing of it stays: not in the registry, not in what is active."""
+    asked, gate, opening = asyncio.Event(), asyncio.Event(), http_server.chat.blocks.opening
+
+    async def late(user: int) -> None:
+        await opening(user)
+        asked.set()
+        await gate.wait()
+
+    monkeypatch.setattr(http_server.chat.blocks, "opening", late)
+    raw = await RawSocket.open(http_server.port)
+    upgrade = asyncio.ensure_future(raw.request(socket_path(*pair), upgrade=True))
+    await asked.wait()
+    raw.writer.write(early)
+    await asyncio.sleep(0)
+    if reset:
+        linger = struct.pack("ii", 1, 0)  # closes with a reset; socket(7)
+        raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    raw.abort()
+    with suppress(asyncio.IncompleteReadError, OSError):
+        await upgrade
+    gate.set()
+    await until(lambda: not ChatSocket.count())
+    await until(lambda: not ChatSocket.users())
+    await until(lambda: not len(http_server.chat.conversations))

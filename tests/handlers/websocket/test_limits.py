@@ -1,0 +1,244 @@
+"""How many sockets, how many requests: each user and each address has a share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from tornado.httpclient import HTTPClientError
+
+from handlers.websocket.handler import LONGEST_PAUSE, ChatSocket
+from server import Server
+from tests.conftest import Ask, Connect, Connect2
+from tests.support.patience import PATIENCE
+from tests.support.sockets import RawSocket, socket_path, until, websocket
+from tests.support.transports import CONTINUATION, PING, PONG, frame
+
+Pair = tuple[int, int]
+People = Callable[[int], list[int]]
+
+
+@pytest.mark.parametrize("flags", [["--max-user-connections=2"]])
+async def test_sockets_of_a_user(http_server: Server, connect: Connect, connect2: Connect2, pair: Pair) -> None:
+    """The next one is 429; others still come in, and a place that is given back is had again."""
+    first = await connect(*pair)
+    await connect2(pair[0])
+    with pytest.raises(HTTPClientError, match="429"):
+        await websocket(http_server.port, socket_path(*pair))
+    await connect(*pair[::-1])
+    assert ChatSocket.count() == 3
+    first.close()
+    await until(lambda: ChatSocket.count() == 2)
+    await connect(*pair)
+
+
+@pytest.mark.parametrize("flags", [["--max-address-connections=2", "--auth=open", "--trusted-proxies=127.0.0.1"]])
+async def test_sockets_from_an_address(http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Whoever's they are; behind a trusted proxy each client is an address of its own."""
+    for address in ("9.9.9.9", "8.8.8.8", "2001:db8::1"):
+        headers = {"X-Forwarded-For": address}
+        await connect(*pair, headers=headers)
+        await connect(*pair[::-1], headers=headers)
+        with pytest.raises(HTTPClientError, match="429"):
+            await websocket(http_server.port, socket_path(*pair), headers)
+    with pytest.raises(HTTPClientError, match="429"):  # of the same IPv6 customer
+        await websocket(http_server.port, socket_path(*pair), {"X-Forwarded-For": "2001:db8::2"})
+
+
+RATE = ["--request-rate=0.001", "--request-burst=5"]
+
+
+@pytest.mark.parametrize("flags", [RATE])
+async def test_requests_on_a_socket(connect2: Connect2, connect: Connect, pair: Pair) -> None:
+    """Five at once, opening sockets among them, then 429 with the time to wait; nothing of those is stored; the socket
+    stays. The share is for all sockets of a user, and for nobody else's."""
+    one, other = await connect2(*pair), await connect(*pair)
+    answers = [await one.ask(1, content=f"message {n}") for n in range(3)]
+    refused = await one.ask(1, content="too fast")
+    assert {answer["code"] for answer in answers} == {50005}
+    assert refused["code"] == 429
+    assert 900 < refused["retry_after"] <= 1001
+    await other.send(1, "too fast as well")
+    await other.receive(429, "请求过于频繁")
+    two = await connect2(*pair[::-1])
+    page = (await two.ask(2))["messages"]
+    assert "too fast" not in {message["content"] for message in page}
+
+
+@pytest.mark.parametrize("flags", [RATE])
+async def test_requests_over_http(ask: Ask, pair: Pair) -> None:
+    """Share the bucket; the answer says when to come again."""
+    answers = [await ask("GET", f"/conversations?uid={pair[0]}") for _ in range(6)]
+    assert [answer.status for answer in answers] == [200] * 5 + [429]
+    assert 900 < int(answers[-1].headers["Retry-After"]) <= 1001
+    assert (await ask("GET", f"/conversations?uid={pair[1]}")).status == 200
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=0.001", "--request-burst=20"]])
+async def test_requests_weigh_what_they_cost(
+    connect2: Connect2, connect: Connect, ask: Ask, people: Callable[[int], list[int]]
+) -> None:
+    """What is listed, resumed or read is charged to who asked for it: half a message for each conversation, a
+    quarter where it is resumed, a twentieth for each message, five for a time that has to be sought, ten for
+    opening an inbox. The next request is refused then.
+    """
+    lister, resumer, owner, reader, seeker, friend, *peers = people(11)
+    for peer in peers:
+        await (await connect2(peer, lister)).say("hello", 50005)
+    for _ in range(5):  # 3.5 each
+        assert len((await ask("GET", f"/conversations?uid={lister}")).data) == 5
+    assert (await ask("GET", f"/conversations?uid={lister}")).status == 200  # two and a half were left
+    assert (await ask("GET", f"/conversations?uid={lister}")).status == 429
+
+    inbox = await connect2(resumer)
+    assert (await inbox.ask(6, after={str(10**9 + number): 0 for number in range(76)}))["complete"]
+    assert (await inbox.ask(6, after={}))["code"] == 429
+
+    await connect2(owner)  # 11
+    assert (await ask("GET", f"/conversations?uid={owner}")).status == 200
+    for _ in range(8):
+        await ask("GET", f"/conversations?uid={owner}")
+    assert (await ask("GET", f"/conversations?uid={owner}")).status == 429
+
+    writer, device = await connect2(friend, reader), await connect2(reader, friend)
+    for name in [await writer.write(1, content="x") for _ in range(3)]:
+        await writer.answer(name)
+    for _ in range(16):  # 1.15 each, behind the 1 of opening the socket
+        assert len((await device.ask(2))["messages"]) == 3
+    assert (await device.ask(2))["code"] == 429
+
+    old = await connect(seeker, friend)
+    for _ in range(4):  # 6 each
+        await old.send(2, "1")
+        await old.receive(50003)
+    await old.send(2, "1")
+    await old.receive(429)
+
+
+@pytest.mark.parametrize("flags", [RATE])
+async def test_order_is_kept(connect: Connect, pair: Pair) -> None:
+    """In dialect 1 a refusal leaves in the order of the requests too."""
+    one = await connect(*pair)
+    for number in range(5):
+        await one.send(2 if number % 2 else 1, "x")
+    frames = [await one.read() or "" for _ in range(6)]  # the second history has two messages
+    assert ['"code":429' in frame for frame in frames] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("flags", [RATE])
+async def test_a_flood_is_not_read(connect2: Connect2, pair: Pair) -> None:
+    """After a refusal the socket waits before it reads on: TCP slows down whoever does not."""
+    one = await connect2(*pair)
+    for _ in range(10):
+        await one.write(5)
+    assert (await one.read())["code"] == 429
+    refused = asyncio.get_running_loop().time()
+    assert (await one.read())["code"] == 429
+    assert asyncio.get_running_loop().time() - refused > LONGEST_PAUSE / 2  # never sooner
+
+
+FRAMES = {
+    "pings": frame(PING, "are you there"),
+    "pongs that were not asked for": frame(PONG),
+    "parts": b"".join(frame(CONTINUATION, fin=False) for _ in range(10)),
+}
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=0.001", "--request-burst=20"]])
+@pytest.mark.parametrize("kind", FRAMES)
+async def test_frames_that_ask_for_nothing(kind: str, http_server: Server, connect: Connect, pair: Pair) -> None:
+    """Cost as much as requests, ten parts of a message as much as one; without tokens nothing is read."""
+    raw, other = await RawSocket.upgraded(http_server.port, *pair), await connect(*reversed(pair))
+    (socket,) = ChatSocket._sockets_of(pair[:1])
+    if kind == "parts":
+        raw.write_frame(1, b"", fin=False)
+    for _ in range(15):
+        raw.writer.write(FRAMES[kind])
+    raw.write_frame(9, b"done")
+    while await raw.frame() != (10, b"done"):
+        pass
+    assert socket._requests.take() == 0
+    for _ in range(10):
+        raw.writer.write(FRAMES[kind])
+    await until(lambda: socket.ws_connection._paused)
+    assert socket._requests.take() > 0
+    await other.say("others are served")
+    socket.ws_connection._abort()  # the end of a connection that is not read is noticed late
+    raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=0.001", "--request-burst=5", "--ping-interval=1000"]])
+async def test_pongs_that_were_asked_for(connect: Connect, pair: Pair) -> None:
+    """Cost nothing, however often the server asks."""
+    one = await connect(*pair)
+    (socket,) = ChatSocket._sockets_of(pair[:1])
+    now = asyncio.get_running_loop().time()
+    for number in range(1, 10):
+        ChatSocket.check_pongs(now + 1001 * number, ChatSocket.users())
+        reading = asyncio.ensure_future(one.connection.read_message())
+        await until(lambda: not socket._liveness.asked)
+        reading.cancel()
+    assert socket._requests.take() == 0
+
+
+@pytest.mark.parametrize("flags", [["--request-rate=1000", "--request-burst=10"]])
+async def test_a_pause_ends(http_server: Server, pair: Pair) -> None:
+    """Whoever sends too many pings is read again when there are tokens, and each of these is answered."""
+    raw = await RawSocket.upgraded(http_server.port, *pair)
+    for number in range(50):
+        raw.write_frame(9, b"%d" % number)
+    assert [await raw.frame() for _ in range(50)] == [(10, b"%d" % number) for number in range(50)]
+    raw.abort()
+
+
+@pytest.mark.parametrize("flags", [["--strangers-per-hour=2"]])
+async def test_a_stranger_too_many(connect: Connect, connect2: Connect2, people: People) -> None:
+    """Is not written to for now, by whatever socket; ids that no account has count as well, and none is told apart."""
+    one, first, second, third, friend = people(5)
+    inbox = await connect2(one)
+    await inbox.say("hello", 50005, to=str(first), id="k")
+    await inbox.say("hello", 404, to="4000000000")
+    answers = [await inbox.say("hello", 50006, to=str(peer)) for peer in (second, 4_000_000_001)]
+    for answer in answers:
+        assert answer["error"] == "too many users who have never answered"
+        assert 0 < answer["retry_after"] <= 3600
+    assert (await inbox.say("hello", 404, to="4000000000"))["to"] == "4000000000"
+    await (await connect(one, third)).say("hello", 50006)
+    await inbox.say("again", 50005, to=str(first))
+    assert (await inbox.say("hello", 50005, to=str(first), id="k"))["dup"]
+    await (await connect2(friend, one)).say("hello", 50004)
+    await inbox.receive(50001)
+    await inbox.say("hello yourself", 50004, to=str(friend))
+
+
+@pytest.mark.parametrize("flags", [["--bytes-per-day=1000"]])
+async def test_bytes_of_a_day(connect: Connect, connect2: Connect2, people: People) -> None:
+    """Once they are used up nothing more is stored for the user, also where both have written; others go on."""
+    one, two, stranger = people(3)
+    mine, theirs = await connect2(one, two), await connect2(two, one)
+    await mine.say("hello", 50004)
+    await theirs.say("hello", 50004)
+    first = await mine.say("first", 50004, id="first")
+    async with asyncio.timeout(PATIENCE):
+        while (answer := await mine.say("字" * 40))["code"] != 50006:
+            assert answer["code"] == 50004
+    assert answer["error"] == "too many bytes"
+    assert 86_000 < answer["retry_after"] <= 86_400
+    for _ in range(3):
+        await mine.say("x", 50006)
+    await (await connect(one, two)).say("x", 50006)
+    await (await connect(one, stranger)).say("x", 50006)
+    again = await mine.say("first", 50004, id="first")
+    assert (again["seq"], again["dup"]) == (first["seq"], True)
+    for _ in range(3):
+        await theirs.say("mine go on", 50004)
+
+
+@pytest.mark.parametrize("flags", [["--strangers-per-hour=0", "--bytes-per-day=0"]])
+async def test_without_quotas(connect2: Connect2, people: People) -> None:
+    """Only the limit rule refuses."""
+    one, *others = people(12)
+    inbox = await connect2(one)
+    for peer in others:
+        await inbox.say("x" * 8000, 50005, to=str(peer))

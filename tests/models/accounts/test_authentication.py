@@ -1,0 +1,112 @@
+"""Who may speak as whom: the rules, apart from keys and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from models.accounts.authentication import Access, Mode
+from models.errors import Forbidden, InvalidRequest, Unauthenticated, UnknownUser
+from models.records import Identity, User
+
+USER = User(1, "name", "nick", "", "", "active", 0, token_version="v1", tokens_since=100)
+TOKEN = Identity(1, b"s", "v1", issued=50, expires=1000)
+
+
+class Tables:
+    """Users, ended tokens, and one token and one ticket."""
+
+    def __init__(self) -> None:
+        self.users = {1: USER}
+        self.out: set[bytes] = set()
+        self.token = TOKEN
+
+    async def active(self, *ids: int) -> dict[int, User]:
+        return {user: self.users[user] for user in ids if user in self.users}
+
+    async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
+        return await self.active(*ids)
+
+    async def signed_out(self, session: bytes) -> bool:
+        return session in self.out
+
+    async def signed_out_now(self, sessions: Sequence[bytes]) -> set[bytes]:
+        return self.out & set(sessions)
+
+    def verify(self, token: str) -> Identity:
+        if token != "token":
+            raise Unauthenticated("no")
+        return self.token
+
+    async def redeem(self, ticket: str) -> Identity:
+        return self.verify(ticket)
+
+
+def access(mode: Mode, tables: Tables, now: float = 500) -> Access:
+    every: Any = tables
+    return Access(mode, every, every, every, every, clock=lambda: now)
+
+
+@pytest.mark.parametrize("mode", [Mode.OPEN, Mode.LOCAL])
+async def test_where_uid_is_believed(mode: Mode) -> None:
+    """It is who asks, whatever token stands beside it; without it a token says so."""
+    asked = access(mode, Tables())
+    assert await asked.identify(uid=1, token="another") == Identity(1)
+    assert await asked.identify(token="token") == TOKEN
+    assert await asked.identify(ticket="token") == TOKEN
+    with pytest.raises(UnknownUser):
+        await asked.identify(uid=2)
+    with pytest.raises(InvalidRequest, match="uid"):
+        await asked.identify()
+    with pytest.raises(Unauthenticated):
+        await asked.identify(token="another")
+
+
+async def test_where_it_is_not() -> None:
+    """A token or a ticket says who asks; `uid` may only agree."""
+    asked = access(Mode.TOKEN, Tables())
+    assert await asked.identify(uid=1, token="token") == TOKEN
+    assert await asked.identify(ticket="token") == TOKEN
+    for given, error in (
+        ({}, Unauthenticated),
+        ({"uid": 1}, Unauthenticated),
+        ({"uid": 2, "token": "token"}, Forbidden),
+        ({"token": "another"}, Unauthenticated),
+        ({"token": "token", "ticket": "another"}, Unauthenticated),  # the ticket is what was meant for this
+    ):
+        with pytest.raises(error):
+            await asked.identify(**given)
+
+
+ENDED = {
+    "gone": (lambda tables: tables.users.clear(), 500),
+    "signed out": (lambda tables: tables.out.add(b"s"), 500),
+    "of an earlier version": (lambda tables: tables.users.update({1: structs.replace(USER, token_version="v2")}), 500),
+    "expired": (lambda _: None, 1000),
+    "without a version, from before": (
+        lambda tables: setattr(tables, "token", structs.replace(TOKEN, version=None, issued=100)),
+        500,
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "now"), ENDED.values(), ids=ENDED)
+async def test_a_token_that_is_over(change: Any, now: float) -> None:
+    """Is refused, and ends what is open."""
+    tables = Tables()
+    change(tables)
+    asked = access(Mode.TOKEN, tables, now)
+    with pytest.raises(Unauthenticated):
+        await asked.identify(token="token")
+    assert await asked.ended([tables.token]) == {tables.token}
+
+
+async def test_what_is_not_over() -> None:
+    """A token of another back end that is younger, and whoever was believed while the account is there."""
+    tables = Tables()
+    younger = structs.replace(TOKEN, version=None, issued=101)
+    assert await access(Mode.TOKEN, tables).ended([TOKEN, younger, Identity(1)]) == set()
+    assert await access(Mode.OPEN, tables).ended([Identity(1), Identity(2)]) == {Identity(2)}

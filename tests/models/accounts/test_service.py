@@ -1,0 +1,202 @@
+"""Accounts: the order of the steps, and what counts as an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from models.accounts.ports import Found, Rule
+from models.accounts.service import Accounts, Registration
+from models.errors import EngineUnavailable, Forbidden, TooFast, Unauthenticated
+from models.records import Identity, User
+
+USER = User(7, "Name", "nick", "", "", "active", 0)
+
+
+class House:
+    """Everything that accounts work with, and the order in which it was asked."""
+
+    issues = True
+
+    def __init__(self) -> None:
+        self.steps: list[Any] = []
+        self.full: set[Rule] = set()
+        self.password = b"right"
+        self.digest = "digest"
+        self.busy = False
+        self.meanwhile: Any = lambda: None
+
+    async def take(self, rule: Rule, subject: str) -> None:
+        self.steps.append((rule.name, subject))
+        if rule in self.full:
+            raise TooFast(rule.value, 9)
+
+    async def forgive(self, rule: Rule, subject: str) -> None:
+        self.steps.append(("forgive", subject))
+
+    async def find(self, user_name: str) -> Found | None:
+        return Found(7, "digest") if user_name.casefold() == "name" else None
+
+    async def digest_of(self, user: int) -> str:
+        return self.digest
+
+    async def matches(self, password: bytes, digest: str | None) -> bool:
+        self.steps.append("matches")
+        self.meanwhile()
+        return digest is not None and password == self.password
+
+    async def register(self, *_: object) -> User:
+        self.steps.append("register")
+        return USER
+
+    async def confirm(self, user: int, digest: str) -> User | None:
+        self.steps.append(("confirm", digest))
+        return USER if user == 7 and digest == self.digest else None
+
+    async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
+        self.steps.append("set_password")
+        if digest != self.digest:
+            return None
+        self.digest = "new digest"
+        return self.digest
+
+    async def erase(self, user: int, digest: str) -> bool:
+        self.steps.append("erase")
+        return digest == self.digest
+
+    def issue(self, user: User) -> str:
+        return "token"
+
+    async def sign_out(self, identity: Identity) -> None:
+        self.steps.append("sign_out")
+
+
+@pytest.fixture
+def house() -> Any:
+    return House()
+
+
+@pytest.fixture
+def accounts(house: Any) -> Accounts:
+    """Accounts that note who is looked at."""
+    return Accounts(house, house, house, house, lambda user: house.steps.append(("changed", user)))
+
+
+async def test_signing_in(accounts: Accounts, house: Any) -> None:
+    """Counted by address and by account before the password is looked at; forgiven when it was right."""
+    assert await accounts.sign_in("1.1.1.1", "NAME", b"right") == (USER, "token")
+    steps = [("ADDRESS", "1.1.1.1"), ("ACCOUNT", "7"), "matches", ("confirm", "digest"), ("forgive", "7")]
+    assert house.steps == steps
+
+
+@pytest.mark.parametrize(("name", "subject", "digest"), [("name", "7", "digest"), ("Nobody", "name nobody", "")])
+async def test_what_is_wrong_is_not_told(name: str, subject: str, digest: str, accounts: Accounts, house: Any) -> None:
+    """A wrong password and an unknown name take the same steps and give the same answer."""
+    with pytest.raises(Unauthenticated, match=r"^the user name or the password is wrong$"):
+        await accounts.sign_in("1.1.1.1", name, b"wrong")
+    assert house.steps == [("ADDRESS", "1.1.1.1"), ("ACCOUNT", subject), "matches", ("confirm", digest)]
+
+
+@pytest.mark.parametrize("rule", [Rule.ADDRESS, Rule.ACCOUNT])
+async def test_too_many_attempts(rule: Rule, accounts: Accounts, house: Any) -> None:
+    """No password is looked at any more, the right one neither."""
+    house.full = {rule}
+    with pytest.raises(TooFast):
+        await accounts.sign_in("1.1.1.1", "name", b"right")
+    assert "matches" not in house.steps
+
+
+async def test_registering(accounts: Accounts, house: Any) -> None:
+    """Counted by address."""
+    await accounts.register("1.1.1.1", "name", "nick", b"password")
+    assert house.steps == [("REGISTRATION", "1.1.1.1"), "register"]
+
+
+@pytest.mark.parametrize(
+    ("registration", "issues", "reason"),
+    [
+        (Registration.AUTO, True, None),
+        (Registration.AUTO, False, "tokens are issued elsewhere"),
+        (Registration.ON, False, None),
+        (Registration.OFF, True, "registration is turned off"),
+        (Registration.OFF, False, "registration is turned off"),
+    ],
+)
+async def test_who_can_register(registration: Registration, issues: bool, reason: str | None, house: Any) -> None:
+    """By itself nobody where tokens are issued elsewhere, who makes accounts as well; a refusal counts nothing."""
+    house.issues = issues
+    accounts = Accounts(house, house, house, house, lambda user: None, registration)
+    assert accounts.open_to_all is (reason is None)
+    if reason is None:
+        await accounts.register("1.1.1.1", "name", "nick", b"password")
+        return
+    with pytest.raises(Forbidden, match=reason):
+        await accounts.register("1.1.1.1", "name", "nick", b"password")
+    assert house.steps == []
+
+
+async def test_where_tokens_come_from_elsewhere(accounts: Accounts, house: Any) -> None:
+    """Nobody can try passwords here."""
+    house.issues = False
+    with pytest.raises(Forbidden):
+        await accounts.sign_in("1.1.1.1", "name", b"right")
+    assert house.steps == []
+    assert await accounts.change_password("1.1.1.1", 7, b"right", b"new") == (USER, None)
+
+
+async def test_changing_and_deleting(accounts: Accounts, house: Any) -> None:
+    """Need the password, count as attempts of their own even if it is right, and have the sockets looked at."""
+    checked = [("ADDRESS", "1.1.1.1"), ("CONFIRMATION", "7"), "matches"]
+    await accounts.change_password("1.1.1.1", 7, b"right", b"new password")
+    assert house.steps == [*checked, "set_password", ("changed", 7), ("confirm", "new digest")]
+    house.steps.clear()
+    await accounts.delete("1.1.1.1", 7, b"right")
+    assert house.steps == [*checked, "erase", ("changed", 7)]
+    house.steps.clear()
+    for attempt in (
+        accounts.change_password("1.1.1.1", 7, b"wrong", b"new password"),
+        accounts.delete("1.1.1.1", 7, b"wrong"),
+    ):
+        with pytest.raises(Forbidden):
+            await attempt
+    assert house.steps == checked * 2
+
+
+ATTEMPTS = {
+    "signing in": lambda accounts: accounts.sign_in("1.1.1.1", "name", b"right"),
+    "changing": lambda accounts: accounts.change_password("1.1.1.1", 7, b"right", b"another"),
+    "deleting": lambda accounts: accounts.delete("1.1.1.1", 7, b"right"),
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
+async def test_a_password_that_was_changed_meanwhile(
+    attempt: Callable[..., Any], accounts: Accounts, house: Any
+) -> None:
+    """While the old one waited to be checked: it was the right one, and is worth nothing any more."""
+    house.meanwhile = lambda: setattr(house, "digest", "of the owner's new password")
+    with pytest.raises((Unauthenticated, Forbidden)):
+        await attempt(accounts)
+    assert house.digest == "of the owner's new password"
+
+
+ALL = ATTEMPTS | {"registering": lambda accounts: accounts.register("1.1.1.1", "name", "nick", b"password")}
+
+
+@pytest.mark.parametrize("attempt", ALL.values(), ids=ALL)
+async def test_when_too_many_wait(attempt: Callable[..., Any], accounts: Accounts, house: Any) -> None:
+    """It is said before anything is counted: who tries again does not use up attempts."""
+    house.busy = True
+    with pytest.raises(EngineUnavailable):
+        await attempt(accounts)
+    assert house.steps == []
+
+
+async def test_signing_out_needs_a_token(accounts: Accounts, house: Any) -> None:
+    """Whoever was believed has none to end."""
+    await accounts.sign_out(Identity(7, b"session"))
+    assert house.steps == ["sign_out", ("changed", 7)]
+    with pytest.raises(Unauthenticated):
+        await accounts.sign_out(Identity(7))

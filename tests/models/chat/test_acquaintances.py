@@ -1,0 +1,101 @@
+"""Who has written to each other, and what only they are told: remembered, bounded, and left out when it is unknown."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from models.chat import acquaintances as module
+from models.chat.acquaintances import Acquaintances
+from models.errors import EngineUnavailable
+from models.records import conversation_of
+from storage.mongo.messages import MongoMessages
+from tests.support.sockets import until
+
+Pair = tuple[int, int]
+
+
+@pytest.fixture
+def acquaintances(messages: MongoMessages) -> Acquaintances:
+    """On the real directory."""
+    return Acquaintances(messages.directory)
+
+
+async def meet(messages: MongoMessages, pair: Pair) -> None:
+    await messages.reserve(conversation_of(*pair), 1)
+    await messages.directory.introduce(conversation_of(*pair))
+
+
+async def test_two_who_have_both_written(acquaintances: Acquaintances, messages: MongoMessages, pair: Pair) -> None:
+    """Are acquainted from then on, whoever asks; strangers are asked about each time."""
+    assert not await acquaintances.acquainted(*pair)
+    await meet(messages, pair)
+    assert await acquaintances.acquainted(*pair)
+    assert await acquaintances.acquainted(*pair[::-1])
+
+
+async def test_what_is_known_is_not_asked_again(
+    acquaintances: Acquaintances, messages: MongoMessages, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while MongoDB is away: an action follows at once. Of others nothing is known then, and it is left out."""
+    done: list[str] = []
+    await messages.reserve(conversation_of(*pair), 1)
+    await acquaintances.introduce(conversation_of(*pair))
+
+    async def away(name: str) -> bool:
+        raise EngineUnavailable("mongodb", "away")
+
+    monkeypatch.setattr(messages.directory, "mutual", away)
+    acquaintances.if_acquainted(*pair, lambda: done.append("at once"))
+    assert done == ["at once"]
+    acquaintances.if_acquainted(pair[0], 10**9, lambda: done.append("never"))
+    await until(lambda: not acquaintances._looking)
+    assert done == ["at once"]
+    with pytest.raises(EngineUnavailable):
+        await acquaintances.acquainted(pair[0], 10**9)
+
+
+async def test_an_action_that_waits_for_the_answer(
+    acquaintances: Acquaintances, messages: MongoMessages, pair: Pair
+) -> None:
+    """Follows as soon as it is known that both have written; a stranger's never does."""
+    done: list[Pair] = []
+    await meet(messages, pair)
+    for two in (pair, (pair[0], 10**9)):
+        acquaintances.if_acquainted(*two, lambda two=two: done.append(two))  # type: ignore[misc]
+    await until(lambda: not acquaintances._looking)
+    assert done == [pair]
+
+
+async def test_many_actions_at_once(
+    acquaintances: Acquaintances, messages: MongoMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ask for no more than some at a time; the others are left out, and closing ends those that wait."""
+    asked: list[str] = []
+
+    async def slow(name: str) -> bool:
+        asked.append(name)
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(messages.directory, "mutual", slow)
+    for peer in range(10 * module.LOOKS):
+        acquaintances.if_acquainted(10**9, peer + 1, lambda: None)
+    await until(lambda: len(asked) == module.LOOKS)
+    await acquaintances.close()
+    assert not acquaintances._looking
+    assert len(asked) == module.LOOKS
+
+
+async def test_no_more_is_remembered_than_fits(
+    acquaintances: Acquaintances, messages: MongoMessages, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is forgotten is asked for again."""
+    monkeypatch.setattr(module, "KNOWN", 2)
+    await meet(messages, pair)
+    assert await acquaintances.acquainted(*pair)
+    for number in range(5):
+        acquaintances._note(str(number))
+    assert len(acquaintances._known) <= 2
+    assert await acquaintances.acquainted(*pair)

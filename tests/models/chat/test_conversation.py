@@ -1,0 +1,103 @@
+"""What a process knows of a conversation: reading as the article's flags, one for each message."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from models.chat.conversation import Conversation, Draft, Reading, Sent
+from models.errors import EngineUnavailable, LimitReached
+from models.records import Head, Message
+
+
+class ReadingMachine(RuleBasedStateMachine):
+    """A Reading beside the article's way: every message of the peer carries a flag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = Reading(read=0, first_unread=None, missed=0)
+        self.last = 0
+        self.flags: dict[int, bool] = {}
+
+    @rule(live=st.booleans())
+    def peer_writes(self, live: bool) -> None:
+        self.last += 1
+        self.flags[self.last] = live
+        self.reading.received(self.last, live=live)
+
+    @rule()
+    def user_writes(self) -> None:
+        self.last += 1
+        self.reading.sent(self.last)
+
+    @precondition(lambda self: self.reading.first_unread is not None)
+    @rule()
+    def user_asks_for_what_is_unread(self) -> None:
+        self.flags = dict.fromkeys(self.flags, True)
+        self.reading.shown(self.last, self.last)
+
+    @precondition(lambda self: self.reading.first_unread is not None)
+    @rule(data=st.data(), live=st.booleans())
+    def something_arrives_while_it_is_shown(self, data: st.DataObject, live: bool) -> None:
+        upto = self.last
+        self.peer_writes(live)
+        self.flags = {seq: True if seq <= upto else flag for seq, flag in self.flags.items()}
+        self.reading.shown(upto, self.last)
+
+    @invariant()
+    def first_unread_is_the_first_without_a_flag(self) -> None:
+        unread = [seq for seq, flag in self.flags.items() if not flag]
+        assert self.reading.first_unread == (min(unread) if unread else None)
+
+    @invariant()
+    def the_position_passes_nothing_unread(self) -> None:
+        unread = [seq for seq, flag in self.flags.items() if not flag]
+        assert self.reading.read < min(unread, default=self.last + 1)
+        assert unread or self.reading.read == self.last
+
+
+TestReading = ReadingMachine.TestCase
+
+
+def test_an_interrupted_showing_keeps_the_rest_unread() -> None:
+    """What arrived while nobody took it stays unread, though what came before was shown."""
+    reading = Reading(read=0, first_unread=1, missed=3)
+    reading.shown(2, 3)
+    assert (reading.read, reading.first_unread) == (2, 3)
+
+
+def test_what_stands_is_answered_once() -> None:
+    """A refusal, and a place, are not taken back."""
+    for final in (LimitReached(), Sent(1, 0, online=True)):
+        answers: list[object] = []
+        draft = Draft(1, 2, "hi", b"k", lambda draft, answers=answers: answers.append(draft.outcome))
+        draft.settle(final)
+        draft.settle(Sent(2, 0, online=True))
+        draft.settle(EngineUnavailable("mongodb", "slow"))
+        assert answers == [final]
+
+
+def test_not_known_is_not_final() -> None:
+    """After 40001 the message may turn out to be stored; its sender is told once."""
+    answers: list[object] = []
+    draft = Draft(1, 2, "hi", b"k", lambda draft: answers.append(draft.outcome))
+    late, sent = EngineUnavailable("mongodb", "slow"), Sent(1, 0, online=True)
+    for outcome in (late, late, sent, sent, late):
+        draft.settle(outcome)
+    assert answers == [late, sent]
+
+
+def test_a_conversation_advances_from_what_it_knows() -> None:
+    """It keeps the newest three senders, and does not guess."""
+    conversation = Conversation(2, 1)
+    assert (conversation.name, conversation.other(2)) == ("1-2", 1)
+    conversation.advance(Message(1, 2, 1, 5, "", b""))
+    assert conversation.head is None
+    conversation.head = Head(0, 0, 1000, ())
+    for seq in range(1, 6):
+        conversation.advance(Message(1, 2, seq, 10 * seq, "", b""))
+    assert Head(5, 50, 1000, ((1, 50), (1, 40), (1, 30))) == conversation.head
+    conversation.advance(Message(1, 2, 4, 1, "seen before", b""))
+    assert conversation.head.seq == 5
+    conversation.advance(Message(1, 2, 7, 70, "6 was not heard of", b""))
+    assert conversation.head is None

@@ -1,0 +1,230 @@
+"""The states of conversations: one for each, kept as long as it is used, whoever uses it and in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from models.chat.conversation import Sent
+from models.chat.conversations import Conversations, Lease
+from models.chat.events import Stored
+from models.chat.history import Reader
+from models.records import Marks, conversation_of
+from storage.mongo.messages import MongoMessages
+from tests.support.chats import Make, Somebody, make_friends, stored
+from tests.support.sockets import until
+
+Pair = tuple[int, int]
+
+
+def conversations() -> Conversations:
+    return Conversations(lambda one, other: None)
+
+
+def test_all_users_share_one_state() -> None:
+    """Whichever of the two comes first; and it goes with the last of its users."""
+    states = conversations()
+    reading, socket = states.lease(1, 2), states.follow(2, 1)
+    assert reading.conversation is socket.conversation is states.get(conversation_of(1, 2))
+    socket.close()
+    assert len(states) == 1
+    reading.close()
+    assert len(states) == 0
+
+
+def test_a_lease_is_given_back_once() -> None:
+    """However often it is closed: the others' uses are theirs."""
+    states = conversations()
+    first, second = states.follow(1, 2), states.follow(1, 2)
+    for _ in range(3):
+        first.close()
+    conversation = second.conversation
+    assert (conversation.leases, conversation.followers) == (1, 1)
+    assert list(states) == [conversation]
+    second.close()
+    assert (conversation.leases, conversation.followers, len(states)) == (0, 0, 0)
+
+
+def test_who_goes_late_takes_nothing_away_from_those_who_came_since() -> None:
+    """A state that was dropped is not the one that stands below its name now."""
+    states = conversations()
+    old = states.lease(1, 2)
+    dropped = old.conversation
+    old.close()
+    new = states.follow(1, 2)
+    assert new.conversation is not dropped
+    states.release(dropped)
+    old.close()
+    assert states.get(conversation_of(1, 2)) is new.conversation
+
+
+def test_a_state_that_only_requests_use_forgets_what_sockets_were_given() -> None:
+    """Nothing keeps it up to date any more; sockets that come later begin where the store stands then."""
+    states = conversations()
+    with states.lease(1, 2) as conversation:
+        socket = states.follow(1, 2)
+        states.begin(conversation, 7)
+        assert conversation.seen == 7
+        socket.close()
+        assert conversation.seen is None
+        states.begin(conversation, 9)
+        assert conversation.seen is None  # there are no sockets to be served
+        with states.follow(1, 2):
+            states.begin(conversation, 9)
+            assert conversation.seen == 9
+
+
+@pytest.mark.parametrize("how", ["positions", "resumes", "unread requests"])
+async def test_reading_while_an_inbox_opens(
+    make: Make, messages: MongoMessages, pair: Pair, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests of a conversation that overlap each other and the opening: the inbox gets what is said from then on."""
+    me, peer = pair
+    here, store, sockets = make(me, router=Somebody())
+    elsewhere, _, _ = make()
+    await make_friends(elsewhere, pair)
+    reader = Reader(here, store, messages.directory, answer_timeout=5)
+    soon = asyncio.get_running_loop().time() + 5
+    gates: list[asyncio.Event] = []
+
+    def held_up(call: Any) -> Any:
+        """The answers to requests come one after the other, as the test lets them."""
+
+        async def later(asked: Any) -> Any:
+            if len(gates) < 2:
+                gates.append(asyncio.Event())
+                await gates[-1].wait()
+            return await call(asked)
+
+        return later
+
+    with monkeypatch.context() as patch:
+        for name in ("head", "newest", "newest_of"):
+            patch.setattr(store, name, held_up(getattr(messages, name)), raising=False)
+
+        async def unread() -> None:
+            async for _ in reader.unread(me, peer, soon):
+                pass
+
+        def request(user: int, other: int) -> Any:
+            if how == "positions":
+                return reader.mark(me, peer, Marks(received=3), soon)
+            return reader.resume(user, {other: 3}, 10, soon) if how == "resumes" else unread()
+
+        reading = [asyncio.ensure_future(request(*users)) for users in (pair, pair[::-1])]
+        await until(lambda: len(gates) == 2)
+    inbox = here.join(me, None, watching=False)
+    gates[0].set()
+    await here.watches(me)
+    state = here.conversations.get(conversation_of(*pair))
+    assert state is not None
+    for gate in gates:
+        gate.set()
+    await asyncio.gather(*reading)
+    assert here.conversations.get(conversation_of(*pair)) is state
+    assert isinstance(await elsewhere.send(peer, me, "do you hear me?"), Sent)
+    here.arrived(Stored((await stored(messages, pair))[-1]))
+    await until(lambda: [message.content for message in sockets.delivered] == ["do you hear me?"])
+    inbox.leave()
+    await until(lambda: not len(here.conversations))
+    assert (state.leases, state.followers) == (0, 0)
+
+
+@pytest.mark.parametrize("activity", ["a pair socket", "the peer's pair socket", "an answer", "a resume"])
+async def test_the_first_message_reaches_an_inbox_before_its_event(
+    make: Make, messages: MongoMessages, pair: Pair, activity: str
+) -> None:
+    """Another process has stored it. The conversation becomes active here by something else, then the event comes."""
+    me, peer = pair
+    here, store, sockets = make(me, router=Somebody())
+    elsewhere, _, _ = make()
+    inbox = here.join(me, None, watching=False)
+    await here.watches(me)
+    assert isinstance(await elsewhere.send(peer, me, "first"), Sent)
+    contents = ["first"]
+    if activity == "a pair socket":
+        here.join(me, peer, watching=False)
+    elif activity == "the peer's pair socket":
+        here.join(peer, me, watching=False)
+    elif activity == "a resume":
+        reader = Reader(here, store, messages.directory, answer_timeout=5)
+        await reader.resume(me, {peer: 0}, 10, asyncio.get_running_loop().time() + 5)
+    else:
+        assert isinstance(await here.send(me, peer, "second"), Sent)
+        contents.append("second")
+    await until(lambda: len(sockets.delivered) == len(contents))
+    here.arrived(Stored((await stored(messages, pair))[0]))
+    assert [message.content for message in sockets.delivered] == contents
+    assert isinstance(await elsewhere.send(peer, me, "third"), Sent)
+    here.arrived(Stored((await stored(messages, pair))[-1]))
+    await until(lambda: [message.content for message in sockets.delivered] == [*contents, "third"])
+    inbox.leave()
+
+
+@pytest.mark.parametrize("activity", ["the next event", "a pair socket", "an answer", "a look"])
+async def test_an_inbox_that_does_not_know_all_conversations(
+    make: Make, messages: MongoMessages, people: Callable[[int], list[int]], activity: str, monkeypatch: Any
+) -> None:
+    """The first event of an old conversation is lost: what came since the inbox opened is given to it, no more."""
+    monkeypatch.setattr("models.chat.inboxes.FOLLOWED", 1)
+    me, peer, other = people(3)
+    here, _, sockets = make(me, router=Somebody())
+    elsewhere, _, _ = make()
+    assert isinstance(await elsewhere.send(peer, me, "old"), Sent)
+    await until(lambda: not len(elsewhere.conversations))
+    now = asyncio.get_running_loop().time()
+    await until(lambda: asyncio.get_running_loop().time() > now + 0.002)  # messages tell times in milliseconds
+    assert isinstance(await elsewhere.send(other, me, "newer"), Sent)
+    inbox = here.join(me, None, watching=False)
+    await here.watches(me)
+    assert isinstance(await elsewhere.send(peer, me, "unheard"), Sent)
+    contents = ["unheard"]
+    if activity == "a pair socket":
+        here.join(peer, me, watching=False)
+    elif activity == "an answer":
+        assert isinstance(await here.send(me, peer, "answer"), Sent)
+        contents.append("answer")
+    elif activity == "a look":
+        here.followed(me, 0)
+    else:
+        assert isinstance(await elsewhere.send(peer, me, "heard"), Sent)
+        contents.append("heard")
+        here.arrived(Stored((await stored(messages, (me, peer)))[-1]))
+    await until(lambda: [message.content for message in sockets.delivered] == contents)
+    inbox.leave()
+
+
+async def test_the_first_message_comes_while_an_inbox_looks(
+    make: Make, messages: MongoMessages, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inbox has asked for its conversations and is told late that there is none: the first message is its own."""
+    me, peer = pair
+    here, _, sockets = make(me, router=Somebody())
+    elsewhere, _, _ = make()
+    gate, asked, look = asyncio.Event(), asyncio.Event(), messages.directory.conversations
+
+    async def late(*args: Any) -> Any:
+        found = await look(*args)
+        asked.set()
+        await gate.wait()
+        return found
+
+    monkeypatch.setattr(messages.directory, "conversations", late)
+    inbox = here.join(me, None, watching=False)
+    await asked.wait()
+    assert isinstance(await elsewhere.send(peer, me, "first"), Sent)
+    answering = asyncio.ensure_future(here.send(me, peer, "second"))
+    await until(lambda: len(here.conversations) == 1)
+    gate.set()
+    assert isinstance(await answering, Sent)
+    await until(lambda: [message.content for message in sockets.delivered] == ["first", "second"])
+    inbox.leave()
+
+
+def test_a_lease_is_small() -> None:
+    """There is one for each socket, and for each conversation of an inbox."""
+    assert not hasattr(conversations().lease(1, 2), "__dict__")
+    assert Lease.__slots__

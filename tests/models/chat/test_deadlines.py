@@ -1,0 +1,60 @@
+"""Deadlines: each message is answered at its own, whichever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvloop
+
+from models.chat.conversation import Conversation, Draft, Sent
+from models.chat.deadlines import keep_deadline
+from models.errors import EngineUnavailable
+from tests.support.sockets import until
+
+
+def drafts(conversation: Conversation, *deadlines: float) -> list[Draft]:
+    """Messages with these deadlines, in this order."""
+    made = [Draft(1, 2, "", b"", lambda _: None, deadline=deadline) for deadline in deadlines]
+    for draft in made:
+        keep_deadline(conversation, draft.deadline)
+    return made
+
+
+async def test_each_has_its_own() -> None:
+    """On its way or in the queue; a later deadline does not put off an earlier one, and far ones are kept."""
+    now = asyncio.get_running_loop().time()
+    conversation = Conversation(1, 2)
+    first, second, far = drafts(conversation, now + 0.04, now + 0.02, now + 1000)
+    conversation.carried, conversation.queue = [first], [second, far]
+    await until(lambda: second.outcome is not None)
+    assert first.outcome is None
+    await until(lambda: first.outcome is not None)
+    assert [type(draft.outcome) for draft in (first, second)] == [EngineUnavailable, EngineUnavailable]
+    assert far.outcome is None
+    assert conversation.overdue is not None
+    assert conversation.overdue.when() == far.deadline
+    conversation.overdue.cancel()
+
+
+def test_deadlines_that_are_past_or_near_on_the_servers_loop() -> None:
+    """Those of what waited behind a long request, for example; uvloop has no timers for them."""
+
+    async def wait() -> list[Draft]:
+        now = asyncio.get_running_loop().time()
+        conversation = Conversation(1, 2)
+        conversation.queue = drafts(conversation, now - 1, now - 1, now, now + 0.0001, now + 0.0001)
+        await until(lambda: all(draft.outcome is not None for draft in conversation.queue))
+        return conversation.queue
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert {type(draft.outcome) for draft in runner.run(wait())} == {EngineUnavailable}
+
+
+async def test_an_outcome_stands() -> None:
+    """What has one is not answered again, and nobody is waited for when none is left."""
+    conversation = Conversation(1, 2)
+    (draft,) = drafts(conversation, asyncio.get_running_loop().time())
+    conversation.carried = [draft]
+    draft.settle(sent := Sent(1, 1, online=True))
+    await until(lambda: conversation.overdue is None)
+    assert draft.outcome is sent

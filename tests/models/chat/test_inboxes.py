@@ -1,0 +1,65 @@
+"""Inboxes: conversations are followed although nobody opened a socket for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from models.records import conversation_of
+from server import Server
+from tests.conftest import Connect2
+from tests.support.sockets import until
+
+
+async def test_conversations_are_followed_while_the_inbox_is_open(
+    connect2: Connect2, http_server: Server, people: Callable[[int], list[int]]
+) -> None:
+    """From where they stood, and let go of when the last inbox socket closes."""
+    me, a = people(2)
+    sender = await connect2(a, me)
+    for text in ("one", "two"):
+        await sender.say(text, 50005)
+    sender.close()
+    conversations = http_server.chat.conversations
+    await until(lambda: not list(conversations))
+    inboxes = [await connect2(me) for _ in range(2)]
+    await until(lambda: conversations.get(conversation_of(me, a)))
+    conversation = conversations.get(conversation_of(me, a))
+    assert conversation is not None
+    assert (conversation.seen, conversation.followers) == (2, 1)
+    inboxes[0].close()
+    await inboxes[1].ask(2, to=str(a))
+    assert conversations.get(conversation_of(me, a)) is conversation
+    inboxes[1].close()
+    await until(lambda: not list(conversations))
+
+
+async def test_a_new_conversation_is_found_without_being_told(
+    connect2: Connect2, http_server: Server, people: Callable[[int], list[int]]
+) -> None:
+    """Its first message was stored elsewhere and nobody said so: the next look brings it."""
+    me, a = people(2)
+    inbox = await connect2(me)
+    chat = http_server.chat
+    await until(lambda: chat._inboxes._inboxes[me].known)
+    other = await connect2(a, me)
+    messages = http_server.stores.messages
+    insert = messages.insert
+    message = None
+
+    async def elsewhere(given: object) -> object:
+        nonlocal message
+        message = given
+        return await insert(given)
+
+    messages.insert = elsewhere  # type: ignore[method-assign]
+    deliver, chat.delivery.deliver = chat.delivery.deliver, lambda *_: None  # type: ignore[method-assign]
+    try:
+        await other.write(1, content="unheard")
+        await until(lambda: message is not None)
+        await until(lambda: all(c.writer is None for c in chat.conversations))
+    finally:
+        chat.delivery.deliver = deliver  # type: ignore[method-assign]
+    other.close()
+    await until(lambda: chat.conversations.get(conversation_of(me, a)) is None)
+    chat._inboxes.look(me)
+    await inbox.receive(50001, content="unheard", seq=1)

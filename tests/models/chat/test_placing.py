@@ -1,0 +1,291 @@
+"""Placing: which outcome is a resend. What else can happen to an insert is in test_chat.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from models.chat.conversation import Conversation, Draft, Reading
+from models.chat.loading import Loader
+from models.chat.placing import Placed, Placer
+from models.chat.ports import Occupied
+from models.errors import EngineUnavailable
+from models.records import Message, key_of
+from storage.mongo.messages import MongoMessages
+from tests.conftest import Clock
+from tests.support.chats import active, loader_of, nothing_looked_up
+
+Pair = tuple[int, int]
+
+
+class Losing:
+    """The real store, whose answers to the first inserts are lost."""
+
+    def __init__(self, store: MongoMessages, losses: int) -> None:
+        self.store = store
+        self.losses = losses
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.store, name)
+
+    async def insert(self, *run: Message) -> Occupied | None:
+        outcome = await self.store.insert(*run)
+        if self.losses:
+            self.losses -= 1
+            raise EngineUnavailable("mongodb", "lost")
+        return outcome
+
+
+def draft_of(pair: Pair, name: str) -> Draft:
+    return Draft(*pair, name, key_of(pair[0], name), lambda _: None, name)
+
+
+@pytest.fixture
+def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., Callable[..., object]]:
+    """A process that places messages with ids."""
+
+    def make(losses: int = 0) -> Callable[..., object]:
+        store, (conversations, conversation) = Losing(messages, losses), active(*pair)
+        loader = loader_of(conversations, store, clock)
+
+        async def lead_up_to(conversation: Conversation, seq: int) -> None:
+            conversation.seen = seq - 1
+
+        placer = Placer(store, loader, clock, lambda *_: None, lead_up_to)
+
+        async def place(*names: str) -> list[Placed]:
+            placed = []
+            async for some in placer.place(conversation, [draft_of(pair, name) for name in names], None):
+                for each in some:
+                    conversation.advance(each.message)
+                placed += some
+            conversation.placing = ()
+            return placed
+
+        return place
+
+    return make
+
+
+async def test_an_answer_that_was_lost_is_no_resend(process: Callable[..., Callable[..., object]]) -> None:
+    """The second attempt finds the first: that is this message, not an earlier one."""
+    (placed,) = await process(losses=2)("k")
+    assert (placed.message.seq, placed.dup) == (1, False)
+
+
+async def test_a_resend_at_another_place(process: Callable[..., Callable[..., object]]) -> None:
+    """It is told where the first one stands, also when answers are lost."""
+    for losses in (0, 2):
+        place = process(losses)
+        (first,), *_ = [await place(f"{losses} {name}") for name in "abc"]
+        (again,) = await process(losses)(f"{losses} a")
+        assert (again.message.seq, again.dup) == (first.message.seq, True)
+
+
+async def test_a_late_commit_of_a_process_that_died(process: Callable[..., Callable[..., object]]) -> None:
+    """The next process tries the same place, and finds the message there: an earlier attempt had put it there."""
+    place = process()
+    await place("a")
+    late = process()
+    await process()("b")  # behind the back of both
+    (placed,) = await late("b")
+    assert (placed.message.seq, placed.dup) == (2, True)
+    assert [each.message.seq for each in await place("c", "d")] == [3, 4]
+
+
+@pytest.mark.parametrize("losses", [0, 1, 3])
+async def test_a_run_has_places_one_after_the_other(losses: int, process: Callable[..., Callable[..., object]]) -> None:
+    """Also when answers are lost: what was stored by an attempt whose answer was lost is no resend."""
+    placed = await process(losses)(*"abcde")
+    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+        (name, seq, False) for seq, name in enumerate("abcde", 1)
+    ]
+
+
+@pytest.mark.parametrize("losses", [0, 2])
+async def test_a_run_that_meets_another_process(
+    losses: int, process: Callable[..., Callable[..., object]], messages: MongoMessages, pair: Pair
+) -> None:
+    """All of it stands behind the other's messages, in order, without a hole."""
+    here = process(losses)
+    await here("a")
+    await process()("x", "y")  # behind its back
+    placed = await here(*"bcd")
+    assert [(each.message.content, each.message.seq) for each in placed] == [("b", 4), ("c", 5), ("d", 6)]
+    stored = await messages.after("-".join(map(str, pair)), 0, 100)
+    assert [message.content for message in stored] == ["a", "x", "y", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("losses", [0, 2])
+async def test_resends_in_a_run(losses: int, process: Callable[..., Callable[..., object]]) -> None:
+    """They are told where the first ones stand; the others stand in order, without a hole."""
+    await process()(*"abc")
+    placed = await process(losses)(*"bxcya")
+    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+        ("b", 2, True),
+        ("x", 4, False),
+        ("c", 3, True),
+        ("y", 5, False),
+        ("a", 1, True),
+    ]
+
+
+async def test_a_run_that_came_half_through(
+    process: Callable[..., Callable[..., object]], messages: MongoMessages, clock: Clock, pair: Pair
+) -> None:
+    """The answer is lost and only the beginning was stored: the rest takes its places at the next attempt."""
+    store = Losing(messages, 0)
+    real = store.insert
+
+    async def half(*run: Message) -> Occupied | None:
+        store.insert = real
+        await messages.insert(*run[:2])
+        raise EngineUnavailable("mongodb", "lost")
+
+    store.insert = half
+    conversations, conversation = active(*pair)
+    placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, lambda *_: None)
+    drafts = [draft_of(pair, name) for name in "abcd"]
+    placed = [each async for some in placer.place(conversation, drafts, None) for each in some]
+    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+        (name, seq, False) for seq, name in enumerate("abcd", 1)
+    ]
+
+
+async def test_a_run_is_no_longer_than_the_places_reserved(
+    process: Callable[..., Callable[..., object]], messages: MongoMessages
+) -> None:
+    """What does not fit has places reserved first."""
+    names = [f"{number}" for number in range(1005)]
+    placed = await process()(*names)
+    assert [each.message.seq for each in placed] == list(range(1, 1006))
+    assert (await messages.head(placed[0].message.conversation)).reserved >= 1005
+
+
+async def test_the_sockets_have_what_stands_before(messages: MongoMessages, clock: Clock, pair: Pair) -> None:
+    """Also what another process stores while a message is on its way to its place, and the head is read again."""
+    conversations, conversation = active(*pair)
+    here = loader_of(conversations, messages, clock)
+    await messages.reserve(conversation.name, 1)
+    given: list[int] = []
+
+    async def lead_up_to(conversation: Conversation, seq: int) -> None:
+        given.extend(range((conversation.seen or 0) + 1, seq))
+        conversation.seen = seq - 1
+
+    class Interrupted(Loader):
+        """Somebody else writes while what was read is read."""
+
+        async def reading(self, conversation: Conversation, reader: int) -> Reading:
+            if not await messages.newest(conversation.name):
+                await messages.insert(Message(*pair, 1, int(clock() * 1000), "elsewhere", b"elsewhere......."))
+                conversation.head = None
+            return await here.reading(conversation, reader)
+
+    placer = Placer(
+        messages, Interrupted(conversations, messages, clock, nothing_looked_up), clock, lambda *_: None, lead_up_to
+    )
+    placed = [each async for some in placer.place(conversation, [draft_of(pair, "mine")], None) for each in some]
+    assert [each.message.seq for each in placed] == [2]
+    assert given == [1]
+
+
+class Announcing(Losing):
+    """The real store, which notes by attempt whether its messages were announced; the first attempts do not arrive.
+
+    With each attempt that does not arrive much time passes: the pair is settled meanwhile.
+    """
+
+    def __init__(self, store: MongoMessages, conversation: Conversation, losses: int = 0) -> None:
+        super().__init__(store, losses)
+        self.conversation = conversation
+        self.announced: list[bool] = []
+
+    async def settle(self) -> None:
+        await self.store._conversations.update_one(
+            {"_id": self.conversation.name}, {"$set": {"active": False, "until": 0}}
+        )
+        self.conversation.announced_until = 0.0
+
+    async def insert(self, *run: Message) -> Occupied | None:
+        pair = await self.store._conversations.find_one({"_id": self.conversation.name})
+        self.announced.append(pair["active"] and pair["until"] >= run[-1].time)
+        if self.losses:
+            self.losses -= 1
+            await self.settle()
+            raise EngineUnavailable("mongodb", "lost")
+        return await self.store.insert(*run)
+
+
+Announcer = tuple[Announcing, Conversation, Callable[[str], object], Placer]
+
+
+@pytest.fixture
+def announcer(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., Announcer]:
+    """A process whose store notes what was announced, and what places a message there."""
+
+    def make(losses: int = 0) -> Announcer:
+        conversations, conversation = active(*pair)
+        store = Announcing(messages, conversation, losses)
+
+        async def lead_up_to(conversation: Conversation, seq: int) -> None:
+            conversation.seen = seq - 1
+
+        placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, lead_up_to)
+
+        async def place(name: str) -> int:
+            placed = [each async for some in placer.place(conversation, [draft_of(pair, name)], None) for each in some]
+            conversation.placing = ()
+            conversation.seen = placed[-1].message.seq
+            conversation.advance(placed[-1].message)
+            return placed[-1].message.seq
+
+        return store, conversation, place, placer
+
+    return make
+
+
+async def test_lists_reckon_with_a_message_before_it_is_stored(announcer: Callable[..., Announcer]) -> None:
+    """The first one of a conversation, and one that comes when the last announcement is over."""
+    store, _, place, _ = announcer()
+    assert [await place("a"), await place("b")] == [1, 2]
+    await store.settle()
+    assert await place("c") == 3
+    assert store.announced == [True] * 3
+
+
+async def test_a_message_is_announced_again_before_it_is_tried_again(announcer: Callable[..., Announcer]) -> None:
+    """When its attempts take longer than an announcement is good for."""
+    store, _, place, _ = announcer(losses=2)
+    assert await place("a") == 1
+    assert store.announced == [True] * 3
+
+
+async def test_what_cannot_be_announced_is_not_stored(
+    announcer: Callable[..., Announcer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor tried; it is known not to be stored."""
+    store, conversation, place, _ = announcer()
+    assert await place("a") == 1
+    await store.settle()
+
+    async def unavailable(conversation: str, until: int) -> None:
+        raise EngineUnavailable("mongodb", "away")
+
+    monkeypatch.setattr(store, "announce", unavailable, raising=False)
+    with pytest.raises(EngineUnavailable, match="away"):
+        await place("b")
+    assert await store.newest(conversation.name) == 1
+
+
+async def test_ready_only_while_announced(announcer: Callable[..., Announcer], clock: Clock, pair: Pair) -> None:
+    """A message goes without a task only while the last announcement is good, by time passed and by the clock."""
+    _, conversation, place, placer = announcer()
+    assert await place("a") == 1
+    drafts = [draft_of(pair, "b")]
+    good_for = conversation.announced_until
+    assert placer.ready(conversation, drafts, good_for - 1)
+    assert not placer.ready(conversation, drafts, good_for)
+    clock.offset = 3600
+    assert not placer.ready(conversation, drafts, good_for - 1)

@@ -1,0 +1,190 @@
+"""Presence: told when it changes, to those who have talked, whoever sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from handlers.websocket.handler import ChatSocket
+from models.errors import EngineUnavailable
+from server import Server
+from tests.conftest import Ask, Connect, Connect2
+from tests.support.sockets import Client, Client2, until
+
+Pair = tuple[int, int]
+
+
+async def meet(connect2: Connect2, one: int, other: int) -> None:
+    """Lets both write to each other, and go."""
+    a, b = await connect2(one, other), await connect2(other, one)
+    await a.say("hello", 50004)
+    await b.say("hello", 50004)
+    before = ChatSocket.count() - 2
+    a.close()
+    b.close()
+    await until(lambda: ChatSocket.count() == before)
+
+
+async def test_coming_and_going(connect2: Connect2, connect: Connect, pair: Pair) -> None:
+    """Told with the first socket and the last one; devices in between are no news."""
+    await meet(connect2, *pair)
+    one = await connect2(*pair)
+    phone = await connect(*pair[::-1])  # in whatever dialect
+    frame = await one.receive(50009, online=True)
+    assert frame["from"] == str(pair[1])
+    laptop = await connect2(*pair[::-1])
+    phone.close()
+    await until(lambda: ChatSocket.count() == 2)
+    assert await one.silent()
+    await one.say("still there?", 50004)
+    await laptop.receive(50001)
+    laptop.close()
+    await one.receive(50009, online=False)
+
+
+async def test_a_new_socket_before_the_old_one_closes(connect2: Connect2, pair: Pair) -> None:
+    """Reconnecting is no news, and leaves the user reachable."""
+    await meet(connect2, *pair)
+    one = await connect2(*pair)
+    old = await connect2(*pair[::-1])
+    await one.receive(50009, online=True)
+    new = await connect2(*pair[::-1])
+    old.close()
+    await until(lambda: ChatSocket.count() == 2)
+    await one.say("hi", 50004)
+    await new.receive(50001)
+    assert await one.silent()
+
+
+async def test_a_page_that_is_loaded_again(
+    connect2: Connect2,
+    opened: list[Client | Client2],
+    http_server: Server,
+    pair: Pair,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its user is not told to have gone and come: the new socket is there before that is told."""
+    await meet(connect2, *pair)
+    two, one = await connect2(*pair[::-1]), await connect2(*pair)
+    monkeypatch.setattr(http_server.chat.presence, "_offline_after", 3600.0)
+    two.close()
+    await until(lambda: ChatSocket.count() == 1)
+    opened.append(await Client2.open(http_server.port, *pair[::-1]))
+    assert await one.silent()
+
+
+async def test_only_to_those_who_have_talked(connect2: Connect2, pair: Pair) -> None:
+    """A stranger who wrote, and got no answer, learns nothing; after the answer everything."""
+    one = await connect2(*pair)
+    await one.say("hello?", 50005)
+    two = await connect2(*pair[::-1])
+    two.close()
+    await until(lambda: ChatSocket.count() == 1)
+    assert await one.silent()
+    two = await connect2(*pair[::-1])
+    await two.say("hello", 50004)
+    await one.receive(50001)
+    two.close()
+    await one.receive(50009, online=False)
+
+
+async def test_an_inbox_is_told_of_all(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
+    """Of everybody with whom its user has talked."""
+    me, a, b, stranger = people(4)
+    for peer in (a, b):
+        await meet(connect2, me, peer)
+    inbox = await connect2(me)
+    await inbox.ask(2, to=str(a))
+    there = await connect2(a, stranger)
+    await inbox.receive(50009, online=True, **{"from": str(a)})
+    await connect2(stranger, a)
+    await connect2(b)
+    await inbox.receive(50009, online=True, **{"from": str(b)})
+    there.close()
+    await inbox.receive(50009, online=False, **{"from": str(a)})
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_list_is_no_older_than_what_its_inbox_is_told(
+    connect2: Connect2, ask: Ask, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    """Whoever comes or goes while an inbox still reads its conversations is in the list as it is then."""
+    me, a = pair
+    await meet(connect2, me, a)
+    there = None if comes else await connect2(a, me)
+    directory, asked, gate = http_server.chat._inboxes._directory, [], asyncio.Event()
+    conversations = directory.conversations
+
+    async def late(*arguments: Any) -> Any:
+        by_the_inbox = not asked
+        asked.append(arguments)
+        found = await conversations(*arguments)
+        if by_the_inbox:
+            await gate.wait()
+        return found
+
+    monkeypatch.setattr(directory, "conversations", late)
+    inbox = await connect2(me)
+    await until(lambda: asked)
+    listing = asyncio.ensure_future(ask("GET", f"/conversations?uid={me}"))
+    await until(lambda: len(asked) == 2)
+    if there is None:
+        there = await connect2(a, me)
+    else:
+        there.close()
+        await until(lambda: ChatSocket.count() == 1)
+    gate.set()
+    (entry,) = (await listing).data
+    assert entry["online"] == comes
+    assert await inbox.silent()
+
+
+async def test_what_could_not_be_told_is_told_later(
+    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the two have talked was not known for a moment."""
+    await meet(connect2, *pair)
+    http_server.chat.acquaintances._known.clear()
+    one = await connect2(*pair)
+    asked = []
+
+    async def away(name: str) -> bool:
+        asked.append(name)
+        raise EngineUnavailable("mongodb", "away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http_server.stores.messages.directory, "mutual", away)
+        await connect2(*pair[::-1])
+        await until(lambda: asked)
+    http_server.chat.presence.look_at_all()
+    await one.receive(50009, online=True)
+
+
+async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pair) -> None:
+    """When everybody has gone."""
+    await meet(connect2, *pair)
+    presence = http_server.chat.presence
+    await until(lambda: not presence._looking)
+    assert not (presence._here or presence._watchers or presence._watching)
+
+
+async def test_a_socket_that_is_not_known_yet(
+    connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that has just opened in another process is not taken for gone."""
+    await meet(connect2, *pair)
+    one = await connect2(*pair)
+    await connect2(*pair[::-1])
+    await one.receive(50009, online=True)
+    answers = [{pair[1]}, set()]
+
+    async def online(users: list[int]) -> set[int]:
+        return answers.pop() if len(answers) > 1 else answers[0]
+
+    monkeypatch.setattr(http_server.chat.presence, "online", online)
+    http_server.chat.presence.look(pair[1])
+    await until(lambda: pair[1] not in http_server.chat.presence._looking)
+    assert await one.silent()

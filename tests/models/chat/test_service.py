@@ -1,0 +1,105 @@
+"""What sockets and other processes ask of the chat; how messages are carried is in test_writing.py."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from common.tasks import end
+from models.chat.conversation import Sent
+from models.records import conversation_of
+from tests.support.chats import Make, Somebody, make_friends
+from tests.support.sockets import until
+
+
+async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pair: tuple[int, int]) -> None:
+    """State lives as long as sockets and messages on their way."""
+    chat, _, _ = make()
+    socket = chat.join(*pair, watching=False)
+    await chat.send(*pair, "hi")
+    await until(lambda: next(iter(chat.conversations)).writer is None)
+    assert len(chat.conversations) == 1
+    socket.leave()
+    assert not len(chat.conversations)
+
+
+async def test_closing_leaves_nothing_running(
+    make: Make, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is still being looked up when the server ends would find its engines gone."""
+    chat, store, _ = make()
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(store, "newest", never, raising=False)
+    monkeypatch.setattr(chat.presence, "online", never)
+    chat.join(*pair, watching=True)
+    conversation = chat.conversations.get(conversation_of(*pair))
+    chat.delivery.chase(conversation)
+    await asyncio.sleep(0)
+    assert conversation.chaser is not None
+    assert chat.presence._looking
+    await chat.close()
+    assert conversation.chaser is None
+    assert not chat.presence._looking
+
+
+async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair: tuple[int, int]) -> None:
+    """What another process stores after the replay was read is delivered, although nobody told of it."""
+    here, _, sockets = make(pair[1])
+    elsewhere, _, _ = make()
+    await make_friends(elsewhere, pair)
+    socket = here.join(pair[1], pair[0], watching=False)
+    await here.follow(pair[1], [pair[0]])
+    assert isinstance(await elsewhere.send(*pair, "unheard"), Sent)
+    conversation = here.conversations.get(conversation_of(*pair))
+    here.delivery.chase(conversation)
+    await until(lambda: [m.content for m in sockets.delivered] == ["unheard"])
+    socket.leave()
+
+
+async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: tuple[int, int]) -> None:
+    """By another process, after a socket has opened here: is found when the subscription begins."""
+    chat, _, sockets = make(pair[0], router=Somebody())
+    socket = chat.join(*pair, watching=False)
+    conversation = chat.conversations.get(conversation_of(*pair))
+    await until(lambda: conversation.seen == 0)
+    other, _, _ = make()
+    assert isinstance(await other.send(pair[1], pair[0], "hi"), Sent)
+    chat.followed(*pair)
+    await until(lambda: sockets.delivered)
+    socket.leave()
+
+
+async def test_a_sweep_looks_at_everything_one_after_the_other(
+    make: Make, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At conversations with sockets, at inboxes and at who is watched."""
+    chat, _, _ = make(pair[0])
+    me, peer = pair
+    sockets = [chat.join(me, peer, watching=True), chat.join(me, None, watching=False)]
+    looks: list[object] = []
+    monkeypatch.setattr(chat.delivery, "chase", lambda conversation: looks.append(conversation.name))
+    monkeypatch.setattr(chat._inboxes, "look", lambda user: looks.append(("inbox", user)))
+    monkeypatch.setattr(chat.presence, "look", lambda user: looks.append(("presence", user)))
+    seen: list[int] = []
+
+    async def one_after_the_other(pause: float) -> None:
+        assert pause >= 0.005
+        seen.append(len(looks))
+        await pausing(0)
+
+    pausing = asyncio.sleep
+    monkeypatch.setattr("models.chat.service.asyncio.sleep", one_after_the_other)
+    task = asyncio.ensure_future(chat.sweep(0.001))
+    while len(seen) < 5:
+        await pausing(0)
+    await end(task)
+    monkeypatch.undo()
+    assert looks[:3] == [conversation_of(*pair), ("inbox", me), ("presence", peer)]
+    assert seen[:5] == [0, 1, 2, 3, 3]
+    for socket in sockets:
+        socket.leave()
+    await chat.close()

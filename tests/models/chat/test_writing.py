@@ -1,0 +1,444 @@
+"""The steps of a message, on real engines; what cannot be provoked there is a wrapper around the real store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from models.chat.conversation import Conversation, Sent
+from models.chat.ports import Reached
+from models.chat.service import Chat
+from models.chat.stranger_limit import LIMIT
+from models.errors import EngineUnavailable, InvalidFrame, LimitReached, NotSent
+from models.records import Message, conversation_of
+from storage.mongo.messages import MongoMessages
+from storage.redis.counters import RedisCounters
+from tests.conftest import Clock
+from tests.support.chats import Listening, Make, make_friends, stored
+from tests.support.patience import PATIENCE
+from tests.support.sockets import until
+
+Friends = Callable[[Chat, tuple[int, int]], Awaitable[None]]
+
+
+@pytest.fixture(params=["idle", "active"])
+def befriend(request: pytest.FixtureRequest) -> Friends:
+    """Lets both write, so that the limit rule is open.
+
+    Afterwards the process has forgotten the conversation, or it knows all of it, since somebody has it open.
+    """
+
+    async def befriended(chat: Chat, pair: tuple[int, int]) -> None:
+        if request.param == "active":
+            chat.join(*pair, watching=False)
+        await make_friends(chat, pair)
+
+    return befriended
+
+
+async def test_a_message_is_stored_then_acknowledged(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The answer names the place where the message stands."""
+    chat, _, sockets = make(pair[1])
+    sent = await chat.send(*pair, "hi")
+    assert isinstance(sent, Sent)
+    assert sent.online
+    (message,) = await stored(messages, pair)
+    assert (pair[0], pair[1], 1, sent.time, "hi") == (*message_of(message), message.content)
+    assert sockets.delivered == [message]
+
+
+def message_of(message: Message) -> tuple[int, int, int, int]:
+    return message.sender, message.recipient, message.seq, message.time
+
+
+async def test_an_unknown_outcome_is_seen_through_when_it_was_stored(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The answer to the insert is lost; the second attempt finds the message at its place: stored once."""
+    chat, store, sockets = make()
+    store.faults_after = [EngineUnavailable("mongodb", "lost"), EngineUnavailable("mongodb", "lost again")]
+    sent = await chat.send(*pair, "hi")
+    assert isinstance(sent, Sent)
+    assert sent.seq == 1
+    assert len(await stored(messages, pair)) == len(sockets.delivered) == 1
+    assert len({(m.seq, m.time, m.key) for m in store.tried}) == 1
+
+
+async def test_an_unknown_outcome_is_seen_through_when_it_was_not_stored(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The insert is lost on the way; the second attempt takes the same place."""
+    chat, store, _ = make()
+    store.faults_before = [EngineUnavailable("mongodb", "lost")]
+    sent = await chat.send(*pair, "hi")
+    assert isinstance(sent, Sent)
+    assert [m.seq for m in await stored(messages, pair)] == [1]
+
+
+async def test_an_unknown_outcome_whose_place_another_took(
+    make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The next writer closes the place, so the message goes on behind it."""
+    chat, store, sockets = make()
+    await befriend(chat, pair)
+    other, _, _ = make()
+    store.faults_before = [EngineUnavailable("mongodb", "lost")]
+    store.gate.clear()
+    mine = chat.send(*pair, "mine")
+    await until(lambda: len(store.tried) == 5)  # the first attempt failed, the second waits at the gate
+    theirs = await other.send(*pair[::-1], "theirs")
+    store.gate.set()
+    sent = await mine
+    assert isinstance(sent, Sent)
+    assert isinstance(theirs, Sent)
+    assert (theirs.seq, sent.seq) == (4, 5)
+    assert [m.content for m in sockets.delivered] == ["hello"] * 3 + ["theirs", "mine"]
+
+
+async def test_two_processes_meet_at_the_fence(
+    make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """Both write at once: nothing is lost or doubled, no hole, and each process delivers in order."""
+    first, _, first_sockets = make()
+    await befriend(first, pair)
+    second, _, second_sockets = make()
+    answers = []
+    for number in range(60):
+        answers.append(first.send(*pair, f"a{number}"))
+        answers.append(second.send(*pair[::-1], f"b{number}"))
+    assert all(isinstance(answer, Sent) for answer in await asyncio.gather(*answers))
+    all_stored = await stored(messages, pair)
+    assert list(range(1, 124)) == [m.seq for m in all_stored]
+    assert sorted([m.time for m in all_stored]) == [m.time for m in all_stored]
+    for letter in "ab":
+        assert [f"{letter}{n}" for n in range(60)] == [m.content for m in all_stored if m.content[0] == letter]
+    for sockets in (first_sockets, second_sockets):
+        seqs = [m.seq for m in sockets.delivered]
+        assert sorted(set(seqs)) == seqs
+
+
+async def test_five_hundred_at_once_keep_their_order(
+    make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """Messages of one sender keep the order of their sending."""
+    chat, _, sockets = make()
+    await befriend(chat, pair)
+    answers = [chat.send(*pair, str(number)) for number in range(500)]
+    assert list(range(4, 504)) == [sent.seq for sent in await asyncio.gather(*answers)]
+    assert [str(number) for number in range(500)] == [m.content for m in sockets.delivered[3:]]
+
+
+async def test_what_waits_travels_together(
+    make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """Behind a message on its way gathers a run; an answer that is lost on the run's way loses and doubles nothing."""
+    chat, store, sockets = make()
+    await befriend(chat, pair)
+    before = len(store.tried)
+    store.faults_after = [None, EngineUnavailable("mongodb", "lost")]
+    sent = await asyncio.gather(*(chat.send(*pair[:: 1 - 2 * (number % 2)], f"{number}") for number in range(40)))
+    assert [each.seq for each in sent] == list(range(4, 44))
+    assert [m.content for m in (await stored(messages, pair))[3:]] == [f"{number}" for number in range(40)]
+    assert [m.content for m in sockets.delivered[3:]] == [f"{number}" for number in range(40)]
+    assert len(store.tried) - before > 40  # the second run was tried twice, whole
+
+
+@pytest.mark.parametrize(("others", "longest"), [(0, 8), (40, 10), (1000, 32)])
+async def test_how_long_a_run_is(
+    others: int, longest: int, make: Make, befriend: Friends, pair: tuple[int, int]
+) -> None:
+    """Longer where more conversations are being written: it keeps those waiting."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    chat._writer._writing += others
+    assert [s.seq for s in await asyncio.gather(*(chat.send(*pair, "hi") for _ in range(100)))] == list(range(4, 104))
+    assert store.longest == longest
+
+
+async def test_a_resend_in_a_run(make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """Is told where it stands; what is behind it takes the next places."""
+    chat, _, sockets = make()
+    await befriend(chat, pair)
+    await chat.send(*pair, "once", message_id="once")
+    names = ["a", "once", "b", "once", "c"]
+    sent = await asyncio.gather(*(chat.send(*pair, name, message_id=name) for name in names))
+    assert [(each.seq, each.dup) for each in sent] == [(5, False), (4, True), (6, False), (4, True), (7, False)]
+    assert [m.content for m in sockets.delivered[3:]] == ["once", "a", "b", "c"]
+
+
+async def test_an_id_that_another_process_used_for_another_content(
+    make: Make, befriend: Friends, pair: tuple[int, int]
+) -> None:
+    """What stands there is delivered here all the same, before what is behind it in the run."""
+    first, _, _ = make()
+    await befriend(first, pair)
+    second, _, sockets = make()
+    second.join(*pair, watching=False)
+    await second.send(*pair, "known")
+    await first.send(*pair, "theirs", message_id="k")
+    answers = await asyncio.gather(second.send(*pair, "other", message_id="k"), second.send(*pair, "mine"))
+    assert isinstance(answers[0], InvalidFrame)
+    assert isinstance(answers[1], Sent)
+    assert [m.content for m in sockets.delivered] == ["known", "theirs", "mine"]
+
+
+async def test_a_conversation_that_closes_before_its_run_leaves(
+    make: Make, pair: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule is asked for each message, not for the first alone: it refuses one of the two and not the other."""
+    chat, _, _ = make()
+    chat.join(*pair, watching=False)
+    for _ in range(LIMIT):
+        await chat.send(*pair, "hello?")
+    (conversation,) = chat.conversations
+    await until(lambda: conversation.writer is None)
+    conversation.open_until, conversation.unblocked_until = clock() + 1, 0.0  # what the peer wrote is long ago
+    require_open = chat.blocks.require_open
+
+    async def slowly(conversation: Conversation) -> None:
+        clock.offset += 2
+        await require_open(conversation)
+
+    monkeypatch.setattr(chat.blocks, "require_open", slowly)
+    refused, answer = await asyncio.gather(chat.send(*pair, "hello??"), chat.send(*pair[::-1], "hello"))
+    assert isinstance(refused, LimitReached)
+    assert isinstance(answer, Sent)
+
+
+async def test_time_never_goes_back(
+    make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int], clock: Clock
+) -> None:
+    """The clock is set back an hour; order by time stays order by seq."""
+    chat, _, _ = make()
+    await befriend(chat, pair)
+    clock.offset = -3600
+    sent = await chat.send(*pair, "earlier, by the clock")
+    times = [m.time for m in await stored(messages, pair)]
+    assert sorted(times) == times
+    assert isinstance(sent, Sent)
+    assert sent.time == times[-2]
+
+
+async def test_no_answer_in_time(make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """40001, and the message that was on its way is stored and delivered all the same, those behind it are not."""
+    chat, store, sockets = make()
+    await befriend(chat, pair)
+    store.gate.clear()
+    chat.answer_timeout = 1.0
+    first, second = chat.send(*pair, "on its way"), chat.send(*pair, "still waiting")
+    assert isinstance(await first, EngineUnavailable)
+    assert isinstance(await second, EngineUnavailable)
+    store.gate.set()
+    await until(lambda: len(sockets.delivered) == 4)
+    await chat.drain(PATIENCE)
+    assert [m.content for m in await stored(messages, pair)] == ["hello"] * 3 + ["on its way"]
+
+
+async def test_no_answer_in_time_in_a_run(
+    make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """What never left is not stored once its sender was told so, though it travels with others that have time left."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    store.faults_before = [None, *(NotSent("mongodb", "away") for _ in range(3))]
+    store.gate.clear()
+    first = chat.send(*pair, "first")
+    await until(lambda: len(store.faults_before) == 3)
+    chat.answer_timeout = 0.01
+    late = chat.send(*pair, "late")
+    chat.answer_timeout = PATIENCE
+    others = [chat.send(*pair, name) for name in "ab"]
+    store.gate.set()
+    assert isinstance(await late, EngineUnavailable)
+    assert all(isinstance(sent, Sent) for sent in await asyncio.gather(first, *others))
+    assert [m.content for m in (await stored(messages, pair))[3:]] == ["first", "a", "b"]
+
+
+async def test_what_was_never_sent_is_given_back(
+    make: Make, messages: MongoMessages, counters: RedisCounters, pair: tuple[int, int]
+) -> None:
+    """A stranger whose messages could not be stored has not used up the limit."""
+    chat, store, _ = make(answer_timeout=0.2)
+    store.faults_before = [NotSent("mongodb", "away")] * 1000
+    assert isinstance(await chat.send(*pair, "nobody there"), EngineUnavailable)
+    await chat.drain(PATIENCE)
+    chat.answer_timeout = PATIENCE
+    store.faults_before = []
+    chat.answer_timeout = 5.0
+    for _ in range(3):
+        assert isinstance(await chat.send(*pair, "now"), Sent)
+    assert isinstance(await chat.send(*pair, "too many"), LimitReached)
+    assert [m.content for m in await stored(messages, pair)] == ["now"] * 3
+
+
+async def test_mongodb_knows_better_than_counters_that_were_lost(
+    make: Make, messages: MongoMessages, counters: RedisCounters, pair: tuple[int, int]
+) -> None:
+    """Redis loses the counts, and they are rebuilt before the messages are there: the rule stays shut all the same."""
+    chat, store, _ = make()
+    for number in range(3):
+        assert isinstance(await chat.send(*pair, str(number)), Sent)
+    await counters._client.flushdb()
+
+    async def nothing_yet(*args: object) -> int:
+        return 0
+
+    store.count = nothing_yet
+    assert isinstance(await chat.send(*pair, "a fourth"), LimitReached)
+    assert len(await stored(messages, pair)) == 3
+
+
+async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """The message concerned gets 500, the next one is served."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    store.faults_before = [RuntimeError("a bug")]
+    first, second = await asyncio.gather(chat.send(*pair, "one"), chat.send(*pair, "two"))
+    assert (first.code, isinstance(second, Sent)) == (500, True)
+
+
+async def test_both_have_written(
+    make: Make, messages: MongoMessages, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is noted before the answer to the message that makes it so; if it cannot be, with the next one."""
+    chat, _, _ = make()
+    introduce, failures = messages.directory.introduce, [EngineUnavailable("mongodb", "away")]
+
+    async def failing(conversation: str) -> None:
+        if failures:
+            raise failures.pop()
+        await introduce(conversation)
+
+    monkeypatch.setattr(messages.directory, "introduce", failing)
+    name = conversation_of(*pair)
+    assert isinstance(await chat.send(*pair, "hi"), Sent)
+    assert isinstance(await chat.send(*pair[::-1], "hello"), Sent)
+    assert not await messages.directory.mutual(name)
+    assert isinstance(await chat.send(*pair, "how are you?"), Sent)
+    assert await messages.directory.mutual(name)
+
+
+async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """Its answer tells a `seq`; by then the sockets have been given all that stands before it."""
+    here, _, sockets = make(pair[1])
+    elsewhere, _, _ = make()
+    await befriend(elsewhere, pair)
+    socket = here.join(*pair, watching=False)
+    await here.follow(pair[0], [pair[1]])
+    for name in ("a", "b", "c"):
+        assert isinstance(await elsewhere.send(*pair, name, message_id=name), Sent)
+    sent = await here.send(*pair, "c", message_id="c")
+    assert isinstance(sent, Sent)
+    assert (sent.seq, sent.dup) == (6, True)
+    assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
+    sent = await here.send(*pair, "a", message_id="a")
+    assert isinstance(sent, Sent)
+    assert (sent.seq, sent.dup) == (4, True)
+    assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
+    socket.leave()
+
+
+async def test_what_needs_nothing_else_is_sent_off_where_it_comes_in(
+    make: Make, befriend: Friends, pair: tuple[int, int]
+) -> None:
+    """Without a turn of the event loop in between, if all of the conversation is known."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    active = chat.conversations.get(conversation_of(*pair)) is not None
+    sent = chat.send(*pair, "hi")
+    assert (store.tried[-1].content == "hi") == active
+    assert (await sent).seq == 4
+
+
+async def test_a_task_lasts_no_longer_than_it_is_needed(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """Though something always waits, the next run goes without one again."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    store.faults_before = [EngineUnavailable("mongodb", "lost")]  # a task sees the first through
+    answers = [chat.send(*pair, "0"), chat.send(*pair, "1")]
+    await answers[0]
+    store.gate.clear()
+    answers.append(chat.send(*pair, "2"))
+    await until(lambda: len(store.tried) > 5)
+    assert [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "Writer._write"] == []
+    store.gate.set()
+    assert [sent.seq for sent in await asyncio.gather(*answers)] == [4, 5, 6]
+
+
+async def test_a_bug_in_delivering_does_not_stop_the_queue(
+    make: Make, befriend: Friends, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message concerned gets 500, the next one is served."""
+    chat, _, sockets = make()
+    await befriend(chat, pair)
+    deliver, bugs = sockets.deliver, [RuntimeError("a bug")]
+
+    def delivered(*arguments: Any, **options: Any) -> Reached:
+        if bugs:
+            raise bugs.pop()
+        return deliver(*arguments, **options)
+
+    monkeypatch.setattr(sockets, "deliver", delivered)
+    assert (await chat.send(*pair, "one")).code == 500
+    assert isinstance(await chat.send(*pair, "two"), Sent)
+
+
+async def test_another_process_appears_while_a_message_is_on_its_way(
+    make: Make, befriend: Friends, pair: tuple[int, int]
+) -> None:
+    """It is told of that message."""
+    router = Listening()
+    chat, store, _ = make(router=router)
+    await befriend(chat, pair)
+    store.gate.clear()
+    sent = chat.send(*pair, "hi")
+    await until(lambda: store.tried[-1].content == "hi")
+    router.alone = False
+    store.gate.set()
+    assert (await sent).online
+    assert [message.content for message in router.reached] == ["hi"]
+
+
+async def test_draining_waits_for_all_that_waits(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """Also for the runs that have not left yet."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    store.gate.clear()
+    answers = [chat.send(*pair, "hi") for _ in range(30)]
+    draining = asyncio.ensure_future(chat.drain(PATIENCE))
+    await until(lambda: len(store.tried) > 3)
+    store.gate.set()
+    await draining
+    assert all(answer.done() and isinstance(answer.result(), Sent) for answer in answers)
+
+
+async def test_draining_abandons_what_takes_too_long(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """It has no answer, and nothing behind it leaves any more."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    store.gate.clear()
+    answers = [chat.send(*pair, "hi") for _ in range(30)]
+    await until(lambda: len(store.tried) > 3)
+    tried = len(store.tried)
+    await chat.drain(0)
+    store.gate.set()
+    await chat.drain(PATIENCE)
+    assert len(store.tried) == tried
+    assert not any(answer.done() for answer in answers)
+
+
+async def test_what_stands_before_is_delivered_first(make: Make, pair: tuple[int, int]) -> None:
+    """Also when nothing else would keep a message from being sent off at once."""
+    chat, _, sockets = make()
+    chat.join(*pair, watching=False)
+    await make_friends(chat, pair)
+    conversation = chat.conversations.get(conversation_of(*pair))
+    conversation.seen -= 1  # as after another process's message that was read with the head
+    del sockets.delivered[-1]
+    await chat.send(*pair, "hi")
+    assert [message.content for message in sockets.delivered] == ["hello"] * 3 + ["hi"]

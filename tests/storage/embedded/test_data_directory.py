@@ -1,0 +1,98 @@
+"""The data directory: who may have it, and where its sockets are."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.embedded.data_directory import SOCKETS_FILE, DataDirectory, DataDirectoryError
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A directory with a short name."""
+    with tempfile.TemporaryDirectory(prefix="tandem-test-") as path:
+        yield Path(path)
+
+
+def test_sockets_are_in_the_directory_itself(base: Path) -> None:
+    """Where their paths are short and plain; other letters, spaces and a plus are plain."""
+    directory = DataDirectory(base / "my chat+项目")
+    directory.claim()
+    assert directory.socket("mongod") == directory.path / "mongod.sock"
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
+    directory.release()
+
+
+ODD = ["x" * 120, "/".join(["deep"] * 40), "a,b", "a:b", "[::1]", "a%2fb", "a?b#c", "quo'te\"", "tab\t", "caf\udce9"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_sockets_are_elsewhere_where_they_cannot_be_in_it(name: str, base: Path) -> None:
+    """In a directory for this user alone, which the data directory names, and which is gone afterwards."""
+    directory = DataDirectory(base / name)
+    directory.claim()
+    place = directory.socket("mongod").parent
+    assert len(os.fsencode(place / "mongod.sock")) <= 107
+    assert (directory.path / SOCKETS_FILE).read_text() == str(place)
+    assert (stat.S_IMODE(place.stat().st_mode), place.stat().st_uid) == (0o700, os.geteuid())
+    (place / "mongod.sock").touch()
+    directory.release()
+    assert not place.exists()
+    assert not (directory.path / SOCKETS_FILE).exists()
+
+
+def test_sockets_of_a_killed_server_are_removed(base: Path) -> None:
+    """The next start finds the name; what is not a directory of ours it leaves alone."""
+    directory = DataDirectory(base / ("x" * 120))
+    directory.claim()
+    left = directory.socket("mongod").parent
+    while directory._locks:  # as when the server is killed
+        directory._locks.pop().close()
+    again = DataDirectory(directory.path)
+    again.claim()
+    assert not left.exists()
+    assert again.socket("mongod").parent.exists()
+    again.release()
+
+    others = base / "others"
+    others.mkdir()
+    (others / "x.sock").touch()
+    (directory.path / SOCKETS_FILE).write_text(str(others))
+    again.claim()
+    assert (others / "x.sock").exists()
+    again.release()
+
+
+def test_without_a_short_directory_it_says_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the setting, and what to set."""
+    monkeypatch.setattr("storage.embedded.data_directory._temporary", lambda: iter([base / ("y" * 120)]))
+    directory = DataDirectory(base / "a,b")
+    with pytest.raises(DataDirectoryError, match=r"--data-dir: the sockets in .* TMPDIR"):
+        directory.claim()
+    directory.release()
+
+
+@pytest.mark.parametrize("name", ["nul\0", "new\nline", "loop", "lone \ud800", "/".join(["x" * 200] * 3)])
+def test_what_is_no_path_is_refused(name: str, base: Path) -> None:
+    """One line that names the setting, before anything is made."""
+    if name == "loop":
+        (base / "loop").symlink_to(base / "loop")
+    with pytest.raises(DataDirectoryError, match="--data-dir: ") as caught:
+        DataDirectory(base / name).claim()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_another_user_has_planted_is_refused(base: Path) -> None:
+    """Data and locks of another user's in the directory are not taken for this server's own."""
+    (base / "server.lock").touch()
+    (base / "mysql").mkdir()
+    os.chown(base / "mysql", 65534, -1)
+    with pytest.raises(DataDirectoryError, match=rf"--data-dir: {base}/mysql belongs to another user"):
+        DataDirectory(base).claim()

@@ -1,0 +1,85 @@
+"""How the embedded databases are started: the layouts of MariaDB's files, mongod's memory, and what is logged."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+
+from storage.embedded import databases
+from storage.embedded.databases import CHARSETS, MESSAGES, SYSTEM_TABLES, DatabaseError, bootstrap_mariadbd, cache_gb
+from storage.embedded.engines import PrivateEngines
+from storage.embedded.memory import usable_memory
+from storage.embedded.programs import Program, find_program
+
+LAYOUTS = {
+    "MariaDB 11": ("mariadb", SYSTEM_TABLES[0]),
+    "MariaDB 10": ("mysql", SYSTEM_TABLES[1]),
+    "an unpacked archive": (".", SYSTEM_TABLES[0]),
+    "new names in the old directory": ("mysql", SYSTEM_TABLES[0]),
+}
+
+
+def stand_in(share: Path, name: str, files: tuple[str, str]) -> Program:
+    """The real mariadbd, with its files laid out in `share` as another version has them."""
+    program = find_program("mariadbd")
+    for real, file in zip(databases._system_tables(program), files, strict=True):
+        (share / name).mkdir(parents=True, exist_ok=True)
+        (share / name / file).symlink_to(real)
+    for path in (MESSAGES, CHARSETS):
+        directory = Path(path).parent
+        (share / name / directory).symlink_to(databases._share(program, path) / directory)
+    return program._replace(share=share)
+
+
+@pytest.mark.parametrize(("name", "files"), LAYOUTS.values(), ids=LAYOUTS)
+def test_every_layout_of_mariadb_makes_a_data_directory(name: str, files: tuple[str, str], tmp_path: Path) -> None:
+    """The data directory is made whichever version's layout the SQL files and messages have."""
+    program = stand_in(tmp_path / "share", name, files)
+    with tempfile.TemporaryDirectory(prefix="tandem-test-") as directory:
+        bootstrap_mariadbd(program, Path(directory), Path(directory), timeout=60)
+        assert (Path(directory) / "mysql/mysql/global_priv.frm").exists()
+        assert (Path(directory) / "mysql/tandem").is_dir()
+
+
+def test_a_mariadb_without_its_files_is_named(tmp_path: Path) -> None:
+    """The error says which files are missing, where they were looked for, and what to install."""
+    program = Program("/opt/mariadbd", {}, tmp_path)
+    with pytest.raises(DatabaseError, match=rf"/opt/mariadbd.*_system_tables.*{tmp_path}.*mariadb-server-core"):
+        bootstrap_mariadbd(program, tmp_path, tmp_path, timeout=60)
+    with pytest.raises(DatabaseError, match=r"errmsg\.sys"):
+        databases.mariadbd(program, tmp_path, tmp_path / "mysql.sock")
+    assert not (tmp_path / "mysql").exists()
+
+
+@pytest.mark.parametrize(("memory", "cache"), [(1, 0.25), (2, 0.25), (4, 0.5), (6.1, 0.76), (8, 1.0), (64, 1.0)])
+def test_how_much_memory_mongod_may_take(memory: float, cache: float) -> None:
+    """An eighth of what there is, within bounds; all in GB."""
+    assert cache_gb(int(memory * 2**30)) == cache
+
+
+def test_mongod_takes_what_it_is_told(engines: PrivateEngines) -> None:
+    """Its cache, and how its tables are made: `messages` and its indexes, and whatever is made later."""
+    with pymongo.MongoClient[dict[str, Any]](engines.addresses.mongo) as client:
+        status = client.admin.command("serverStatus")["wiredTiger"]
+        assert status["cache"]["maximum bytes configured"] == int(cache_gb(usable_memory()) * 1024) * 2**20
+        client.tandem.made_later.insert_one({})
+        made = client.tandem.command("collStats", "made_later", indexDetails=True)
+        for details in (made["wiredTiger"], made["indexDetails"]["_id_"]):
+            assert "memory_page_max=256KB" in details["creationString"]
+
+
+def test_a_slow_query_is_not_logged(engines: PrivateEngines) -> None:
+    """What is slow says who writes to whom, so mongod's log has nothing of it."""
+    with pymongo.MongoClient[dict[str, Any]](engines.addresses.mongo) as client:
+        client.tandem.slow.insert_one({"conversation": "1234567->7654321"})
+        query = {"conversation": "1234567->7654321", "$where": "sleep(400) || true"}
+        assert len(list(client.tandem.slow.find(query))) == 1
+        client.admin.command("setParameter", 1, logLevel=1)  # waits for nothing, and is logged behind the query
+        client.admin.command("setParameter", 1, logLevel=0)
+    log = (engines._directory.path / "mongod.log").read_text()
+    assert '"parameterName":"logLevel"' in log
+    assert "7654321" not in log

@@ -1,0 +1,308 @@
+"""The private engines: started, found again, never two on one directory, gone when they should be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pymongo
+import pytest
+import redis
+
+from storage.embedded.engines import LONGEST_PAUSE, EngineStartError, PrivateEngines, _Engine
+from storage.embedded.programs import Program, ProgramError, find_program
+from tests.support.database import mysql_connection
+from tests.support.patience import PATIENCE
+from tests.support.processes import stop
+from tests.support.sockets import until
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """An empty directory with a short name, as sockets need it."""
+    path = Path(tempfile.mkdtemp(prefix="tandem-test-"))
+    yield path
+    shutil.rmtree(path)
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        assert time.monotonic() < deadline, "an engine outlives its server"
+        time.sleep(0.02)
+
+
+def start_and_tell(directory: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A process that starts the engines and then waits; their pids."""
+    code = (
+        "import signal, sys; from pathlib import Path; from storage.embedded.engines import PrivateEngines\n"
+        "engines = PrivateEngines(Path(sys.argv[1]), float(sys.argv[2])); engines.start()\n"
+        "print(*engines.pids.values(), flush=True); signal.pause()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(directory), str(PATIENCE)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    return process, [int(pid) for pid in process.stdout.readline().split()]
+
+
+def test_a_directory_with_other_files(directory: Path) -> None:
+    """It is left as it is."""
+    (directory / "thesis.txt").touch()
+    directory.chmod(0o755)
+    with pytest.raises(EngineStartError, match=r"--data-dir: .* holds other files"):
+        PrivateEngines(directory, PATIENCE).start()
+    assert [path.name for path in directory.iterdir()] == ["thesis.txt"]
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+
+
+def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
+    """One start after the other on the same directory, also after it was moved."""
+    data = directory / "data"
+    engines = PrivateEngines(data, PATIENCE)
+    addresses = engines.start()
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    for process in (psutil.Process(pid) for pid in engines.pids.values()):
+        assert not [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    with pymongo.MongoClient(addresses.mongo) as mongo, redis.Redis.from_url(addresses.redis) as cache:
+        mongo.kept.things.insert_one({"_id": 1})
+        cache.set("kept", "1")
+    with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
+        cursor.execute("CREATE TABLE kept (id int)")
+        cursor.execute("SELECT User, Host FROM mysql.global_priv")
+        assert cursor.fetchall() == (("root", "localhost"),)
+    pids = list(engines.pids.values())
+    engines.stop()
+    wait_until_gone(pids)
+
+    moved = data.rename(directory / "moved")
+    engines = PrivateEngines(moved, PATIENCE)
+    addresses = engines.start()
+    with pymongo.MongoClient(addresses.mongo) as mongo, redis.Redis.from_url(addresses.redis) as cache:
+        assert mongo.kept.things.find_one() == {"_id": 1}
+        assert cache.get("kept") == b"1"
+    with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
+        assert cursor.execute("SHOW TABLES LIKE 'kept'") == 1
+    engines.stop()
+
+
+def test_a_directory_with_capitals(directory: Path) -> None:
+    """PyMongo makes the names of hosts lower case, and a socket's path is one to it."""
+    engines = PrivateEngines(directory / "Chat", PATIENCE)
+    try:
+        with pymongo.MongoClient[dict[str, Any]](engines.start().mongo, serverSelectionTimeoutMS=5000) as client:
+            database = client.get_database("tandem", write_concern=pymongo.WriteConcern(w="majority", j=True))
+            database.messages.insert_one({"_id": 1})
+            assert "setName" in client.admin.command("hello")
+    finally:
+        engines.stop()
+
+
+def test_a_second_start_is_refused(engines: PrivateEngines) -> None:
+    """While the first runs, with the directory named; the first is unharmed."""
+    second = PrivateEngines(engines._directory.path, PATIENCE)
+    with pytest.raises(EngineStartError, match=rf"{engines._directory.path} is in use by another server"):
+        second.start()
+    assert all(psutil.pid_exists(pid) for pid in engines.pids.values())
+
+
+def test_engines_end_with_their_server(directory: Path) -> None:
+    """Killed with -9, the server takes them along."""
+    process, pids = start_and_tell(directory)
+    process.kill()
+    process.communicate()
+    wait_until_gone(pids)
+
+
+def test_what_was_left_behind_is_ended_first(directory: Path) -> None:
+    """Engines that outlive a killed server, here because they are stopped, never meet their successors."""
+    process, pids = start_and_tell(directory)
+    for pid in pids:
+        stop(pid)
+    process.kill()
+    process.communicate()
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    engines = PrivateEngines(directory, PATIENCE)
+    engines.start()
+    assert not set(pids) & set(engines.pids.values())
+    wait_until_gone(pids)
+    engines.stop()
+
+
+def test_an_interrupted_bootstrap_is_repeated(directory: Path) -> None:
+    """Half a data directory is no data directory."""
+    (directory / "server.lock").touch()
+    (directory / "mysql.making").mkdir()
+    (directory / "mysql.making/ibdata1").write_bytes(b"half")
+    engines = PrivateEngines(directory, PATIENCE)
+    with mysql_connection(engines.start().mysql) as mysql:
+        assert mysql.ping() is None
+    engines.stop()
+
+
+async def test_an_engine_that_dies_is_started_again(directory: Path) -> None:
+    """All three, while the server lives on."""
+    engines = PrivateEngines(directory, PATIENCE)
+    engines.start()
+    supervisor = asyncio.ensure_future(engines.supervise())
+    before = engines.pids
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: all(engines.pids[name] != pid for name, pid in before.items()))
+    await until(lambda: all(engine.ready() for engine in engines._engines))
+    supervisor.cancel()
+    engines.stop()
+
+
+@pytest.mark.parametrize("name", ["x" * 120, "a,b:c[d]"])
+def test_a_path_that_no_socket_can_have(directory: Path, name: str) -> None:
+    """The sockets are elsewhere, at each start in another place; the data stays."""
+    for expected in (0, 1):
+        engines = PrivateEngines(directory / name, PATIENCE)
+        addresses = engines.start()
+        with (
+            pymongo.MongoClient[dict[str, Any]](addresses.mongo) as mongo,
+            redis.Redis.from_url(addresses.redis) as cache,
+        ):
+            assert mongo.kept.things.count_documents({}) == expected
+            mongo.kept.things.insert_one({})
+            assert cache.incr("kept") == expected + 1
+        with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
+            assert cursor.execute("SHOW TABLES LIKE 'kept'") == expected
+            cursor.execute("CREATE TABLE IF NOT EXISTS kept (id int)")
+        place = engines._directory.socket("mongod").parent
+        assert place != engines._directory.path
+        engines.stop()
+        assert not place.exists()
+
+
+def test_engines_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the server's environment cannot be read in that of a database."""
+    monkeypatch.setenv("TANDEM_MYSQL", "mysql://u:hunter22@h/d")
+    monkeypatch.setenv("SOME_API_KEY", "hunter22")
+    engines = PrivateEngines(directory, PATIENCE)
+    engines.start()
+    try:
+        for pid in engines.pids.values():
+            assert "hunter22" not in str(psutil.Process(pid).environ())
+    finally:
+        engines.stop()
+
+
+async def test_a_log_is_kept_small_while_the_engine_runs(directory: Path) -> None:
+    """It is cut, its end is kept beside, and mongod goes on writing into it."""
+    engines = PrivateEngines(directory, PATIENCE)
+    with pymongo.MongoClient[dict[str, Any]](engines.start().mongo) as client:
+        log = engines._engines[0].log
+        log._largest = 20_000
+        supervisor = asyncio.ensure_future(engines.supervise())
+        client.admin.command("setParameter", 1, logLevel=2)
+        await until(lambda: log.old.exists())
+        inode = log.path.stat().st_ino
+        client.admin.command("setParameter", 1, logLevel=0)
+        await until(lambda: log.path.stat().st_size <= 20_000)
+        client.admin.command("setParameter", 1, logLevel=0)
+        assert log.path.stat().st_ino == inode
+        await until(lambda: '"parameterName":"logLevel"' in log.path.read_text() + log.old.read_text())
+        assert log.old.stat().st_size <= 20_000
+        supervisor.cancel()
+    engines.stop()
+
+
+def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names it; the directory is free again."""
+
+    def missing(name: str) -> None:
+        raise ProgramError(f"{name} is missing")
+
+    monkeypatch.setattr("storage.embedded.engines.find_program", missing)
+    for engines in (PrivateEngines(directory, PATIENCE), PrivateEngines(directory, PATIENCE)):
+        with pytest.raises(EngineStartError, match="mongod is missing"):
+            engines.start()
+
+
+async def test_an_engine_that_keeps_dying(directory: Path) -> None:
+    """Is started again after longer and longer pauses, which `restarting` tells until it has lived for a while."""
+    engines = PrivateEngines(directory, PATIENCE)
+    engines.start()
+    redis_server = engines._engines[1]
+    assert redis_server.process
+    assert engines.restarting() == {}
+    manifest = directory / "redis/appendonlydir/appendonly.aof.manifest"
+    good = manifest.read_text()
+    manifest.write_text("nonsense\n")
+    supervisor = asyncio.ensure_future(engines.supervise())
+    redis_server.process.kill()
+    await until(lambda: redis_server.ends == 1)
+    assert engines.restarting()["redis"].startswith("has ended once, starts again in ")
+    pauses = [redis_server.pause]
+    for ends in (2, 3):
+        await until(lambda expected=ends: redis_server.ends == expected)
+        pauses.append(redis_server.pause)
+    assert pauses == [pauses[0] * factor for factor in (1, 2, 4)]
+    assert engines.restarting()["redis"].startswith("has ended 3 times in a row, starts again in ")
+    assert "Invalid AOF" in redis_server.log.path.read_text()
+    manifest.write_text(good)
+    await until(redis_server.ready)
+    assert engines.restarting() == {"redis": "has ended 3 times in a row"}
+    redis_server.started -= 3600  # it has run for an hour
+    await until(lambda: engines.restarting() == {})
+    supervisor.cancel()
+    engines.stop()
+
+
+def test_pauses_have_an_end(engines: PrivateEngines) -> None:
+    """However often an engine has ended, it is tried again within a minute."""
+    engine = _Engine(engines._engines[0].database, engines._engines[0].log)
+    engine.ends = 100_000
+    assert engine.pause == LONGEST_PAUSE
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("kill -ILL $$", r"mongod .* ended by signal 4 \(SIGILL\): .*AVX.* --mongo"),
+        ("kill -KILL $$", r"mongod .* ended by signal 9 \(SIGKILL\); the end of"),
+        ("echo no more; exit 3", r"(?s)mongod .* ended with status 3; .*no more"),
+    ],
+)
+def test_how_an_engine_has_ended(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str) -> None:
+    """The error has a signal's name; where the processor is too old it says what is missing, and what to do."""
+    script = directory / "mongod"
+    script.write_text(f"#!/bin/sh\n{command}\n")
+    script.chmod(0o755)
+    found = find_program
+
+    def find(name: str) -> Program:
+        return found(name)._replace(path=str(script)) if name == "mongod" else found(name)
+
+    monkeypatch.setattr("storage.embedded.engines.find_program", find)
+    with pytest.raises(EngineStartError, match=said):
+        PrivateEngines(directory / "data", PATIENCE).start()
+
+
+def test_an_engine_that_cannot_start(directory: Path) -> None:
+    """The error shows the end of its log, and the others are ended."""
+    (directory / "server.lock").touch()
+    (directory / "redis").write_text("not a directory")
+    engines = PrivateEngines(directory, PATIENCE)
+    with pytest.raises(EngineStartError):
+        engines.start()
+    assert not engines.pids
+    (directory / "redis").unlink()
+    (directory / "redis/appendonlydir").mkdir(parents=True)
+    (directory / "redis/appendonlydir/appendonly.aof.manifest").write_text("nonsense\n")
+    with pytest.raises(EngineStartError, match=r"(?s)redis .* ended with status 1.*Invalid AOF"):
+        engines.start()
+    assert not engines.pids

@@ -1,0 +1,106 @@
+"""Who talks with whom: the list of conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from models.records import Cursor, Marks, Message, Summary, conversation_of
+from storage.embedded.engines import Addresses
+from storage.mongo.messages import MongoMessages, mongo_client
+from tests.conftest import Clock
+
+
+async def store(messages: MongoMessages, sender: int, recipient: int, seq: int, time: int) -> None:
+    name = conversation_of(sender, recipient)
+    await messages.reserve(name, seq)
+    await messages.insert(Message(sender, recipient, seq, time, f"{seq}", seq.to_bytes(16, "big")))
+
+
+async def test_newest_first(messages: MongoMessages, people: Callable[[int], list[int]], clock: Clock) -> None:
+    """More than one aggregate's worth; pages by time; expired conversations are not there."""
+    me, *peers = people(460)
+    now = int(clock() * 1000)
+    for index, peer in enumerate(peers):
+        await store(messages, peer, me, 1, now - 1000 * index - 500)
+        await messages.insert(Message(me, peer, 2, now - 1000 * index, "last", bytes(16)))
+    await store(messages, peers[0], peers[1], 1, now)
+    directory = messages.directory
+    listed = await directory.conversations(me, None, 10)
+    assert peers[:10] == [summary.peer for summary in listed]
+    assert {summary.last.content for summary in listed} == {"last"}
+    found = [summary.peer for summary in listed]
+    while listed:
+        listed = await directory.conversations(me, Cursor(listed[-1].last.time), 100)
+        found += [summary.peer for summary in listed]
+    assert peers == found
+    clock.offset = 91 * 86_400
+    assert await directory.conversations(me, None, 10) == []
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+async def test_pages_of_one_millisecond(
+    messages: MongoMessages, people: Callable[[int], list[int]], clock: Clock, most: int
+) -> None:
+    """Conversations whose last messages share a time are listed once each, by pages of any size."""
+    me, *peers = people(40)
+    now = int(clock() * 1000)
+    for number, peer in enumerate(peers):
+        await store(messages, me, peer, 1, now - number // 30)  # thirty at once, then nine
+    found: list[Summary] = []
+    before = None
+    while page := await messages.directory.conversations(me, before, most):
+        found += page
+        before = Cursor(page[-1].last.time, page[-1].peer)
+    assert [summary.peer for summary in found] == peers
+    by_time_alone = await messages.directory.conversations(me, Cursor(now), 100)
+    assert [summary.peer for summary in by_time_alone] == peers[30:]
+
+
+async def test_up_to_a_block(messages: MongoMessages, people: Callable[[int], list[int]], clock: Clock) -> None:
+    """Only what lies before it counts, for the last message and for the order; without any there is no entry."""
+    me, one, two, three = people(4)
+    now = int(clock() * 1000)
+    for seq, time in ((1, now - 10), (2, now)):
+        await store(messages, one, me, seq, time)
+    await store(messages, two, me, 1, now - 5)
+    await store(messages, three, me, 1, now)
+    listed = await messages.directory.conversations(me, None, 10, {one: 1, three: 0})
+    assert [(summary.peer, summary.last.seq) for summary in listed] == [(two, 1), (one, 1)]
+
+
+async def test_positions_come_along(messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:
+    """Those of both, also what waits to be written."""
+    name = conversation_of(*pair)
+    await store(messages, *pair, 1, int(clock() * 1000))
+    await messages.mark(name, pair[0], Marks(1, 0))
+    messages.mark_read(name, pair[1], 1)
+    (listed,) = await messages.directory.conversations(pair[0], None, 1)
+    assert (listed.mine, listed.theirs) == (Marks(1, 0), Marks(1, 1))
+
+
+async def test_introduced_once_both_have_written(messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:
+    """And it shows in the list and in the head."""
+    name = conversation_of(*pair)
+    await store(messages, *pair, 1, int(clock() * 1000))
+    assert not await messages.directory.mutual(name)
+    await messages.directory.introduce(name)
+    assert await messages.directory.mutual(name)
+    assert (await messages.head(name)).mutual
+    assert [summary.mutual for summary in await messages.directory.conversations(pair[0], None, 1)] == [True]
+
+
+async def test_the_greatest_user(addresses: Addresses, clock: Clock) -> None:
+    """Of all who have a conversation, as numbers; it is the end of an index."""
+    client = mongo_client(addresses.mongo, timeout=5)
+    store = MongoMessages(client, "greatest_user", clock=clock, max_batch=1, max_flights=1, max_blocks=3)
+    await store.prepare()
+    try:
+        assert await store.directory.greatest_user() == 0
+        for one, other in ((7, 900), (2, 1000), (3, 2**63 - 1), (4, 5)):
+            await store.reserve(conversation_of(one, other), 1)
+        assert await store.directory.greatest_user() == 2**63 - 1
+    finally:
+        await client.drop_database("greatest_user")
+        client.close()

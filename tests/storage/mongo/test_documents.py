@@ -1,0 +1,36 @@
+"""Documents: what is stored is what is read, and lives as long as it should."""
+
+from __future__ import annotations
+
+import bson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.records import Message
+from storage.mongo.documents import DAY, RETENTION, documents_of, message_of
+
+users = st.integers(1, 2**63 - 1)
+
+
+@given(
+    users,
+    users,
+    st.integers(1, 2**53),
+    st.integers(0, 2**42),
+    st.text(),
+    st.binary(min_size=16, max_size=16),
+    st.text(),
+)
+def test_round_trip(sender: int, recipient: int, seq: int, time: int, content: str, key: bytes, name: str) -> None:
+    """Through the database's own encoding."""
+    if sender == recipient:
+        return
+    message = Message(sender, recipient, seq, time, content, key, name)
+    assert message == message_of(bson.decode(bson.encode(*documents_of([message]))))
+
+
+def test_expiry_is_rounded_up() -> None:
+    """To the hour: never before the ninety days are over."""
+    for time in (0, 1, 3_599_999, 3_600_000):
+        end = documents_of([Message(1, 2, 1, time, "", bytes(16))])[0]["endTime"]
+        assert 0 <= end.timestamp() * 1000 - (time + RETENTION) < DAY // 24

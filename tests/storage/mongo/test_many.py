@@ -1,0 +1,56 @@
+"""Many conversations at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from models.chat.ports import Unread
+from models.records import Message, conversation_of
+from storage.mongo.many import ManyConversations
+from storage.mongo.messages import MongoMessages
+from tests.conftest import Clock
+from tests.storage.mongo.test_directory import store
+
+
+@pytest.fixture
+def many(messages: MongoMessages, clock: Clock) -> ManyConversations:
+    """What asks the messages."""
+    return ManyConversations(messages._messages, clock, messages._errors)
+
+
+async def test_the_last_message_of_each(
+    messages: MongoMessages, many: ManyConversations, people: Callable[[int], list[int]], clock: Clock
+) -> None:
+    """Of more conversations than one aggregate asks for; up to a seq where one is given; also what has expired."""
+    me, *peers = people(230)
+    names = [conversation_of(me, peer) for peer in peers]
+    now = int(clock() * 1000)
+    for peer, name in zip(peers, names, strict=True):
+        await messages.reserve(name, 3)
+        await messages.insert(*(Message(peer, me, seq, now, "x", seq.to_bytes(16, "big")) for seq in (1, 2, 3)))
+    found = await many.last(dict.fromkeys(names, None) | {names[0]: 2, names[1]: 0, "0-0": None})
+    assert {name: message.seq for name, message in found.items()} == {names[0]: 2} | dict.fromkeys(names[2:], 3)
+    assert await many.newest([*names, "0-0"]) == dict.fromkeys(names, 3)
+    clock.offset = 91 * 86_400
+    assert len(await many.last(dict.fromkeys(names, None))) == len(names)
+    assert await many.newest(names) == dict.fromkeys(names, 3)
+
+
+async def test_what_is_unread(
+    messages: MongoMessages, many: ManyConversations, people: Callable[[int], list[int]], clock: Clock
+) -> None:
+    """The peer's messages behind a position and up to a seq, counted up to a bound; none of the reader's own."""
+    me, one, two = people(3)
+    first, second = conversation_of(me, one), conversation_of(me, two)
+    now = int(clock() * 1000)
+    for seq in range(1, 11):
+        await store(messages, one if seq % 2 else me, me if seq % 2 else one, seq, now)
+    await store(messages, me, two, 1, now)
+    assert await many.unread([Unread(first, one, 0), Unread(second, two, 0)], 100) == {first: 5}
+    assert await many.unread([Unread(first, one, 4)], 100) == {first: 3}
+    assert await many.unread([Unread(first, one, 4, 7)], 100) == {first: 2}
+    assert await many.unread([Unread(first, one, 0)], 4) == {first: 4}
+    assert await many.unread([Unread(first, one, 9)], 4) == {}
+    assert await many.unread([], 4) == {}

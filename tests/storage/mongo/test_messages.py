@@ -1,0 +1,280 @@
+"""Messages in MongoDB: places, resends, pages, retention."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+import pytest
+
+from models.errors import EngineUnavailable, NotSent
+from models.records import Message, conversation_of
+from server import Server
+from storage.mongo.documents import alive, places
+from storage.mongo.messages import (
+    DAY,
+    RESERVE,
+    RETENTION,
+    SWEEP_AFTER,
+    MongoMessages,
+    UnsuitableMongoError,
+    mongo_client,
+)
+from tests.conftest import Clock, Connect
+
+Pair = tuple[int, int]
+
+
+def message(pair: Pair, seq: int, time: int | None = None, key: bytes | None = None, content: str = "hi") -> Message:
+    return Message(*pair, seq, 1_900_000_000_000 if time is None else time, content, key or secrets.token_bytes(16))
+
+
+async def fill(messages: MongoMessages, pair: Pair, count: int, **rest: Any) -> str:
+    await messages.reserve(conversation_of(*pair), count)
+    for seq in range(1, count + 1):
+        assert await messages.insert(message(pair, seq, **rest)) is None
+    return conversation_of(*pair)
+
+
+async def test_what_is_stored_comes_back(messages: MongoMessages, pair: Pair) -> None:
+    """Every field, both directions."""
+    name = conversation_of(*pair)
+    first, second = message(pair, 1), message(pair[::-1], 2, content="字\0$x")
+    assert await messages.insert(first) is None
+    assert await messages.insert(second) is None
+    assert [first, second] == await messages.page(name, 1, 10)
+    assert await messages.newest(name) == 2
+
+
+async def test_a_taken_place_tells_who_is_there(messages: MongoMessages, pair: Pair) -> None:
+    """The fence: the second writer learns what stands at its place."""
+    first = message(pair, 1)
+    await messages.insert(first)
+    occupied = await messages.insert(message(pair, 1))
+    assert occupied
+    assert first == occupied.standing
+
+
+async def test_a_repeated_message_tells_where_the_first_is(messages: MongoMessages, pair: Pair) -> None:
+    """At its own place and at another one: the key tells."""
+    first = message(pair, 1)
+    await messages.insert(first)
+    for seq in (1, 2):
+        occupied = await messages.insert(message(pair, seq, key=first.key))
+        assert occupied
+        assert first == occupied.standing
+    assert [first] == await messages.page(first.conversation, 1, 10)
+
+
+async def test_a_batch_with_every_outcome(messages: MongoMessages, people: Any) -> None:
+    """Stored, place taken and repeated in one insert_many: each caller gets its own."""
+    pairs = [tuple(people(2)) for _ in range(3)]
+    there = [message(pair, 1) for pair in pairs[1:]]
+    for one in there:
+        await messages.insert(one)
+    outcomes = await asyncio.gather(
+        messages.insert(message(pairs[0], 1)),
+        messages.insert(message(pairs[1], 1)),
+        messages.insert(message(pairs[2], 2, key=there[1].key)),
+    )
+    assert [None, *there] == [outcome and outcome.standing for outcome in outcomes]
+
+
+async def test_a_run_is_stored_up_to_the_first_obstacle(messages: MongoMessages, pair: Pair) -> None:
+    """Nothing of what is behind it, be it a place or a key that is taken, also not when it comes again."""
+    name = conversation_of(*pair)
+    taken = message(pair, 3)
+    await messages.insert(taken)
+    run = [message(pair, seq) for seq in range(1, 6)]
+    assert await messages.insert(*run) == (taken, 2)
+    assert await messages.page(name, 1, 10) == [*run[:2], taken]
+    assert await messages.insert(*run[1:]) == (run[1], 0)
+    again = [message(pair, 4), message(pair, 5, key=run[0].key), message(pair, 6)]
+    assert await messages.insert(*again) == (run[0], 1)
+    assert await messages.page(name, 1, 10) == [*run[:2], taken, again[0]]
+
+
+async def test_runs_with_every_outcome(messages: MongoMessages, people: Any) -> None:
+    """In one batch, several obstacles: each caller gets its own, and nothing stands behind a hole."""
+    pairs = [tuple(people(2)) for _ in range(6)]
+    there = {pair: message(pair, number) for number, pair in enumerate(pairs[:4], 1)}
+    await asyncio.gather(*(messages.insert(one) for one in there.values()))
+    runs = {pair: [message(pair, seq) for seq in range(1, 4)] for pair in pairs}
+    outcomes = await asyncio.gather(*(messages.insert(*run) for run in runs.values()))
+    assert outcomes == [(there[pairs[0]], 0), (there[pairs[1]], 1), (there[pairs[2]], 2), None, None, None]
+    for pair, run in runs.items():
+        stored = await messages.page(conversation_of(*pair), 1, 10)
+        before = pairs.index(pair) if pair in pairs[:3] else 3
+        assert stored == [*run[:before], *([there[pair]] if pair in there else [])]
+
+
+async def test_a_batch_that_fails_half_through(
+    messages: MongoMessages, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When an obstacle was found and then MongoDB is away, nobody is told that nothing was sent."""
+    pairs = [tuple(people(2)) for _ in range(3)]
+    taken = message(pairs[0], 1)
+    await messages.insert(taken)
+    real, calls = messages._insert_many, []
+
+    async def once(batch: Any, *, ordered: bool) -> Any:
+        calls.append(batch)
+        if len(calls) > 1:
+            raise NotSent("mongodb", "away")
+        return await real(batch, ordered=ordered)
+
+    monkeypatch.setattr(messages, "_insert_many", once)
+    outcomes = await messages._insert_batch([(message(pair, 1),) for pair in pairs])
+    assert outcomes[0] == (taken, 0)
+    assert [type(outcome) for outcome in outcomes[1:]] == [EngineUnavailable, EngineUnavailable]
+
+
+async def test_head(messages: MongoMessages, pair: Pair) -> None:
+    """An unknown conversation begins at zero; a known one at its last message."""
+    name = conversation_of(*pair)
+    assert (await messages.head(name)).seq == 0
+    await fill(messages, pair, 4)
+    head = await messages.head(name)
+    assert (4, 1_900_000_000_000, (pair[0],) * 3) == (head.seq, head.time, tuple(who for who, _ in head.senders))
+    assert head.reserved >= 4
+
+
+async def test_a_reservation_before_the_first_message_moves_nothing(messages: MongoMessages, pair: Pair) -> None:
+    """Places are reserved before they are tried: until then the conversation stands where it stood."""
+    name = conversation_of(*pair)
+    assert await messages.reserve(name, 1) == RESERVE
+    assert (await messages.head(name)).seq == 0
+
+
+async def test_seq_goes_on_when_all_messages_are_gone(messages: MongoMessages, pair: Pair, clock: Clock) -> None:
+    """Above everything ever reserved, and all processes at the same place."""
+    name = await fill(messages, pair, 3, time=int(clock() * 1000))
+    expected = (await messages.head(name)).reserved
+    clock.offset += (RETENTION + 2 * DAY) / 1000
+    heads = await asyncio.gather(*(messages.head(name) for _ in range(5)))
+    assert {expected} == {head.seq for head in heads}
+    reserved = await messages.reserve(name, expected + 1)
+    assert reserved > expected
+    await messages.insert(message(pair, expected + 1, time=int(clock() * 1000)))
+    assert (await messages.head(name)).seq == expected + 1
+
+    await messages._messages.delete_many({"conversation": name})  # the sweeper comes by
+    clock.offset += (RETENTION + 2 * DAY) / 1000
+    again = await messages.head(name)
+    assert again.seq >= reserved
+    assert again.reserved > again.seq
+
+
+async def test_a_swept_conversation_keeps_its_base(messages: MongoMessages, pair: Pair, clock: Clock) -> None:
+    """A process that finds nothing at all goes on where the others go on."""
+    name = await fill(messages, pair, 3, time=int(clock() * 1000))
+    clock.offset += (RETENTION + 2 * DAY) / 1000
+    before = await messages.head(name)
+    await messages._messages.delete_many({"conversation": name})
+    assert before.seq == (await messages.head(name)).seq >= RESERVE
+
+
+async def test_retention(messages: MongoMessages, pair: Pair, clock: Clock) -> None:
+    """Ninety days, to the millisecond, in every answer, whatever the sweeper has reached."""
+    now = int(clock() * 1000)
+    name = conversation_of(*pair)
+    for seq, age in ((1, RETENTION + 60_000), (2, RETENTION - 60_000), (3, 0)):
+        await messages.insert(message(pair, seq, time=now - age))
+    assert [m.seq for m in await messages.page(name, 1, 10)] == [2, 3]
+    assert await messages.count(name, pair[0], now, 10) == 2
+    assert (await messages.bookmarks(name, pair[1], pair[0])).first_unread == 2
+    clock.offset += 120
+    assert [m.seq for m in await messages.page(name, 1, 10)] == [3]
+
+
+async def test_the_sweeper_is_told_when(messages: MongoMessages, pair: Pair) -> None:
+    """A TTL index on `endTime`, which lies at the end of the message's three months, rounded up to an hour."""
+    await messages.insert(message(pair, 1, time=1_900_000_000_001))
+    indexes = await messages._messages.index_information()
+    assert indexes["expiry"]["key"] == [("endTime", 1)]
+    assert indexes["expiry"]["expireAfterSeconds"] == SWEEP_AFTER // 1000
+    document = await messages._messages.find_one({"conversation": conversation_of(*pair)})
+    end = int(document["endTime"].timestamp() * 1000)
+    assert 0 <= end - (1_900_000_000_001 + RETENTION) < 3_600_000
+    assert end % 3_600_000 == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 64])
+async def test_bisection_finds_every_moment(messages: MongoMessages, pair: Pair, count: int) -> None:
+    """`last_before` against the plain definition, with several messages in one millisecond."""
+    base = 1_900_000_000_000
+    times = [base + 10 * (number // 3) for number in range(count)]
+    for seq, time in enumerate(times, 1):
+        await messages.insert(message(pair, seq, time=time))
+    for moment in {base - 1, base + 1000, *times, *(time + 1 for time in times)}:
+        expected = sum(time < moment for time in times)
+        assert await messages.last_before(conversation_of(*pair), moment) == expected
+
+
+async def test_bisection_passes_over_what_was_swept(messages: MongoMessages, pair: Pair) -> None:
+    """Empty places below count as older than any time."""
+    for seq in range(900, 911):
+        await messages.insert(message(pair, seq, time=1_900_000_000_000 + seq))
+    assert await messages.last_before(conversation_of(*pair), 1_900_000_000_905) == 904
+
+
+async def test_a_page_is_a_range_of_ids(messages: MongoMessages, pair: Pair) -> None:
+    """The plan: a bounded scan of the clustered collection, nothing sorted, nothing read that is not returned."""
+    name = await fill(messages, pair, 50)
+    plan = await messages._database.command(
+        "explain",
+        {"find": "messages", "filter": places(name, 31, 40) | alive(0), "sort": {"_id": 1}, "limit": 10},
+        verbosity="executionStats",
+    )
+    stats = plan["executionStats"]
+    stages = str(plan["queryPlanner"]["winningPlan"])
+    assert "CLUSTERED_IXSCAN" in stages
+    assert "SORT" not in stages
+    assert "COLLSCAN" not in stages
+    assert (stats["nReturned"], stats["totalDocsExamined"]) == (10, 10)
+
+
+async def test_writes_are_durable(messages: MongoMessages) -> None:
+    """A majority, journaled; reads see what a majority has."""
+    assert messages._messages.write_concern.document == {"w": "majority", "j": True}
+    assert messages._messages.read_concern.level == "majority"
+
+
+async def test_a_server_that_is_not_there(clock: Clock) -> None:
+    """Nothing was sent, and the error says so."""
+    client = mongo_client("mongodb://127.0.0.1:9/?replicaSet=rs0", timeout=0.2)
+    store = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_flights=1, max_blocks=1)
+    with pytest.raises(NotSent):
+        await store.insert(message((1, 2), 1))
+    client.close()
+
+
+async def test_an_unsuitable_server(messages: MongoMessages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too old, or no replica set: an error that says what is needed."""
+    real = messages._database.command
+
+    async def old(name: str) -> dict[str, Any]:
+        return {**await real(name), "versionArray": [5, 0, 1, 0]}
+
+    async def alone(name: str) -> dict[str, Any]:
+        return {key: value for key, value in (await real(name)).items() if key != "setName"}
+
+    for fake, text in ((old, "5.0 is too old"), (alone, "not a replica set")):
+
+        class Database:
+            command = staticmethod(fake)
+
+        monkeypatch.setattr(messages, "_database", Database())
+        with pytest.raises(UnsuitableMongoError, match=text):
+            await messages.prepare()
+
+
+async def test_the_stored_form(http_server: Server, connect: Connect, pair: Pair) -> None:
+    """The stored form, as docs/design.md describes it."""
+    one = await connect(*pair)
+    await one.say("hi", 50005)
+    document = await http_server.stores.messages._messages.find_one({"conversation": conversation_of(*pair)})
+    assert {"_id", "conversation", "sender", "content", "key", "startTime", "endTime"} == set(document)
+    assert {"c": conversation_of(*pair), "s": 1} == document["_id"]
+    assert len(document["key"]) == 16

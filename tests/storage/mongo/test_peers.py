@@ -1,0 +1,116 @@
+"""The servers on one database: what they seal is known to each other, and to no other database."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import Binary
+from tornado.ioloop import IOLoop
+
+from models.errors import EngineUnavailable
+from storage.embedded.engines import Addresses
+from storage.mongo.errors import MongoErrors
+from storage.mongo.messages import MongoMessages, mongo_client
+from storage.mongo.peers import FRESH, MOST, MongoPeers, Stranger
+from tests.storage.conftest import NOBODY
+
+BODY = b"what is said"
+
+
+@pytest.fixture
+def servers(messages: MongoMessages) -> Any:
+    """The collection of servers."""
+    return messages._database.servers
+
+
+@pytest.fixture
+def copied(io_loop: IOLoop, addresses: Addresses) -> Iterator[Callable[[Any], Any]]:
+    """Copies the collection into another database, as a restored backup has it."""
+    client = mongo_client(addresses.mongo, timeout=5)
+    name = f"test-{secrets.token_hex(6)}"
+
+    async def copy(servers: Any) -> Any:
+        await client[name].servers.insert_many(await servers.find().to_list(None))
+        return client[name].servers
+
+    yield copy
+    io_loop.run_sync(lambda: client.drop_database(name))
+    client.close()
+
+
+async def joined(servers: Any) -> MongoPeers:
+    peers = MongoPeers(servers, MongoErrors())
+    await peers.join()
+    return peers
+
+
+async def test_what_a_peer_has_sealed(servers: Any) -> None:
+    """Is opened, after it was looked up once; what was changed on the way is not."""
+    one, other = await joined(servers), await joined(servers)
+    sealed = one.seal(BODY)
+    with pytest.raises(Stranger) as caught:
+        other.opened(sealed)
+    assert await other.meet(caught.value.server)
+    assert other.opened(sealed) == BODY
+    for changed in (sealed + b"!", sealed[:-1], sealed[:16] + other.seal(BODY)[16:], sealed[:20], sealed[:16], b""):
+        assert other.opened(changed) is None
+    assert one.opened(sealed) == BODY
+
+
+async def test_a_server_that_has_not_joined(servers: Any) -> None:
+    """Is none, and is not looked up again and again."""
+    peers, foreign = await joined(servers), MongoPeers(servers, MongoErrors())
+    assert await peers.opened_surely(foreign.seal(BODY)) is None
+    assert peers.opened(foreign.seal(BODY)) is None
+
+
+async def test_a_copy_of_the_database(servers: Any, copied: Callable[[Any], Any]) -> None:
+    """Has servers of its own: those of the original do not believe them."""
+    original = await joined(servers)
+    staging = await joined(await copied(servers))
+    assert await original.opened_surely(staging.seal(BODY)) is None
+
+
+async def test_a_server_that_was_not_seen_lately(servers: Any) -> None:
+    """Is not believed: it may have been copied with its database. As soon as it is seen again, it is."""
+    peers, old = await joined(servers), await joined(servers)
+    long_ago = datetime.now(UTC) - timedelta(seconds=FRESH + 60)
+    await servers.update_one({"_id": Binary(old.id)}, {"$set": {"seen": long_ago}})
+    assert not await peers.meet(old.id)
+    await old._renew()
+    assert await peers.meet(old.id)
+
+
+async def test_a_server_that_was_removed(servers: Any) -> None:
+    """Is there again with its next sign of life, and with the key that it had."""
+    peers, old = await joined(servers), await joined(servers)
+    await servers.delete_one({"_id": Binary(old.id)})
+    await old._renew()
+    assert await peers.opened_surely(old.seal(BODY)) == BODY
+
+
+async def test_many_servers(servers: Any) -> None:
+    """No more are remembered than fit; a peer that was forgotten is looked up again."""
+    peers, other = await joined(servers), await joined(servers)
+    assert await peers.meet(other.id)
+    peers._keys |= {secrets.token_bytes(16): b"" for _ in range(MOST)}
+    third = await joined(servers)
+    assert await peers.meet(third.id)
+    assert len(peers._keys) == 2
+    assert await peers.opened_surely(other.seal(BODY)) == BODY
+    assert peers.opened(peers.seal(BODY)) == BODY
+
+
+async def test_mongodb_away() -> None:
+    """Nothing is known of anybody."""
+    client = mongo_client(NOBODY.mongo, timeout=0.2)
+    peers = MongoPeers(client.tandem.servers, MongoErrors())
+    with pytest.raises(EngineUnavailable):
+        await peers.join()
+    with pytest.raises(EngineUnavailable):
+        await peers.opened_surely(MongoPeers(client.tandem.servers, MongoErrors()).seal(BODY))
+    client.close()

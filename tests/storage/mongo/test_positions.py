@@ -1,0 +1,42 @@
+"""Read positions: gathered, merged, written."""
+
+from __future__ import annotations
+
+from models.records import conversation_of
+from storage.mongo.messages import MongoMessages
+from tests.support.sockets import until
+
+
+async def written(messages: MongoMessages, name: str) -> dict[str, int]:
+    record = await messages._conversations.find_one({"_id": name})
+    return record.get("read", {}) if record else {}
+
+
+async def test_positions_are_written_soon(messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """And only move forward, in memory and in the database."""
+    name = conversation_of(*pair)
+    await messages.reserve(name, 1)
+    for seq in (3, 10, 5):
+        messages.mark_read(name, pair[0], seq)
+    assert {(name, pair[0]): 10} == messages._positions._pending
+    await until(lambda: not messages._positions._pending)
+    assert {str(pair[0]): 10} == await written(messages, name)
+    messages.mark_read(name, pair[0], 4)
+    await messages._positions.close()
+    assert {str(pair[0]): 10} == await written(messages, name)
+
+
+async def test_what_is_pending_counts(messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """A position that was not written yet is seen all the same."""
+    name = conversation_of(*pair)
+    messages.mark_read(name, pair[0], 7)
+    assert (await messages.bookmarks(name, pair[0], pair[1])).read == 7
+
+
+async def test_closing_writes(messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """Nothing that gathered is lost when the server ends."""
+    name = conversation_of(*pair)
+    await messages.reserve(name, 1)
+    messages.mark_read(name, pair[0], 7)
+    await messages.close()
+    assert {str(pair[0]): 7} == await written(messages, name)

@@ -1,0 +1,112 @@
+"""MySQL's errors: which pass, which stay, and which are about what a user has given."""
+
+from __future__ import annotations
+
+import pymysql
+import pytest
+
+from models.errors import DatabaseRefused, EngineUnavailable, InvalidRequest
+from storage.mysql.errors import is_duplicate, is_lost, naming, translated
+from tests.storage.conftest import MakeFresh
+
+PASSING = {
+    "gone away": pymysql.OperationalError(2006, "MySQL server has gone away"),
+    "cannot connect": pymysql.OperationalError(2003, "Can't connect to MySQL server"),
+    "connection closed": pymysql.InterfaceError(0, ""),
+    "deadlock": pymysql.OperationalError(1213, "Deadlock found"),
+    "too many connections": pymysql.OperationalError(1040, "Too many connections"),
+    "Galera": pymysql.OperationalError(1047, "WSREP has not yet prepared node"),
+    "killed": pymysql.OperationalError(1927, "Connection was killed"),
+    "refused": ConnectionRefusedError(111, "Connection refused"),
+}
+LASTING = {
+    "no right": pymysql.OperationalError(1142, "UPDATE command denied"),
+    "no default": pymysql.OperationalError(1364, "Field 'x' doesn't have a default value"),
+    "out of range": pymysql.DataError(1264, "Out of range value for column 'user_id' at row 1"),
+    "no table": pymysql.ProgrammingError(1146, "Table doesn't exist"),
+    "wrong password": pymysql.OperationalError(1045, "Access denied"),
+    "read-only": pymysql.OperationalError(1290, "The MariaDB server is running with the --read-only option"),
+    "trigger": pymysql.OperationalError(1644, "not today"),
+}
+
+
+@pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
+def test_what_passes_is_an_outage(error: Exception) -> None:
+    """To try again is of use."""
+    with pytest.raises(EngineUnavailable) as caught, translated():
+        raise error
+    assert type(caught.value) is EngineUnavailable
+    assert str(error.args[-1]) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", LASTING.values(), ids=LASTING)
+def test_what_stays_is_a_refusal(error: Exception) -> None:
+    """It has the database's own code and its words."""
+    with pytest.raises(DatabaseRefused) as caught, translated():
+        raise error
+    assert caught.value.kind == str(error.args[0])
+    assert error.args[1] in str(caught.value)
+
+
+def test_what_users_gave_is_not_repeated() -> None:
+    """Errors end in logs, and some quote the value."""
+    for code, text in (
+        (1062, "Duplicate entry 'secret' for key 'email'"),
+        (1064, "You have an error in your SQL syntax near 'secret' at line 1"),
+        (1366, "Incorrect string value: 'secret' for column `a`.`b`.`c` at row 1"),
+    ):
+        with pytest.raises(DatabaseRefused) as caught, translated():
+            raise pymysql.OperationalError(code, text)
+        assert "secret" not in str(caught.value)
+
+
+def test_what_is_ours_passes() -> None:
+    """The work's own errors are not the driver's."""
+    with pytest.raises(InvalidRequest), translated():
+        raise InvalidRequest("field", "x")
+
+
+def test_a_lost_connection() -> None:
+    """Is one that has ended, whoever ended it; not one whose server refuses."""
+    assert all(is_lost(PASSING[name]) for name in ("gone away", "connection closed", "killed", "refused"))
+    assert not any(is_lost(error) for error in (PASSING["deadlock"], *LASTING.values()))
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [("utf8mb3", "fox🦊fox"), ("latin1", "fox🦊fox"), ("latin1", "北京的狐狸"), ("ascii", "Zoë-Zoë")],
+)
+def test_a_text_that_a_column_cannot_keep(charset: str, text: str, make_fresh: MakeFresh) -> None:
+    """Its column is named; to compare with it is no error, or the same one."""
+    *_, cursor = make_fresh(charset)
+    cursor.execute("CREATE TABLE t (name varchar(255), other varchar(255))")
+    with pytest.raises(InvalidRequest, match=r"^name: holds a character"), naming("name", "other"):
+        cursor.execute("INSERT INTO t (other, name) VALUES ('x', %s)", (text,))
+    with pytest.raises(pymysql.MySQLError), naming("other"):
+        cursor.execute("INSERT INTO t (other, name) VALUES ('x', %s)", (text,))
+    try:
+        with naming("name"):
+            assert not cursor.execute("SELECT 1 FROM t WHERE name = %s", (text,))
+    except InvalidRequest:
+        pass
+
+
+def test_a_text_that_is_too_long(make_fresh: MakeFresh) -> None:
+    """The same."""
+    *_, cursor = make_fresh()
+    cursor.execute("CREATE TABLE t (name varchar(5) UNIQUE)")
+    with pytest.raises(InvalidRequest, match=r"^name: is longer"), naming("name"):
+        cursor.execute("INSERT INTO t (name) VALUES ('longer')")
+    cursor.execute("INSERT INTO t (name) VALUES ('short')")
+    with pytest.raises(pymysql.IntegrityError) as caught, naming("name"):
+        cursor.execute("INSERT INTO t (name) VALUES ('SHORT')")
+    assert is_duplicate(caught.value)
+
+
+@pytest.mark.parametrize("code", [1267, 1977, 3854, 3988])
+def test_a_text_that_cannot_be_compared(code: int) -> None:
+    """Is one that the column cannot keep, where it is known which."""
+    with pytest.raises(InvalidRequest, match=r"^name:"), naming("name"):
+        raise pymysql.OperationalError(code, "Conversion from collation utf8mb4 into latin1 impossible for parameter")
+    with pytest.raises(pymysql.OperationalError), naming("name", "other"):
+        raise pymysql.OperationalError(code, "Conversion from collation utf8mb4 into latin1 impossible for parameter")

@@ -1,0 +1,336 @@
+"""The limit rule in Redis: the script against the pure function, and what happens when Redis loses its data."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from models.chat.ports import Admission
+from models.chat.stranger_limit import ACCEPTED_DAYS, REFUSED_DAYS, decide
+from models.errors import EngineUnavailable, LimitReached, QuotaReached
+from storage.embedded.engines import Addresses
+from storage.redis.client import RedisServer
+from storage.redis.counters import MESSAGE, RedisCounters
+from storage.redis.quotas import RedisQuotas
+
+DAY = 86_400
+
+
+async def nothing(until: int) -> tuple[int, int]:
+    """A recount that finds no messages."""
+    return 0, 0
+
+
+async def admit(counters: RedisCounters, sender: int, recipient: int) -> bool:
+    try:
+        await counters.admit(sender, recipient, nothing)
+    except LimitReached:
+        return False
+    return True
+
+
+async def count(counters: RedisCounters, sender: int, recipient: int) -> int | None:
+    value = await counters._client.get(counters._keys(counters._run, sender, recipient)[1])
+    return None if value is None else int(value)
+
+
+async def lifetime(counters: RedisCounters, sender: int, recipient: int) -> int:
+    return await counters._client.ttl(counters._keys(counters._run, sender, recipient)[1])
+
+
+def without_quotas(server: RedisServer, prefix: str) -> RedisCounters:
+    return RedisCounters(server, prefix, RedisQuotas(server, prefix, strangers=0, size=0))
+
+
+fresh = itertools.count(10**9)
+
+
+def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
+    """The state machine over a real Redis."""
+
+    class LimitRule(RuleBasedStateMachine):
+        """Two users write, answer, and have counts expire and given back, beside the pure function."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.loop = asyncio.new_event_loop()
+            self.counters = without_quotas(RedisServer(url, 5, 2), "machine")
+            self.users = (next(fresh), next(fresh))
+            self.model = {0: 0, 1: 0}
+            self.admissions: list[tuple[int, Admission]] = []
+
+        def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+            return self.loop.run_until_complete(work)
+
+        def teardown(self) -> None:
+            self.run(self.counters._server.close())
+            self.loop.close()
+
+        @rule(side=st.sampled_from([0, 1]))
+        def send(self, side: int) -> None:
+            pair = self.users[side], self.users[1 - side]
+            verdict = decide(self.model[side], self.model[1 - side])
+            try:
+                admission = self.run(self.counters.admit(*pair, nothing))
+            except LimitReached:
+                assert not verdict.accepted
+            else:
+                assert verdict.accepted
+                self.admissions.append((side, admission))
+            self.model[side] = verdict.count_after
+            left = self.run(lifetime(self.counters, *pair))
+            assert verdict.days * DAY - 60 <= left <= verdict.days * DAY
+
+        @rule(data=st.data())
+        def give_back(self, data: st.DataObject) -> None:
+            if self.admissions:
+                index = data.draw(st.integers(0, len(self.admissions) - 1))
+                side, admission = self.admissions.pop(index)
+                self.run(self.counters.give_back(admission))
+                self.model[side] = max(0, self.model[side] - 1)
+
+        @rule(side=st.sampled_from([0, 1]))
+        def expire(self, side: int) -> None:
+            keys = self.counters._keys(self.counters._run, self.users[side], self.users[1 - side])
+            self.run(self.counters._client.delete(keys[1]))
+            self.model[side] = 0
+            self.admissions = [entry for entry in self.admissions if entry[0] != side]
+
+        @invariant()
+        def counts_agree(self) -> None:
+            for side in (0, 1):
+                held = self.run(count(self.counters, self.users[side], self.users[1 - side]))
+                assert (held or 0) == self.model[side]
+
+    return LimitRule
+
+
+def test_the_script_is_the_rule(addresses: Addresses) -> None:
+    """Whatever two users do, Redis and the pure function agree on every verdict, count and lifetime."""
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(
+        limit_rule_machine(addresses.redis), settings=settings(max_examples=40, stateful_step_count=20, deadline=None)
+    )
+
+
+async def test_twenty_at_once(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """Exactly three pass."""
+    verdicts = await asyncio.gather(*(admit(counters, *pair) for _ in range(20)))
+    assert sum(verdicts) == 3
+    assert await count(counters, *pair) == 3
+
+
+async def test_lifetimes(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """90 days after an acceptance, 30 after a refusal."""
+    for _ in range(3):
+        assert await admit(counters, *pair)
+        assert abs(await lifetime(counters, *pair) - ACCEPTED_DAYS * DAY) < 60
+    assert not await admit(counters, *pair)
+    assert abs(await lifetime(counters, *pair) - REFUSED_DAYS * DAY) < 60
+
+
+async def test_every_key_expires(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """Nothing stays in Redis for good; a key may well go while one looks."""
+    await admit(counters, *pair)
+    lives = {key: await counters._client.pttl(key) async for key in counters._client.scan_iter("tandem*")}
+    assert counters._keys(counters._run, *pair)[1] in lives
+    assert [key for key, milliseconds in lives.items() if milliseconds == -1] == []
+
+
+async def test_a_count_is_rebuilt_from_what_mongodb_held(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """After a flush: a used-up limit stays used up, and asks MongoDB once."""
+    await admit(counters, 1, 2)
+    await counters._client.flushdb()
+    asked = []
+
+    async def recount(until: int) -> tuple[int, int]:
+        asked.append(until)
+        return 3, 0
+
+    for _ in range(3):
+        with pytest.raises(LimitReached):
+            await counters.admit(*pair, recount)
+    assert len(asked) == 1
+
+
+async def test_an_answer_is_remembered_through_a_flush(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """Who has answered before the loss has answered."""
+    await counters._client.flushdb()
+
+    async def recount(until: int) -> tuple[int, int]:
+        return 3, 1
+
+    assert (await counters.admit(*pair, recount)).theirs == 1
+
+
+async def test_a_rebuilt_count_that_expires_stays_expired(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """Its messages are still in MongoDB, and are not counted again."""
+
+    async def recount(until: int) -> tuple[int, int]:
+        return 3, 0
+
+    with pytest.raises(LimitReached):
+        await counters.admit(*pair, recount)
+    await counters._client.delete(counters._keys(counters._run, *pair)[1])
+    assert (await counters.admit(*pair, recount)).theirs == 0
+    assert await count(counters, *pair) == 1
+
+
+async def test_counts_of_another_redis_are_not_believed(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """An old dump brings its keys back under the run id that they were made by."""
+    old = counters._keys("0123456789abcdef", *pair)
+    await counters._client.set(old[1], 0)
+    await counters._client.set(old[2], 9)
+
+    async def recount(until: int) -> tuple[int, int]:
+        return 3, 0
+
+    with pytest.raises(LimitReached):
+        await counters.admit(*pair, recount)
+
+
+async def test_giving_back_creates_nothing(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """Neither after expiry nor after a flush, nor below zero."""
+    admission = await counters.admit(*pair, nothing)
+    await counters.give_back(admission)
+    assert await count(counters, *pair) == 0
+    await counters.give_back(admission)
+    assert await count(counters, *pair) == 0
+    await counters._client.flushdb()
+    await counters.give_back(admission)
+    assert await count(counters, *pair) is None
+
+
+async def test_a_count_from_before_a_flush_is_not_given_back_after_it(
+    counters: RedisCounters, pair: tuple[int, int]
+) -> None:
+    """The rebuilt count never held it."""
+    admission = await counters.admit(*pair, nothing)
+    await counters._client.flushdb()
+
+    async def recount(until: int) -> tuple[int, int]:
+        return 2, 0
+
+    await counters.admit(*pair, recount)
+    await counters.give_back(admission)
+    assert await count(counters, *pair) == 3
+
+
+async def test_gathered_counts_arrive(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """What the rule cannot refuse is counted behind the messages, and rebuilt first if it must be."""
+
+    async def recount(until: int) -> tuple[int, int]:
+        return 1, 2
+
+    for _ in range(5):
+        counters.gather(*pair, recount, "hi")
+    await counters.close()
+    assert (await count(counters, *pair), await count(counters, *pair[::-1])) == (6, 2)
+
+
+async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounters, pair: tuple[int, int]) -> None:
+    """They gather again, with what came meanwhile; those that travelled with them are not counted twice."""
+    lost, failures = (next(fresh), next(fresh)), [EngineUnavailable("mongodb", "away")]
+    await counters.admit(*pair, nothing)
+
+    async def recount(until: int) -> tuple[int, int]:
+        if failures:
+            counters.gather(*lost, recount, "hi")
+            raise failures.pop()
+        return 4, 2
+
+    counters.gather(*pair, nothing, "hi")
+    counters.gather(*lost, recount, "hi")
+    await counters.close()
+    await counters.close()
+    assert (await count(counters, *pair), await count(counters, *lost)) == (2, 6)
+
+
+async def test_closing_while_counts_are_raised(
+    counters: RedisCounters, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was under way is counted all the same."""
+    await counters.admit(*pair, nothing)
+    real, begun = counters._raise, asyncio.Event()
+
+    async def slow(gathered: list[object]) -> None:
+        monkeypatch.setattr(counters, "_raise", real)
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(counters, "_raise", slow)
+    monkeypatch.setattr("storage.redis.counters.GATHER", 0)
+    counters.gather(*pair, nothing, "hi")
+    await begun.wait()
+    counters.gather(*pair, nothing, "hi")
+    await counters.close()
+    assert await count(counters, *pair) == 3
+
+
+async def test_a_stranger_too_many(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
+    """Is not written to, and nothing is counted for it; those who were written to, or have written, go on."""
+    counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=2, size=0))
+    sender, first, second, third, friend = (next(fresh) for _ in range(5))
+    for recipient in (first, second, first):
+        await counters.admit(sender, recipient, nothing)
+    outcomes = await asyncio.gather(*(counters.admit(sender, third, nothing) for _ in range(5)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {QuotaReached, LimitReached}  # the rule may be first
+    assert await count(counters, sender, third) in (None, 0)
+    await counters.admit(friend, sender, nothing)
+    await counters.admit(sender, friend, nothing)
+    await counters.admit(sender, second, nothing)
+    await counters.admit(third, sender, nothing)  # each account has its own
+    assert (await counters.admit(sender, third, nothing)).theirs == 1
+
+
+async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
+    """Refuse before anything is counted."""
+    counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=0, size=10))
+    await counters.admit(*pair, nothing)
+    counters.weigh(pair[0], "hello")
+    await counters.close()
+    assert pair[0] in counters.spent
+    with pytest.raises(QuotaReached, match="bytes"):
+        await counters.admit(*pair, nothing)
+    assert await count(counters, *pair) == 1
+    await counters.admit(*pair[::-1], nothing)
+
+
+async def test_bytes_of_messages_that_are_not_asked_about(
+    redis_server: RedisServer, prefix: str, pair: tuple[int, int]
+) -> None:
+    """Count as well, once: by their length in UTF-8 and what a message takes besides, also when counting failed."""
+    quotas = RedisQuotas(redis_server, prefix, strangers=0, size=10**6)
+    counters, failures = RedisCounters(redis_server, prefix, quotas), [EngineUnavailable("mongodb", "away")]
+
+    async def recount(until: int) -> tuple[int, int]:
+        if failures:
+            raise failures.pop()
+        return 0, 0
+
+    for content in ("abc", "字", ""):
+        counters.gather(*pair, recount, content)
+    await counters.close()
+    counters.gather(*pair[::-1], recount, "abc")
+    await counters.close()
+    sizes = [await redis_server.client.get(f"{prefix}:bytes:{user}") for user in pair]
+    assert sizes == [str(3 * MESSAGE + 6), str(MESSAGE + 3)]
+
+
+async def test_redis_away(pair: tuple[int, int]) -> None:
+    """The rule stays shut: no verdict, an error."""
+    counters = without_quotas(RedisServer("redis://127.0.0.1:9", 1, 1), "tandem")
+    with pytest.raises(EngineUnavailable):
+        await counters.admit(*pair, nothing)
+    counters.gather(*pair, nothing, "hi")
+    await counters.close()
+    assert counters._gathered
+    await counters._server.close()

@@ -1,0 +1,116 @@
+"""Quotas in Redis: strangers of an hour, bytes of a day; by account, for all processes, and gone when their time is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from models.errors import EngineUnavailable, QuotaReached
+from storage.redis.client import RedisServer
+from storage.redis.quotas import DAY, HOUR, MAX_GATHERED, RedisQuotas
+
+ANN, BOB = 7, 9
+MOST = 3
+
+
+@pytest.fixture
+def quotas(redis_server: RedisServer, prefix: str) -> RedisQuotas:
+    """Three strangers, a hundred bytes."""
+    return RedisQuotas(redis_server, prefix, strangers=MOST, size=100)
+
+
+async def test_as_many_strangers_as_allowed(quotas: RedisQuotas) -> None:
+    """Each once, however often; then it is said when there is room again. Others have their own."""
+    for recipient in (1, 2, 1, 3, 3, 2):
+        await quotas.take_stranger(ANN, recipient)
+    with pytest.raises(QuotaReached) as caught:
+        await quotas.take_stranger(ANN, 4)
+    assert 0 < caught.value.retry_after <= HOUR
+    await quotas.take_stranger(ANN, 3)
+    await quotas.take_stranger(BOB, 4)
+
+
+async def test_many_strangers_at_once(quotas: RedisQuotas, redis_server: RedisServer, prefix: str) -> None:
+    """Are no more, also through two processes."""
+    other = RedisQuotas(redis_server, prefix, strangers=MOST, size=100)
+    calls = (each.take_stranger(ANN, number) for number in range(50) for each in (quotas, other))
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {type(None), QuotaReached}
+    assert outcomes.count(None) == 2 * MOST
+
+
+async def test_a_time_that_is_over(quotas: RedisQuotas, redis: Redis, prefix: str) -> None:
+    """The strangers of an hour ago do not count any more."""
+    for recipient in range(MOST):
+        await quotas.take_stranger(ANN, recipient)
+    await redis.delete(f"{prefix}:strangers:{ANN}")  # as when it expires
+    for recipient in range(MOST):
+        await quotas.take_stranger(ANN, recipient + MOST)
+    with pytest.raises(QuotaReached):
+        await quotas.take_stranger(ANN, 0)
+
+
+async def test_bytes(quotas: RedisQuotas, redis_server: RedisServer, prefix: str) -> None:
+    """Are counted together, in all processes; whoever has used them up is known to be so from then on."""
+    other = RedisQuotas(redis_server, prefix, strangers=MOST, size=100)
+    for each in (quotas, other):
+        for size in (20, 30):
+            each.note(ANN, size)
+        each.note(BOB, 10)
+        await each.close()
+    assert set(quotas.spent) == set()
+    other.note(ANN, 1)
+    await other.close()
+    assert set(other.spent) == {ANN}
+    with pytest.raises(QuotaReached, match="bytes") as caught:
+        other.require_room(ANN)
+    assert 0 < caught.value.retry_after <= DAY
+    other.require_room(BOB)
+    quotas.note(ANN, 1)  # another process learns of it with what it counts itself
+    await quotas.close()
+    assert set(quotas.spent) == {ANN}
+
+
+async def test_a_day_that_is_over(quotas: RedisQuotas) -> None:
+    """There is room again."""
+    quotas.note(ANN, 101)
+    await quotas.close()
+    quotas.spent[ANN] = asyncio.get_running_loop().time() - 1
+    quotas.require_room(ANN)
+    assert not quotas.spent
+
+
+async def test_every_key_expires(quotas: RedisQuotas, redis: Redis, prefix: str) -> None:
+    """Nothing stays in Redis for good, also where a key lost its time."""
+    await quotas.take_stranger(ANN, 1)
+    quotas.note(ANN, 5)
+    await quotas.close()
+    assert 0 < await redis.ttl(f"{prefix}:strangers:{ANN}") <= HOUR
+    await redis.persist(f"{prefix}:bytes:{ANN}")
+    quotas.note(ANN, 5)
+    await quotas.close()
+    assert 0 < await redis.ttl(f"{prefix}:bytes:{ANN}") <= DAY
+
+
+async def test_without_bounds(redis_server: RedisServer, redis: Redis, prefix: str) -> None:
+    """Nothing is counted."""
+    quotas = RedisQuotas(redis_server, prefix, strangers=0, size=0)
+    for number in range(20):
+        await quotas.take_stranger(ANN, number)
+    quotas.note(ANN, 10**9)
+    await quotas.close()
+    assert [key async for key in redis.scan_iter(f"{prefix}*")] == []
+
+
+async def test_redis_away(redis_away: RedisServer, prefix: str) -> None:
+    """No stranger is written to; bytes gather, and no more than fit."""
+    quotas = RedisQuotas(redis_away, prefix, strangers=MOST, size=100)
+    with pytest.raises(EngineUnavailable):
+        await quotas.take_stranger(ANN, 1)
+    for sender in range(MAX_GATHERED + 10):
+        quotas.note(sender, 1)
+    quotas.note(1, 1)
+    await quotas.close()
+    assert (len(quotas._gathered), quotas._gathered[1]) == (MAX_GATHERED, 2)

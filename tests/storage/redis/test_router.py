@@ -1,0 +1,354 @@
+"""The other processes: several routers on one real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from common.tasks import end
+from models.chat.events import Event, Moved, Stored, Typing
+from models.errors import EngineUnavailable
+from models.records import Message, key_of
+from storage.embedded.engines import Addresses, PrivateEngines
+from storage.mongo.messages import MongoMessages
+from storage.mongo.peers import MongoPeers
+from storage.redis.client import RedisServer, subscriber_client
+from storage.redis.router import RedisRouter, _encode, _Envelope
+from tests.support.processes import stop
+from tests.support.sockets import until
+
+ANN, BOB = 7, 9
+CALL = 5.0  # seconds for a call to Redis; the tests of one that hangs wait it out
+
+
+class Ear:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.channels: list[tuple[int, int]] = []
+        self.changes: list[int] = []
+        self.interruptions = 0
+
+    def arrived(self, event: Event) -> None:
+        self.events.append(event)
+
+    def followed(self, user: int, peer: int) -> None:
+        self.channels.append((user, peer))
+
+    def changed(self, user: int) -> None:
+        self.changes.append(user)
+
+    def interrupted(self) -> None:
+        self.interruptions += 1
+
+
+class Process(NamedTuple):
+    """What one process has of it."""
+
+    router: RedisRouter
+    ear: Ear
+
+
+Start = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+def prefix() -> str:
+    """The test's own channels."""
+    return "test-" + secrets.token_hex(4)
+
+
+@pytest.fixture
+def start(io_loop: IOLoop, addresses: Addresses, prefix: str, messages: MongoMessages) -> Iterator[Start]:
+    """Starts processes, unless it is told otherwise on the database of `messages` and known there."""
+    started: list[tuple[RedisRouter, RedisServer]] = []
+
+    async def start_one(*, known: bool = True, url: str = addresses.redis) -> Process:
+        server = RedisServer(url, timeout=CALL, connections=4)
+        peers = MongoPeers(messages._database.servers, messages._errors)
+        if known:
+            await peers.join()
+        router, ear = RedisRouter(server, prefix, peers), Ear()
+        started.append((router, server))
+        await router.start(ear)
+        return Process(router, ear)
+
+    async def stop() -> None:
+        for router, server in started:
+            await router.close()
+            await server.close()
+
+    yield start_one
+    io_loop.run_sync(stop)
+
+
+def message(seq: int, content: str = "hi") -> Message:
+    """What Ann writes to Bob."""
+    return Message(ANN, BOB, seq, 1000 + seq, content, key_of(ANN, str(seq)), str(seq))
+
+
+async def follow(process: Process, user: int, peer: int) -> None:
+    """Follows, and waits until it is so."""
+    process.router.follow(user, peer)
+    await until(lambda: (user, peer) in process.ear.channels)
+
+
+async def test_one_process_is_alone_until_there_is_another(start: Start) -> None:
+    """Known at once to both, and again when one has gone."""
+    first = await start()
+    assert first.router.alone
+    second = await start()
+    assert not second.router.alone
+    await until(lambda: not first.router.alone)
+    await second.router.close()
+    await until(lambda: first.router.alone)
+
+
+async def test_what_happens_reaches_those_who_follow(start: Start) -> None:
+    """In order, once each, also where several channels lead to a process; not those who do not, nor oneself."""
+    here, pair, inbox, both, stranger = [await start() for _ in range(5)]
+    await follow(here, ANN, BOB)
+    await follow(pair, BOB, ANN)
+    await follow(inbox, BOB, 0)
+    await follow(both, BOB, ANN)
+    await follow(both, BOB, 0)
+    await follow(stranger, ANN, 11)
+    events = [Stored(message(seq)) for seq in range(1, 4)] + [Typing(ANN, BOB), Moved(ANN, BOB, 3, 2)]
+    for event in events:
+        here.router.tell(event)
+    for process in (pair, inbox, both):
+        await until(lambda ear=process.ear: len(ear.events) >= len(events))
+        assert process.ear.events == events
+    assert here.ear.events == stranger.ear.events == []
+
+
+async def test_whether_the_peer_is_there(start: Start) -> None:
+    """A socket of the sender elsewhere is none of the recipient's; one's own does not count."""
+    here, there = await start(), await start()
+    await follow(there, ANN, BOB)
+    await follow(here, BOB, ANN)
+    assert not await here.router.reach(message(1))
+    assert not await here.router.reaches(BOB, ANN)
+    await follow(there, BOB, 0)
+    assert await here.router.reach(message(2))
+    assert await here.router.reaches(BOB, ANN)
+    there.router.unfollow(BOB, 0)
+    await until(lambda: not there.router._unsettled(f"inbox:{BOB}"))
+    assert not await here.router.reach(message(3))
+
+
+async def test_many_at_once_keep_their_order(start: Start) -> None:
+    """However they are gathered into calls."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    for seq in range(1, 1001):
+        here.router.tell(Stored(message(seq)))
+    await until(lambda: len(there.ear.events) == 1000)
+    assert [event.message.seq for event in there.ear.events] == list(range(1, 1001))
+
+
+async def test_who_is_online_elsewhere(start: Start) -> None:
+    """Told to those who watch; two sockets are one user, and one's own process is not elsewhere."""
+    here, there = await start(), await start()
+    here.router.watch(BOB)
+    await until(lambda: not here.router._unsettled(f"watch:{BOB}"))
+    here.router.follow(ANN, BOB)
+    there.router.follow(BOB, ANN)
+    there.router.follow(BOB, 0)
+    assert await here.router.online([ANN, BOB]) in (set(), {BOB})
+    await until(lambda: not there.router._unsettled(f"here:{BOB}"))
+    assert await here.router.online([ANN, BOB]) == {BOB}
+    there.router.changed(BOB)
+    there.router.changed(ANN)  # nobody watches
+    there.router.changed(BOB)
+    await until(lambda: here.ear.changes == [BOB, BOB])
+    there.router.unfollow(BOB, ANN)
+    there.router.unfollow(BOB, 0)
+    await until(lambda: not there.router._unsettled(f"here:{BOB}"))
+    assert await here.router.online([ANN, BOB]) == set()
+
+
+async def test_a_subscription_that_breaks(start: Start) -> None:
+    """It is made anew with all its channels, and whoever listens is told that something may be missing."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    assert there.ear.interruptions == 1
+    there.ear.channels.clear()
+    await here.router._client.client_kill_filter(_type="pubsub")
+    await until(lambda: there.ear.interruptions == here.ear.interruptions == 2)
+    await until(lambda: (BOB, ANN) in there.ear.channels)
+    assert await here.router.reach(message(1))
+    await until(lambda: there.ear.events == [Stored(message(1))])
+
+
+async def test_what_is_not_ours_on_a_channel(start: Start, prefix: str) -> None:
+    """Left lying; what comes after it is heard."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    for data in (b"", b"hello", b"\xc1", b"\x93\xa1x\x01\x80"):
+        await here.router._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
+    here.router.tell(Typing(ANN, BOB))
+    await until(lambda: there.ear.events == [Typing(ANN, BOB)])
+
+
+async def test_a_redis_that_hangs(start: Start, engines: PrivateEngines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message waits for it, the next ones do not; that it is back is noticed, and that something may be missing."""
+    monkeypatch.setattr("storage.redis.router.HEARTBEAT", 0.5)
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    stop(engines.pids["redis"])
+    try:
+        assert not await here.router.reach(message(1))
+        assert not any(await asyncio.gather(*(here.router.reach(message(seq)) for seq in range(2, 10))))
+        await until(lambda: not here.router._connected)
+        assert not here.router.alone
+        assert not await here.router.reaches(BOB, ANN)
+        with pytest.raises(EngineUnavailable):
+            await here.router.online([BOB])
+    finally:
+        os.kill(engines.pids["redis"], signal.SIGCONT)
+    await until(lambda: here.router._connected and there.router._connected)
+    await until(lambda: there.ear.interruptions == 2)
+    await until(lambda: (BOB, ANN) in there.ear.channels[1:])
+    await until(lambda: not here.router._hanging)  # until something was published again nobody waits for an answer
+    assert await here.router.reach(message(10))
+    await until(lambda: there.ear.events and there.ear.events[-1] == Stored(message(10)))
+
+
+async def test_a_subscription_that_falls_silent(
+    start: Start,
+    addresses: Addresses,
+    prefix: str,
+    messages: MongoMessages,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing says that its connection is gone: a ping that is not answered does, and it begins anew."""
+    here = await start()
+    monkeypatch.setattr("storage.redis.router.HEARTBEAT", 0.2)
+    silent: set[asyncio.StreamWriter] = set()
+    lines: set[asyncio.StreamWriter] = set()
+    pumps: set[asyncio.Future[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if writer not in silent:
+                    writer.write(data)
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.add(writer)
+        upstream, downstream = await asyncio.open_unix_connection(unquote(urlsplit(addresses.redis).path))
+        pumps.update(map(asyncio.ensure_future, (pump(reader, downstream), pump(upstream, writer))))
+
+    async with await asyncio.start_unix_server(connected, tmp_path / "line.sock"):
+        server = RedisServer(addresses.redis, timeout=CALL, connections=4)
+        server.subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=CALL)
+        peers = MongoPeers(messages._database.servers, messages._errors)
+        await peers.join()
+        there = Process(RedisRouter(server, prefix, peers), Ear())
+        await there.router.start(there.ear)
+        await follow(there, BOB, ANN)
+        interruptions, follows = there.ear.interruptions, len(there.ear.channels)
+        silent |= lines
+        await until(lambda: there.ear.interruptions > interruptions and len(there.ear.channels) > follows)
+
+        def heard() -> bool:
+            here.router.tell(Typing(ANN, BOB))
+            return Typing(ANN, BOB) in there.ear.events
+
+        await until(heard)
+        await there.router.close()
+        await server.close()
+    await end(*pumps)
+
+
+async def test_a_subscription_that_is_quiet(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goes on: an answer to a ping is a sign of life, whenever it comes before the next."""
+    monkeypatch.setattr("storage.redis.router.HEARTBEAT", 0.01)
+    router = (await start()).router
+    pings = 0
+
+    class Answering:
+        async def ping(self) -> None:
+            nonlocal pings
+            pings += 1
+            router._heard_at = asyncio.get_running_loop().time()
+
+    task = asyncio.ensure_future(router._beat(Answering()))
+    await until(lambda: pings == 5 or task.done())
+    assert not task.done()
+    await end(task)
+
+
+async def test_nobody_there(start: Start, tmp_path: object) -> None:
+    """A server does not start without Redis."""
+    with pytest.raises(EngineUnavailable, match="redis"):
+        await start(url=f"unix://{tmp_path}/nobody.sock")
+
+
+async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
+    """Is not listened to, whatever it sends: its messages are not of this store. Others are heard meanwhile."""
+    here, peer, foreign = await start(), await start(), await start(known=False)
+    await follow(here, BOB, ANN)
+    foreign.router.tell(Stored(message(1, "of another installation")))
+    foreign.router.tell(Typing(ANN, BOB))
+    foreign.router.changed(ANN)
+    foreign.router.suspect(BOB)
+    peer.router.tell(Typing(ANN, BOB))
+    await until(lambda: foreign.router._peers.id in here.router._peers._refused and not here.router._held)
+    await until(lambda: here.ear.events)
+    foreign.router.tell(Stored(message(2, "once more")))
+    peer.router.tell(Stored(message(3)))
+    await until(lambda: len(here.ear.events) == 2)
+    assert here.ear.events == [Typing(ANN, BOB), Stored(message(3))]
+    assert here.ear.changes == []
+
+
+async def test_an_event_under_the_name_of_a_peer(start: Start, prefix: str) -> None:
+    """Is not believed without that peer's seal, nor with the seal of another event, nor a second time."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    here.router.tell(Stored(message(1)))
+    await until(lambda: there.ear.events)
+    heard: list[bytes] = []
+    take = there.router._take
+
+    def overhear(data: bytes) -> None:
+        heard.append(data)
+        take(data)
+
+    there.router._take = overhear  # type: ignore[method-assign]  # Redis shows all that passes
+    here.router.tell(Stored(message(2)))
+    await until(lambda: len(there.ear.events) == 2)
+    genuine = heard[-1]
+    forged = _encode(_Envelope(10**9, Stored(message(3, "never said"))))
+    for data in (genuine, genuine[:32] + forged, genuine[:16] + bytes(16) + forged, genuine[:16], bytes(64)):
+        await here.router._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
+    here.router.tell(Stored(message(4)))  # a forged number does not make the peer's own be dropped
+    await until(lambda: len(there.ear.events) == 3)
+    assert there.ear.events == [Stored(message(seq)) for seq in (1, 2, 4)]
+
+
+async def test_events_that_come_before_their_process_is_known(start: Start, messages: MongoMessages) -> None:
+    """Are taken in order once it is."""
+    here, there = await start(), await start()
+    await follow(there, BOB, ANN)
+    there.router._peers._keys.pop(here.router._peers.id, None)
+    for seq in range(1, 101):
+        here.router.tell(Stored(message(seq)))
+    await until(lambda: len(there.ear.events) == 100)
+    assert [event.message.seq for event in there.ear.events] == list(range(1, 101))

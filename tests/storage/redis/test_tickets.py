@@ -1,0 +1,151 @@
+"""Tickets in Redis: for one use, within their time, and of no use to whoever reads Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+from tornado.ioloop import IOLoop
+
+from models.errors import EngineUnavailable, Unauthenticated
+from models.records import Identity
+from storage.mongo.messages import MongoMessages
+from storage.mongo.peers import MongoPeers
+from storage.redis.client import RedisServer
+from storage.redis.tickets import RedisTickets
+from tests.conftest import Clock
+
+Change = Callable[[str], str]
+
+LIFETIME = 30.0
+SOMEBODY = Identity(7, bytes(range(16)), "version", 1_700_000_000.5, 1_800_000_000.0)
+
+
+@pytest.fixture
+def tickets(redis_server: RedisServer, prefix: str, messages: MongoMessages, clock: Clock) -> RedisTickets:
+    """Tickets."""
+    return RedisTickets(redis_server, prefix, messages.peers, lifetime=LIFETIME, clock=clock)
+
+
+@pytest.fixture
+def peers(io_loop: IOLoop, messages: MongoMessages) -> MongoPeers:
+    """Another server on the same database, which is known there."""
+    peers = MongoPeers(messages._database.servers, messages._errors)
+    io_loop.run_sync(peers.join)
+    return peers
+
+
+async def keys(redis: Redis, prefix: str) -> list[str]:
+    return [key async for key in redis.scan_iter(f"{prefix}*")]
+
+
+@pytest.mark.parametrize("identity", [SOMEBODY, Identity(7), Identity(2**63 - 1, bytes(16))])
+async def test_a_ticket_stands_for_somebody(tickets: RedisTickets, identity: Identity) -> None:
+    """Every field comes back."""
+    assert await tickets.redeem(await tickets.issue(identity)) == identity
+
+
+async def test_a_ticket_is_for_one_use(tickets: RedisTickets) -> None:
+    """Also when many try at once; another ticket of the same user is still good."""
+    ticket, other = await tickets.issue(SOMEBODY), await tickets.issue(SOMEBODY)
+    outcomes = await asyncio.gather(*(tickets.redeem(ticket) for _ in range(20)), return_exceptions=True)
+    assert outcomes.count(SOMEBODY) == 1
+    assert sum(isinstance(outcome, Unauthenticated) for outcome in outcomes) == 19
+    assert await tickets.redeem(other) == SOMEBODY
+
+
+async def test_redis_forgets_a_ticket(tickets: RedisTickets, redis: Redis, prefix: str) -> None:
+    """When its time is over, and when it was used."""
+    ticket = await tickets.issue(SOMEBODY)
+    (key,) = await keys(redis, prefix)
+    assert 0 < await redis.pttl(key) <= LIFETIME * 1000
+    await tickets.redeem(ticket)
+    assert not await keys(redis, prefix)
+
+
+async def test_a_ticket_that_redis_brings_back(tickets: RedisTickets, clock: Clock) -> None:
+    """Is too old although it is there."""
+    ticket = await tickets.issue(SOMEBODY)
+    clock.offset = LIFETIME
+    with pytest.raises(Unauthenticated, match="too old"):
+        await tickets.redeem(ticket)
+    clock.offset = 0
+    with pytest.raises(Unauthenticated):
+        await tickets.redeem(ticket)
+
+
+async def test_redis_holds_no_ticket(tickets: RedisTickets, redis: Redis, prefix: str) -> None:
+    """Neither in keys nor in values, and what is there is none."""
+    ticket = await tickets.issue(SOMEBODY)
+    found = await keys(redis, prefix)
+    values = [await redis.get(key) for key in found]
+    assert len(found) == 1
+    for text in (*found, *values):
+        assert ticket not in text
+        for part in (text, text.rpartition(":")[2]):
+            with pytest.raises(Unauthenticated):
+                await tickets.redeem(part)
+    assert await tickets.redeem(ticket) == SOMEBODY
+
+
+@pytest.mark.parametrize(
+    "change", [str.lower, lambda ticket: ticket[:-1], lambda ticket: f"{ticket}=", lambda ticket: f" {ticket}"]
+)
+async def test_a_ticket_is_good_as_it_is_spelt(tickets: RedisTickets, change: Change) -> None:
+    """And in no other way; to have tried does not use it up."""
+    ticket = await tickets.issue(SOMEBODY)
+    with pytest.raises(Unauthenticated):
+        await tickets.redeem(change(ticket))
+    assert await tickets.redeem(ticket) == SOMEBODY
+
+
+@pytest.mark.parametrize("ticket", ["", "*", "nobody's", "字\0", "../x", "{0}", "x" * 100_000, "\r\nFLUSHALL\r\n"])
+async def test_what_is_no_ticket(tickets: RedisTickets, ticket: str) -> None:
+    """Is refused."""
+    with pytest.raises(Unauthenticated):
+        await tickets.redeem(ticket)
+
+
+async def test_tickets_below_another_prefix(
+    tickets: RedisTickets, redis_server: RedisServer, prefix: str, peers: MongoPeers, clock: Clock
+) -> None:
+    """Are another installation's."""
+    ticket = await tickets.issue(SOMEBODY)
+    with pytest.raises(Unauthenticated):
+        await RedisTickets(redis_server, f"{prefix}x", peers, lifetime=LIFETIME, clock=clock).redeem(ticket)
+
+
+async def test_a_ticket_of_another_process(
+    tickets: RedisTickets, redis_server: RedisServer, prefix: str, peers: MongoPeers, clock: Clock
+) -> None:
+    """Is good if that process is on the same database, and else not: what it stands for is up to who issued it."""
+    for issuer, good in ((peers, True), (MongoPeers(peers._servers, peers._errors), False)):
+        others = RedisTickets(redis_server, prefix, issuer, lifetime=LIFETIME, clock=clock)
+        ticket = await others.issue(SOMEBODY)
+        if good:
+            assert await tickets.redeem(ticket) == SOMEBODY
+        else:
+            with pytest.raises(Unauthenticated):
+                await tickets.redeem(ticket)
+
+
+@pytest.mark.parametrize("forge", [lambda sealed: sealed[:-4] + "AAAA", lambda _: "", lambda _: "{}", lambda _: "é"])
+async def test_a_ticket_that_was_written_into_redis(
+    tickets: RedisTickets, redis: Redis, prefix: str, forge: Change
+) -> None:
+    """Makes its bearer nobody, whoever wrote it."""
+    ticket = await tickets.issue(SOMEBODY)
+    (key,) = await keys(redis, prefix)
+    await redis.set(key, forge(await redis.get(key)))
+    with pytest.raises(Unauthenticated):
+        await tickets.redeem(ticket)
+
+
+async def test_redis_away(redis_away: RedisServer, prefix: str, peers: MongoPeers, clock: Clock) -> None:
+    """An error for every call."""
+    tickets = RedisTickets(redis_away, prefix, peers, lifetime=LIFETIME, clock=clock)
+    for call in (tickets.issue(SOMEBODY), tickets.redeem("ticket")):
+        with pytest.raises(EngineUnavailable):
+            await call

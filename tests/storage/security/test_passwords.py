@@ -1,0 +1,259 @@
+"""Passwords: digests, the work that each check takes, and the threads that do it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import unicodedata
+from collections.abc import Iterator
+
+import bcrypt
+import pytest
+from tornado.ioloop import IOLoop
+
+from models.accounts.passwords import prepared
+from models.errors import Overloaded
+from storage.security.passwords import COST, NICENESS, Passwords
+from tests.support.patience import PATIENCE
+from tests.support.sockets import until
+
+OWN = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())  # the main thread's niceness, before any test
+
+# What golang.org/x/crypto/bcrypt makes of "allmine".
+FROM_GO = "$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga"
+
+NO_DIGESTS = [
+    None,
+    "",
+    "!",
+    "$2a$12$x",
+    "$2a$99$" + "a" * 53,
+    "$2a$03$" + "." * 53,
+    "$1$04$" + "." * 53,
+    "$2a$04$" + "." * 53 + "\n",
+    "$2a$04$" + "9" * 53,  # the salt's last character has bits too many
+    "字",
+]
+
+
+@pytest.fixture
+def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
+    """One thread, and one more caller that waits for it."""
+    store = Passwords(1, 1, PATIENCE, cost=6, patience=PATIENCE)
+    yield store
+    io_loop.run_sync(store.close)
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rounds of each hash that is made, while it is made as ever."""
+    made: list[int] = []
+    hashpw, checkpw = bcrypt.hashpw, bcrypt.checkpw
+
+    def hashing(password: bytes, salt: bytes) -> bytes:
+        made.append(2 ** int(salt.split(b"$")[2]))
+        return hashpw(password, salt)
+
+    def checking(password: bytes, digest: bytes) -> bool:
+        matches = checkpw(password, digest)  # what raises has made no hash
+        made.append(2 ** int(digest.split(b"$")[2]))
+        return matches
+
+    monkeypatch.setattr(bcrypt, "hashpw", hashing)
+    monkeypatch.setattr(bcrypt, "checkpw", checking)
+    return made
+
+
+async def test_a_digest_is_its_password_s(passwords: Passwords) -> None:
+    """And no other's; never the same twice."""
+    one, other = await passwords.digest(b"password"), await passwords.digest(b"password")
+    assert one != other
+    assert one.startswith("$2b$06$")
+    assert await passwords.matches(b"password", one)
+    assert not await passwords.matches(b"passwor", one)
+
+
+async def test_the_cost_unless_another_is_told(rounds: list[int]) -> None:
+    """Is that of gin-chat-demo."""
+    passwords = Passwords(1, 1, PATIENCE, patience=PATIENCE)
+    assert (await passwords.digest(b"password")).startswith("$2b$12$")
+    assert rounds == [2**COST]
+    await passwords.close()
+
+
+async def test_a_digest_that_go_made(passwords: Passwords) -> None:
+    """Is as good as our own."""
+    assert await passwords.matches(b"allmine", FROM_GO)
+    assert not await passwords.matches(b"allmines", FROM_GO)
+
+
+async def test_all_of_a_password_counts(passwords: Passwords) -> None:
+    """Up to 72 bytes."""
+    digest = await passwords.digest(b"a" * 72)
+    assert await passwords.matches(b"a" * 72, digest)
+    assert not await passwords.matches(b"a" * 71 + b"b", digest)
+
+
+@pytest.mark.parametrize("cost", [4, 5, 6])
+@pytest.mark.parametrize("password", [b"password", b"another one"])
+async def test_a_lower_cost_takes_the_same_work(
+    passwords: Passwords, rounds: list[int], cost: int, password: bytes
+) -> None:
+    """Whether the password is right or not: time tells nothing about the account."""
+    digest = bcrypt.hashpw(b"password", bcrypt.gensalt(cost)).decode()
+    rounds.clear()
+    assert await passwords.matches(password, digest) == (password == b"password")
+    assert sum(rounds) == 2**6
+
+
+@pytest.mark.parametrize("digest", NO_DIGESTS)
+async def test_no_digest_takes_the_same_work(passwords: Passwords, rounds: list[int], digest: str | None) -> None:
+    """And is nobody's."""
+    assert not await passwords.matches(b"password", digest)
+    assert sum(rounds) == 2**6
+
+
+async def test_waiting_is_bounded(passwords: Passwords) -> None:
+    """Who would wait too long is refused at once; when the others are done there is room again."""
+    outcomes = await asyncio.gather(*(passwords.matches(b"", None) for _ in range(5)), return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
+    assert [outcome for outcome in outcomes if outcome not in refused] == [False, False]
+    assert len(refused) == 3
+    assert not await passwords.matches(b"", None)
+
+
+async def test_the_threads_yield_to_others(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run at the lowest priority, the main thread at its own."""
+    seen: list[tuple[str, int]] = []
+
+    def looking(password: bytes, salt: bytes) -> bytes:
+        thread = threading.current_thread()
+        seen.append((thread.name.partition("_")[0], os.getpriority(os.PRIO_PROCESS, thread.native_id)))
+        return b""
+
+    monkeypatch.setattr(bcrypt, "hashpw", looking)
+    await passwords.digest(b"password")
+    assert seen == [("password", NICENESS)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == OWN
+
+
+async def test_closing_ends_the_threads(passwords: Passwords) -> None:
+    """None is left."""
+    await passwords.digest(b"password")
+    await passwords.close()
+    threads = [*passwords._low._all, *passwords._ordinary._all]
+    assert threads
+    await until(lambda: not any(thread.is_alive() for thread in threads))
+
+
+@pytest.fixture
+def stuck(io_loop: IOLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Keeps threads of low priority from going on until it is set, as a busy machine does; the names of all threads."""
+    go_on, hashpw = threading.Event(), bcrypt.hashpw
+
+    def starving(password: bytes, salt: bytes) -> bytes:
+        if os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == NICENESS:
+            go_on.wait()
+        return hashpw(password, salt)
+
+    monkeypatch.setattr(bcrypt, "hashpw", starving)
+    yield go_on
+    go_on.set()
+
+
+async def test_not_in_time(stuck: threading.Event) -> None:
+    """Whoever waits for too long is told what is the matter; the threads lose nothing by it."""
+    store = Passwords(1, 1, 0.01, cost=4)
+    for _ in range(3):
+        with pytest.raises(Overloaded, match="this machine is too busy"):
+            await store.digest(b"password")
+    stuck.set()
+    store._timeout = PATIENCE
+    assert await store.digest(b"password")
+    await store.close()
+
+
+async def test_a_machine_that_others_keep_busy(stuck: threading.Event) -> None:
+    """What the thread of low priority is held up with gets ordinary priority, and so does what waits behind it."""
+    store = Passwords(1, 16, PATIENCE, cost=4, patience=0.05)
+    digests = await asyncio.gather(*(store.digest(b"password") for _ in range(10)))
+    assert len(set(digests)) == 10
+    assert not stuck.is_set()
+    stuck.set()
+    await until(lambda: not store._held_up)
+    digest = await store.digest(b"password")
+    assert await store.matches(b"password", digest)
+    await store.close()
+
+
+async def test_a_storm_alone_gets_no_haste(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the thread of low priority goes on, all that waits is left to it: messages go before sign-ins."""
+    seen: set[int] = set()
+
+    def looking(password: bytes, salt: bytes) -> bytes:
+        seen.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return b""
+
+    monkeypatch.setattr(bcrypt, "hashpw", looking)
+    passwords._most, passwords._patience = 1000, PATIENCE
+    await asyncio.gather(*(passwords.digest(b"password") for _ in range(500)))
+    assert seen == {NICENESS}
+
+
+async def test_who_does_not_wait_any_more(stuck: threading.Event) -> None:
+    """Takes no place, and nothing is done for them that was not begun."""
+    store = Passwords(1, 5, PATIENCE, cost=4, patience=60)
+    asked = [asyncio.ensure_future(store.digest(b"password")) for _ in range(6)]
+    await until(lambda: store.busy)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    assert not store.busy
+    stuck.set()
+    assert await store.digest(b"password")
+    assert not store._waiting
+    await store.close()
+
+
+async def test_closing_while_somebody_waits(stuck: threading.Event) -> None:
+    """They are told that the server is going away, whether a thread had begun with theirs or not."""
+    store = Passwords(1, 5, PATIENCE, cost=4, patience=60)
+    asked = [asyncio.ensure_future(store.digest(b"password")) for _ in range(3)]
+    await until(lambda: len(store._asked) == 3)
+    await store.close()
+    for outcome in await asyncio.gather(*asked, return_exceptions=True):
+        assert isinstance(outcome, Overloaded)
+        assert "going away" in str(outcome)
+    with pytest.raises(Overloaded, match="going away"):
+        await store.digest(b"password")
+
+
+NFC, NFD = unicodedata.normalize("NFC", "Pässwörter"), unicodedata.normalize("NFD", "Pässwörter")
+
+
+async def test_a_password_from_any_keyboard(passwords: Passwords) -> None:
+    """Letters typed as one character or as two, and spaces of any kind, are the same password."""
+    for one, other in ((NFC, NFD), (NFD, NFC), ("한국어 암호", unicodedata.normalize("NFD", "한국어\u00a0암호"))):
+        digest = await passwords.digest(one.encode())
+        assert await passwords.matches(one.encode(), digest)
+        assert await passwords.matches(other.encode(), digest)
+        assert bcrypt.checkpw(prepared(one).encode(), digest.encode())
+
+
+async def test_a_password_of_before(passwords: Passwords) -> None:
+    """That was hashed as it was typed signs in when it is typed so again."""
+    for typed in (NFC, NFD, "two\u00a0words", "two\u3000words"):
+        digest = bcrypt.hashpw(typed.encode(), bcrypt.gensalt(4)).decode()
+        assert await passwords.matches(typed.encode(), digest)
+        assert not await passwords.matches((typed + "x").encode(), digest)
+
+
+async def test_the_second_form_takes_the_same_work_for_all(passwords: Passwords, rounds: list[int]) -> None:
+    """Whether an account has that name does not show in the time; ordinary passwords are hashed once."""
+    digest = bcrypt.hashpw(b"another one", bcrypt.gensalt(6)).decode()
+    for password, hashes in ((NFD, 2), (NFC, 1), ("ascii", 1)):
+        for given in (digest, None):
+            rounds.clear()
+            assert not await passwords.matches(password.encode(), given)
+            assert sum(rounds) == hashes * 2**6

@@ -1,0 +1,315 @@
+"""Signed tokens: whose are good, and for how long; keys that come and go."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import math
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import Forbidden, Unauthenticated
+from models.records import Identity, User
+from storage.security.keys import Key, key_of_secret, keys_in
+from storage.security.tokens import LEEWAY, SignedTokens
+from tests.conftest import Clock
+from tests.storage.conftest import pem
+
+RSA = rsa.generate_private_key(65537, 2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+HERE = key_of_secret("0123456789abcdefghijklmnopqrstuv")
+SOMEBODY = User(7, "name", "nick", "", "", "active", 0, "version")
+LIFETIME = 3600
+NOW = int(time.time())
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def tokens_with(*keys: Key, clock: Any = time.time, lifetime: float = LIFETIME) -> SignedTokens:
+    """Tokens by these keys."""
+    return SignedTokens(keys, audience="tandem", lifetime=lifetime, clock=clock)
+
+
+def claims(**changed: Any) -> dict[str, Any]:
+    """What a token from elsewhere says; None leaves something out."""
+    said = {"sub": "7", "aud": "tandem", "iat": int(time.time()), "exp": int(time.time()) + LIFETIME, **changed}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def secret_key(name: str | None, letter: str) -> Key:
+    """A secret with a name."""
+    return Key(name, "HS256", letter.encode() * 32)
+
+
+def signed(header: object, payload: object, secret: bytes = HERE.key) -> str:
+    """A token with whatever in it, in text or to become JSON; signed as HS256 whatever the header says."""
+    parts = [part if isinstance(part, str) else json.dumps(part) for part in (header, payload)]
+    text = ".".join(encoded(part.encode()) for part in parts)
+    return f"{text}.{encoded(hmac.digest(secret, text.encode(), hashlib.sha256))}"
+
+
+def encoded(raw: bytes) -> str:
+    """Base64 as in tokens."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def test_a_token_comes_back(clock: Clock) -> None:
+    """Whose it is, by which of the user's versions, and for how long."""
+    tokens = tokens_with(HERE, clock=clock)
+    before = int(clock())
+    identity = tokens.verify(tokens.issue(SOMEBODY))
+    assert (identity.user, identity.version, len(identity.session)) == (7, "version", 16)
+    assert before <= identity.issued <= clock()
+    assert 0 <= identity.expires - LEEWAY - identity.issued - LIFETIME <= 1
+
+
+def test_no_two_tokens_are_the_same() -> None:
+    """Although they were issued to the same user in the same second."""
+    tokens = tokens_with(HERE)
+    assert len({tokens.verify(tokens.issue(SOMEBODY)).session for _ in range(50)}) == 50
+
+
+@pytest.mark.parametrize(("private", "algorithm"), [(RSA, "RS256"), (EC, "ES256")])
+def test_another_back_end_issues_tokens(tmp_path: Path, private: Any, algorithm: str) -> None:
+    """With a key of which only the public half is here; they have no version."""
+    path = tmp_path / "public.pem"
+    path.write_bytes(pem(private.public_key()))
+    tokens = tokens_with(*keys_in(path))
+    said = claims(iss="elsewhere", scope="chat", aud=["another", "tandem"])
+    identity = tokens.verify(jwt.encode(said, private, algorithm))
+    expected = Identity(7, identity.session, None, said["iat"], said["exp"] + LEEWAY)
+    assert identity == expected
+    assert not tokens.issues
+    with pytest.raises(Forbidden):
+        tokens.issue(SOMEBODY)
+
+
+def test_tokens_from_here_and_from_elsewhere() -> None:
+    """Both are good when both keys are there; the secret signs, wherever it stands."""
+    tokens = tokens_with(Key("there", "ES256", EC.public_key()), secret_key("here", "a"))
+    assert tokens.issues
+    assert tokens.verify(tokens.issue(SOMEBODY)).version == "version"
+    assert tokens.verify(jwt.encode(claims(), EC, "ES256", {"kid": "there"})).version is None
+
+
+def test_keys_come_and_go() -> None:
+    """A token is good while its key is there, although a newer one signs."""
+    old, new = secret_key("old", "a"), secret_key("new", "b")
+    token = tokens_with(old).issue(SOMEBODY)
+    both = tokens_with(new, old)
+    assert both.verify(token).user == both.verify(both.issue(SOMEBODY)).user == 7
+    assert tokens_with(new).verify(both.issue(SOMEBODY)).user == 7
+    with pytest.raises(Unauthenticated):
+        tokens_with(new).verify(token)
+
+
+def test_a_token_without_a_name() -> None:
+    """Is checked with the key that has none, or the only one, and with no other."""
+    one, other, nameless = secret_key("one", "a"), secret_key("other", "b"), secret_key(None, "c")
+    by_one, by_nameless = (jwt.encode(claims(), key.key, "HS256") for key in (one, nameless))
+    assert tokens_with(one).verify(by_one).user == 7
+    assert tokens_with(one, nameless).verify(by_nameless).user == 7
+    for token, keys in ((by_one, (one, other)), (by_one, (one, nameless)), (by_nameless, (one,))):
+        with pytest.raises(Unauthenticated):
+            tokens_with(*keys).verify(token)
+
+
+def test_clocks_differ_a_little() -> None:
+    """By some seconds, when a token begins and when it ends."""
+    now = int(time.time())
+    for said in (claims(iat=now + 3, nbf=now + 3), claims(exp=now - 2)):
+        identity = tokens_with(HERE).verify(jwt.encode(said, HERE.key, "HS256"))
+        assert identity.expires > time.time()  # also for who looks at it later
+        assert identity.issued <= time.time()  # or it would outlive a sign-out everywhere
+
+
+@pytest.mark.parametrize(("key", "private"), [(HERE, HERE.key), (Key(None, "ES256", EC.public_key()), EC)])
+def test_a_signature_of_other_spelling(key: Key, private: Any) -> None:
+    """Is refused or the same token: who signs out must not stay in by changing what means nothing."""
+    tokens = tokens_with(key)
+    token = jwt.encode(claims(), private, key.algorithm)
+    found = set()
+    for other in (*(token[:-1] + last for last in ALPHABET), f"{token}=", f"{token[:-9]}!{token[-9:]}", f"{token}\n"):
+        with suppress(Unauthenticated):
+            found.add(tokens.verify(other).session)
+    assert {tokens.verify(token).session} == found
+
+
+def test_the_twin_of_a_signature_is_the_same_token() -> None:
+    """On an elliptic curve (r, -s) is as good as (r, s)."""
+    tokens = tokens_with(Key(None, "ES256", EC.public_key()))
+    token = jwt.encode(claims(), EC, "ES256")
+    signed, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(f"{signature}==")
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    twin = raw[:32] + (order - int.from_bytes(raw[32:])).to_bytes(32)
+    other = f"{signed}.{encoded(twin)}"
+    assert other != token
+    assert tokens.verify(other).session == tokens.verify(token).session
+
+
+def test_what_is_signed_is_spelt_in_one_way() -> None:
+    """Another spelling of header or payload is another text, and not signed."""
+    tokens = tokens_with(HERE)
+    header, payload, signature = tokens.issue(SOMEBODY).split(".")
+    for other in (f"{header}=.{payload}", f"{header}.{payload}=", f"{header}.{payload}\n", f" {header}.{payload}"):
+        with pytest.raises(Unauthenticated):
+            tokens.verify(f"{other}.{signature}")
+
+
+def test_a_forged_token_could_be_good() -> None:
+    """Were nothing wrong with it: the tests below show what is."""
+    assert tokens_with(HERE).verify(signed({"alg": "HS256"}, claims())).user == 7
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, "HS512", "hs256", ["HS256"], {}, 5])
+def test_the_header_chooses_no_algorithm(algorithm: object) -> None:
+    """Signed or not, by any key."""
+    forged = signed({"alg": algorithm}, claims())
+    for key in (HERE, Key(None, "RS256", RSA.public_key()), Key(None, "ES256", EC.public_key())):
+        for token in (forged, forged.rpartition(".")[0] + ".", forged.rpartition(".")[0]):
+            with pytest.raises(Unauthenticated):
+                tokens_with(key).verify(token)
+
+
+@pytest.mark.parametrize("private", [RSA, EC])
+def test_a_public_key_is_no_secret(private: Any) -> None:
+    """A token that is signed with its text as if it were one is refused."""
+    key = Key(None, "RS256" if private is RSA else "ES256", private.public_key())
+    for secret in (pem(private.public_key()), pem(private.public_key()).strip()):
+        for algorithm in ("HS256", key.algorithm):
+            with pytest.raises(Unauthenticated):
+                tokens_with(key).verify(signed({"alg": algorithm}, claims(), secret))
+
+
+@pytest.mark.parametrize("secret", [b"", b"another secret of thirty-two byte", HERE.key[::-1], HERE.key + b"w"])
+def test_another_key(secret: bytes) -> None:
+    """Is not ours."""
+    with pytest.raises(Unauthenticated):
+        tokens_with(HERE).verify(signed({"alg": "HS256"}, claims(), secret))
+
+
+@pytest.mark.parametrize(
+    "name", ["b", "A", "", "a/../a", "../../etc/passwd", "http://x/keys", None, 5, [], {"a": 1}, True]
+)
+def test_an_unknown_key(name: object) -> None:
+    """Is looked for nowhere."""
+    for keys in ([secret_key("a", "a")], [secret_key("a", "a"), secret_key("c", "a")]):
+        with pytest.raises(Unauthenticated):
+            tokens_with(*keys).verify(signed({"alg": "HS256", "kid": name}, claims(), b"a" * 32))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({name: None} for name in ("sub", "exp", "iat", "aud")),
+        *({"sub": sub} for sub in ("0", "01", "-1", "+1", " 1", "1.0", "abc", "", "１", "9" * 20, 1, True, ["1"], {})),
+        *({"aud": aud} for aud in ("another", "tande", "", [], ["another"], [["tandem"]], {"tandem": 1}, 5)),
+        {"exp": NOW - 60},
+        {"nbf": NOW + 600},
+        {"iat": NOW + 600},
+        *({name: 10**400} for name in ("exp", "iat", "nbf")),
+        *({name: -(10**400)} for name in ("exp", "iat")),
+        *({name: value} for name in ("exp", "iat", "nbf") for value in (math.nan, math.inf, "x", [], {})),
+        *({"tandem_version": version} for version in (5, ["version"], {}, False)),
+    ],
+    ids=lambda wrong: re.sub(r"[0-9]{9,}", "N", json.dumps(wrong))[:40],
+)
+def test_wrong_claims(wrong: dict[str, Any]) -> None:
+    """Although they are signed."""
+    with pytest.raises(Unauthenticated):
+        tokens_with(HERE).verify(signed({"alg": "HS256"}, claims(**wrong)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "{", "[]", "5", '"alg"', "[" * 2000, '{"alg":"HS256","x":' + "[" * 1000, '{"alg":"HS256","crit":["x"]}'],
+    ids=lambda header: header[:20],
+)
+def test_odd_parts(header: str) -> None:
+    """Are refused, as headers and as payloads."""
+    for token in (signed(header, claims()), signed({"alg": "HS256"}, header)):
+        with pytest.raises(Unauthenticated):
+            tokens_with(HERE).verify(token)
+
+
+def test_a_long_token() -> None:
+    """Is nobody's, however good."""
+    with pytest.raises(Unauthenticated, match="too long"):
+        tokens_with(HERE).verify(signed({"alg": "HS256"}, claims(more="x" * 5000)))
+
+
+def test_a_token_is_good_as_a_whole() -> None:
+    """Cut short, or with one character changed, it is refused; or nothing of what it says has changed."""
+    tokens = tokens_with(HERE)
+    token = tokens.issue(SOMEBODY)
+    said = tokens.verify(token)
+    for place in range(len(token)):
+        with pytest.raises(Unauthenticated):
+            tokens.verify(token[:place])
+        other = token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
+        with suppress(Unauthenticated):
+            assert tokens.verify(other) == said
+            assert place == len(token) - 1
+
+
+def test_a_secret_of_ours_beside_a_key_of_another_back_end() -> None:
+    """Neither has a name: each is for its own algorithm, also where that back end names keys of its own."""
+    tokens = tokens_with(HERE, Key(None, "ES256", EC.public_key()))
+    assert tokens.verify(tokens.issue(SOMEBODY)).user == 7
+    for headers in ({}, {"kid": "theirs"}):
+        assert tokens.verify(jwt.encode(claims(), EC, "ES256", headers)).user == 7
+        with pytest.raises(Unauthenticated):
+            tokens.verify(jwt.encode(claims(), RSA, "RS256", headers))
+
+
+@pytest.mark.parametrize(
+    "exp",
+    ["9" * 1000, str(NOW + 60), True, 1e400, float("nan"), 1e30],
+    ids=["long", "text", "true", "infinite", "NaN", "far"],
+)
+def test_times_that_are_no_numbers(exp: Any) -> None:
+    """Are refused, however well signed: a token has to end."""
+    with pytest.raises(Unauthenticated):
+        tokens_with(HERE).verify(signed({"alg": "HS256", "typ": "JWT"}, claims(exp=exp)))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+CLAIMS = st.fixed_dictionaries({}, optional=dict.fromkeys(("sub", "aud", "iat", "exp", "nbf", "jti", "kid"), JSON))
+HEADERS = st.fixed_dictionaries({"alg": st.just("HS256") | JSON}, optional=dict.fromkeys(("kid", "crit"), JSON))
+TEXT = st.text(st.characters(exclude_categories=()))
+
+
+@settings(deadline=None)
+@given(TEXT | st.lists(TEXT, min_size=3, max_size=3).map(".".join))
+def test_any_text(text: str) -> None:
+    """Is refused, and does no harm."""
+    with pytest.raises(Unauthenticated):
+        tokens_with(HERE).verify(text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.fixed_dictionaries({"alg": st.just("HS256") | JSON}, optional={"kid": JSON, "crit": JSON, "b64": JSON}), CLAIMS
+)
+def test_any_content(header: dict[str, Any], changed: dict[str, Any]) -> None:
+    """Is somebody's or refused, even if it is signed."""
+    try:
+        identity = tokens_with(HERE).verify(signed(header, claims() | changed))
+    except Unauthenticated:
+        return
+    assert 0 < identity.user < 2**63

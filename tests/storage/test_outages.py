@@ -1,0 +1,137 @@
+"""Outages: what is logged when a database goes, comes back, and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from models.errors import DatabaseRefused, EngineUnavailable, NameTaken
+from storage.outages import QUIET, REPEAT, Outages
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the outages."""
+    return Clock()
+
+
+@pytest.fixture
+def outages(clock: Clock) -> Outages:
+    """The outages of a database."""
+    return Outages("mysql", clock)
+
+
+@pytest.fixture
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged."""
+    with capture_logs() as lines:
+        yield lines
+
+
+def answer(outages: Outages) -> None:
+    with outages.watch():
+        pass
+
+
+def fail(outages: Outages, error: Exception) -> None:
+    with pytest.raises(type(error)), outages.watch():
+        raise error
+
+
+AWAY = EngineUnavailable("mysql", "connection refused")
+
+
+def test_an_outage_is_logged_once_with_its_cause_and_once_when_it_ends(
+    outages: Outages, clock: Clock, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """However many calls fail in between, and however many succeed afterwards."""
+    answer(outages)
+    for _ in range(3):
+        fail(outages, AWAY)
+    assert outages.away
+    fail(outages, EngineUnavailable("mysql", "no answer in time"))
+    clock.now = 3.5
+    for _ in range(3):
+        answer(outages)
+    assert not outages.away
+    assert logs == [
+        {
+            "event": "outage_began",
+            "log_level": "warning",
+            "database": "mysql",
+            "reason": "mysql: connection refused",
+        },
+        {"event": "outage_ended", "log_level": "warning", "database": "mysql", "seconds": 3.5},
+    ]
+
+
+def test_an_answer_to_an_earlier_call_does_not_end_an_outage(
+    outages: Outages, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """It was asked for when the database was still there."""
+    with outages.watch():
+        fail(outages, AWAY)
+    assert outages.away
+    answer(outages)
+    assert [line["event"] for line in logs] == ["outage_began", "outage_ended"]
+
+
+def test_a_database_that_comes_and_goes_does_not_fill_the_log(
+    outages: Outages, clock: Clock, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """An outage soon after the last one is logged only if it goes on."""
+    for _ in range(100):
+        fail(outages, AWAY)
+        answer(outages)
+    assert len(logs) == 2
+    fail(outages, AWAY)
+    clock.now = QUIET
+    fail(outages, AWAY)
+    clock.now = QUIET + 1
+    answer(outages)
+    assert [line["event"] for line in logs] == ["outage_began", "outage_ended"] * 2
+    assert logs[-1]["seconds"] == QUIET + 1
+
+
+def test_what_a_database_refuses_is_no_outage(
+    outages: Outages, clock: Clock, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """It is logged as an error, once in a while for each kind; and the database is there."""
+    fail(outages, AWAY)
+    refused = DatabaseRefused("mysql", "UPDATE command denied", "1142")
+    for _ in range(3):
+        fail(outages, refused)
+    assert not outages.away
+    fail(outages, DatabaseRefused("mysql", "no default value", "1364"))
+    clock.now = REPEAT
+    fail(outages, refused)
+    assert [line["reason"] for line in logs if line["event"] == "database_refused"] == [
+        "mysql: UPDATE command denied",
+        "mysql: no default value",
+        "mysql: UPDATE command denied",
+    ]
+    assert {line["log_level"] for line in logs if line["event"] == "database_refused"} == {"error"}
+
+
+@pytest.mark.parametrize(("error", "away"), [(NameTaken("x"), False), (asyncio.CancelledError(), True)])
+def test_what_is_found_out_is_an_answer_and_giving_up_is_none(
+    error: BaseException, away: bool, outages: Outages
+) -> None:
+    """A refusal of ours needs an answer of the database; a caller that has gone knows nothing of it."""
+    fail(outages, AWAY)
+    with pytest.raises(type(error)), outages.watch():
+        raise error
+    assert outages.away is away

@@ -1,0 +1,1 @@
+"""What tests, faults, fuzz and bench share: clients, server processes, databases and deadlines."""

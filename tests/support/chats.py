@@ -1,0 +1,166 @@
+"""Chats for tests, each as one process would have it: on the real store, with faults, and sockets that take notes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from models.chat.conversation import Conversation, Draft, Sent
+from models.chat.conversations import Conversations
+from models.chat.loading import Loader
+from models.chat.ports import Occupied, Reached
+from models.chat.service import Chat
+from models.errors import ChatError
+from models.records import Message, conversation_of
+from storage.mongo.messages import MongoMessages
+from tests.support.patience import PATIENCE
+
+__all__ = [
+    "Faulty",
+    "Listening",
+    "Make",
+    "Nobody",
+    "PatientChat",
+    "Recorder",
+    "Somebody",
+    "active",
+    "loader_of",
+    "make_friends",
+    "nothing_looked_up",
+    "stored",
+]
+
+
+class Recorder:
+    """Sockets that note what they are given; `present` are the users who are here."""
+
+    def __init__(self, *present: int) -> None:
+        self.present = set(present)
+        self.delivered: list[Message] = []
+
+    def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
+        self.delivered.append(message)
+        here = message.recipient in self.present
+        return Reached(here, here)
+
+    def reaches(self, user: int, peer: int) -> bool:
+        return user in self.present
+
+    def tell(self, event: object) -> None:
+        pass
+
+
+class Nobody:
+    """No other process."""
+
+    alone = True
+
+    def follow(self, user: int, peer: int) -> None: ...
+    def unfollow(self, user: int, peer: int) -> None: ...
+    def watch(self, user: int) -> None: ...
+    def unwatch(self, user: int) -> None: ...
+
+    async def online(self, users: list[int]) -> set[int]:
+        return set()
+
+
+class Somebody(Nobody):
+    """Another process, of which nothing is heard until a subscription stands."""
+
+    alone = False
+
+    def changed(self, user: int) -> None: ...
+    def tell(self, event: object) -> None: ...
+
+    async def reach(self, message: Message) -> bool:
+        return False
+
+
+class Listening(Nobody):
+    """Another process may come, and is here for everybody; what it was told of."""
+
+    def __init__(self) -> None:
+        self.alone = True
+        self.reached: list[Message] = []
+
+    async def reach(self, message: Message) -> bool:
+        self.reached.append(message)
+        return True
+
+
+class Faulty:
+    """The real store, with faults in front of or behind its inserts."""
+
+    def __init__(self, store: MongoMessages) -> None:
+        self.store = store
+        self.faults_before: list[Exception | None] = []
+        self.faults_after: list[Exception | None] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.tried: list[Message] = []
+        self.longest = 0  # messages in one run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def insert(self, *run: Message) -> asyncio.Future[Occupied | None]:
+        self.tried.extend(run)
+        self.longest = max(self.longest, len(run))
+        return asyncio.ensure_future(self._insert(run))
+
+    async def _insert(self, run: tuple[Message, ...]) -> Occupied | None:
+        fault = self.faults_before.pop(0) if self.faults_before else None
+        if fault:
+            raise fault
+        await self.gate.wait()
+        outcome = await self.store.insert(*run)
+        fault = self.faults_after.pop(0) if self.faults_after else None
+        if fault:
+            raise fault
+        return outcome
+
+
+class PatientChat(Chat):
+    """A chat whose messages come with the same time to answer, and are awaited."""
+
+    answer_timeout = PATIENCE
+
+    def send(self, sender: int, recipient: int, content: str, **options: Any) -> asyncio.Future[Sent | ChatError]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Sent | ChatError] = loop.create_future()
+
+        def settled(draft: Draft) -> None:
+            if not answer.done():
+                answer.set_result(draft.outcome)
+
+        super().send(sender, recipient, content, loop.time() + self.answer_timeout, settled, **options)
+        return answer
+
+
+Make = Callable[..., tuple[Chat, Faulty, Recorder]]
+
+
+async def nothing_looked_up(one: int, other: int) -> bool:
+    return False
+
+
+def active(one: int, other: int) -> tuple[Conversations, Conversation]:
+    """The conversations of a process without inboxes; the one of these two has a socket."""
+    conversations = Conversations(lambda one, other: None)
+    return conversations, conversations.follow(one, other).conversation
+
+
+def loader_of(conversations: Conversations, store: Any, clock: Callable[[], float]) -> Loader:
+    """A loader where no inbox has anything to look up."""
+    return Loader(conversations, store, clock, nothing_looked_up)
+
+
+async def stored(messages: MongoMessages, pair: tuple[int, int]) -> list[Message]:
+    return await messages.page(conversation_of(*pair), 1, 10_000)
+
+
+async def make_friends(chat: Chat, pair: tuple[int, int]) -> None:
+    """Lets both write, so that the limit rule is open."""
+    for sender, recipient in (pair, pair[::-1], pair):
+        assert isinstance(await chat.send(sender, recipient, "hello"), Sent)

@@ -1,0 +1,35 @@
+"""Real deadlines of the tests, all in one place.
+
+A deadline here only ends what hangs: each is many times what a busy machine needs, and no test waits one out. A test
+that is about a deadline gives the server a short one itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handlers.websocket.handler import ChatSocket
+
+__all__ = ["PATIENCE", "PATIENT", "TEST_TIME", "answer_within"]
+
+PATIENCE = 60.0  # seconds until something awaited counts as not coming
+TEST_TIME = 280.0  # seconds for a coroutine test; pyproject.toml has the bound for all tests, just above it
+# The server's own deadlines, longer than their defaults: on a busy machine it would keep those by refusing.
+PATIENT = (
+    f"--answer-timeout={PATIENCE}",
+    f"--engine-timeout={PATIENCE}",
+    f"--handshake-timeout={PATIENCE}",
+    f"--password-timeout={PATIENCE}",
+    f"--ping-timeout={PATIENCE}",
+    f"--start-timeout={PATIENCE}",
+)
+
+
+def answer_within(seconds: float) -> None:
+    """Gives the open sockets of this process's server so many seconds for each answer from now on.
+
+    So a deadline can be short while it is to pass, and only then.
+    """
+    for socket in ChatSocket._sockets_of(ChatSocket._registry):
+        answering: Any = getattr(socket._dialect, "_answers", socket._dialect)
+        answering._timeout = seconds

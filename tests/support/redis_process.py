@@ -1,0 +1,52 @@
+"""A redis-server of a test's own: one that can become a replica, or a node of a cluster."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from storage.embedded.programs import find_program
+from tests.support.patience import PATIENCE
+
+
+def free_port() -> int:
+    """A TCP port that is free."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@contextmanager
+def redis_process(directory: Path, name: str, *arguments: str) -> Iterator[Path]:
+    """A redis-server without a TCP port, unless the arguments name one; the path of its socket."""
+    program, path = find_program("redis-server"), directory / f"{name}.sock"
+    file = directory / f"{name}.conf"
+    file.touch()  # a Sentinel must have one, and writes to it
+    command = [program.path, str(file), "--unixsocket", str(path), "--dir", str(directory)]
+    command += ["--save", "", "--appendonly", "no"]
+    if "--port" not in arguments:
+        command += ["--port", "0"]
+    process = subprocess.Popen([*command, *arguments], env=program.environment, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not _answers(path):
+            assert process.poll() is None and time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.01)
+        yield path
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(path: Path) -> bool:
+    try:
+        with redis.Redis(unix_socket_path=str(path)) as client:
+            return bool(client.ping())
+    except redis.exceptions.ConnectionError:
+        return False

@@ -1,0 +1,178 @@
+"""A transport and a handler that note what is done to them, for BulkProtocol without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+from handlers.websocket.rfc6455 import may_close_with
+from handlers.websocket.transport import BulkProtocol
+
+LIMIT = 70_000  # bytes of the longest message; beyond 65,536, from where lengths take eight bytes
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+WRITTEN = {0x80 | TEXT: "text", 0x80 | CLOSE: "close", 0x80 | PING: "ping", 0x80 | PONG: "pong"}
+
+Event = Any  # what was handed on (text, bytes), or a tuple: what was written, or how it ended
+
+
+def frame(
+    opcode: int,
+    payload: bytes | str = b"",
+    *,
+    fin: bool = True,
+    mask: bytes | None = b"\x12\x00\xff\x7f",
+    size: int | None = None,
+    claimed: int | None = None,
+) -> bytes:
+    """A client's frame; `size` is the number of bytes that its length takes, `claimed` a length that is not true."""
+    data = payload.encode() if isinstance(payload, str) else payload
+    length = len(data) if claimed is None else claimed
+    size = size or (1 if length < 126 else 2 if length < 65_536 else 8)
+    coded = bytes((length,)) if size == 1 else bytes((126 if size == 2 else 127,)) + length.to_bytes(size, "big")
+    head = bytes((opcode | (0x80 if fin else 0), coded[0] | (0 if mask is None else 0x80))) + coded[1:]
+    if mask is None:
+        return head + data
+    return head + mask + bytes(byte ^ mask[at & 3] for at, byte in enumerate(data))
+
+
+def close_frame(code: int | None = None, reason: bytes | str = b"") -> bytes:
+    """A client's close frame."""
+    said = reason.encode() if isinstance(reason, str) else reason
+    return frame(CLOSE, (b"" if code is None else code.to_bytes(2, "big")) + said)
+
+
+def written(data: bytes) -> list[Event]:
+    """The server's frames in what it wrote, as pairs: what kind, and the payload; of a close frame its code."""
+    frames: list[Event] = []
+    while data:
+        size, at = data[1], 2
+        if size > 125:
+            at += 2 if size == 126 else 8
+            size = int.from_bytes(data[2:at], "big")
+        assert len(data) >= at + size
+        kind, said = WRITTEN[data[0]], data[at : at + size]
+        frames.append((kind, (int.from_bytes(said[:2], "big") if said else None) if kind == "close" else said))
+        data = data[at + size :]
+    return frames
+
+
+class Transport(asyncio.Transport):
+    """Notes in `events` what is written; as strict as uvloop's about what may be done when."""
+
+    def __init__(self, events: list[Event]) -> None:
+        super().__init__()
+        self._events = events
+        self._closing = False
+        self.writes = 0
+        self.reading, self.ended, self.aborted, self.gone = True, False, False, False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.ended
+        assert not self.gone
+        assert data
+        self.writes += 1
+        self._events.extend(written(bytes(data)))
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def close(self) -> None:
+        self._closing = True
+
+    def abort(self) -> None:
+        assert not self.gone  # asyncio's would fail
+        self._closing = self.aborted = True
+
+
+class Handler:
+    """Notes in `events` what is handed on; `answer` is asked what to return for a message."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.answer: Callable[[str | bytes], asyncio.Future[None] | None] = lambda message: None
+        self.protocol: BulkProtocol
+
+    def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
+        self.events.append(message)
+        return self.answer(message)
+
+    def on_fragment(self, size: int) -> None:
+        assert size >= 0
+
+    def on_failure(self, code: int) -> None:
+        assert may_close_with(code)
+
+    def on_ping(self, data: bytes) -> None:
+        assert isinstance(data, bytes)
+
+    def on_pong(self, data: bytes) -> None:
+        self.events.append(("heard", data))
+
+    def log_exception(self, typ: type[BaseException], value: BaseException, tb: TracebackType) -> None:
+        self.events.append(("failed", typ))
+
+    def on_ws_connection_close(self, code: int | None, reason: str | None) -> None:
+        self.events.append(("end", code, reason))
+        self.protocol.on_connection_close()  # as Tornado's handlers do
+
+
+def attached() -> tuple[BulkProtocol, Transport, list[Event], Handler]:
+    """A protocol whose connection has just been made."""
+    handler = Handler()
+    handler.protocol = protocol = BulkProtocol(handler, LIMIT)  # type: ignore[arg-type]
+    transport = Transport(handler.events)
+    protocol.taken_over = True
+    protocol.connection_made(transport)
+    return protocol, transport, handler.events, handler
+
+
+async def turns(count: int = 4) -> None:
+    """Gives the loop some turns: all that does not wait for anything is done then."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def feed(protocol: BulkProtocol, transport: Transport, chunks: Iterable[bytes]) -> None:
+    """Lets bytes arrive as a transport does: none while it is not read, none when it is closing."""
+    for chunk in chunks:
+        while not transport.reading and not transport.is_closing():
+            await asyncio.sleep(0)
+        if transport.is_closing():
+            return
+        protocol.data_received(chunk)
+    while not transport.reading and not transport.is_closing():
+        await asyncio.sleep(0)
+    await turns()
+
+
+def parted(events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
+    """What the handler was told, and what was written, which leaves at the end of a turn."""
+    both: tuple[list[Event], list[Event]] = [], []
+    for event in events:
+        both[isinstance(event, tuple) and event[0] in WRITTEN.values()].append(event)
+    return both
+
+
+def lose(protocol: BulkProtocol, transport: Transport) -> None:
+    """Ends the connection, whoever wanted that."""
+    transport.close()
+    transport.gone = True
+    protocol.connection_lost(None)
