@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 
 def load() -> ModuleType:
