@@ -91,6 +91,7 @@ PROSE = {
     "a comment of a script": ("a.js", "const x = 1;\n// a grommet\n", GROMMET),
     "a comment over lines": ("a.css", "/*\na grommet */\n", GROMMET),
     "a string of a script": ("a.js", "f(\"// grommet\", 'grommet'); // fine\n", []),
+    "an address in a style sheet": ("a.css", "a { b: url(http://x/grommet) }\n", []),
     "a comment of SQL": ("a.sql", "SELECT grommet\n-- a grommet\n", GROMMET),
     "all of a configuration": ("a.toml", "a = 1\n# grommet\n", GROMMET),
     "an exception": ("a.toml", "[grommets]\ngrommet_size = 1\n", []),
