@@ -41,8 +41,8 @@ from config.secret_files import UnsafeFileError, require_safe
 from config.version import VERSION
 from handlers.http.metrics import Metrics
 from handlers.http.page import PageError, read_page
-from handlers.http.request_policy import Entrance, Network, is_loopback, networks_in
-from handlers.http.server import Doorkeeper, read_certificate_again, tls_context
+from handlers.http.request_policy import Network, RequestPolicy, is_loopback, networks_in
+from handlers.http.server import LimitedHTTPServer, read_certificate_again, tls_context
 from handlers.routes import Collaborators, make_app, make_metrics_app
 from handlers.websocket.handler import ChatSocket
 from handlers.websocket.heartbeats import keep_checking_pongs
@@ -55,13 +55,13 @@ from models.chat.history import Reader
 from models.chat.service import Chat
 from models.errors import EngineUnavailable
 from models.records import new_keys
-from storage.embedded.engines import KEY_FILE, Addresses, EngineStartError, PrivateEngines
+from storage.embedded.supervisor import KEY_FILE, Addresses, DatabaseStartError, EmbeddedDatabases
 from storage.mongo.messages import UnsuitableMongoError
 from storage.mysql.schema import SchemaError
 from storage.redis.client import UnsuitableRedisError
 from storage.security.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, require_distinct
 from storage.security.tokens import SignedTokens
-from storage.stores import EnginesAway, Options, Stores, UnusableAddressError, open_stores
+from storage.stores import DatabasesUnavailable, Options, Stores, UnusableAddressError, open_stores
 
 __all__ = ["Server", "StartError", "main", "serving"]
 
@@ -81,7 +81,7 @@ class StartError(Exception):
 
 
 UNSUITABLE = (SchemaError, UnsuitableMongoError, UnsuitableRedisError)
-CANNOT_START = (StartError, PageError, EngineStartError, *UNSUITABLE, KeyFileError, UnsafeFileError)
+CANNOT_START = (StartError, PageError, DatabaseStartError, *UNSUITABLE, KeyFileError, UnsafeFileError)
 
 
 class Server(NamedTuple):
@@ -138,17 +138,17 @@ def _with_open_files(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, limits=limits)
 
 
-def _engines(settings: Settings, stack: ExitStack) -> tuple[Addresses, PrivateEngines | None]:
+def _engines(settings: Settings, stack: ExitStack) -> tuple[Addresses, EmbeddedDatabases | None]:
     """The addresses given, or those of private engines that the stack stops."""
     given = Addresses(settings.engines.mongo, settings.engines.redis, settings.engines.mysql)
     if all(given):
         return given, None
-    private = PrivateEngines(Path(settings.server.data_dir), settings.timeouts.start_timeout)
+    private = EmbeddedDatabases(Path(settings.server.data_dir), settings.timeouts.start_timeout)
     stack.callback(private.stop)
     return private.start(), private
 
 
-async def _run(settings: Settings, addresses: Addresses, private: PrivateEngines | None) -> None:
+async def _run(settings: Settings, addresses: Addresses, private: EmbeddedDatabases | None) -> None:
     """The server's life on the event loop."""
     told_to_end = ending()
     async with AsyncExitStack() as stack:
@@ -242,7 +242,7 @@ async def serving(
             reader=reader,
             users=stores.users,
             accounts=accounts,
-            entrance=_entrance(settings, access),
+            policy=_request_policy(settings, access),
             metrics=metrics,
             checks={
                 "mongodb": stores.messages.ping,
@@ -278,7 +278,7 @@ async def serving(
         _log.info("draining", sockets=ChatSocket.count())
         ChatSocket.start_draining()
         drain = settings.timeouts.drain_timeout
-        await asyncio.gather(chat.drain(drain), collaborators.entrance.drain(drain))
+        await asyncio.gather(chat.drain(drain), collaborators.policy.drain(drain))
         await ChatSocket.close_all(CLOSE_WITHIN)
 
 
@@ -302,7 +302,7 @@ async def _open_stores(
         return await open_stores(addresses, options, stack, clock, article_users=article_users)
     except UnusableAddressError as error:
         raise SettingsError(f"--{error.engine}: {error}") from None
-    except EnginesAway as error:
+    except DatabasesUnavailable as error:
         urls = addresses._asdict()
         raise StartError("; ".join(f"{e.engine} at {masked(urls[name])}: {e}" for name, e in error.away)) from None
 
@@ -366,7 +366,7 @@ def _proxies(settings: Settings) -> Sequence[Network]:
         raise SettingsError(f"--trusted-proxies: {error}") from None
 
 
-def _entrance(settings: Settings, access: Access) -> Entrance:
+def _request_policy(settings: Settings, access: Access) -> RequestPolicy:
     origins = [origin.strip() for origin in settings.auth.trusted_origins.split(",") if origin.strip()]
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
@@ -375,7 +375,7 @@ def _entrance(settings: Settings, access: Access) -> Entrance:
     requests = Buckets(limits.request_rate, limits.request_burst, time.monotonic)
     unasked = Buckets(limits.address_request_rate, limits.address_request_burst, time.monotonic)
     local = access.mode is Mode.LOCAL
-    return Entrance(access, requests, unasked, local=local, proxies=_proxies(settings), origins=origins)
+    return RequestPolicy(access, requests, unasked, local=local, proxies=_proxies(settings), origins=origins)
 
 
 # Doors
@@ -409,12 +409,12 @@ def _listen(
     tls: ssl.SSLContext | None = None,
 ) -> None:
     limits, timeouts = settings.limits, settings.timeouts
-    http = Doorkeeper(
+    http = LimitedHTTPServer(
         app,
         max_connections=limits.max_http_connections,
         max_address_connections=limits.max_address_http_connections,
         proxies=_proxies(settings),
-        unasked=app.settings["entrance"].unasked,
+        unasked=app.settings["policy"].unasked,
         stall_timeout=timeouts.handshake_timeout,
         socket_buffer=limits.socket_buffer,
         idle_connection_timeout=timeouts.handshake_timeout,

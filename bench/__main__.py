@@ -29,7 +29,7 @@ from bench.results import Result, describe_engines, read, write
 from bench.scenario import Bench, Options, Scenario
 from bench.scenarios import SCENARIOS
 from bench.tables import compared, disturbance, sheets, show
-from storage.embedded.engines import EngineStartError
+from storage.embedded.supervisor import DatabaseStartError
 
 WIDTH = 180  # characters of a table where there is no terminal
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         console.print(disturbance(result), style="yellow", highlight=False, soft_wrap=True)
         if options.write:
             write_report(result, options.write)
-    except (UnexpectedError, EngineStartError, OSError, ValueError, msgspec.DecodeError, ImportError) as error:
+    except (UnexpectedError, DatabaseStartError, OSError, ValueError, msgspec.DecodeError, ImportError) as error:
         print(f"bench: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(chosen: dict[str, Scenario], options: Options, console: Console, keep: Path | None = None) -> Result:
-    """Plays scenarios one after the other, and keeps what is there. Raises UnexpectedError, EngineStartError."""
+    """Plays scenarios one after the other, and keeps what is there. Raises UnexpectedError, DatabaseStartError."""
     result = Result.begin(options)
     # It is drawn between stretches only: a thread that draws would take the load generator's time and delay messages.
     bars = Progress(

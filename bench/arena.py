@@ -19,9 +19,9 @@ import psutil
 from rich.console import Console
 
 from bench.alarm import UnexpectedError
-from storage.embedded.engines import PrivateEngines
+from storage.embedded.supervisor import EmbeddedDatabases
 from tests.support.database import mysql_connection
-from tests.support.processes import ServerProcess, external, port_in, private_engines
+from tests.support.processes import ServerProcess, embedded_databases, external, port_in
 
 __all__ = ["OPEN_FILES", "Arena", "arena"]
 
@@ -56,8 +56,8 @@ FLAGS = (
 class Arena:
     """Engines and a server that run; `flags` are the server's, on top of the bench's."""
 
-    def __init__(self, engines: PrivateEngines, flags: Sequence[str], console: Console) -> None:
-        self._engines = engines
+    def __init__(self, embedded: EmbeddedDatabases, flags: Sequence[str], console: Console) -> None:
+        self._embedded = embedded
         self._flags = flags
         self._console = console
         self._server: ServerProcess | None = None
@@ -69,26 +69,26 @@ class Arena:
     @property
     def mongo(self) -> str:
         """The URL of its mongod."""
-        return self._engines.addresses.mongo
+        return self._embedded.addresses.mongo
 
     @property
     def redis(self) -> str:
         """The URL of its redis-server."""
-        return self._engines.addresses.redis
+        return self._embedded.addresses.redis
 
     @property
     def mysql(self) -> str:
         """The URL of its mariadbd."""
-        return self._engines.addresses.mysql
+        return self._embedded.addresses.mysql
 
     def start(self) -> None:
         """Starts the server. Raises UnexpectedError when it does not."""
-        self._server = ServerProcess(*external(self._engines.addresses), *FLAGS, *self._flags)
+        self._server = ServerProcess(*external(self._embedded.addresses), *FLAGS, *self._flags)
         try:
             self.port = self._server.ready()
         except AssertionError as error:
             raise UnexpectedError(f"the server does not start: {error}") from None
-        engines = {name: psutil.Process(pid) for name, pid in self._engines.pids.items()}
+        engines = {name: psutil.Process(pid) for name, pid in self._embedded.pids.items()}
         self.processes = {"server": psutil.Process(self._server.process.pid)} | engines | {"load": psutil.Process()}
 
     def end(self) -> None:
@@ -182,9 +182,9 @@ class Arena:
 
 @contextmanager
 def arena(flags: Sequence[str], console: Console) -> Iterator[Arena]:
-    """Engines, a server with users; all is gone afterwards. Raises UnexpectedError, EngineStartError."""
-    with private_engines() as engines:
-        place = Arena(engines, flags, console)
+    """Engines, a server with users; all is gone afterwards. Raises UnexpectedError, DatabaseStartError."""
+    with embedded_databases() as embedded:
+        place = Arena(embedded, flags, console)
         try:
             place.start()
             place.make_users()

@@ -26,7 +26,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from bench.measuring import PERCENTILES, percentile
 from tests.support.database import mysql_connection
-from tests.support.processes import ServerProcess, external, private_engines
+from tests.support.processes import ServerProcess, embedded_databases, external
 
 GIVEN_UP_AFTER = 60.0  # seconds
 UNANSWERED = 0  # counted instead of a status
@@ -171,9 +171,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of each stretch (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="of each kind (default: %(default)s)")
     options = parser.parse_args(argv)
-    with private_engines() as engines:
+    with embedded_databases() as embedded:
         server = ServerProcess(
-            *external(engines.addresses),
+            *external(embedded.addresses),
             "--auth=open",
             "--sign-ins-per-address=1000000",
             "--sign-ins-per-account=1000000",
@@ -183,7 +183,7 @@ def main(argv: Sequence[str]) -> None:
             port = server.ready()
             digest = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()
             names = [f"bench{number}" for number in range(2 * options.pairs)]
-            with mysql_connection(engines.addresses.mysql) as connection, connection.cursor() as cursor:
+            with mysql_connection(embedded.addresses.mysql) as connection, connection.cursor() as cursor:
                 ids = []
                 for name in names:
                     cursor.execute(

@@ -1,7 +1,7 @@
-"""Group commit: many callers that each await one item, few batches in flight.
+"""Batches: many callers each await one item, and few calls to the database are in progress.
 
-While as many batches as may fly are in flight, items gather; the first batch that lands takes what has
-gathered along. There is no timer: an item that comes alone leaves at once.
+While `max_concurrent` batches are in progress, items queue. The first batch that ends starts the next one with all that
+has queued, up to `max_batch`. There is no timer: an item that comes alone is executed at once.
 """
 
 from __future__ import annotations
@@ -11,76 +11,82 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["GroupCommit"]
+__all__ = ["Batcher"]
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
-class GroupCommit(Generic[Item, Outcome]):
-    """Gathers items into batches for `commit`.
+class Batcher(Generic[Item, Outcome]):
+    """Gather items into batches and execute these with `execute`.
 
-    `commit` takes a batch and returns one outcome for each item, in order; an outcome that is an exception
-    is raised to that item's caller alone, an exception that `commit` raises to the callers of all its items.
-    A batch holds items of up to `max_batch` in all, by their `size`; one that is larger travels alone.
+    `execute` takes a batch and returns one outcome for each item, in order. An outcome that is an exception is raised
+    to that item's caller alone. An exception that `execute` raises is raised to the callers of all its items.
+
+    Args:
+        execute: The call that executes a batch.
+        max_batch: The most that a batch holds, as the sum of its items' sizes. A larger item is a batch of its own.
+        max_concurrent: How many batches may be in progress.
+        size: The size of an item.
     """
 
     def __init__(
         self,
-        commit: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]],
+        execute: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]],
         *,
         max_batch: int,
-        max_flights: int,
+        max_concurrent: int,
         size: Callable[[Item], int] = lambda item: 1,
     ) -> None:
         self._size = size
-        self._commit = commit
+        self._execute = execute
         self._max_batch = max_batch
-        self._max_flights = max_flights
-        self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
-        self._flying = 0
+        self._max_concurrent = max_concurrent
+        self._queue: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
+        self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
     async def __call__(self, item: Item) -> Outcome:
-        """Commits `item` with whatever else there is, and returns its outcome."""
+        """Execute `item` in a batch and return its outcome."""
         return await self.submit(item)
 
     @property
-    def waiting(self) -> int:
-        """How many items wait for a batch."""
-        return len(self._waiting)
+    def queued(self) -> int:
+        """Return how many items no batch has taken yet."""
+        return len(self._queue)
 
     def submit(self, item: Item) -> asyncio.Future[Outcome]:
-        """The same, for callers that do not wait; items are committed in the order of these calls."""
+        """Queue `item` and return its outcome as a future. Items are executed in the order of these calls."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._flying < self._max_flights:
-            self._flying += 1
-            task = asyncio.get_running_loop().create_task(self._fly())
+        self._queue.append((item, future))
+        if self._running < self._max_concurrent:
+            self._running += 1
+            task = asyncio.get_running_loop().create_task(self._run_batches())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return future
 
-    async def _fly(self) -> None:
+    async def _run_batches(self) -> None:
+        """Execute batches, one after the other, until the queue is empty."""
         try:
-            while self._waiting:
+            while self._queue:
                 batch: list[tuple[Item, asyncio.Future[Outcome]]] = []
-                room = self._max_batch
-                while self._waiting and (room >= self._size(self._waiting[0][0]) or not batch):
-                    item, future = self._waiting.popleft()
+                capacity = self._max_batch
+                while self._queue and (capacity >= self._size(self._queue[0][0]) or not batch):
+                    item, future = self._queue.popleft()
                     if not future.done():  # else its caller was cancelled
                         batch.append((item, future))
-                        room -= self._size(item)
+                        capacity -= self._size(item)
                 if batch:
-                    await self._land(batch)
+                    await self._run_batch(batch)
         finally:
-            # At once, not when the task's callbacks run: a caller in between would wait for a flight that is over.
-            self._flying -= 1
+            # Not in the task's done callback: an item submitted before that ran would wait for a task that has ended.
+            self._running -= 1
 
-    async def _land(self, batch: Sequence[tuple[Item, asyncio.Future[Outcome]]]) -> None:
+    async def _run_batch(self, batch: Sequence[tuple[Item, asyncio.Future[Outcome]]]) -> None:
         try:
-            outcomes = await self._commit([item for item, _ in batch])
-        except Exception as error:  # noqa: BLE001  # it belongs to the callers, each of whom gets it
+            outcomes = await self._execute([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001  # each caller of the batch gets it
             outcomes = [error] * len(batch)
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             if future.done():

@@ -14,7 +14,7 @@ from handlers.http.health import ApiHandler, Check, HealthHandler, PingHandler, 
 from handlers.http.messages import ConversationsHandler, HistoryHandler
 from handlers.http.metrics import Metrics, MetricsHandler
 from handlers.http.page import ASSET_PATH, AssetHandler, Page, PageHandler
-from handlers.http.request_policy import Entrance
+from handlers.http.request_policy import RequestPolicy
 from handlers.http.sessions import (
     LoginHandler,
     LogoutEverywhereHandler,
@@ -45,7 +45,7 @@ class Collaborators(NamedTuple):
     reader: Reader
     users: Users
     accounts: Accounts
-    entrance: Entrance
+    policy: RequestPolicy
     metrics: Metrics
     checks: Mapping[str, Check]
     restarting: Callable[[], Mapping[str, str]]
@@ -119,5 +119,5 @@ def _application(routes: Any, with_: Collaborators) -> Application:
         default_handler_class=NotFoundHandler,
         log_function=lambda handler: log_request(handler, with_.metrics.requests),
         cross_origin_protection=True,
-        entrance=with_.entrance,
+        policy=with_.policy,
     )

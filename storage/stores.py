@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from models.accounts.ports import Rule
 from models.errors import EngineUnavailable
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages, mongo_client
 from storage.mysql.accounts import MySQLAccounts
 from storage.mysql.executor import MySQL
@@ -23,7 +23,7 @@ from storage.redis.router import RedisRouter
 from storage.redis.tickets import RedisTickets
 from storage.security.passwords import Passwords
 
-__all__ = ["EnginesAway", "Options", "Stores", "UnusableAddressError", "open_stores"]
+__all__ = ["DatabasesUnavailable", "Options", "Stores", "UnusableAddressError", "open_stores"]
 
 
 class UnusableAddressError(Exception):
@@ -34,7 +34,7 @@ class UnusableAddressError(Exception):
         self.engine = engine
 
 
-class EnginesAway(Exception):
+class DatabasesUnavailable(Exception):
     """Engines do not answer: which, and why."""
 
     def __init__(self, away: Sequence[tuple[str, EngineUnavailable]]) -> None:
@@ -91,7 +91,7 @@ async def open_stores(
 ) -> Stores:
     """The stores, ready for use; the stack closes them. `article_users` puts ids 1 and 2 into an empty user table.
 
-    Raises UnusableAddressError, EnginesAway, and what the stores raise for engines that do not suit.
+    Raises UnusableAddressError, DatabasesUnavailable, and what the stores raise for engines that do not suit.
     """
     opened = _opened(addresses, options, stack, clock)
     await _ready(
@@ -106,7 +106,7 @@ async def open_stores(
     try:
         await opened.users.require_unused_ids(await opened.messages.directory.greatest_user())
     except EngineUnavailable as error:
-        raise EnginesAway([("mysql" if error.engine == "mysql" else "mongo", error)]) from None
+        raise DatabasesUnavailable([("mysql" if error.engine == "mysql" else "mongo", error)]) from None
     stack.push_async_callback(opened.messages.close)
     stores = _stores(opened, options, prefix, clock)
     stack.push_async_callback(stores.counters.close)
@@ -114,7 +114,7 @@ async def open_stores(
 
 
 async def _ready(**prepared: Awaitable[None]) -> None:
-    """Wait until each engine is ready. Raises EnginesAway, and what an engine that does not suit raises."""
+    """Wait until each engine is ready. Raises DatabasesUnavailable, and what an engine that does not suit raises."""
     outcomes = await asyncio.gather(*prepared.values(), return_exceptions=True)
     away = []
     for engine, outcome in zip(prepared, outcomes, strict=True):
@@ -123,7 +123,7 @@ async def _ready(**prepared: Awaitable[None]) -> None:
         elif isinstance(outcome, BaseException):
             raise outcome
     if away:
-        raise EnginesAway(away)
+        raise DatabasesUnavailable(away)
 
 
 class _Opened(NamedTuple):
@@ -146,7 +146,7 @@ def _opened(addresses: Addresses, options: Options, stack: AsyncExitStack, clock
             options.mongo_database,
             clock=clock,
             max_batch=options.insert_batch,
-            max_flights=options.insert_flights,
+            max_concurrent=options.insert_flights,
             max_blocks=options.max_blocks,
         )
     except Exception as error:  # noqa: BLE001  # the driver raises several kinds for a URL that is none

@@ -25,7 +25,7 @@ from tornado.ioloop import IOLoop
 from config import Settings, load
 from handlers.websocket.handler import ChatSocket
 from server import Server, serving
-from storage.embedded.engines import Addresses, PrivateEngines
+from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mongo.messages import MongoMessages, mongo_client
 from storage.mysql.schema import migrate, seed
 from storage.redis.client import RedisServer
@@ -33,7 +33,7 @@ from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
 from tests.support.database import make_users, mysql_connection
 from tests.support.patience import PATIENCE, PATIENT, TEST_TIME
-from tests.support.processes import FRAMES, TOKEN_SECRET, ServerProcess, private_engines
+from tests.support.processes import FRAMES, TOKEN_SECRET, ServerProcess, embedded_databases
 from tests.support.sockets import Answer, Client, Client2, until
 
 
@@ -74,16 +74,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def engines() -> Iterator[PrivateEngines]:
+def embedded() -> Iterator[EmbeddedDatabases]:
     """The three engines, started."""
-    with private_engines() as private:
+    with embedded_databases() as private:
         yield private
 
 
 @pytest.fixture(scope="session")
-def addresses(engines: PrivateEngines) -> Addresses:
+def addresses(embedded: EmbeddedDatabases) -> Addresses:
     """The addresses of the session's engines."""
-    return engines.addresses
+    return embedded.addresses
 
 
 @pytest.fixture(scope="session")
@@ -219,7 +219,7 @@ def ask(io_loop: IOLoop, http_server: Server) -> Iterator[Ask]:
 def messages(io_loop: IOLoop, addresses: Addresses, clock: Clock) -> Iterator[MongoMessages]:
     """The stored messages, without a server."""
     client = mongo_client(addresses.mongo, timeout=PATIENCE)
-    store = MongoMessages(client, "tandem", clock=clock, max_batch=100, max_flights=4, max_blocks=3)
+    store = MongoMessages(client, "tandem", clock=clock, max_batch=100, max_concurrent=4, max_blocks=3)
     io_loop.run_sync(store.prepare)
     yield store
     io_loop.run_sync(store.close)

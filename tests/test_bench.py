@@ -24,7 +24,7 @@ from bench.wire import ACKNOWLEDGED, CYCLE, GREETING, PING, Stream, server_frame
 from config import Settings
 from models.records import conversation_of
 from server import Server
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.support.sockets import until
 
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + GREETING
@@ -224,7 +224,7 @@ CARRYING = f"{LOOP};Writer._write (models/chat/writing.py);Writer._placed (model
         (f"{CARRYING};Delivery.publish (models/chat/delivery.py)", "chat"),
         (f"{CARRYING};ChatSocket.deliver (handlers/websocket/handler.py);encode (models/protocol/v1.py)", "out"),
         (f"{CARRYING};RedisCounters.gather (storage/redis/counters.py)", "storage"),
-        (f"{LOOP};GroupCommit._fly (common/batching.py);cached.get (functools.py)", "storage"),
+        (f"{LOOP};Batcher._run_batches (common/batching.py);cached.get (functools.py)", "storage"),
         (f"{LOOP};BulkProtocol._flush (handlers/websocket/transport.py)", "out"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 import pymysql
 import yaml
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.conftest import StartServer
 from tests.fuzz.asker import DESCRIPTION
 from tests.support.patience import TEST_TIME

@@ -25,7 +25,7 @@ from tornado.web import RequestHandler
 from handlers.http.base import BaseHandler
 from handlers.routes import Collaborators, make_app
 from handlers.websocket.limits import SocketLimits
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.conftest import StartServer
 from tests.fuzz.asker import DESCRIPTION, ENDS_TOKENS, NO_LIMITS, SLOW, Asker, Strangers, described
 from tests.support.patience import PATIENCE

@@ -20,7 +20,7 @@ import redis
 from tornado.ioloop import IOLoop
 
 from config.version import VERSION
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.redis.attempts import _digest
 from tests.conftest import StartServer
 from tests.support.database import mysql_connection

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from server import Server
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.conftest import StartServer
 from tests.support.certificates import certificate
 from tests.support.patience import PATIENCE

@@ -19,7 +19,7 @@ from tornado.ioloop import IOLoop
 from models.chat.events import Event, Stored
 from models.records import Message, conversation_of
 from server import Server
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Ask, Clock, Connect2, StartServer
 from tests.support.patience import PATIENCE

@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.web import HTTPError, RequestHandler
 
-from handlers.http.request_policy import LONGEST_WAIT, Entrance, subject_of
+from handlers.http.request_policy import LONGEST_WAIT, RequestPolicy, subject_of
 from models.errors import (
     ChatError,
     DatabaseRefused,
@@ -88,10 +88,10 @@ class BaseHandler(RequestHandler):
         self._headers.update(HEADERS)
         if self.secure:
             self.set_header("Strict-Transport-Security", f"max-age={A_YEAR}")
-        if self.entrance.origins:
+        if self.policy.origins:
             self.set_header("Vary", "Origin")
             origin = self.request.headers.get("Origin")
-            if origin in self.entrance.origins:
+            if origin in self.policy.origins:
                 self.set_header("Access-Control-Allow-Origin", origin)
                 self.set_header("Access-Control-Allow-Credentials", "true")
                 self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
@@ -99,11 +99,11 @@ class BaseHandler(RequestHandler):
     async def prepare(self) -> None:
         """Lets nobody in who may not ask at all, or asks too late; who has asked too often waits."""
         self._under_way = True
-        in_time = self.entrance.begun(self)
+        in_time = self.policy.begun(self)
         if self.guarded and not in_time:
             raise HTTPError(503, GOING_AWAY)
         await self._wait_for_address()
-        refusal = self.entrance.refusal(self.request, linked=self.linked) if self.guarded else None
+        refusal = self.policy.refusal(self.request, linked=self.linked) if self.guarded else None
         if refusal is not None:
             raise HTTPError(403, f"{refusal}; see --auth")
 
@@ -113,7 +113,7 @@ class BaseHandler(RequestHandler):
         That costs nothing, and the next request of the connection is not read meanwhile. Raises TooFast where many
         connections wait already.
         """
-        wait = self.entrance.unasked.of(self.address).take(0)
+        wait = self.policy.unasked.of(self.address).take(0)
         if wait > LONGEST_WAIT:
             raise TooFast("requests from this address", wait)
         if wait:
@@ -128,17 +128,17 @@ class BaseHandler(RequestHandler):
         """Is done with a request, which weighs on its address unless it was a user's."""
         self.leave()
         if not self._of_user:
-            self.entrance.unasked.of(self.address).charge(1.0)
+            self.policy.unasked.of(self.address).charge(1.0)
 
     def leave(self) -> None:
         """Is no request any more that the end of the server waits for."""
         if self._under_way:
             self._under_way = False
-            self.entrance.ended(self)
+            self.policy.ended(self)
 
     def options(self, *args: str, **kwargs: str) -> None:
         """Answers a browser that asks whether a page of a trusted origin may ask (the Fetch standard, CORS)."""
-        if self.request.headers.get("Origin") not in self.entrance.origins:
+        if self.request.headers.get("Origin") not in self.policy.origins:
             raise HTTPError(403, "cross-origin requests are not allowed")
         self.set_header("Access-Control-Allow-Methods", ", ".join(METHODS))
         self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
@@ -147,28 +147,28 @@ class BaseHandler(RequestHandler):
         self.finish()
 
     @property
-    def entrance(self) -> Entrance:
+    def policy(self) -> RequestPolicy:
         """The way in, one for the application."""
-        entrance: Entrance = self.settings["entrance"]
-        return entrance
+        policy: RequestPolicy = self.settings["policy"]
+        return policy
 
     @property
     def secure(self) -> bool:
         """Whether the request came by TLS."""
-        return self.entrance.secure(self.request)
+        return self.policy.secure(self.request)
 
     @property
     def address(self) -> str:
         """What counts as the address of who asks."""
-        return subject_of(self.entrance.address(self.request))
+        return subject_of(self.policy.address(self.request))
 
     # What the request says
 
     async def identify(self, ticket: str | None = None) -> Identity:
         """Who asks; counted among the requests of that user. Raises what Access.identify does, and TooFast."""
         uid = self.id_argument("uid") if self.get_query_arguments("uid", strip=False) else None
-        identity = await self.entrance.access.identify(uid=uid, token=self._token(), ticket=ticket)
-        wait = self.entrance.requests.of(identity.user).take()
+        identity = await self.policy.access.identify(uid=uid, token=self._token(), ticket=ticket)
+        wait = self.policy.requests.of(identity.user).take()
         if wait:
             raise TooFast("requests", wait)
         self._of_user = True
@@ -278,7 +278,7 @@ class BaseHandler(RequestHandler):
 
     def check_trusted_origin(self, origin: str) -> bool:
         """Tornado's question whether a page of another origin may ask."""
-        return origin in self.entrance.origins
+        return origin in self.policy.origins
 
     def _check_cross_origin(self, check: Callable[[str], bool]) -> str | None:
         """Tornado's check of a request that may change something or opens a socket; None, or why it is refused."""
@@ -304,7 +304,7 @@ class BaseHandler(RequestHandler):
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answers with an error; so does Tornado for a request whose task was cancelled, without saying what for."""
-        if "exc_info" not in kwargs and self.entrance.given_up:
+        if "exc_info" not in kwargs and self.policy.given_up:
             if self._headers_written:  # an answer that cannot go on: an end that looks like none
                 self.request.connection.stream.close()  # type: ignore[union-attr]
                 self.leave()

@@ -61,7 +61,7 @@ class _ReadingHandler(BaseHandler):
 
     def charge(self, user: int, weight: float) -> None:
         """Charge a user for what a request turned out to cost."""
-        self.entrance.requests.of(user).charge(weight)
+        self.policy.requests.of(user).charge(weight)
 
     def _most(self) -> int:
         return self.int_argument("limit", LIMIT, 1, MOST) or LIMIT

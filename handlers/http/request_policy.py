@@ -20,7 +20,7 @@ from common.token_bucket import Buckets
 from handlers.http.forwarded import forwarded_for, forwarded_proto
 from models.accounts.authentication import Access
 
-__all__ = ["LONGEST_WAIT", "Entrance", "Network", "is_loopback", "networks_in", "subject_of", "within"]
+__all__ = ["LONGEST_WAIT", "Network", "RequestPolicy", "is_loopback", "networks_in", "subject_of", "within"]
 
 Network = IPv4Network | IPv6Network
 
@@ -68,7 +68,7 @@ def subject_of(address: str) -> str:
     return str(ip_network((found, SITE), strict=False)) if isinstance(found, IPv6Address) else address
 
 
-class Entrance:
+class RequestPolicy:
     """The way in: who may ask what, from where, and how often.
 
     `local` says that only this machine may; `proxies` are believed, and `origins` may ask from their pages. `requests`

@@ -20,14 +20,14 @@ from handlers.http.acceptor import Acceptor
 from handlers.http.http1 import ServerConnection
 from handlers.http.request_policy import LONGEST_WAIT, Network, subject_of, within
 
-__all__ = ["Doorkeeper", "read_certificate_again", "tls_context"]
+__all__ = ["LimitedHTTPServer", "read_certificate_again", "tls_context"]
 
 NO_PASSPHRASE = ""  # else OpenSSL asks for one at the terminal, and everything waits for the answer
 
 _log = structlog.get_logger(__name__)
 
 
-class Doorkeeper(HTTPServer):
+class LimitedHTTPServer(HTTPServer):
     """Tornado's HTTPServer, with bounds on connections that are no WebSockets; those the registry counts.
 
     Above `max_connections` in all, and `max_address_connections` from one address, they are closed unheard; `proxies`

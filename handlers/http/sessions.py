@@ -83,7 +83,7 @@ class TicketHandler(BaseHandler):
 
     async def post(self) -> None:
         """A ticket with which the caller can open one socket, soon."""
-        self.answer({"ticket": await self.entrance.access.ticket(await self.identify())})
+        self.answer({"ticket": await self.policy.access.ticket(await self.identify())})
 
 
 class SessionHandler(BaseHandler):
@@ -101,7 +101,7 @@ class SessionHandler(BaseHandler):
 
         Users are listed only where whoever asks may be any of them.
         """
-        mode = self.entrance.access.mode
+        mode = self.policy.access.mode
         user = await self._caller()
         users = await self._users.first(OFFERED) if mode.believes else []
         self.answer(

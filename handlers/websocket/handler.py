@@ -286,7 +286,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """Enters the registry and greets."""
         self.set_nodelay(True)
         self._liveness = Liveness(asyncio.get_running_loop().time())
-        self._requests = self.entrance.requests.of(self.user)
+        self._requests = self.policy.requests.of(self.user)
         if self.peer is None:
             self.charge(INBOX)
         self._registry.setdefault(self.user, {}).setdefault(self.peer, set()).add(self)

@@ -78,7 +78,7 @@ class Placer:
                 if insert is None and not self._announced(conversation, run[-1].time):
                     await self._announce(conversation, run[-1].time)
                 attempt, insert = insert or self._messages.insert(*run), None
-                occupied = await attempt
+                conflict = await attempt
             except EngineUnavailable as error:
                 if not uncertain and isinstance(error, NotSent):
                     if any(draft.outcome is not None for draft in left):
@@ -88,22 +88,22 @@ class Placer:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, BACKOFF[1])
                 continue
-            standing = None if occupied is None else occupied.standing
-            count = len(run) if occupied is None else occupied.place
+            existing = None if conflict is None else conflict.existing
+            count = len(run) if conflict is None else conflict.place
             placed = [Placed(message, dup=False) for message in run[:count]]
             rest: Sequence[Message] = ()
-            if standing is not None and standing.key == run[count].key:
-                ours = uncertain and standing == run[count]  # stored by an attempt of this request
-                placed.append(Placed(standing, dup=not ours))
+            if existing is not None and existing.key == run[count].key:
+                ours = uncertain and existing == run[count]  # stored by an attempt of this request
+                placed.append(Placed(existing, dup=not ours))
                 if ours:  # else what is behind it has not been stored there, by no attempt
                     rest = run[count + 1 :]
             if placed:
                 yield placed
             left = left[len(placed) :]
             conversation.placing = rest
-            if standing is not None and len(placed) == count:  # another process's message is in the way
-                self._found(conversation, standing)
-                conversation.advance(standing)  # also when the sockets had been given it before the head was read
+            if existing is not None and len(placed) == count:  # another process's message is in the way
+                self._found(conversation, existing)
+                conversation.advance(existing)  # also when the sockets had been given it before the head was read
 
     def ready(self, conversation: Conversation, drafts: Sequence[Draft], now: float) -> Sequence[Message]:
         """The messages at the next places, as many as there are reserved; none if something has to be awaited first.

@@ -15,11 +15,11 @@ from models.records import Bookmarks, Cursor, Head, Marks, Message, Profile, Sum
 __all__ = [
     "Admission",
     "BlockStore",
+    "Conflict",
     "Counters",
     "Directory",
     "Insert",
     "Messages",
-    "Occupied",
     "Reached",
     "Recount",
     "Router",
@@ -33,14 +33,14 @@ __all__ = [
 Recount = Callable[[int], Awaitable[tuple[int, int]]]
 
 
-class Occupied(NamedTuple):
-    """A message of a run was not inserted, that at `place`, nor any behind it: `standing` is there instead.
+class Conflict(NamedTuple):
+    """A message of a run was not inserted, that at `place`, nor any behind it: `existing` is there instead.
 
     At the same place it may be the very message (same key: an earlier attempt did succeed) or another
     process's; at another place it is the first copy of the message, and this one a resend.
     """
 
-    standing: Message
+    existing: Message
     place: int = 0  # in the run, from 0
 
 
@@ -63,7 +63,7 @@ class Unread(NamedTuple):
 
 
 # The outcome of an attempt to store messages: None if all are.
-Insert = asyncio.Future[Occupied | None]
+Insert = asyncio.Future[Conflict | None]
 
 
 class Messages(Protocol):

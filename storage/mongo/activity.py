@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from bson import Int64
 from pymongo import DESCENDING, UpdateOne
 
-from common.batching import GroupCommit
+from common.batching import Batcher
 from models.chat.placing import ANNOUNCED_FOR
 from storage.mongo.documents import Document
 from storage.mongo.errors import MongoErrors
@@ -58,7 +58,7 @@ class Activity:
     def __init__(self, conversations: Any, errors: MongoErrors) -> None:
         self._errors = errors
         self._conversations = conversations
-        self._commit: GroupCommit[Announced, None] = GroupCommit(self._announce, max_batch=MAX_BATCH, max_flights=1)
+        self._commit: Batcher[Announced, None] = Batcher(self._announce, max_batch=MAX_BATCH, max_concurrent=1)
 
     async def announce(self, conversation: str, until: int) -> None:
         """Announces messages up to a time, durably; with whatever else is announced at this moment."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from bson import Int64
 
-from common.batching import GroupCommit
+from common.batching import Batcher
 from models.errors import Forbidden
 from models.records import conversation_of
 from storage.mongo.documents import Document
@@ -23,7 +23,7 @@ from storage.mongo.errors import MongoErrors
 __all__ = ["MongoBlocks"]
 
 BATCH = 500  # pairs, or users, in one query
-FLIGHTS = 4
+CONCURRENT = 4
 
 Pair = tuple[int, int]
 Ends = tuple[int | None, int | None]
@@ -40,7 +40,7 @@ class MongoBlocks:
         self._errors = errors
         self._newest = newest
         self._most = most
-        self._look_up: GroupCommit[Pair, Ends] = GroupCommit(self._between, max_batch=BATCH, max_flights=FLIGHTS)
+        self._look_up: Batcher[Pair, Ends] = Batcher(self._between, max_batch=BATCH, max_concurrent=CONCURRENT)
 
     async def prepare(self) -> None:
         """Creates the index that is missing."""

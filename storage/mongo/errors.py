@@ -44,12 +44,12 @@ class MongoErrors:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Watch one call. Raises EngineUnavailable, NotSent, DatabaseRefused."""
-        with self._outages.watch(), _translated():
+        with self._outages.watch(), _mongo_errors():
             yield
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _mongo_errors() -> Iterator[None]:
     try:
         yield
     except (ServerSelectionTimeoutError, WaitQueueTimeoutError) as error:

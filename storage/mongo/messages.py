@@ -28,8 +28,8 @@ from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, Write
 from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
 from pymongo.read_concern import ReadConcern
 
-from common.batching import GroupCommit
-from models.chat.ports import Occupied, Unread
+from common.batching import Batcher
+from models.chat.ports import Conflict, Unread
 from models.errors import EngineUnavailable
 from models.records import Bookmarks, Head, Marks, Message
 from storage.mongo.activity import BY_TIME, INDEX, Activity, announced
@@ -89,7 +89,7 @@ class MongoMessages:
         *,
         clock: Callable[[], float],
         max_batch: int,
-        max_flights: int,
+        max_concurrent: int,
         max_blocks: int,
     ) -> None:
         self._database = client.get_database(
@@ -104,8 +104,8 @@ class MongoMessages:
         self._clock = clock
         self._errors = MongoErrors()
         self.log = ""  # the id of the log; known once `prepare` has returned
-        self._insert: GroupCommit[Run, Occupied | None] = GroupCommit(
-            self._insert_batch, max_batch=max_batch, max_flights=max_flights, size=len
+        self._insert: Batcher[Run, Conflict | None] = Batcher(
+            self._insert_batch, max_batch=max_batch, max_concurrent=max_concurrent, size=len
         )
         self._positions = Positions(self._conversations, self._errors)
         self._many = ManyConversations(self._messages, clock, self._errors)
@@ -215,7 +215,7 @@ class MongoMessages:
         """Announces messages up to a time; see storage/mongo/activity.py."""
         await self._activity.announce(conversation, until)
 
-    def insert(self, *run: Message) -> asyncio.Future[Occupied | None]:
+    def insert(self, *run: Message) -> asyncio.Future[Conflict | None]:
         """Stores messages of one conversation, in order; see `models.chat.ports.Messages.insert`."""
         return self._insert.submit(run)
 
@@ -314,18 +314,18 @@ class MongoMessages:
             found = await self._messages.find_one({"_id": place(conversation, seq)}, {"startTime": 1})
         return found is None or found["startTime"] < time
 
-    async def _insert_batch(self, runs: Sequence[Run]) -> list[Occupied | Exception | None]:
+    async def _insert_batch(self, runs: Sequence[Run]) -> list[Conflict | Exception | None]:
         """One insert_many of all runs, in order; the outcome of each run."""
         failed = await self._insert_many(runs, ordered=True)
         return await self._see_through(runs, failed) if failed else [None] * len(runs)
 
-    async def _see_through(self, runs: Sequence[Run], failed: Failed) -> list[Occupied | Exception | None]:
+    async def _see_through(self, runs: Sequence[Run], failed: Failed) -> list[Conflict | Exception | None]:
         """The outcomes when the first obstacle has ended the insert, and what is behind it was not tried.
 
         First only what stands first in each run that is left is tried, out of order: of many obstacles, such as when
         everybody sends again, all are found at once. Then what is left is tried in order again, and so on.
         """
-        outcomes: list[Occupied | Exception | None] = [None] * len(runs)
+        outcomes: list[Conflict | Exception | None] = [None] * len(runs)
         left = dict.fromkeys(range(len(runs)), 0)  # by run that is not done: how much of it is stored
         tried = [(i, k) for i, run in enumerate(runs) for k in range(len(run))]
         ordered = True
@@ -365,17 +365,17 @@ class MongoMessages:
                 return {failure["index"]: failure for failure in error.details["writeErrors"]}
         return {}
 
-    async def _outcome(self, message: Message, index: int, failure: dict[str, Any]) -> Occupied | Exception:
+    async def _outcome(self, message: Message, index: int, failure: dict[str, Any]) -> Conflict | Exception:
         """What became of the message at an index of its run that was not inserted."""
         try:
             if failure["code"] != PLACE_TAKEN:
                 with self._errors():
                     raise refusal(failure["code"], failure["errmsg"])
-            return Occupied(await self._standing(message), index)
+            return Conflict(await self._existing(message), index)
         except EngineUnavailable as error:
             return error
 
-    async def _standing(self, message: Message) -> Message:
+    async def _existing(self, message: Message) -> Message:
         """What stands in the message's way: its first copy, or another message at its place."""
         with self._errors():
             found = await self._messages.find_one({"conversation": message.conversation, "key": Binary(message.key)})

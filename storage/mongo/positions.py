@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from pymongo import UpdateOne, WriteConcern
 
-from common.batching import GroupCommit
+from common.batching import Batcher
 from common.tasks import end
 from models.errors import EngineUnavailable
 from models.records import Marks
@@ -43,8 +43,8 @@ class Positions:
         self._conversations = conversations.with_options(write_concern=WriteConcern(w="majority"))
         self._pending: dict[tuple[str, int], int] = {}
         self._task: asyncio.Task[None] | None = None
-        self._commit: GroupCommit[Mark, tuple[Marks, bool]] = GroupCommit(
-            self._mark_batch, max_batch=MAX_BATCH, max_flights=1
+        self._commit: Batcher[Mark, tuple[Marks, bool]] = Batcher(
+            self._mark_batch, max_batch=MAX_BATCH, max_concurrent=1
         )
 
     async def marks(self, conversation: str, user: int) -> Marks:

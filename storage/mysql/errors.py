@@ -11,7 +11,7 @@ from pymysql.constants import ER
 
 from models.errors import DatabaseRefused, EngineUnavailable, InvalidRequest
 
-__all__ = ["is_duplicate", "is_lost", "naming", "translated"]
+__all__ = ["is_duplicate", "is_lost", "mysql_errors", "naming"]
 
 # Errors of the server that go by themselves: it is starting, ending, full or busy, or another transaction was faster.
 # The client's own, from 2000 to 2999, are about the connection. All others stay until the operator changes something.
@@ -94,7 +94,7 @@ def naming(*columns: str) -> Iterator[None]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def mysql_errors() -> Iterator[None]:
     """The driver's errors as ours."""
     try:
         yield

@@ -21,7 +21,7 @@ from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 
 from models.errors import EngineUnavailable
-from storage.mysql.errors import is_lost, translated
+from storage.mysql.errors import is_lost, mysql_errors
 from storage.outages import Outages
 
 __all__ = ["MySQL"]
@@ -194,7 +194,7 @@ class MySQL:
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         def in_thread() -> Result:
-            with translated():
+            with mysql_errors():
                 return work()
 
         async with asyncio.timeout(2 * self._timeout):

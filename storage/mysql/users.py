@@ -14,7 +14,7 @@ import pymysql
 from cachetools import TTLCache
 from pymysql.cursors import Cursor
 
-from common.batching import GroupCommit
+from common.batching import Batcher
 from models.errors import InvalidRequest
 from models.records import Profile, User
 from storage.mysql.errors import is_duplicate, naming
@@ -59,7 +59,7 @@ class MySQLUsers:
     def __init__(self, mysql: MySQL, *, cache_size: int, cache_ttl: float) -> None:
         self._mysql = mysql
         self._cache: TTLCache[int, User] = TTLCache(cache_size, cache_ttl)
-        self._look_up = GroupCommit(self._fetch, max_batch=BATCH, max_flights=mysql.threads)
+        self._look_up = Batcher(self._fetch, max_batch=BATCH, max_concurrent=mysql.threads)
 
     async def prepare(self, *, with_article_users: bool) -> None:
         """Brings the tables up to date; `with_article_users` puts ids 1 and 2 into an empty one."""

@@ -34,7 +34,7 @@ from common.tasks import end
 from models.errors import DatabaseRefused, EngineUnavailable
 from storage.outages import Outages
 
-__all__ = ["MOVED", "RedisServer", "UnsuitableRedisError", "redis_client", "subscriber_client", "translated"]
+__all__ = ["MOVED", "RedisServer", "UnsuitableRedisError", "redis_client", "redis_errors", "subscriber_client"]
 
 READY_FOR = 1000  # milliseconds that the key lives which shows that Redis can be written to
 # What goes by itself: Redis loads its data, or a cluster or a primary with replicas is changing.
@@ -102,7 +102,7 @@ class RedisServer:
     def errors(self) -> Iterator[None]:
         """Translate the driver's errors into ours, log outages, and leave a Redis that is no primary any more."""
         try:
-            with self._outages.watch(), translated():
+            with self._outages.watch(), redis_errors():
                 yield
         except EngineUnavailable as error:
             if isinstance(error.__cause__, (ReadOnlyError, AskError)):  # MOVED is a kind of ASK
@@ -187,7 +187,7 @@ def _unsuitable(error: DatabaseRefused, what: str) -> UnsuitableRedisError:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def redis_errors() -> Iterator[None]:
     """The driver's errors as ours: a refusal that stays until the operator changes something is DatabaseRefused."""
     try:
         yield

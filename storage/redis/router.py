@@ -31,7 +31,7 @@ from msgspec import Struct
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from common.batching import GroupCommit
+from common.batching import Batcher
 from common.tasks import end
 from models.chat.events import Barred, Event, Stored
 from models.chat.ports import Listener
@@ -103,7 +103,7 @@ class RedisRouter:
         self._meetings: set[asyncio.Task[None]] = set()
         self._warned = False  # an event that is not to be believed was logged
         self._publish = client.register_script((_source / "publish.lua").read_text("utf-8"))
-        self._commit: GroupCommit[_Item, int] = GroupCommit(self._publish_batch, max_batch=MAX_BATCH, max_flights=1)
+        self._commit: Batcher[_Item, int] = Batcher(self._publish_batch, max_batch=MAX_BATCH, max_concurrent=1)
         self._wanted: Counter[str] = Counter({"processes": 1})
         self._asked: set[str] = set()  # on this connection
         self._subscribed: set[str] = set()  # confirmed
@@ -241,7 +241,7 @@ class RedisRouter:
         return [int(count) for _, count in found]
 
     def _submit(self, event: Event | _Notice, near: int, channels: list[str]) -> asyncio.Future[int] | None:
-        if not self._connected or self._commit.waiting >= MAX_WAITING:
+        if not self._connected or self._commit.queued >= MAX_WAITING:
             return None
         self._number += 1
         payload = self._peers.seal(_encode(_Envelope(self._number, event)))

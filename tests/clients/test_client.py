@@ -15,7 +15,7 @@ from clients.server import Peer, Refused, SessionOver
 from clients.server import Server as Remote
 from models.errors import EngineUnavailable
 from server import Server
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.clients.conftest import Open, Pair, Through
 from tests.clients.device import Device, Proxy
 from tests.conftest import Ask, StartServer

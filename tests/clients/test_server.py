@@ -19,7 +19,7 @@ from clients.connection import Connection
 from clients.server import Peer, Refused, Server, SessionOver, Unreachable, error_of
 from clients.wire import Senseless, conversations_in, user_in
 from server import Server as Serving
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.conftest import Ask, StartServer
 from tests.support.processes import external
 

@@ -1,4 +1,4 @@
-"""Group commit: batches, order, outcomes."""
+"""Tests of `Batcher`: batches, order and outcomes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from common.batching import GroupCommit
+from common.batching import Batcher
 from tests.support.patience import PATIENCE
 
 
-class Committer:
-    """Commits batches when the gate opens, and notes them."""
+class Executor:
+    """Records batches, and executes them once the gate is open."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -24,89 +24,89 @@ class Committer:
         return [ValueError(item) if item < 0 else item * 10 for item in batch]
 
 
-async def test_what_gathers_travels_together() -> None:
-    """The first item leaves at once, the rest when a batch lands, at most `max_batch` at a time."""
-    committer = Committer()
-    commit = GroupCommit(committer, max_batch=3, max_flights=1)
-    waiting = [asyncio.ensure_future(commit(item)) for item in range(6)]
+async def test_queued_items_share_batches() -> None:
+    """The first item is executed at once; those queued behind it share batches of at most `max_batch`."""
+    executor = Executor()
+    batcher = Batcher(executor, max_batch=3, max_concurrent=1)
+    waiting = [asyncio.ensure_future(batcher(item)) for item in range(6)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    committer.gate.set()
+    executor.gate.set()
     assert await asyncio.gather(*waiting) == [0, 10, 20, 30, 40, 50]
-    assert all(len(batch) <= 3 for batch in committer.batches)
-    assert list(range(6)) == [item for batch in committer.batches for item in batch]
-    assert len(committer.batches) < 6
+    assert all(len(batch) <= 3 for batch in executor.batches)
+    assert list(range(6)) == [item for batch in executor.batches for item in batch]
+    assert len(executor.batches) < 6
 
 
 async def test_each_caller_gets_its_own_outcome() -> None:
-    """An exception is raised to the caller whose item it belongs to."""
-    committer = Committer()
-    committer.gate.set()
-    commit = GroupCommit(committer, max_batch=10, max_flights=1)
-    outcomes = await asyncio.gather(commit(1), commit(-2), commit(3), return_exceptions=True)
+    """An exception among the outcomes is raised to the caller of its item alone."""
+    executor = Executor()
+    executor.gate.set()
+    batcher = Batcher(executor, max_batch=10, max_concurrent=1)
+    outcomes = await asyncio.gather(batcher(1), batcher(-2), batcher(3), return_exceptions=True)
     assert (outcomes[0], outcomes[2]) == (10, 30)
     assert isinstance(outcomes[1], ValueError)
 
 
 async def test_a_failed_batch_fails_its_callers_alone() -> None:
-    """The next batch is committed."""
+    """An exception that a batch raises reaches its callers, and the next batch is executed."""
     failures = [OSError("lost")]
 
-    async def commit_batch(batch: Sequence[int]) -> list[int | Exception]:
+    async def execute(batch: Sequence[int]) -> list[int | Exception]:
         if failures:
             raise failures.pop()
         return list(batch)
 
-    commit = GroupCommit(commit_batch, max_batch=10, max_flights=1)
+    batcher = Batcher(execute, max_batch=10, max_concurrent=1)
     with pytest.raises(OSError, match="lost"):
-        await commit(1)
-    assert await commit(2) == 2
+        await batcher(1)
+    assert await batcher(2) == 2
 
 
-async def test_flights_are_limited() -> None:
-    """No more than `max_flights` batches at once."""
-    committer = Committer()
-    commit = GroupCommit(committer, max_batch=1, max_flights=2)
-    waiting = [asyncio.ensure_future(commit(item)) for item in range(5)]
+async def test_concurrent_batches_are_limited() -> None:
+    """At most `max_concurrent` batches are in progress."""
+    executor = Executor()
+    batcher = Batcher(executor, max_batch=1, max_concurrent=2)
+    waiting = [asyncio.ensure_future(batcher(item)) for item in range(5)]
     for _ in range(10):
         await asyncio.sleep(0)
-    assert len(committer.batches) == 2
-    committer.gate.set()
+    assert len(executor.batches) == 2
+    executor.gate.set()
     await asyncio.gather(*waiting)
 
 
 async def test_a_cancelled_caller_is_left_out() -> None:
-    """An item that nobody waits for any more is not committed."""
-    committer = Committer()
-    commit = GroupCommit(committer, max_batch=10, max_flights=1)
-    first, second, third = (asyncio.ensure_future(commit(item)) for item in (1, 2, 3))
+    """An item whose caller was cancelled while it was queued is not executed."""
+    executor = Executor()
+    batcher = Batcher(executor, max_batch=10, max_concurrent=1)
+    first, second, third = (asyncio.ensure_future(batcher(item)) for item in (1, 2, 3))
     for _ in range(3):
         await asyncio.sleep(0)
-    taken = {item for batch in committer.batches for item in batch}
+    taken = {item for batch in executor.batches for item in batch}
     assert 1 in taken
-    late = asyncio.ensure_future(commit(4))
+    late = asyncio.ensure_future(batcher(4))
     await asyncio.sleep(0)
     late.cancel()
-    committer.gate.set()
+    executor.gate.set()
     assert await asyncio.gather(first, second, third) == [10, 20, 30]
-    assert all(4 not in batch for batch in committer.batches)
+    assert all(4 not in batch for batch in executor.batches)
 
 
-async def test_a_caller_right_behind_the_last_flight_gets_its_own() -> None:
-    """The moment between a flight's end and its task's callbacks strands nobody."""
-    committer = Committer()
-    committer.gate.set()
-    commit = GroupCommit(committer, max_batch=1, max_flights=1)
+async def test_an_item_right_after_the_last_batch_is_executed() -> None:
+    """An item submitted between a batch's end and its task's callbacks is executed."""
+    executor = Executor()
+    executor.gate.set()
+    batcher = Batcher(executor, max_batch=1, max_concurrent=1)
     async with asyncio.timeout(PATIENCE):
         for item in range(100):
-            assert await commit(item) == 10 * item
+            assert await batcher(item) == 10 * item
 
 
 async def test_items_have_sizes() -> None:
-    """A batch holds what fits; what fits into none travels alone."""
-    committer = Committer()
-    commit = GroupCommit(committer, max_batch=10, max_flights=1, size=lambda item: item)
-    waiting = [asyncio.ensure_future(commit(item)) for item in (1, 4, 6, 5, 30, 2)]
-    committer.gate.set()
+    """A batch holds items of up to `max_batch` in all; a larger item is a batch of its own."""
+    executor = Executor()
+    batcher = Batcher(executor, max_batch=10, max_concurrent=1, size=lambda item: item)
+    waiting = [asyncio.ensure_future(batcher(item)) for item in (1, 4, 6, 5, 30, 2)]
+    executor.gate.set()
     assert await asyncio.gather(*waiting) == [10, 40, 60, 50, 300, 20]
-    assert [list(batch) for batch in committer.batches] == [[1, 4], [6], [5], [30], [2]]
+    assert [list(batch) for batch in executor.batches] == [[1, 4], [6], [5], [30], [2]]

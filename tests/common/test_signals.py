@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import pymysql
 import pytest
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.conftest import StartServer
 from tests.support.patience import PATIENCE
 from tests.support.processes import ROOT, external

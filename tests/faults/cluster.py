@@ -20,7 +20,7 @@ from pymongo.read_concern import ReadConcern
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 
 from common.tasks import end
-from storage.embedded.engines import PrivateEngines
+from storage.embedded.supervisor import EmbeddedDatabases
 from storage.mysql.schema import migrate
 from tests.support.database import make_users, mysql_connection
 from tests.support.patience import PATIENCE
@@ -91,13 +91,13 @@ class Cluster:
         self._stops = [(s, w) for s, w in zip(LONGEST_STOPS, STOP_WEIGHTS, strict=True) if s <= longest_stop]
         self._flags = flags
         self._sabotage = sabotage
-        self._engines = PrivateEngines(directory / "engines", start_timeout=PATIENCE, death_signal=signal.SIGKILL)
+        self._embedded = EmbeddedDatabases(directory / "engines", start_timeout=PATIENCE, death_signal=signal.SIGKILL)
         self._supervisor: asyncio.Task[None] | None = None
         self._servers: list[_Server] = []
 
     async def __aenter__(self) -> Cluster:
         """Starts everything."""
-        addresses = self._engines.start()
+        addresses = self._embedded.start()
         try:
             with mysql_connection(addresses.mysql) as connection, connection.cursor() as cursor:
                 migrate(cursor)
@@ -120,16 +120,16 @@ class Cluster:
             await server.close()
         if self._supervisor is not None:
             await end(self._supervisor)
-        self._engines.stop()
+        self._embedded.stop()
 
     def _supervise(self) -> None:
-        self._supervisor = asyncio.create_task(self._engines.supervise())
+        self._supervisor = asyncio.create_task(self._embedded.supervise())
 
     # What is there
 
     def people(self, count: int) -> list[int]:
         """Makes users; their ids."""
-        with mysql_connection(self._engines.addresses.mysql) as connection:
+        with mysql_connection(self._embedded.addresses.mysql) as connection:
             return make_users(connection, count)
 
     def port(self) -> int:
@@ -138,13 +138,13 @@ class Cluster:
 
     def stored(self, conversation: str) -> list[dict[str, object]]:
         """What a majority of MongoDB has of a conversation, in its order."""
-        with pymongo.MongoClient(self._engines.addresses.mongo) as client:
+        with pymongo.MongoClient(self._embedded.addresses.mongo) as client:
             messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
             return list(messages.find({"conversation": conversation}).sort("_id"))
 
     def newest(self, conversations: Iterable[str]) -> dict[str, int]:
         """The last `seq` that a majority of MongoDB has of each conversation, 0 if it has none."""
-        with pymongo.MongoClient(self._engines.addresses.mongo) as client:
+        with pymongo.MongoClient(self._embedded.addresses.mongo) as client:
             messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
             found = {}
             for name in conversations:
@@ -256,7 +256,7 @@ class Cluster:
         server.send(signal.SIGCONT)
 
     def _process(self, engine: str) -> psutil.Process:
-        return psutil.Process(self._engines.pids[engine])
+        return psutil.Process(self._embedded.pids[engine])
 
     async def _kill(self, engine: str) -> None:
         self._process(engine).kill()
@@ -279,7 +279,7 @@ class Cluster:
             process.resume()
 
     async def _flush(self) -> None:
-        async with redis.asyncio.Redis.from_url(self._engines.addresses.redis) as client:
+        async with redis.asyncio.Redis.from_url(self._embedded.addresses.redis) as client:
             await client.flushall()
 
     async def _old_redis(self) -> None:

@@ -10,23 +10,23 @@ from contextlib import AbstractContextManager, contextmanager
 import pymysql
 import pytest
 
-from storage.embedded.engines import Addresses, PrivateEngines
+from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mysql.schema import migrate
 from tests.support.database import mysql_connection
-from tests.support.processes import private_engines, stop
+from tests.support.processes import embedded_databases, stop
 
 Stopped = Callable[[str], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
-def engines() -> Iterator[PrivateEngines]:
-    with private_engines() as private:
+def embedded() -> Iterator[EmbeddedDatabases]:
+    with embedded_databases() as private:
         yield private
 
 
 @pytest.fixture(scope="module")
-def addresses(engines: PrivateEngines) -> Addresses:
-    return engines.addresses
+def addresses(embedded: EmbeddedDatabases) -> Addresses:
+    return embedded.addresses
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,15 @@ def database(addresses: Addresses) -> Iterator[pymysql.Connection]:
 
 
 @pytest.fixture
-def stopped(engines: PrivateEngines) -> Stopped:
+def stopped(embedded: EmbeddedDatabases) -> Stopped:
     """Stops an engine, for as long as the context lasts."""
 
     @contextmanager
     def while_stopped(name: str) -> Iterator[None]:
-        stop(engines.pids[name])
+        stop(embedded.pids[name])
         try:
             yield
         finally:
-            os.kill(engines.pids[name], signal.SIGCONT)
+            os.kill(embedded.pids[name], signal.SIGCONT)
 
     return while_stopped

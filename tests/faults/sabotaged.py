@@ -12,14 +12,14 @@ import sys
 from pymongo.errors import OperationFailure
 
 import server
-from models.chat.ports import Occupied
+from models.chat.ports import Conflict
 from models.errors import EngineUnavailable
 from models.records import Message
 from storage.mongo.messages import MongoMessages
 
 __all__ = ["KINDS"]
 
-_stored: set[asyncio.Future[Occupied | None]] = set()
+_stored: set[asyncio.Future[Conflict | None]] = set()
 _insert, _prepare = MongoMessages.insert, MongoMessages.prepare
 
 
@@ -29,7 +29,7 @@ async def _insert_later(self: MongoMessages, *run: Message) -> None:
     storing.add_done_callback(_inserted)
 
 
-def _inserted(storing: asyncio.Future[Occupied | None]) -> None:
+def _inserted(storing: asyncio.Future[Conflict | None]) -> None:
     _stored.discard(storing)
     if not storing.cancelled():
         storing.exception()  # nobody is told: that is the sabotage

@@ -13,7 +13,7 @@ import pytest
 from handlers.websocket.handler import ChatSocket
 from models.records import conversation_of
 from server import Server
-from storage.embedded.engines import PrivateEngines
+from storage.embedded.supervisor import EmbeddedDatabases
 from tests.conftest import Connect
 from tests.support.patience import PATIENCE, answer_within
 from tests.support.processes import stop
@@ -28,28 +28,28 @@ def flags() -> list[str]:
 
 
 @pytest.fixture(params=["stopped", "killed"])
-def away(request: pytest.FixtureRequest, engines: PrivateEngines) -> Iterator[Callable[[str], None]]:
+def away(request: pytest.FixtureRequest, embedded: EmbeddedDatabases) -> Iterator[Callable[[str], None]]:
     """Takes an engine away, by SIGSTOP or by SIGKILL; brings it back at the end of the test, or when asked."""
     gone: list[str] = []
 
     def take(name: str) -> None:
         if request.param == "stopped":
-            stop(engines.pids[name])
+            stop(embedded.pids[name])
         else:
-            os.kill(engines.pids[name], signal.SIGKILL)
+            os.kill(embedded.pids[name], signal.SIGKILL)
         gone.append(name)
         answer_within(2)
 
     def bring_back() -> None:
         while gone:
             name = gone.pop()
-            engine = next(engine for engine in engines._engines if engine.name == name)
+            engine = next(engine for engine in embedded._processes if engine.name == name)
             if request.param == "stopped":
-                os.kill(engines.pids[name], signal.SIGCONT)
+                os.kill(embedded.pids[name], signal.SIGCONT)
             else:
                 engine.process.wait()
-                engines._spawn(engine)
-            engines._await_ready(engine)
+                embedded._spawn(engine)
+            embedded._await_ready(engine)
         answer_within(PATIENCE)
 
     take.back = bring_back

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from handlers.websocket.handler import ChatSocket
 from models.records import conversation_of
 from server import Server
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
 from tests.conftest import Connect, Connect2, StartServer
 from tests.faults.conftest import Stopped

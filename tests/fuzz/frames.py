@@ -24,13 +24,13 @@ from typing import Any
 
 import uvloop
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.fuzz.arena import Arena
 from tests.fuzz.bystanders import Bystanders
 from tests.fuzz.mutator import Door
 from tests.fuzz.watch import PATIENCE, Findings, Log, Resources, Watch
 from tests.support.database import make_users, mysql_connection
-from tests.support.processes import ServerProcess, external, private_engines
+from tests.support.processes import ServerProcess, embedded_databases, external
 
 __all__ = ["Outcome", "fuzz"]
 
@@ -217,8 +217,8 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # which ends all that was started
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
-    with private_engines() as engines:
-        outcome = uvloop.run(fuzz(engines.addresses, options.frames, seed, tell=print))
+    with embedded_databases() as embedded:
+        outcome = uvloop.run(fuzz(embedded.addresses, options.frames, seed, tell=print))
     print(outcome.table())
     return 1 if outcome.findings else 0
 

@@ -25,13 +25,13 @@ import psutil
 from schemathesis import GenerationMode, Response
 
 from common.tasks import end
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.fuzz.asker import NO_LIMITS, SLOW, UNGUESSABLE, Asker, Strangers, described
 from tests.fuzz.spoiler import Operation, Spoiler, described_operations
 from tests.fuzz.watch import Findings, Log, Watch
 from tests.support.database import mysql_connection
 from tests.support.patience import PATIENCE
-from tests.support.processes import ServerProcess, external, private_engines
+from tests.support.processes import ServerProcess, embedded_databases, external
 
 __all__ = ["fuzz"]
 
@@ -241,7 +241,7 @@ async def _fuzz(rivals: Sequence[Rival], strangers: Strangers, number: int, seco
 def fuzz(seconds: float, number: int, least: int = 0) -> tuple[Tally, list[str]]:
     """Runs for so many seconds, and until there are `least` answers; what came of it, and about the servers' memory."""
     tally, lines, marker = Tally(), [], f"marker{secrets.token_hex(8)}"
-    with private_engines() as private, ExitStack() as stack:
+    with embedded_databases() as private, ExitStack() as stack:
         rivals = []
         for name, flags, believes in (
             ("auto", [], True),

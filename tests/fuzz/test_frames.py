@@ -16,7 +16,7 @@ from msgspec import structs
 from handlers.websocket.handler import ChatSocket
 from models.records import Message
 from server import Server
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.conftest import Connect
 from tests.fuzz import wire
 from tests.fuzz.arena import Arena

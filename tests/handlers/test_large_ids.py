@@ -11,7 +11,7 @@ from tornado.ioloop import IOLoop
 
 from config import Settings
 from server import Server, serving
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mysql.schema import migrate, seed
 from tests.conftest import Ask, Clock
 from tests.support.database import mysql_connection

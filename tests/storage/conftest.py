@@ -14,7 +14,7 @@ from pymysql.cursors import Cursor
 from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mysql.executor import MySQL
 from storage.mysql.users import MySQLUsers
 from storage.redis.client import RedisServer

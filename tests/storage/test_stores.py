@@ -15,10 +15,10 @@ from tornado.ioloop import IOLoop
 from models.accounts.ports import Rule
 from models.errors import DatabaseRefused, EngineUnavailable
 from models.records import Identity
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mysql.schema import SchemaError
 from storage.redis.client import UnsuitableRedisError
-from storage.stores import EnginesAway, Options, UnusableAddressError, open_stores
+from storage.stores import DatabasesUnavailable, Options, UnusableAddressError, open_stores
 from tests.conftest import Clock
 from tests.storage.conftest import NOBODY, MakeFresh
 from tests.support.patience import PATIENCE
@@ -102,7 +102,7 @@ async def test_engines_away(
 ) -> None:
     """All of them are named, and what was opened is closed."""
     partly = addresses._replace(**{engine: getattr(NOBODY, engine) for engine in away})
-    with pytest.raises(EnginesAway) as caught:
+    with pytest.raises(DatabasesUnavailable) as caught:
         await open_stores(partly, options, stack, clock, article_users=False)
     assert away == [engine for engine, _ in caught.value.away]
     assert all(str(error) in str(caught.value) for _, error in caught.value.away)

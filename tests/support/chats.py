@@ -9,7 +9,7 @@ from typing import Any
 from models.chat.conversation import Conversation, Draft, Sent
 from models.chat.conversations import Conversations
 from models.chat.loading import Loader
-from models.chat.ports import Occupied, Reached
+from models.chat.ports import Conflict, Reached
 from models.chat.service import Chat
 from models.errors import ChatError
 from models.records import Message, conversation_of
@@ -104,12 +104,12 @@ class Faulty:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
 
-    def insert(self, *run: Message) -> asyncio.Future[Occupied | None]:
+    def insert(self, *run: Message) -> asyncio.Future[Conflict | None]:
         self.tried.extend(run)
         self.longest = max(self.longest, len(run))
         return asyncio.ensure_future(self._insert(run))
 
-    async def _insert(self, run: tuple[Message, ...]) -> Occupied | None:
+    async def _insert(self, run: tuple[Message, ...]) -> Conflict | None:
         fault = self.faults_before.pop(0) if self.faults_before else None
         if fault:
             raise fault

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.embedded.engines import Addresses, PrivateEngines
 from storage.embedded.processes import LOOK_EVERY
+from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from tests.support.patience import PATIENCE, PATIENT
 
 TOKEN_SECRET = "the secret of tests, not of anybody"
@@ -92,11 +92,11 @@ def _state(thread: Path) -> str:
 
 
 @contextmanager
-def private_engines() -> Iterator[PrivateEngines]:
+def embedded_databases() -> Iterator[EmbeddedDatabases]:
     """The three engines, started in a directory of their own; both are gone afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
     # SIGKILL ends also an engine that a test has stopped; the data is thrown away anyhow.
-    private = PrivateEngines(directory, start_timeout=PATIENCE, death_signal=signal.SIGKILL)
+    private = EmbeddedDatabases(directory, start_timeout=PATIENCE, death_signal=signal.SIGKILL)
     try:
         private.start()
         yield private

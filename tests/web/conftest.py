@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.support.processes import external
 from tests.web.programs import (
     ProgramError,

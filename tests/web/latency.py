@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from contextlib import ExitStack
 
-from tests.support.processes import external, private_engines
+from tests.support.processes import embedded_databases, external
 from tests.web.people import couple
 from tests.web.programs import browsing
 from tests.web.site import Site
@@ -36,8 +36,8 @@ PAINTED = """() => new MutationObserver(() => requestAnimationFrame(() => {
 def measure() -> list[float]:
     """The time of each message, in milliseconds."""
     with ExitStack() as stack:
-        engines = stack.enter_context(private_engines())
-        site = Site(*external(engines.addresses), "--auth=token", "--request-rate=1000000")
+        embedded = stack.enter_context(embedded_databases())
+        site = Site(*external(embedded.addresses), "--auth=token", "--request-rate=1000000")
         stack.callback(site.discard)
         browser = stack.enter_context(browsing())
         writer, reader = couple(site, lambda site, **options: Visitor(browser, site.url, **options))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.processes import ROOT, external, private_engines
+from tests.support.processes import ROOT, embedded_databases, external
 from tests.web.people import Member, Person, members, store, voice
 from tests.web.programs import browsing
 from tests.web.site import Site
@@ -77,7 +77,7 @@ def scene() -> Iterator[Scene]:
     if now > datetime.datetime.now(datetime.UTC):
         now -= datetime.timedelta(days=1)
     with ExitStack() as stack:
-        addresses = stack.enter_context(private_engines()).addresses
+        addresses = stack.enter_context(embedded_databases()).addresses
         site = Site(*external(addresses), "--auth=token")
         stack.callback(site.discard)
         since = int((datetime.datetime.now(datetime.UTC) - now).total_seconds() * 1000)

@@ -9,7 +9,7 @@ import re
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.support.database import make_users, mysql_connection
 from tests.web.people import NEW, Member, Person, join, members, store, voice
 from tests.web.site import Site

@@ -8,7 +8,7 @@ import pymysql
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.support.database import make_users
 from tests.web.people import Person, acquainted, join, members, store
 from tests.web.site import Site

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from tests.support.database import mysql_connection
 from tests.web.people import acquainted, join, member, members, store, voice
 from tests.web.site import Site, register

@@ -19,7 +19,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from storage.embedded.engines import Addresses, PrivateEngines
+from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from tests.support.database import make_users
 from tests.support.patience import PATIENCE
 from tests.support.processes import external, stop
@@ -52,9 +52,9 @@ def sites(addresses: Addresses) -> Iterator[dict[str, Site]]:
 
 
 @pytest.fixture(scope="module")
-def control(sites: dict[str, Site], engines: PrivateEngines, database: pymysql.Connection) -> Iterator[str]:
+def control(sites: dict[str, Site], embedded: EmbeddedDatabases, database: pymysql.Connection) -> Iterator[str]:
     """Where Node asks, over HTTP, for what it cannot do itself: users, a server's end and start, an engine's halt."""
-    site, mongod = sites["OPEN"], engines.pids["mongod"]
+    site, mongod = sites["OPEN"], embedded.pids["mongod"]
     down = threading.Event()
 
     def kill() -> None:

@@ -1,4 +1,4 @@
-"""What proxies write; whom it is believed of is in test_entrance.py."""
+"""What proxies write; whom it is believed of is in test_request_policy.py."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 from models.chat.history import LONG, SHORT
 from models.records import Message, conversation_of
 from server import Server
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
 from tests.conftest import Connect, Connect2
 from tests.support.database import mongo_reads

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from handlers.http.request_policy import Entrance, _parsed, is_loopback, networks_in, subject_of
+from handlers.http.request_policy import RequestPolicy, _parsed, is_loopback, networks_in, subject_of
 from server import Server
 from tests.conftest import Ask
 from tests.support.sockets import RawSocket, socket_path
@@ -59,9 +59,9 @@ ADDRESSES = {
 @pytest.mark.parametrize(("peer", "forwarded", "expected"), ADDRESSES.values(), ids=ADDRESSES)
 def test_the_address_of_who_asks(peer: str, forwarded: list[str], expected: str) -> None:
     """A trusted proxy's word, and nobody else's."""
-    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
+    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
     asked = request(peer, *(("X-Forwarded-For", value) for value in forwarded), ("X-Real-Ip", "9.9.9.9"))
-    assert expected == entrance.address(asked)
+    assert expected == policy.address(asked)
 
 
 FORWARDED = {
@@ -94,11 +94,11 @@ FORWARDED = {
 @pytest.mark.parametrize(("headers", "address", "secure"), FORWARDED.values(), ids=FORWARDED)
 def test_who_asks_in_the_words_of_rfc_7239(headers: dict[str, str], address: str, secure: bool) -> None:
     """Is known from Forwarded where the proxy writes that; X-Forwarded-For goes before it."""
-    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
+    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
     asked = request("10.1.1.1", *headers.items())
-    assert (address, secure) == (entrance.address(asked), entrance.secure(asked))
+    assert (address, secure) == (policy.address(asked), policy.secure(asked))
     stranger = request("203.0.113.9", *headers.items())
-    assert (entrance.address(stranger), entrance.secure(stranger)) == ("203.0.113.9", False)
+    assert (policy.address(stranger), policy.secure(stranger)) == ("203.0.113.9", False)
 
 
 def test_what_is_too_long_for_an_address_is_not_kept() -> None:
@@ -115,8 +115,8 @@ def test_what_is_too_long_for_an_address_is_not_kept() -> None:
 )
 def test_the_scheme_of_who_asks(peer: str, said: str, expected: bool) -> None:
     """The same holds for it."""
-    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
-    assert expected is entrance.secure(request(peer, ("X-Forwarded-Proto", said)))
+    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
+    assert expected is policy.secure(request(peer, ("X-Forwarded-Proto", said)))
 
 
 def test_what_counts_as_one_address() -> None:
@@ -350,31 +350,31 @@ async def test_what_every_answer_says_to_browsers(ask: Ask) -> None:
 
 async def test_draining() -> None:
     """Waits for what is under way; what comes now comes too late."""
-    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False)
-    assert entrance.begun("first")
-    draining = asyncio.ensure_future(entrance.drain(1000))
+    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False)
+    assert policy.begun("first")
+    draining = asyncio.ensure_future(policy.drain(1000))
     await asyncio.sleep(0)
-    assert not entrance.begun("second")
-    entrance.ended("first")
+    assert not policy.begun("second")
+    policy.ended("first")
     await asyncio.sleep(0)
     assert not draining.done()
-    entrance.ended("second")
+    policy.ended("second")
     await draining
 
 
 async def test_draining_gives_up() -> None:
     """What is not through in time is cancelled."""
-    entrance = Entrance(NOBODY, NOBODY, NOBODY, local=False)
+    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False)
 
     async def work() -> None:
-        entrance.begun("slow")
+        policy.begun("slow")
         try:
             await asyncio.Event().wait()
         finally:
-            entrance.ended("slow")
+            policy.ended("slow")
 
     working = asyncio.ensure_future(work())
     await asyncio.sleep(0)
-    await entrance.drain(0)
+    await policy.drain(0)
     await asyncio.wait((working,))
     assert working.cancelled()

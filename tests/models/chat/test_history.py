@@ -15,7 +15,7 @@ from models.chat.history import LONG, PAGE_BYTES, Listed, Page, Reader, Resumed
 from models.chat.presence import Presence
 from models.errors import EngineUnavailable, InvalidFrame
 from models.records import Cursor, Marks, Message, conversation_of, key_of
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
 from tests.support.database import mongo_reads
 from tests.support.patience import PATIENCE

@@ -9,7 +9,7 @@ import pytest
 from models.chat.conversation import Conversation, Draft, Reading
 from models.chat.loading import Loader
 from models.chat.placing import Placed, Placer
-from models.chat.ports import Occupied
+from models.chat.ports import Conflict
 from models.errors import EngineUnavailable
 from models.records import Message, key_of
 from storage.mongo.messages import MongoMessages
@@ -29,7 +29,7 @@ class Losing:
     def __getattr__(self, name: str) -> object:
         return getattr(self.store, name)
 
-    async def insert(self, *run: Message) -> Occupied | None:
+    async def insert(self, *run: Message) -> Conflict | None:
         outcome = await self.store.insert(*run)
         if self.losses:
             self.losses -= 1
@@ -138,7 +138,7 @@ async def test_a_run_that_came_half_through(
     store = Losing(messages, 0)
     real = store.insert
 
-    async def half(*run: Message) -> Occupied | None:
+    async def half(*run: Message) -> Conflict | None:
         store.insert = real
         await messages.insert(*run[:2])
         raise EngineUnavailable("mongodb", "lost")
@@ -208,7 +208,7 @@ class Announcing(Losing):
         )
         self.conversation.announced_until = 0.0
 
-    async def insert(self, *run: Message) -> Occupied | None:
+    async def insert(self, *run: Message) -> Conflict | None:
         pair = await self.store._conversations.find_one({"_id": self.conversation.name})
         self.announced.append(pair["active"] and pair["until"] >= run[-1].time)
         if self.losses:

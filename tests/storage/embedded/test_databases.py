@@ -11,9 +11,9 @@ import pytest
 
 from storage.embedded import databases
 from storage.embedded.databases import CHARSETS, MESSAGES, SYSTEM_TABLES, DatabaseError, bootstrap_mariadbd, cache_gb
-from storage.embedded.engines import PrivateEngines
 from storage.embedded.memory import usable_memory
 from storage.embedded.programs import Program, find_program
+from storage.embedded.supervisor import EmbeddedDatabases
 
 LAYOUTS = {
     "MariaDB 11": ("mariadb", SYSTEM_TABLES[0]),
@@ -61,9 +61,9 @@ def test_how_much_memory_mongod_may_take(memory: float, cache: float) -> None:
     assert cache_gb(int(memory * 2**30)) == cache
 
 
-def test_mongod_takes_what_it_is_told(engines: PrivateEngines) -> None:
+def test_mongod_takes_what_it_is_told(embedded: EmbeddedDatabases) -> None:
     """Its cache, and how its tables are made: `messages` and its indexes, and whatever is made later."""
-    with pymongo.MongoClient[dict[str, Any]](engines.addresses.mongo) as client:
+    with pymongo.MongoClient[dict[str, Any]](embedded.addresses.mongo) as client:
         status = client.admin.command("serverStatus")["wiredTiger"]
         assert status["cache"]["maximum bytes configured"] == int(cache_gb(usable_memory()) * 1024) * 2**20
         client.tandem.made_later.insert_one({})
@@ -72,14 +72,14 @@ def test_mongod_takes_what_it_is_told(engines: PrivateEngines) -> None:
             assert "memory_page_max=256KB" in details["creationString"]
 
 
-def test_a_slow_query_is_not_logged(engines: PrivateEngines) -> None:
+def test_a_slow_query_is_not_logged(embedded: EmbeddedDatabases) -> None:
     """What is slow says who writes to whom, so mongod's log has nothing of it."""
-    with pymongo.MongoClient[dict[str, Any]](engines.addresses.mongo) as client:
+    with pymongo.MongoClient[dict[str, Any]](embedded.addresses.mongo) as client:
         client.tandem.slow.insert_one({"conversation": "1234567->7654321"})
         query = {"conversation": "1234567->7654321", "$where": "sleep(400) || true"}
         assert len(list(client.tandem.slow.find(query))) == 1
         client.admin.command("setParameter", 1, logLevel=1)  # waits for nothing, and is logged behind the query
         client.admin.command("setParameter", 1, logLevel=0)
-    log = (engines._directory.path / "mongod.log").read_text()
+    log = (embedded._directory.path / "mongod.log").read_text()
     assert '"parameterName":"logLevel"' in log
     assert "7654321" not in log

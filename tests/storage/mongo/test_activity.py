@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from tornado.ioloop import IOLoop
 
 from models.records import Cursor, Message, Summary, conversation_of, key_of
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.activity import Settled
 from storage.mongo.messages import MongoMessages
 from tests.conftest import Clock

@@ -112,13 +112,13 @@ async def test_lookups_travel_together(blocks: MongoBlocks, people: People, monk
     """A storm of messages is few queries, and each gets its own answer."""
     users, batches = people(50), []
     await blocks.block(users[0], users[1])
-    fetch = blocks._look_up._commit
+    fetch = blocks._look_up._execute
 
     async def counting(batch: list[Pair]) -> object:
         batches.append(len(batch))
         return await fetch(batch)
 
-    monkeypatch.setattr(blocks._look_up, "_commit", counting)
+    monkeypatch.setattr(blocks._look_up, "_execute", counting)
     found = await asyncio.gather(*(blocks.between(user, users[1]) for user in users))
     assert found == [(0, None)] + [(None, None)] * 49
     assert len(batches) < 10
@@ -133,7 +133,7 @@ async def test_a_user_s_blocks_have_an_index(messages: MongoMessages, blocks: Mo
 async def test_mongodb_away(clock: Clock) -> None:
     """An error for every call: nobody is taken for not blocked."""
     client = mongo_client(NOBODY.mongo, timeout=0.1)
-    blocks = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_flights=1, max_blocks=1).blocks
+    blocks = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_concurrent=1, max_blocks=1).blocks
     for call in (blocks.prepare(), blocks.block(1, 2), blocks.unblock(1, 2), blocks.between(1, 2), blocks.by([1])):
         with pytest.raises(EngineUnavailable):
             await call

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from models.records import Cursor, Marks, Message, Summary, conversation_of
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Clock
 
@@ -94,7 +94,7 @@ async def test_introduced_once_both_have_written(messages: MongoMessages, pair: 
 async def test_the_greatest_user(addresses: Addresses, clock: Clock) -> None:
     """Of all who have a conversation, as numbers; it is the end of an index."""
     client = mongo_client(addresses.mongo, timeout=5)
-    store = MongoMessages(client, "greatest_user", clock=clock, max_batch=1, max_flights=1, max_blocks=3)
+    store = MongoMessages(client, "greatest_user", clock=clock, max_batch=1, max_concurrent=1, max_blocks=3)
     await store.prepare()
     try:
         assert await store.directory.greatest_user() == 0

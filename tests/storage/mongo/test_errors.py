@@ -25,7 +25,7 @@ from tornado.ioloop import IOLoop
 
 from models.errors import DatabaseRefused, EngineUnavailable, NotSent
 from server import Server
-from storage.embedded.engines import Addresses, PrivateEngines
+from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Ask, Clock
@@ -88,19 +88,19 @@ async def test_a_refusal(strict: Any) -> None:
     assert not errors._outages.away
 
 
-async def test_an_outage(engines: PrivateEngines, addresses: Addresses, clock: Clock) -> None:
+async def test_an_outage(embedded: EmbeddedDatabases, addresses: Addresses, clock: Clock) -> None:
     """Is logged once when it begins, with its cause, and once when it ends."""
     client = mongo_client(addresses.mongo, timeout=0.2)
-    store = MongoMessages(client, "tandem", clock=clock, max_batch=10, max_flights=1, max_blocks=3)
+    store = MongoMessages(client, "tandem", clock=clock, max_batch=10, max_concurrent=1, max_blocks=3)
     with capture_logs() as logs:
         await store.ping()
-        stop(engines.pids["mongod"])
+        stop(embedded.pids["mongod"])
         try:
             for call in (store.ping, lambda: store.newest("1-2"), lambda: store.blocks.by([1]), store.ping):
                 with pytest.raises(EngineUnavailable):
                     await call()
         finally:
-            os.kill(engines.pids["mongod"], signal.SIGCONT)
+            os.kill(embedded.pids["mongod"], signal.SIGCONT)
         while store._errors._outages.away:
             try:
                 await store.ping()

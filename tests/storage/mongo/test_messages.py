@@ -51,9 +51,9 @@ async def test_a_taken_place_tells_who_is_there(messages: MongoMessages, pair: P
     """The fence: the second writer learns what stands at its place."""
     first = message(pair, 1)
     await messages.insert(first)
-    occupied = await messages.insert(message(pair, 1))
-    assert occupied
-    assert first == occupied.standing
+    conflict = await messages.insert(message(pair, 1))
+    assert conflict
+    assert first == conflict.existing
 
 
 async def test_a_repeated_message_tells_where_the_first_is(messages: MongoMessages, pair: Pair) -> None:
@@ -61,9 +61,9 @@ async def test_a_repeated_message_tells_where_the_first_is(messages: MongoMessag
     first = message(pair, 1)
     await messages.insert(first)
     for seq in (1, 2):
-        occupied = await messages.insert(message(pair, seq, key=first.key))
-        assert occupied
-        assert first == occupied.standing
+        conflict = await messages.insert(message(pair, seq, key=first.key))
+        assert conflict
+        assert first == conflict.existing
     assert [first] == await messages.page(first.conversation, 1, 10)
 
 
@@ -78,7 +78,7 @@ async def test_a_batch_with_every_outcome(messages: MongoMessages, people: Any) 
         messages.insert(message(pairs[1], 1)),
         messages.insert(message(pairs[2], 2, key=there[1].key)),
     )
-    assert [None, *there] == [outcome and outcome.standing for outcome in outcomes]
+    assert [None, *there] == [outcome and outcome.existing for outcome in outcomes]
 
 
 async def test_a_run_is_stored_up_to_the_first_obstacle(messages: MongoMessages, pair: Pair) -> None:
@@ -244,7 +244,7 @@ async def test_writes_are_durable(messages: MongoMessages) -> None:
 async def test_a_server_that_is_not_there(clock: Clock) -> None:
     """Nothing was sent, and the error says so."""
     client = mongo_client("mongodb://127.0.0.1:9/?replicaSet=rs0", timeout=0.2)
-    store = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_flights=1, max_blocks=1)
+    store = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_concurrent=1, max_blocks=1)
     with pytest.raises(NotSent):
         await store.insert(message((1, 2), 1))
     client.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages, mongo_client
 from storage.mongo.meta import VERSION, UnsuitableMongoError, read_log
@@ -43,7 +43,7 @@ def open_store(database: Any, name: str, addresses: Addresses, clock: Clock) -> 
 
     def open_one() -> MongoMessages:
         clients.append(mongo_client(addresses.mongo, timeout=5))
-        return MongoMessages(clients[-1], name, clock=clock, max_batch=10, max_flights=1, max_blocks=3)
+        return MongoMessages(clients[-1], name, clock=clock, max_batch=10, max_concurrent=1, max_blocks=3)
 
     yield open_one
     for client in clients:

@@ -12,7 +12,7 @@ from bson import Binary
 from tornado.ioloop import IOLoop
 
 from models.errors import EngineUnavailable
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages, mongo_client
 from storage.mongo.peers import FRESH, MOST, MongoPeers, Stranger

@@ -6,7 +6,7 @@ import pymysql
 import pytest
 
 from models.errors import DatabaseRefused, EngineUnavailable, InvalidRequest
-from storage.mysql.errors import is_duplicate, is_lost, naming, translated
+from storage.mysql.errors import is_duplicate, is_lost, mysql_errors, naming
 from tests.storage.conftest import MakeFresh
 
 PASSING = {
@@ -33,7 +33,7 @@ LASTING = {
 @pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
 def test_what_passes_is_an_outage(error: Exception) -> None:
     """To try again is of use."""
-    with pytest.raises(EngineUnavailable) as caught, translated():
+    with pytest.raises(EngineUnavailable) as caught, mysql_errors():
         raise error
     assert type(caught.value) is EngineUnavailable
     assert str(error.args[-1]) in str(caught.value)
@@ -42,7 +42,7 @@ def test_what_passes_is_an_outage(error: Exception) -> None:
 @pytest.mark.parametrize("error", LASTING.values(), ids=LASTING)
 def test_what_stays_is_a_refusal(error: Exception) -> None:
     """It has the database's own code and its words."""
-    with pytest.raises(DatabaseRefused) as caught, translated():
+    with pytest.raises(DatabaseRefused) as caught, mysql_errors():
         raise error
     assert caught.value.kind == str(error.args[0])
     assert error.args[1] in str(caught.value)
@@ -55,14 +55,14 @@ def test_what_users_gave_is_not_repeated() -> None:
         (1064, "You have an error in your SQL syntax near 'secret' at line 1"),
         (1366, "Incorrect string value: 'secret' for column `a`.`b`.`c` at row 1"),
     ):
-        with pytest.raises(DatabaseRefused) as caught, translated():
+        with pytest.raises(DatabaseRefused) as caught, mysql_errors():
             raise pymysql.OperationalError(code, text)
         assert "secret" not in str(caught.value)
 
 
 def test_what_is_ours_passes() -> None:
     """The work's own errors are not the driver's."""
-    with pytest.raises(InvalidRequest), translated():
+    with pytest.raises(InvalidRequest), mysql_errors():
         raise InvalidRequest("field", "x")
 
 

@@ -13,7 +13,7 @@ from pymysql.cursors import Cursor
 from structlog.testing import capture_logs
 
 from models.errors import DatabaseRefused, EngineUnavailable, NameTaken
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mysql.executor import MySQL
 from tests.storage.conftest import NOBODY, MakeFresh, MakeMySQL, MakeRelay, SetZone
 from tests.support.patience import PATIENCE

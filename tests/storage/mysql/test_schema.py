@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from pymysql.cursors import Cursor
 
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mysql.schema import SchemaError, migrate, next_id, require_unused, seed
 from tests.support.database import mysql_connection
 

@@ -12,7 +12,7 @@ import pytest
 
 from models.errors import EngineUnavailable, InvalidRequest
 from models.records import Profile
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mysql import users as module
 from storage.mysql.executor import MySQL
 from storage.mysql.users import MySQLUsers
@@ -95,13 +95,13 @@ async def test_who_is_unknown_is_not_remembered(users: MySQLUsers, people: Peopl
 async def test_lookups_travel_together(users: MySQLUsers, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     """A storm of connections is few queries."""
     ids, batches = people(50), []
-    fetch = users._look_up._commit
+    fetch = users._look_up._execute
 
     async def counting(batch: list[int]) -> object:
         batches.append(len(batch))
         return await fetch(batch)
 
-    monkeypatch.setattr(users._look_up, "_commit", counting)
+    monkeypatch.setattr(users._look_up, "_execute", counting)
     found = await asyncio.gather(*(users.active(user) for user in ids))
     assert all(len(one) == 1 for one in found)
     assert len(batches) < 10

@@ -18,10 +18,10 @@ from models.accounts.ports import Rule
 from models.chat.events import Typing
 from models.errors import DatabaseRefused, EngineUnavailable
 from models.records import Identity
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
 from storage.redis.attempts import RedisAttempts
-from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client, subscriber_client, translated
+from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client, redis_errors, subscriber_client
 from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
 from storage.redis.router import RedisRouter
@@ -48,7 +48,7 @@ def url_of(path: Path) -> str:
 async def test_nobody_there(make: object, tmp_path: object) -> None:
     """The driver's error is ours, and names the engine."""
     client = make(f"unix://{tmp_path}/nobody.sock")  # type: ignore[operator]
-    with pytest.raises(EngineUnavailable, match="redis"), translated():
+    with pytest.raises(EngineUnavailable, match="redis"), redis_errors():
         await client.ping()
     await client.aclose()
 
@@ -79,7 +79,7 @@ def test_a_url_that_is_none() -> None:
 )
 def test_what_stays_and_what_goes_by_itself(error: Exception, kind: str | None) -> None:
     """Only what an operator has to change is a refusal; it keeps Redis's own code."""
-    with pytest.raises(EngineUnavailable) as caught, translated():
+    with pytest.raises(EngineUnavailable) as caught, redis_errors():
         raise error
     assert getattr(caught.value, "kind", None) == kind
     assert isinstance(caught.value, DatabaseRefused) == (kind is not None)

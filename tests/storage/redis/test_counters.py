@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from models.chat.ports import Admission
 from models.chat.stranger_limit import ACCEPTED_DAYS, REFUSED_DAYS, decide
 from models.errors import EngineUnavailable, LimitReached, QuotaReached
-from storage.embedded.engines import Addresses
+from storage.embedded.supervisor import Addresses
 from storage.redis.client import RedisServer
 from storage.redis.counters import MESSAGE, RedisCounters
 from storage.redis.quotas import RedisQuotas

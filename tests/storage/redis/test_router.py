@@ -18,7 +18,7 @@ from common.tasks import end
 from models.chat.events import Event, Moved, Stored, Typing
 from models.errors import EngineUnavailable
 from models.records import Message, key_of
-from storage.embedded.engines import Addresses, PrivateEngines
+from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mongo.messages import MongoMessages
 from storage.mongo.peers import MongoPeers
 from storage.redis.client import RedisServer, subscriber_client
@@ -201,12 +201,12 @@ async def test_what_is_not_ours_on_a_channel(start: Start, prefix: str) -> None:
     await until(lambda: there.ear.events == [Typing(ANN, BOB)])
 
 
-async def test_a_redis_that_hangs(start: Start, engines: PrivateEngines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_redis_that_hangs(start: Start, embedded: EmbeddedDatabases, monkeypatch: pytest.MonkeyPatch) -> None:
     """One message waits for it, the next ones do not; that it is back is noticed, and that something may be missing."""
     monkeypatch.setattr("storage.redis.router.HEARTBEAT", 0.5)
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
-    stop(engines.pids["redis"])
+    stop(embedded.pids["redis"])
     try:
         assert not await here.router.reach(message(1))
         assert not any(await asyncio.gather(*(here.router.reach(message(seq)) for seq in range(2, 10))))
@@ -216,7 +216,7 @@ async def test_a_redis_that_hangs(start: Start, engines: PrivateEngines, monkeyp
         with pytest.raises(EngineUnavailable):
             await here.router.online([BOB])
     finally:
-        os.kill(engines.pids["redis"], signal.SIGCONT)
+        os.kill(embedded.pids["redis"], signal.SIGCONT)
     await until(lambda: here.router._connected and there.router._connected)
     await until(lambda: there.ear.interruptions == 2)
     await until(lambda: (BOB, ANN) in there.ear.channels[1:])

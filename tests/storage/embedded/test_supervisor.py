@@ -20,8 +20,8 @@ import pymongo
 import pytest
 import redis
 
-from storage.embedded.engines import LONGEST_PAUSE, EngineStartError, PrivateEngines, _Engine
 from storage.embedded.programs import Program, ProgramError, find_program
+from storage.embedded.supervisor import LONGEST_PAUSE, DatabaseStartError, EmbeddedDatabases, _DatabaseProcess
 from tests.support.database import mysql_connection
 from tests.support.patience import PATIENCE
 from tests.support.processes import stop
@@ -46,9 +46,9 @@ def wait_until_gone(pids: list[int]) -> None:
 def start_and_tell(directory: Path) -> tuple[subprocess.Popen[str], list[int]]:
     """A process that starts the engines and then waits; their pids."""
     code = (
-        "import signal, sys; from pathlib import Path; from storage.embedded.engines import PrivateEngines\n"
-        "engines = PrivateEngines(Path(sys.argv[1]), float(sys.argv[2])); engines.start()\n"
-        "print(*engines.pids.values(), flush=True); signal.pause()"
+        "import signal, sys; from pathlib import Path; from storage.embedded.supervisor import EmbeddedDatabases\n"
+        "embedded = EmbeddedDatabases(Path(sys.argv[1]), float(sys.argv[2])); embedded.start()\n"
+        "print(*embedded.pids.values(), flush=True); signal.pause()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(directory), str(PATIENCE)], stdout=subprocess.PIPE, text=True
@@ -61,8 +61,8 @@ def test_a_directory_with_other_files(directory: Path) -> None:
     """It is left as it is."""
     (directory / "thesis.txt").touch()
     directory.chmod(0o755)
-    with pytest.raises(EngineStartError, match=r"--data-dir: .* holds other files"):
-        PrivateEngines(directory, PATIENCE).start()
+    with pytest.raises(DatabaseStartError, match=r"--data-dir: .* holds other files"):
+        EmbeddedDatabases(directory, PATIENCE).start()
     assert [path.name for path in directory.iterdir()] == ["thesis.txt"]
     assert stat.S_IMODE(directory.stat().st_mode) == 0o755
 
@@ -70,10 +70,10 @@ def test_a_directory_with_other_files(directory: Path) -> None:
 def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
     """One start after the other on the same directory, also after it was moved."""
     data = directory / "data"
-    engines = PrivateEngines(data, PATIENCE)
-    addresses = engines.start()
+    embedded = EmbeddedDatabases(data, PATIENCE)
+    addresses = embedded.start()
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
-    for process in (psutil.Process(pid) for pid in engines.pids.values()):
+    for process in (psutil.Process(pid) for pid in embedded.pids.values()):
         assert not [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     with pymongo.MongoClient(addresses.mongo) as mongo, redis.Redis.from_url(addresses.redis) as cache:
         mongo.kept.things.insert_one({"_id": 1})
@@ -82,39 +82,39 @@ def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
         cursor.execute("CREATE TABLE kept (id int)")
         cursor.execute("SELECT User, Host FROM mysql.global_priv")
         assert cursor.fetchall() == (("root", "localhost"),)
-    pids = list(engines.pids.values())
-    engines.stop()
+    pids = list(embedded.pids.values())
+    embedded.stop()
     wait_until_gone(pids)
 
     moved = data.rename(directory / "moved")
-    engines = PrivateEngines(moved, PATIENCE)
-    addresses = engines.start()
+    embedded = EmbeddedDatabases(moved, PATIENCE)
+    addresses = embedded.start()
     with pymongo.MongoClient(addresses.mongo) as mongo, redis.Redis.from_url(addresses.redis) as cache:
         assert mongo.kept.things.find_one() == {"_id": 1}
         assert cache.get("kept") == b"1"
     with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
         assert cursor.execute("SHOW TABLES LIKE 'kept'") == 1
-    engines.stop()
+    embedded.stop()
 
 
 def test_a_directory_with_capitals(directory: Path) -> None:
     """PyMongo makes the names of hosts lower case, and a socket's path is one to it."""
-    engines = PrivateEngines(directory / "Chat", PATIENCE)
+    embedded = EmbeddedDatabases(directory / "Chat", PATIENCE)
     try:
-        with pymongo.MongoClient[dict[str, Any]](engines.start().mongo, serverSelectionTimeoutMS=5000) as client:
+        with pymongo.MongoClient[dict[str, Any]](embedded.start().mongo, serverSelectionTimeoutMS=5000) as client:
             database = client.get_database("tandem", write_concern=pymongo.WriteConcern(w="majority", j=True))
             database.messages.insert_one({"_id": 1})
             assert "setName" in client.admin.command("hello")
     finally:
-        engines.stop()
+        embedded.stop()
 
 
-def test_a_second_start_is_refused(engines: PrivateEngines) -> None:
+def test_a_second_start_is_refused(embedded: EmbeddedDatabases) -> None:
     """While the first runs, with the directory named; the first is unharmed."""
-    second = PrivateEngines(engines._directory.path, PATIENCE)
-    with pytest.raises(EngineStartError, match=rf"{engines._directory.path} is in use by another server"):
+    second = EmbeddedDatabases(embedded._directory.path, PATIENCE)
+    with pytest.raises(DatabaseStartError, match=rf"{embedded._directory.path} is in use by another server"):
         second.start()
-    assert all(psutil.pid_exists(pid) for pid in engines.pids.values())
+    assert all(psutil.pid_exists(pid) for pid in embedded.pids.values())
 
 
 def test_engines_end_with_their_server(directory: Path) -> None:
@@ -133,11 +133,11 @@ def test_what_was_left_behind_is_ended_first(directory: Path) -> None:
     process.kill()
     process.communicate()
     assert all(psutil.pid_exists(pid) for pid in pids)
-    engines = PrivateEngines(directory, PATIENCE)
-    engines.start()
-    assert not set(pids) & set(engines.pids.values())
+    embedded = EmbeddedDatabases(directory, PATIENCE)
+    embedded.start()
+    assert not set(pids) & set(embedded.pids.values())
     wait_until_gone(pids)
-    engines.stop()
+    embedded.stop()
 
 
 def test_an_interrupted_bootstrap_is_repeated(directory: Path) -> None:
@@ -145,32 +145,32 @@ def test_an_interrupted_bootstrap_is_repeated(directory: Path) -> None:
     (directory / "server.lock").touch()
     (directory / "mysql.making").mkdir()
     (directory / "mysql.making/ibdata1").write_bytes(b"half")
-    engines = PrivateEngines(directory, PATIENCE)
-    with mysql_connection(engines.start().mysql) as mysql:
+    embedded = EmbeddedDatabases(directory, PATIENCE)
+    with mysql_connection(embedded.start().mysql) as mysql:
         assert mysql.ping() is None
-    engines.stop()
+    embedded.stop()
 
 
 async def test_an_engine_that_dies_is_started_again(directory: Path) -> None:
     """All three, while the server lives on."""
-    engines = PrivateEngines(directory, PATIENCE)
-    engines.start()
-    supervisor = asyncio.ensure_future(engines.supervise())
-    before = engines.pids
+    embedded = EmbeddedDatabases(directory, PATIENCE)
+    embedded.start()
+    supervisor = asyncio.ensure_future(embedded.supervise())
+    before = embedded.pids
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
-    await until(lambda: all(engines.pids[name] != pid for name, pid in before.items()))
-    await until(lambda: all(engine.ready() for engine in engines._engines))
+    await until(lambda: all(embedded.pids[name] != pid for name, pid in before.items()))
+    await until(lambda: all(engine.ready() for engine in embedded._processes))
     supervisor.cancel()
-    engines.stop()
+    embedded.stop()
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "a,b:c[d]"])
 def test_a_path_that_no_socket_can_have(directory: Path, name: str) -> None:
     """The sockets are elsewhere, at each start in another place; the data stays."""
     for expected in (0, 1):
-        engines = PrivateEngines(directory / name, PATIENCE)
-        addresses = engines.start()
+        embedded = EmbeddedDatabases(directory / name, PATIENCE)
+        addresses = embedded.start()
         with (
             pymongo.MongoClient[dict[str, Any]](addresses.mongo) as mongo,
             redis.Redis.from_url(addresses.redis) as cache,
@@ -181,9 +181,9 @@ def test_a_path_that_no_socket_can_have(directory: Path, name: str) -> None:
         with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
             assert cursor.execute("SHOW TABLES LIKE 'kept'") == expected
             cursor.execute("CREATE TABLE IF NOT EXISTS kept (id int)")
-        place = engines._directory.socket("mongod").parent
-        assert place != engines._directory.path
-        engines.stop()
+        place = embedded._directory.socket("mongod").parent
+        assert place != embedded._directory.path
+        embedded.stop()
         assert not place.exists()
 
 
@@ -191,22 +191,22 @@ def test_engines_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPatch
     """What is in the server's environment cannot be read in that of a database."""
     monkeypatch.setenv("TANDEM_MYSQL", "mysql://u:hunter22@h/d")
     monkeypatch.setenv("SOME_API_KEY", "hunter22")
-    engines = PrivateEngines(directory, PATIENCE)
-    engines.start()
+    embedded = EmbeddedDatabases(directory, PATIENCE)
+    embedded.start()
     try:
-        for pid in engines.pids.values():
+        for pid in embedded.pids.values():
             assert "hunter22" not in str(psutil.Process(pid).environ())
     finally:
-        engines.stop()
+        embedded.stop()
 
 
 async def test_a_log_is_kept_small_while_the_engine_runs(directory: Path) -> None:
     """It is cut, its end is kept beside, and mongod goes on writing into it."""
-    engines = PrivateEngines(directory, PATIENCE)
-    with pymongo.MongoClient[dict[str, Any]](engines.start().mongo) as client:
-        log = engines._engines[0].log
+    embedded = EmbeddedDatabases(directory, PATIENCE)
+    with pymongo.MongoClient[dict[str, Any]](embedded.start().mongo) as client:
+        log = embedded._processes[0].log
         log._largest = 20_000
-        supervisor = asyncio.ensure_future(engines.supervise())
+        supervisor = asyncio.ensure_future(embedded.supervise())
         client.admin.command("setParameter", 1, logLevel=2)
         await until(lambda: log.old.exists())
         inode = log.path.stat().st_ino
@@ -217,7 +217,7 @@ async def test_a_log_is_kept_small_while_the_engine_runs(directory: Path) -> Non
         await until(lambda: '"parameterName":"logLevel"' in log.path.read_text() + log.old.read_text())
         assert log.old.stat().st_size <= 20_000
         supervisor.cancel()
-    engines.stop()
+    embedded.stop()
 
 
 def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,45 +226,45 @@ def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def missing(name: str) -> None:
         raise ProgramError(f"{name} is missing")
 
-    monkeypatch.setattr("storage.embedded.engines.find_program", missing)
-    for engines in (PrivateEngines(directory, PATIENCE), PrivateEngines(directory, PATIENCE)):
-        with pytest.raises(EngineStartError, match="mongod is missing"):
-            engines.start()
+    monkeypatch.setattr("storage.embedded.supervisor.find_program", missing)
+    for embedded in (EmbeddedDatabases(directory, PATIENCE), EmbeddedDatabases(directory, PATIENCE)):
+        with pytest.raises(DatabaseStartError, match="mongod is missing"):
+            embedded.start()
 
 
 async def test_an_engine_that_keeps_dying(directory: Path) -> None:
     """Is started again after longer and longer pauses, which `restarting` tells until it has lived for a while."""
-    engines = PrivateEngines(directory, PATIENCE)
-    engines.start()
-    redis_server = engines._engines[1]
+    embedded = EmbeddedDatabases(directory, PATIENCE)
+    embedded.start()
+    redis_server = embedded._processes[1]
     assert redis_server.process
-    assert engines.restarting() == {}
+    assert embedded.restarting() == {}
     manifest = directory / "redis/appendonlydir/appendonly.aof.manifest"
     good = manifest.read_text()
     manifest.write_text("nonsense\n")
-    supervisor = asyncio.ensure_future(engines.supervise())
+    supervisor = asyncio.ensure_future(embedded.supervise())
     redis_server.process.kill()
     await until(lambda: redis_server.ends == 1)
-    assert engines.restarting()["redis"].startswith("has ended once, starts again in ")
+    assert embedded.restarting()["redis"].startswith("has ended once, starts again in ")
     pauses = [redis_server.pause]
     for ends in (2, 3):
         await until(lambda expected=ends: redis_server.ends == expected)
         pauses.append(redis_server.pause)
     assert pauses == [pauses[0] * factor for factor in (1, 2, 4)]
-    assert engines.restarting()["redis"].startswith("has ended 3 times in a row, starts again in ")
+    assert embedded.restarting()["redis"].startswith("has ended 3 times in a row, starts again in ")
     assert "Invalid AOF" in redis_server.log.path.read_text()
     manifest.write_text(good)
     await until(redis_server.ready)
-    assert engines.restarting() == {"redis": "has ended 3 times in a row"}
+    assert embedded.restarting() == {"redis": "has ended 3 times in a row"}
     redis_server.started -= 3600  # it has run for an hour
-    await until(lambda: engines.restarting() == {})
+    await until(lambda: embedded.restarting() == {})
     supervisor.cancel()
-    engines.stop()
+    embedded.stop()
 
 
-def test_pauses_have_an_end(engines: PrivateEngines) -> None:
+def test_pauses_have_an_end(embedded: EmbeddedDatabases) -> None:
     """However often an engine has ended, it is tried again within a minute."""
-    engine = _Engine(engines._engines[0].database, engines._engines[0].log)
+    engine = _DatabaseProcess(embedded._processes[0].database, embedded._processes[0].log)
     engine.ends = 100_000
     assert engine.pause == LONGEST_PAUSE
 
@@ -287,22 +287,22 @@ def test_how_an_engine_has_ended(directory: Path, monkeypatch: pytest.MonkeyPatc
     def find(name: str) -> Program:
         return found(name)._replace(path=str(script)) if name == "mongod" else found(name)
 
-    monkeypatch.setattr("storage.embedded.engines.find_program", find)
-    with pytest.raises(EngineStartError, match=said):
-        PrivateEngines(directory / "data", PATIENCE).start()
+    monkeypatch.setattr("storage.embedded.supervisor.find_program", find)
+    with pytest.raises(DatabaseStartError, match=said):
+        EmbeddedDatabases(directory / "data", PATIENCE).start()
 
 
 def test_an_engine_that_cannot_start(directory: Path) -> None:
     """The error shows the end of its log, and the others are ended."""
     (directory / "server.lock").touch()
     (directory / "redis").write_text("not a directory")
-    engines = PrivateEngines(directory, PATIENCE)
-    with pytest.raises(EngineStartError):
-        engines.start()
-    assert not engines.pids
+    embedded = EmbeddedDatabases(directory, PATIENCE)
+    with pytest.raises(DatabaseStartError):
+        embedded.start()
+    assert not embedded.pids
     (directory / "redis").unlink()
     (directory / "redis/appendonlydir").mkdir(parents=True)
     (directory / "redis/appendonlydir/appendonly.aof.manifest").write_text("nonsense\n")
-    with pytest.raises(EngineStartError, match=r"(?s)redis .* ended with status 1.*Invalid AOF"):
-        engines.start()
-    assert not engines.pids
+    with pytest.raises(DatabaseStartError, match=r"(?s)redis .* ended with status 1.*Invalid AOF"):
+        embedded.start()
+    assert not embedded.pids

@@ -35,7 +35,7 @@ from storage.embedded.databases import LOG_TAIL, Database, DatabaseError
 from storage.embedded.processes import LOOK_EVERY, end_processes
 from storage.embedded.programs import ProgramError, find_program
 
-__all__ = ["KEY_FILE", "Addresses", "EngineStartError", "PrivateEngines"]
+__all__ = ["KEY_FILE", "Addresses", "DatabaseStartError", "EmbeddedDatabases"]
 
 SUPERVISE_EVERY = 0.125  # seconds between two looks at running engines and their logs
 # Seconds from an engine's end to its next start. The shortest one also lets the server learn that it is to end itself:
@@ -49,7 +49,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-class EngineStartError(Exception):
+class DatabaseStartError(Exception):
     """The private engines cannot be started; the text says which one, where it was looked for, and why."""
 
 
@@ -61,7 +61,7 @@ class Addresses(NamedTuple):
     mysql: str
 
 
-class _Engine:
+class _DatabaseProcess:
     """One engine: the database, its log, and the process that it is now."""
 
     def __init__(self, database: Database, log: DatabaseLog) -> None:
@@ -80,49 +80,49 @@ class _Engine:
         return float(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(self.ends - 1, 16)))
 
 
-class PrivateEngines:
+class EmbeddedDatabases:
     """The three engines below `data_dir`; `start_timeout` in seconds, `death_signal` is sent when their server dies.
 
     `start` and `stop` block and belong outside the event loop's life, `supervise` inside it. All three must
-    run in the main thread: the kernel ties an engine's life to the thread that started it. Raises EngineStartError.
+    run in the main thread: the kernel ties an engine's life to the thread that started it. Raises DatabaseStartError.
     """
 
     def __init__(self, data_dir: Path, start_timeout: float, death_signal: int = signal.SIGTERM) -> None:
         try:
             self._directory = DataDirectory(data_dir)
         except DataDirectoryError as error:
-            raise EngineStartError(str(error)) from None
+            raise DatabaseStartError(str(error)) from None
         self._death_signal = death_signal
         self._start_timeout = start_timeout
-        self._engines: list[_Engine] = []
+        self._processes: list[_DatabaseProcess] = []
 
     @property
     def pids(self) -> dict[str, int]:
         """The process ids of the running engines, by name."""
-        return {engine.name: engine.process.pid for engine in self._engines if engine.process}
+        return {engine.name: engine.process.pid for engine in self._processes if engine.process}
 
     def start(self) -> Addresses:
-        """Starts the engines and waits until all three answer. Raises EngineStartError."""
+        """Starts the engines and waits until all three answer. Raises DatabaseStartError."""
         try:
             self._directory.claim()
             mongod, redis_server, mariadbd = (find_program(name) for name in ("mongod", "redis-server", "mariadbd"))
             path, place = self._directory.path, self._directory.socket
             databases.bootstrap_mariadbd(mariadbd, path, place("mysql").parent, self._start_timeout * 4)
-            self._engines = [
-                _Engine(database, DatabaseLog(path / f"{database.name}.log"))
+            self._processes = [
+                _DatabaseProcess(database, DatabaseLog(path / f"{database.name}.log"))
                 for database in (
                     databases.mongod(mongod, path, place("mongod")),
                     databases.redis_server(redis_server, path, place("redis")),
                     databases.mariadbd(mariadbd, path, place("mysql")),
                 )
             ]
-            for engine in self._engines:
+            for engine in self._processes:
                 self._spawn(engine)
-            for engine in self._engines:
+            for engine in self._processes:
                 self._await_ready(engine)
         except (OSError, subprocess.SubprocessError, ProgramError, DatabaseError, DataDirectoryError) as error:
             self.stop()
-            raise EngineStartError(str(error)) from None
+            raise DatabaseStartError(str(error)) from None
         except BaseException:
             self.stop()
             raise
@@ -145,7 +145,7 @@ class PrivateEngines:
         """The engines that have ended and do not run, or have ended again and again; what to say of each."""
         now = time.monotonic()
         told = {}
-        for engine in self._engines:
+        for engine in self._processes:
             if engine.start_at is not None or engine.ends > 1:
                 times = "once" if engine.ends == 1 else f"{engine.ends} times in a row"
                 wait = "" if engine.start_at is None else f", starts again in {max(0, engine.start_at - now):.0f} s"
@@ -156,20 +156,20 @@ class PrivateEngines:
         """Starts an engine again that has ended, and keeps the logs small, until cancelled."""
         while True:
             await asyncio.sleep(SUPERVISE_EVERY)
-            for engine in self._engines:
+            for engine in self._processes:
                 self._look_after(engine)
 
     def stop(self) -> None:
         """Ends the engines, with SIGTERM and after a while with SIGKILL, and gives the directory free."""
-        running = [psutil.Process(e.process.pid) for e in self._engines if e.process and e.process.poll() is None]
+        running = [psutil.Process(e.process.pid) for e in self._processes if e.process and e.process.poll() is None]
         end_processes(running)
-        for engine in self._engines:
+        for engine in self._processes:
             if engine.process:
                 engine.process.wait()
-        self._engines = []
+        self._processes = []
         self._directory.release()
 
-    def _look_after(self, engine: _Engine) -> None:
+    def _look_after(self, engine: _DatabaseProcess) -> None:
         now = time.monotonic()
         try:
             engine.log.rotate()
@@ -196,7 +196,7 @@ class PrivateEngines:
             else:
                 _log.info("engine_restarted", engine=engine.name)
 
-    def _spawn(self, engine: _Engine) -> None:
+    def _spawn(self, engine: _DatabaseProcess) -> None:
         parent = os.getpid()
         database = engine.database
 
@@ -220,13 +220,13 @@ class PrivateEngines:
         engine.started = time.monotonic()
         engine.start_at = None
 
-    def _await_ready(self, engine: _Engine) -> None:
+    def _await_ready(self, engine: _DatabaseProcess) -> None:
         deadline = time.monotonic() + self._start_timeout
         while not engine.ready():
             status = engine.process.poll() if engine.process else None
             if status is not None or time.monotonic() > deadline:
                 what = "is not ready in time" if status is None else _why_ended(engine.name, status)
-                raise EngineStartError(
+                raise DatabaseStartError(
                     f"{engine.name} ({engine.database.program.path}) {what}; the end of {engine.log.path}:\n"
                     f"{engine.log.tail(LOG_TAIL)}"
                 )
