@@ -20,7 +20,6 @@ from typing import Any, Protocol, cast
 
 import structlog
 from tornado.escape import json_encode, utf8
-from tornado.util import _websocket_mask
 from tornado.websocket import (
     WebSocketClosedError,
     WebSocketHandler,
@@ -29,26 +28,18 @@ from tornado.websocket import (
     _WebSocketParams,
 )
 
+from handlers.websocket.frames import FrameError, FrameParser
 from handlers.websocket.rfc6455 import (
     BINARY,
     CLOSE,
     CONTINUATION,
-    FIN,
-    INVALID_PAYLOAD,
-    MASKED,
     MAX_CONTROL,
     NO_STATUS,
     NORMAL,
-    OPCODE,
     PING,
     PONG,
-    PROTOCOL_ERROR,
-    RESERVED,
     TEXT,
-    TOO_BIG,
-    WHOLE_TEXT,
     head,
-    may_close_with,
 )
 from handlers.websocket.tornado_transport import StreamTransport
 
@@ -62,7 +53,7 @@ CLOSE_WITHIN = 5.0  # seconds for the peer to agree to a close, as in Tornado
 # fmt: off
 KEPT = frozenset((
     "handler", "params", "client_terminated", "server_terminated", "close_code", "close_reason",
-    "_selected_subprotocol", "_fragmented_message_buffer", "_fragmented_message_opcode", "_joined",
+    "_selected_subprotocol", "_joined", "_parser",
 ))
 # fmt: on
 
@@ -102,10 +93,8 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
     taken_over = False  # the connection is upgraded, and lives on without the coroutine that opened it
     _transport: asyncio.Transport | None = None
     _in_loop = True
-    _rest: bytes | bytearray = b""  # what has arrived and is not worked off
     _period = 0.0  # the end of the one in which at most `_left` more frames are worked off (loop time)
     _left = 0
-    _needed = 0  # bytes without which nothing can be worked off
     _paused = False  # the handler does not want the next message yet
     _discarding = False  # the peer broke the protocol, or either end is gone: what it sends is dropped
     _lost = False  # the transport has ended: asyncio's fails when it is aborted once more
@@ -120,6 +109,7 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
         super().__init__(handler, mask_outgoing=False, params=_parameters(max_message_size))
         self._joined: list[bytes] = []  # what was written in this turn of the loop, or while there is no transport
         self._in_loop = in_loop
+        self._parser = FrameParser(max_message_size)
 
     # From Tornado's stream to the transport
 
@@ -141,7 +131,8 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
         if transport.is_closing():
             return
         self._transport = None
-        taken, self._rest = transport.release()  # the client need not wait for the answer to send
+        taken, behind = transport.release()
+        self._parser.feed(behind)  # the client need not wait for the answer to send
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: self, taken)
         except OSError as error:
@@ -172,7 +163,7 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self.resume_writing()
-        self._rest = b""
+        self._parser.clear()
         self.handler.on_ws_connection_close(self.close_code, self.close_reason)
 
     def pause_writing(self) -> None:
@@ -192,138 +183,68 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
     # Frames in
 
     def data_received(self, data: bytes) -> None:
-        """Works off what has arrived."""
+        """Take what has arrived."""
         if self._discarding:
             return
-        if self._rest:
-            if not isinstance(self._rest, bytearray):
-                self._rest = bytearray(self._rest)
-            self._rest += data
-            if self._paused or len(self._rest) < self._needed:
-                return
-            data = bytes(self._rest)
-            self._rest = b""
-        elif self._paused:
-            self._rest = data
-            return
-        self._work_off(data)
+        self._parser.feed(data)
+        if not self._paused:
+            self._work_off()
 
-    def _work_off(self, data: bytes) -> None:
-        """Takes whole frames from the front of `data`, and keeps the rest."""
-        at, end = 0, len(data)
-        limit = self.params.max_message_size
+    def _work_off(self) -> None:
+        """Hand on what the parser finds, until it needs more bytes, the handler wants nothing more, or it was enough.
+
+        The parser keeps the rest.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         if now >= self._period:
             self._period, self._left = now + PERIOD, FRAMES
+        next_event = self._parser.next_event
         while self._left:
-            self._needed = 2
-            if end - at < 2:
-                break
-            size = data[at + 1] & 0x7F
-            begin = at + 6
-            if size > MAX_CONTROL:
-                bytes_of_size = 2 if size == 126 else 8
-                begin += bytes_of_size
-                if end - at < 2 + bytes_of_size:
-                    self._needed = 2 + bytes_of_size
-                    break
-                size = int.from_bytes(data[at + 2 : at + 2 + bytes_of_size], "big")
-                if size <= (MAX_CONTROL if bytes_of_size == 2 else 0xFFFF):
-                    return self._fail(PROTOCOL_ERROR, "a length in more bytes than it needs")
-            if not data[at + 1] & MASKED:
-                return self._fail(PROTOCOL_ERROR, "a frame that is not masked")
-            if size > limit:
-                return self._fail(TOO_BIG, "message too big")
-            stop = begin + size
-            if stop > end:
-                self._needed = stop - at
-                break
-            payload = _websocket_mask(data[begin - 4 : begin], data[begin:stop])
-            first = data[at]
-            at = stop
+            try:
+                event = next_event()
+            except FrameError as error:
+                self._fail(error.code, error.reason)
+                return
+            if event is None:
+                return
             self._left -= 1
-            if first == WHOLE_TEXT and self._fragmented_message_buffer is None:
-                self._take_text(payload)
+            opcode, content = event
+            if opcode in (TEXT, BINARY):
+                self._hand_on(self.handler.on_message, content)
+            elif opcode == CONTINUATION:
+                self._hand_on(self.handler.on_fragment, content)
+            elif opcode == PING:
+                self._send_pong(content)
+                self._hand_on(self.handler.on_ping, content)
+            elif opcode == PONG:
+                self._hand_on(self.handler.on_pong, content)
             else:
-                self._take_other(first, payload)
+                self._take_close(*content)
             if self._paused or self._discarding:
-                break
-        if not self._discarding:
-            self._rest = data[at:]
-        if not self._left and not self._paused:
-            self._pause()
-            loop.call_at(self._period, self._read_on)
-        return None
-
-    def _take_text(self, payload: bytes | bytearray) -> None:
-        """Hands a text message on."""
-        try:
-            text = payload.decode()
-        except UnicodeDecodeError:
-            self._fail(INVALID_PAYLOAD, "not UTF-8")
-        else:
-            self._take_message(text)
-
-    def _take_message(self, message: str | bytes) -> None:
-        """Hands a message on."""
-        self._hand_on(self.handler.on_message, message)
+                return
+        self._pause()
+        loop.call_at(self._period, self._read_on)
 
     def _hand_on(self, callback: Callable[[Any], Any], what: Any) -> None:
-        """Calls the handler, and reads on when it wants that."""
+        """Call the handler, and read on when it wants that."""
         future = self._run_callback(callback, what)
         if future is not None:
             self._pause()
             future.add_done_callback(self._read_on)
 
-    def _take_other(self, first: int, payload: bytes) -> None:
-        """A control frame, a binary message, or a part of a message. RFC 6455, sections 5.4 and 5.5."""
-        opcode, final = first & OPCODE, first & FIN
-        if first & RESERVED or opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
-            return self._fail(PROTOCOL_ERROR, "an extension that was not agreed on")
-        if opcode >= CLOSE:
-            if not final or len(payload) > MAX_CONTROL:
-                return self._fail(PROTOCOL_ERROR, "a control frame that is long or in parts")
-            if opcode == CLOSE:
-                self._take_close(payload)
-            elif opcode == PING:
-                self._send_pong(payload)
-                self._hand_on(self.handler.on_ping, payload)
-            else:
-                self._hand_on(self.handler.on_pong, payload)
-            return None
-        whole = self._fragmented_message_buffer
-        if (opcode == CONTINUATION) != (whole is not None):
-            return self._fail(PROTOCOL_ERROR, "parts of messages in a wrong order")
-        if whole is None:
-            self._fragmented_message_opcode = opcode  # type: ignore[assignment]  # Tornado's hint says None alone
-            whole = bytearray()
-        if len(whole) + len(payload) > self.params.max_message_size:
-            return self._fail(TOO_BIG, "message too big")
-        whole += payload
-        self._fragmented_message_buffer = None if final else whole
-        if final and self._fragmented_message_opcode == TEXT:
-            self._take_text(whole)
-        elif final:
-            self._take_message(bytes(whole))
-        else:
-            self._hand_on(self.handler.on_fragment, len(payload))
-        return None
-
-    def _take_close(self, payload: bytes) -> None:
-        """The peer's goodbye: answered, or the answer to ours."""
-        code = int.from_bytes(payload[:2], "big") if payload else NO_STATUS
-        if len(payload) == 1 or (payload and not may_close_with(code)):
-            return self._fail(PROTOCOL_ERROR, "a close code that must not be sent")
-        try:
-            reason = payload[2:].decode()
-        except UnicodeDecodeError:
-            return self._fail(INVALID_PAYLOAD, "not UTF-8")
-        if payload:
+    def _take_close(self, code: int, reason: str) -> None:
+        """Take the peer's close frame: it is answered, or is the answer to ours."""
+        if code != NO_STATUS:
             self.close_code, self.close_reason = code, reason or None
-        self.client_terminated = self._discarding = True
+        self.client_terminated = True
+        self._discard()
         self.close(self.close_code)
-        return None
+
+    def _discard(self) -> None:
+        """Drop what has arrived, and what still will."""
+        self._discarding = True
+        self._parser.clear()
 
     def _fail(self, code: int, reason: str) -> None:
         """Fails the connection: says why, and that nothing follows; heeds no answer (RFC 6455, section 7.1.7).
@@ -331,8 +252,7 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
         It is closed when the peer has closed it, too: a socket that is closed with something unread is reset, which
         can take away from the peer what we said.
         """
-        self._discarding = True
-        self._rest = b""
+        self._discard()
         if not self.server_terminated:
             self._run_callback(self.handler.on_failure, code)
         self.close(code, reason)
@@ -351,9 +271,7 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         self._paused = False
-        rest, self._rest = bytes(self._rest), b""
-        if rest:
-            self._work_off(rest)
+        self._work_off()
         if not self._paused:
             transport.resume_reading()
 
