@@ -1,8 +1,8 @@
-"""Tandem's server, in the order of its life: settings, engines, stores, chat, doors; wait; drain; close.
+"""The server, in the order of its life: settings, databases, stores, chat, listeners; wait; drain; close.
 
     python server.py --port=3000
 
-What is opened is closed by the exit stack that stands next to it, in reverse order.
+An exit stack closes what was opened, in reverse order.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ from storage.stores import DatabasesUnavailable, Options, Stores, UnusableAddres
 
 __all__ = ["Server", "StartError", "main", "serving"]
 
-CLOSE_WITHIN = 2.0  # seconds that peers have to answer the closing of their sockets
-LOOK_EVERY = 1.0  # seconds between two looks for peers that do not answer, or do not read
-SWITCH_AFTER = 0.0005  # seconds for which the loop keeps a driver's thread waiting; Python's own is 0.005
-COLLECT_AFTER = (5_000, 50, 100)  # objects, then younger generations' collections; Python's own are 700, 10, 10
+CLOSE_WITHIN = 2.0  # seconds for clients to answer a close frame
+LOOK_EVERY = 1.0  # seconds between two checks for clients that do not answer pings, or do not read
+SWITCH_AFTER = 0.0005  # seconds until the event loop's thread yields to a driver's; Python's default is 0.005
+COLLECT_AFTER = (5_000, 50, 100)  # objects, then younger generations' collections; Python's defaults are 700, 10, 10
 LOOPBACK = "127.0.0.1"
 WEB = Path(__file__).parent / "web"  # the chat page
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
@@ -77,7 +77,7 @@ _log = structlog.get_logger("server")
 
 
 class StartError(Exception):
-    """The server cannot start; the text says why and what to do."""
+    """The server cannot start. The text says why, and what to do."""
 
 
 UNSUITABLE = (SchemaError, UnsuitableMongoError, UnsuitableRedisError)
@@ -85,7 +85,7 @@ CANNOT_START = (StartError, PageError, DatabaseStartError, *UNSUITABLE, KeyFileE
 
 
 class Server(NamedTuple):
-    """A server that listens: where, and what it is made of."""
+    """A listening server: its URL, its port and its parts."""
 
     url: str
     port: int
@@ -96,7 +96,7 @@ class Server(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the server until it is told to end; the exit status."""
+    """Run the server until a signal ends it. Return the exit status."""
     redact = Redactor([])
     try:
         settings = load(argv)
@@ -106,13 +106,13 @@ def main(argv: Sequence[str]) -> int:
         heed_hangups()
         heed_nothing_else()
         settings = _with_open_files(settings)
-        # A page that is not there, and a port that is taken, are said before any engine is started.
+        # A missing page or a port in use is reported before a database is started.
         read_page(WEB)
         for listening in _bind(settings.server.address, settings.server.port, "--address and --port"):
             listening.close()
         with ExitStack() as stack:
-            addresses, private = _engines(settings, stack)
-            uvloop.run(_run(settings, addresses, private))
+            addresses, embedded = _databases(settings, stack)
+            uvloop.run(_run(settings, addresses, embedded))
     except (SettingsError, TooFewFilesError) as error:
         print(redact(f"server.py: {error}"), file=sys.stderr)
         return 2
@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _with_open_files(settings: Settings) -> Settings:
-    """Has the system allow as many open files as connections need; the settings, with fewer of these if it does not."""
+    """Raise the limit on open files to what connections need. Return the settings, with fewer connections if needed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = settings.limits
     if hard != resource.RLIM_INFINITY:
@@ -138,40 +138,40 @@ def _with_open_files(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, limits=limits)
 
 
-def _engines(settings: Settings, stack: ExitStack) -> tuple[Addresses, EmbeddedDatabases | None]:
-    """The addresses given, or those of private engines that the stack stops."""
+def _databases(settings: Settings, stack: ExitStack) -> tuple[Addresses, EmbeddedDatabases | None]:
+    """Return the configured addresses, or start embedded databases that the stack stops, and return theirs."""
     given = Addresses(settings.engines.mongo, settings.engines.redis, settings.engines.mysql)
     if all(given):
         return given, None
-    private = EmbeddedDatabases(Path(settings.server.data_dir), settings.timeouts.start_timeout)
-    stack.callback(private.stop)
-    return private.start(), private
+    embedded = EmbeddedDatabases(Path(settings.server.data_dir), settings.timeouts.start_timeout)
+    stack.callback(embedded.stop)
+    return embedded.start(), embedded
 
 
-async def _run(settings: Settings, addresses: Addresses, private: EmbeddedDatabases | None) -> None:
-    """The server's life on the event loop."""
+async def _run(settings: Settings, addresses: Addresses, embedded: EmbeddedDatabases | None) -> None:
+    """Serve until a signal ends the server."""
     told_to_end = ending()
     async with AsyncExitStack() as stack:
         restarting: Callable[[], Mapping[str, str]] = dict
-        if private is not None:
-            supervisor = asyncio.create_task(private.supervise())
+        if embedded is not None:
+            supervisor = asyncio.create_task(embedded.supervise())
             stack.callback(supervisor.cancel)
-            restarting = private.restarting
+            restarting = embedded.restarting
         server = await stack.enter_async_context(
-            serving(settings, addresses, article_users=private is not None, restarting=restarting)
+            serving(settings, addresses, article_users=embedded is not None, restarting=restarting)
         )
         _tune_python()
         print(f"Tandem is ready: {server.url} ({_why(settings, server.access.mode)})", flush=True)
         await told_to_end.wait()
-        # An engine that ends from now on may have been told to, by who told the server.
-        if private is not None:
+        # The signal may have gone to the databases too, so those that end from now on are not started again.
+        if embedded is not None:
             supervisor.cancel()
 
 
 def _tune_python() -> None:
-    """Fits the interpreter to one busy event loop; docs/performance.md has the figures."""
+    """Tune the interpreter for one busy event loop; docs/performance.md has the figures."""
     gc.collect()
-    gc.freeze()  # what is there for good need not be looked through again and again
+    gc.freeze()  # permanent objects need no further garbage collection
     gc.set_threshold(*COLLECT_AFTER)
     sys.setswitchinterval(SWITCH_AFTER)
 
@@ -185,11 +185,16 @@ async def serving(
     restarting: Callable[[], Mapping[str, str]] = dict,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Server]:
-    """A server that listens and answers, on engines that are there; drained when the context ends.
+    """Serve on running databases; drain when the context ends.
 
-    `article_users` puts the article's two users into an empty user table; `restarting` tells which engines end again
-    and again; `clock` returns seconds since the epoch. Raises StartError, SettingsError, PageError,
-    UnsafeFileError, and the errors of engines that cannot be used.
+    Args:
+        settings: The server's settings.
+        addresses: The databases' URLs.
+        article_users: Whether to put the article's two users into an empty user table.
+        restarting: Returns the embedded databases that keep ending, each with a description.
+        clock: Returns seconds since the epoch.
+
+    Raises StartError, SettingsError, PageError, UnsafeFileError, and the stores' errors for unsuitable databases.
     """
     async with AsyncExitStack() as stack:
         stores = await _open_stores(settings, addresses, stack, clock, article_users=article_users)
@@ -263,8 +268,8 @@ async def serving(
             settings, make_app(collaborators, SocketLimits(**_picked(settings, SocketLimits))), listening, stack, tls
         )
         if settings.server.metrics_port:
-            metrics_door = _bind(LOOPBACK, settings.server.metrics_port, "--metrics-port")
-            _listen(settings, make_metrics_app(collaborators), metrics_door, stack)
+            metrics_sockets = _bind(LOOPBACK, settings.server.metrics_port, "--metrics-port")
+            _listen(settings, make_metrics_app(collaborators), metrics_sockets, stack)
         sweep = chat.sweep(settings.timeouts.sweep_interval)
         renewing = stores.messages.peers.run()
         for work in (sweep, evictor.rounds.run(), chat.blocks.rounds.run(), renewing, keep_checking_pongs(LOOK_EVERY)):
@@ -290,7 +295,7 @@ async def _open_stores(
     *,
     article_users: bool,
 ) -> Stores:
-    """The stores, each ready for use. Raises StartError naming every engine that is away."""
+    """Open the stores. Raises StartError, which names each database that is unavailable."""
     attempts = {
         Rule.ACCOUNT: settings.auth.sign_ins_per_account,
         Rule.CONFIRMATION: settings.auth.sign_ins_per_account,
@@ -308,28 +313,28 @@ async def _open_stores(
 
 
 def _picked(settings: Settings, record: type[NamedTuple]) -> dict[str, Any]:
-    """The settings that a record has fields for; a setting's name is unique among all groups."""
+    """Return the settings for which a record has fields. A setting's name is unique among all groups."""
     values = {name: value for group in asdict(settings).values() for name, value in asdict(group).items()}
     return {name: values[name] for name in record._fields if name in values}
 
 
-# Who may come in
+# Authentication
 
 
 def _mode(settings: Settings) -> Mode:
-    """How it is known who asks: what was said, else what the address allows."""
+    """Return the mode of authentication: the configured one, or by default the one that suits the address."""
     if settings.auth.auth != "auto":
         return Mode(settings.auth.auth)
     return Mode.LOCAL if is_loopback(_unbracketed(settings.server.address)) else Mode.TOKEN
 
 
 def _why(settings: Settings, mode: Mode) -> str:
-    """For the ready line: the mode in force, and why."""
+    """Return the mode in force and its reason, for the ready line."""
     given = settings.auth.auth != "auto"
     what = {
-        Mode.LOCAL: "uid is believed, from this machine alone",
-        Mode.OPEN: "uid is believed from everywhere",
-        Mode.TOKEN: "only tokens say who is who",
+        Mode.LOCAL: "uid is trusted, but only from this machine",
+        Mode.OPEN: "uid is trusted from everywhere",
+        Mode.TOKEN: "tokens are required",
     }[mode]
     reach = "on loopback" if mode is Mode.LOCAL else "beyond loopback"
     why = f"--auth={mode}" if given else f"--auth is not given, and --address is {reach}"
@@ -337,7 +342,7 @@ def _why(settings: Settings, mode: Mode) -> str:
 
 
 def _keys(settings: Settings) -> list[Key]:
-    """The keys of tokens: those that are configured, else a secret that is generated for this directory."""
+    """Return the keys of tokens: those that are configured, or one that is generated in the data directory."""
     keys: list[Key] = []
     if settings.auth.token_secret:
         keys.append(key_of_secret(settings.auth.token_secret))
@@ -370,7 +375,7 @@ def _request_policy(settings: Settings, access: Access) -> RequestPolicy:
     origins = [origin.strip() for origin in settings.auth.trusted_origins.split(",") if origin.strip()]
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
-            raise SettingsError(f"--trusted-origins: {origin}: an origin like https://app.example:8443 is expected")
+            raise SettingsError(f"--trusted-origins: {origin}: expected an origin such as https://app.example:8443")
     limits = settings.limits
     requests = Buckets(limits.request_rate, limits.request_burst, time.monotonic)
     unasked = Buckets(limits.address_request_rate, limits.address_request_burst, time.monotonic)
@@ -378,14 +383,14 @@ def _request_policy(settings: Settings, access: Access) -> RequestPolicy:
     return RequestPolicy(access, requests, unasked, local=local, proxies=_proxies(settings), origins=origins)
 
 
-# Doors
+# Listeners
 
 
 def _tls(settings: Settings, stack: AsyncExitStack) -> ssl.SSLContext | None:
-    """The TLS context; on SIGHUP it reads the certificate again."""
+    """Return the TLS context, which reads the certificate again on SIGHUP; None without TLS."""
     certificate, key = settings.server.certfile, settings.server.keyfile
     if bool(certificate) != bool(key):
-        raise SettingsError("--certfile and --keyfile belong together")
+        raise SettingsError("--certfile and --keyfile: set both of them, or none")
     if not certificate:
         return None
     require_safe(Path(certificate), secret=False)
@@ -394,8 +399,8 @@ def _tls(settings: Settings, stack: AsyncExitStack) -> ssl.SSLContext | None:
         context = tls_context(certificate, key)
     except OSError as error:  # ssl.SSLError is one
         raise StartError(
-            f"--certfile, --keyfile: {certificate}, {key}: {error.strerror or error}; two files in PEM "
-            "that belong together are expected, the key without a passphrase"
+            f"--certfile, --keyfile: {certificate}, {key}: {error.strerror or error}; expected a certificate and its "
+            "key, both in PEM, the key without a passphrase"
         ) from None
     on_hangup(lambda: read_certificate_again(context, certificate, key), stack)
     return context
@@ -427,9 +432,9 @@ def _listen(
     stack.push_async_callback(http.close_all_connections)
     stack.callback(http.stop)
     http.add_sockets(listening)
-    looking = PeriodicCallback(lambda: http.close_stalled(asyncio.get_running_loop().time()), 1000 * LOOK_EVERY)
-    looking.start()
-    stack.callback(looking.stop)
+    checking = PeriodicCallback(lambda: http.close_stalled(asyncio.get_running_loop().time()), 1000 * LOOK_EVERY)
+    checking.start()
+    stack.callback(checking.stop)
 
 
 def _unbracketed(address: str) -> str:
@@ -438,7 +443,7 @@ def _unbracketed(address: str) -> str:
 
 def _bind(address: str, port: int, flags: str) -> list[socket.socket]:
     try:
-        # "::" is every address here, also where the system would have it be every IPv6 address alone.
+        # "::" stands for all addresses here, even where the system would take it for all IPv6 addresses only.
         return bind_sockets(port, None if address == "::" else _unbracketed(address))
     except (OSError, UnicodeError) as error:  # UnicodeError: a name with a label of more than 63 characters
         raise StartError(

@@ -296,11 +296,11 @@ def test_the_first_line_of_the_log(
 
 
 MODES = {
-    "loopback": (["--address=127.0.0.1"], "uid is believed, from this machine alone: --auth is not given"),
-    "beyond": (["--address=0.0.0.0"], "only tokens say who is who: --auth is not given"),
-    "beyond, by name": (["--address=", "--address=::"], "only tokens say who is who: --auth is not given"),
-    "token": (["--auth=token"], "only tokens say who is who: --auth=token"),
-    "open": (["--auth=open", "--address=0.0.0.0"], "uid is believed from everywhere: --auth=open"),
+    "loopback": (["--address=127.0.0.1"], "uid is trusted, but only from this machine: --auth is not given"),
+    "beyond": (["--address=0.0.0.0"], "tokens are required: --auth is not given"),
+    "beyond, by name": (["--address=", "--address=::"], "tokens are required: --auth is not given"),
+    "token": (["--auth=token"], "tokens are required: --auth=token"),
+    "open": (["--auth=open", "--address=0.0.0.0"], "uid is trusted from everywhere: --auth=open"),
 }
 
 
