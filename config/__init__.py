@@ -1,4 +1,4 @@
-"""Settings: what they are, where they come from, and which source wins."""
+"""The server's configuration: its settings, their sources, logging, and checks of files that settings name."""
 
 from config.settings import Settings
 from config.sources import SettingsError, load, secrets_of

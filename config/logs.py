@@ -1,4 +1,4 @@
-"""Logging: structlog over the standard library's, to standard error; other libraries' lines look the same."""
+"""Logging to standard error: structlog over the standard library, so that all libraries' lines look the same."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from config.settings import Log
 __all__ = ["configure_logging"]
 
 
-KEPT = frozenset("\n\t")  # in a traceback, which is of several lines
-OF_LINES = ("exception", "stack")  # the keys of what is
+KEPT = frozenset("\n\t")  # not escaped in values of several lines
+OF_LINES = ("exception", "stack")  # the keys of such values
 
 
 def escaped(text: str, keep: frozenset[str] = frozenset()) -> str:
-    """The text with everything escaped that is not shown as itself, but for what is to be kept.
+    """Escape all characters that are not printable, apart from those in `keep`.
 
-    That is control, format, private and unassigned characters, lone surrogates and separators: what a terminal would
-    obey (ESC and U+009B begin commands), or what would turn a line round or begin another one.
+    These are control, format, private and unassigned characters, lone surrogates and separators. A terminal would obey
+    some of them (ESC and U+009B begin commands); others would begin a new line or reverse the line's direction.
     """
     if text.isprintable():
         return text
@@ -36,31 +36,31 @@ def escaped(text: str, keep: frozenset[str] = frozenset()) -> str:
 
 
 def escape_values(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """A processor: nothing that a client has sent reaches the terminal as anything but text."""
+    """Escape an event's values, so that what clients sent reaches the terminal as text only. A structlog processor."""
     for key, value in event.items():
         if key in OF_LINES:
             event[key] = escaped(str(value), KEPT)
         elif isinstance(value, str):
             event[key] = escaped(value)
-        elif key != "exc_info" and not (shown := repr(value)).isprintable():  # Python's own types escape by themselves
+        elif key != "exc_info" and not (shown := repr(value)).isprintable():  # Python's own types are escaped by repr
             event[key] = escaped(shown)
     return event
 
 
 def write_traceback(file: TextIO, error: ExcInfo) -> None:
-    """A traceback as text: without local variables, which hold passwords and messages."""
+    """Write a traceback without local variables, since these hold passwords and messages."""
     shown = io.StringIO()
     structlog.dev.plain_traceback(shown, error)
     file.write(escaped(shown.getvalue(), KEPT))
 
 
 def _json(event: object, **options: Any) -> str:
-    """An object in ASCII. JSON lets DEL stand, which is a control character as well."""
+    """Encode an object as ASCII. DEL, a control character that JSON does not escape, is escaped too."""
     return json.dumps(event, ensure_ascii=True, **options).replace("\x7f", "\\u007f")
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """A formatter whose lines hold no secrets."""
+    """A formatter that removes secrets from lines."""
 
     def __init__(self, redact: Redactor, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -71,9 +71,10 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
 
 
 class _Unquoted(logging.Filter):
-    """Tornado quotes the line of a request that it cannot read, and in that may stand a token or a ticket.
+    """A filter for Tornado's log.
 
-    And it warns of everybody who does not speak TLS to a port that does.
+    Tornado quotes the request line that it cannot parse, which may hold a token or a ticket: that part is dropped. It
+    also warns of each client that does not use TLS on a TLS port: that is logged at level debug only.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -85,7 +86,7 @@ class _Unquoted(logging.Filter):
 
 
 def configure_logging(settings: Log, redact: Redactor) -> None:
-    """Sets up the root logger, once for the process."""
+    """Set up the root logger. Call it once."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -96,7 +97,7 @@ def configure_logging(settings: Log, redact: Redactor) -> None:
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        # Else what is not shown costs as much as what is.
+        # Without this filter, events below the level are processed all the same, which takes as long.
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )

@@ -1,7 +1,7 @@
-"""Keeping passwords out of what is printed and logged.
+"""Remove passwords from errors and log lines.
 
-Nothing is meant to show one. This is the last line behind that: whatever text leaves the process as an error or a
-log line has the secrets of the settings replaced, however they came into it.
+No code shows one on purpose. This is the last line of defence: in every error and log line that leaves the process,
+the secrets of the settings are replaced.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from urllib.parse import unquote
 
 __all__ = ["Redactor", "mask_tokens", "masked"]
 
-SHORTEST = 4  # characters; what is shorter is no secret, and stands in too many words
+SHORTEST = 4  # characters; a shorter value is not a secret, and is part of too many words
 MASK = "***"
 
-# Each of these matches whole runs of characters and cannot fail inside one, so that no character is read twice: whoever
-# sends a request chooses what is searched, and a search that begins anew inside a run takes the square of its length.
+# Each of these matches whole runs of characters and cannot fail inside one, so that no character is read twice. Clients
+# choose the text that is searched, and a search that starts again inside a run takes quadratic time.
 _PARAMETER = re.compile(r"([?&])([^=&?]*)=([^&]*)")
 _TOKEN_CHARACTERS = re.compile(r"[A-Za-z0-9_.-]+")
 
-SECRET_NAMES = ("password", "secret", "token", "properties")  # parts of names of parameters
-TOKEN_START = "eyJ"  # how a JSON Web Token begins: `{"` in base64  # noqa: S105
+SECRET_NAMES = ("password", "secret", "token", "properties")  # parts of parameters' names
+TOKEN_START = "eyJ"  # the beginning of a JSON Web Token: `{"` in base64  # noqa: S105
 
 
 def masked(url: str) -> str:
-    """The URL without passwords, also if it is not quite a URL."""
+    """Replace the passwords in a URL, even if it is malformed."""
     start, end = _password_in(url)
     if start < end:
         url = f"{url[:start]}{MASK}{url[end:]}"
@@ -34,9 +34,9 @@ def masked(url: str) -> str:
 
 
 def _password_in(url: str) -> tuple[int, int]:
-    """Where the password of a URL stands, from and to; the same number twice if there is none.
+    """Return the start and end of a URL's password; the same index twice if there is none.
 
-    It ends at the last @: an unescaped password may hold / and @ itself.
+    The password ends at the last @, since an unescaped password may contain / and @.
     """
     scheme, end = url.find("://"), url.rfind("@")
     begin = scheme + len("://")
@@ -55,15 +55,15 @@ def _names_secret(parameter: str) -> bool:
 
 
 def mask_tokens(text: str) -> str:
-    """The text without JSON Web Tokens.
+    """Replace the JSON Web Tokens in a text.
 
-    The server does not log any, but what it says of a malformed request quotes that.
+    The server does not log tokens, but errors about malformed requests quote these.
     """
     return _TOKEN_CHARACTERS.sub(_mask_tokens_in, text) if TOKEN_START in text else text
 
 
 def _mask_tokens_in(run: re.Match[str]) -> str:
-    """Masks in a run of characters what may be a token: from where one begins to the end of its third part."""
+    """Replace possible tokens in a run of characters, each from its beginning to the end of its third part."""
     parts, kept = run[0].split("."), []
     index = 0
     while index < len(parts):
@@ -79,7 +79,7 @@ def _mask_tokens_in(run: re.Match[str]) -> str:
 
 
 class Redactor:
-    """Replaces the secrets in `values`, which are URLs with passwords, or secrets themselves; and tokens."""
+    """Replace secrets and JSON Web Tokens in texts. Each of `values` is a secret, or a URL with passwords."""
 
     def __init__(self, values: Iterable[str]) -> None:
         secrets = {secret for value in values for secret in _secrets(value)}
@@ -88,7 +88,7 @@ class Redactor:
         self._secrets = sorted((s for s in spellings if len(s) >= SHORTEST), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        """The text without the secrets."""
+        """Return the text with its secrets replaced."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return mask_tokens(text)

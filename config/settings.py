@@ -1,7 +1,7 @@
-"""The settings: one frozen, grouped record.
+"""The settings: one frozen record, with a group for each area.
 
-A setting is declared once, as a field below: its type, bounds and help text are checked and shown from there by
-config/sources.py, which reads them.
+Each setting is declared once, as a field with its type, bounds and help text. config/sources.py reads these to check
+values and to show the help.
 """
 
 from __future__ import annotations
@@ -13,216 +13,251 @@ from msgspec import Meta, Struct
 __all__ = ["Auth", "Engines", "Limits", "Log", "Server", "Settings", "Timeouts"]
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-SECRET = {"secret": True}  # the value holds a password: no error shows it, no log line
-PATH = {"path": True}  # the value names a file or a directory: a ~ at its beginning is a home directory
+SECRET = {"secret": True}  # the value holds a password, which no error or log line may show
+PATH = {"path": True}  # the value names a file or a directory; a leading ~ stands for a home directory
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the server listens and keeps its data."""
 
-    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one")] = 3000
+    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port to listen on; 0 picks a free one")] = 3000
     address: Annotated[
         str,
-        Meta(min_length=1, description="address to listen on, :: for all; beyond loopback only tokens say who is who"),
+        Meta(
+            min_length=1, description="address to listen on, :: for all; beyond loopback, --auth=auto requires tokens"
+        ),
     ] = "127.0.0.1"
     data_dir: Annotated[
         str,
         Meta(
             min_length=1,
-            description="where private engines keep their data, and the generated key of tokens",
+            description="directory of the embedded databases and of the generated token key",
             extra=PATH,
         ),
     ] = "data"
     certfile: Annotated[
-        str, Meta(description="TLS certificate with its chain, PEM; read again on SIGHUP", extra=PATH)
+        str, Meta(description="TLS certificate with its chain, PEM; reloaded on SIGHUP", extra=PATH)
     ] = ""
-    keyfile: Annotated[str, Meta(description="key of the TLS certificate, PEM", extra=PATH)] = ""
+    keyfile: Annotated[str, Meta(description="private key of the TLS certificate, PEM", extra=PATH)] = ""
     trusted_proxies: Annotated[
         str,
-        Meta(description="addresses or networks, with commas, whose X-Forwarded-… or Forwarded headers are believed"),
+        Meta(description="comma-separated addresses or networks whose X-Forwarded-… or Forwarded headers are trusted"),
     ] = ""
     frames: Annotated[
         Literal["bulk", "tornado"],
-        Meta(description="what carries frames: bulk (faster), or streams of tornado, which TLS takes always"),
+        Meta(description="transport of WebSocket frames: bulk (faster) or tornado; with TLS always tornado"),
     ] = "bulk"
-    metrics_port: Annotated[
-        int, Meta(ge=0, le=65_535, description="port of its own for /metrics, on loopback; 0 is none")
-    ] = 0
+    metrics_port: Annotated[int, Meta(ge=0, le=65_535, description="separate loopback port for /metrics; 0: none")] = 0
     metrics_token: Annotated[
-        str, Meta(description="bearer token for /metrics on the server's own port; none: not there", extra=SECRET)
+        str,
+        Meta(
+            description="bearer token for /metrics on the main port; without one it is not served there", extra=SECRET
+        ),
     ] = ""
 
 
 class Auth(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may connect and speak as whom."""
+    """How users are authenticated, and who may register."""
 
     auth: Annotated[
         Literal["auto", "open", "token"],
-        Meta(description="open believes uid; auto does, if only this machine can ask; else a token is needed"),
+        Meta(description="token requires tokens; open trusts the uid parameter; auto trusts it only on loopback"),
     ] = "auto"
     token_secret: Annotated[
-        str, Meta(description="secret that signs tokens, 32 bytes or more; none: one is generated", extra=SECRET)
+        str,
+        Meta(
+            description="secret that signs tokens, at least 32 bytes; without it and --token-keys a key is generated",
+            extra=SECRET,
+        ),
     ] = ""
     token_keys: Annotated[
-        str, Meta(description="file with keys of tokens: a JWK Set, or a public key in PEM", extra=PATH)
+        str, Meta(description="file with token keys: a JWK Set, or a public key in PEM", extra=PATH)
     ] = ""
-    token_audience: Annotated[str, Meta(min_length=1, description="what the aud of tokens names")] = "tandem"  # noqa: S105  # no password
-    token_lifetime: Annotated[int, Meta(ge=60, le=31_536_000, description="seconds for which a token is good")] = (
-        2_592_000
-    )
+    token_audience: Annotated[str, Meta(min_length=1, description="aud claim that tokens must have")] = "tandem"  # noqa: S105  # no password
+    token_lifetime: Annotated[
+        int, Meta(ge=60, le=31_536_000, description="seconds for which an issued token is valid")
+    ] = 2_592_000
     ticket_lifetime: Annotated[
-        float, Meta(ge=1, le=86_400, description="seconds for which a ticket for a socket is good")
+        float, Meta(ge=1, le=86_400, description="seconds for which a socket ticket is valid")
     ] = 30.0
     session_check: Annotated[
-        Seconds, Meta(description="seconds between two looks whether the users of open sockets may still speak")
+        Seconds, Meta(description="seconds between two checks that the sessions of open sockets are still valid")
     ] = 4.0
     trusted_origins: Annotated[
-        str, Meta(description="origins, with commas, whose pages may ask: https://app.example")
+        str, Meta(description="comma-separated origins whose pages may send requests, such as https://app.example")
     ] = ""
     sign_ins_per_account: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="most attempts to sign in to one account in 15 minutes")
+        int, Meta(ge=1, le=1_000_000, description="maximum attempts to sign in to one account in 15 minutes")
     ] = 10
     sign_ins_per_address: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="most attempts to sign in from one address in 15 minutes")
+        int, Meta(ge=1, le=1_000_000, description="maximum attempts to sign in from one address in 15 minutes")
     ] = 100
     registration: Annotated[
         Literal["auto", "on", "off"],
-        Meta(description="whether anybody can register; auto: where tokens are issued here, not elsewhere alone"),
+        Meta(description="whether new users can register; auto: yes, unless tokens are issued only elsewhere"),
     ] = "auto"
     registrations_per_address: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="most attempts to register from one address in an hour")
+        int, Meta(ge=1, le=1_000_000, description="maximum attempts to register from one address in an hour")
     ] = 20
 
 
 class Engines(Struct, frozen=True, forbid_unknown_fields=True):
-    """The engines: the addresses of all three, or none of them for private engines below the data directory."""
+    """The databases: the addresses of all three, or none of them to start embedded databases."""
 
     mongo: Annotated[str, Meta(description="mongodb:// URL of a replica set, 6.0 or later", extra=SECRET)] = ""
     redis: Annotated[str, Meta(description="redis://, rediss:// or unix:// URL, 7.0 or later", extra=SECRET)] = ""
     mysql: Annotated[
         str, Meta(description="mysql://user:password@host:port/database URL of MySQL or MariaDB", extra=SECRET)
     ] = ""
-    mongo_database: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,38}$", description="MongoDB database")] = "tandem"
-    redis_prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_:-]{1,64}$", description="what Redis keys begin with")] = (
+    mongo_database: Annotated[
+        str, Meta(pattern="^[A-Za-z0-9_-]{1,38}$", description="name of the MongoDB database")
+    ] = "tandem"
+    redis_prefix: Annotated[str, Meta(pattern="^[A-Za-z0-9_:-]{1,64}$", description="prefix of all Redis keys")] = (
         "tandem"
     )
-    redis_connections: Annotated[int, Meta(ge=1, le=1000, description="most connections to Redis")] = 16
-    mysql_threads: Annotated[int, Meta(ge=1, le=64, description="threads, with a MySQL connection each")] = 8
+    redis_connections: Annotated[int, Meta(ge=1, le=1000, description="maximum connections to Redis")] = 16
+    mysql_threads: Annotated[int, Meta(ge=1, le=64, description="threads for MySQL, each with one connection")] = 8
     mysql_waiting: Annotated[
-        int, Meta(ge=1, le=100_000, description="most lookups and registrations waiting for MySQL")
+        int, Meta(ge=1, le=100_000, description="maximum lookups and registrations queued for MySQL")
     ] = 1000
     password_threads: Annotated[int, Meta(ge=1, le=64, description="threads that hash passwords")] = 1
     password_waiting: Annotated[
-        int, Meta(ge=1, le=10_000, description="most passwords waiting for these; more get 503")
+        int, Meta(ge=1, le=10_000, description="maximum passwords queued for hashing; further ones get 503")
     ] = 16
-    insert_batch: Annotated[int, Meta(ge=1, le=10_000, description="most messages in one insert_many")] = 500
-    insert_flights: Annotated[int, Meta(ge=1, le=32, description="most insert_many calls at once")] = 1
+    insert_batch: Annotated[int, Meta(ge=1, le=10_000, description="maximum messages in one insert_many")] = 500
+    insert_flights: Annotated[int, Meta(ge=1, le=32, description="maximum concurrent insert_many calls")] = 1
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds on what one client, or all of them together, can make the server hold."""
+    """Limits on what one client, or all clients together, can use."""
 
-    max_connections: Annotated[int, Meta(ge=1, le=1_000_000, description="most open sockets; the next gets 503")] = (
-        10_000
-    )
-    max_user_connections: Annotated[int, Meta(ge=1, le=1_000_000, description="most open sockets of one user")] = 50
+    max_connections: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="maximum open sockets; further ones get 503")
+    ] = 10_000
+    max_user_connections: Annotated[int, Meta(ge=1, le=1_000_000, description="maximum open sockets of one user")] = 50
     max_address_connections: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="most open sockets from one address, or IPv6 /64")
+        int, Meta(ge=1, le=1_000_000, description="maximum open sockets from one address or IPv6 /64")
     ] = 1000
     request_rate: Annotated[
         float,
-        Meta(gt=0, le=1_000_000, description="requests of one user in a second, by what they weigh; more get 429"),
+        Meta(gt=0, le=1_000_000, description="requests per second of one user, by weight; further ones get 429"),
     ] = 100.0
     request_burst: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="requests of one user at once, now and then, by what they weigh")
+        int, Meta(ge=1, le=1_000_000, description="requests of one user in a burst, by weight")
     ] = 1000
     address_request_rate: Annotated[
         float,
-        Meta(gt=0, le=1_000_000, description="HTTP requests of no user from one address in a second; more wait"),
+        Meta(
+            gt=0,
+            le=1_000_000,
+            description="unauthenticated HTTP requests per second from one address; further ones are delayed",
+        ),
     ] = 200.0
     address_request_burst: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="the same at once, now and then; IPv6: a /64 is one address")
+        int,
+        Meta(ge=1, le=1_000_000, description="unauthenticated HTTP requests from one address or IPv6 /64 in a burst"),
     ] = 2000
     strangers_per_hour: Annotated[
         int,
-        Meta(ge=0, le=1_000_000, description="most users without an answer one user writes to in an hour; 0: any"),
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="maximum users who never answered that one user may write to in an hour; 0: unlimited",
+        ),
     ] = 100
     bytes_per_day: Annotated[
-        int, Meta(ge=0, le=10**15, description="most bytes of messages that one user has stored in a day; 0: any")
+        int, Meta(ge=0, le=10**15, description="maximum bytes of messages stored for one user in a day; 0: unlimited")
     ] = 100_000_000
-    max_blocks: Annotated[int, Meta(ge=1, le=100_000, description="most users that one user blocks")] = 1000
+    max_blocks: Annotated[int, Meta(ge=1, le=100_000, description="maximum users that one user may block")] = 1000
     max_http_connections: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="most connections that are not sockets, or not yet; more are closed")
+        int,
+        Meta(ge=1, le=1_000_000, description="maximum connections that are not open sockets; further ones are closed"),
     ] = 2000
     max_address_http_connections: Annotated[
         int,
-        Meta(ge=1, le=1_000_000, description="the same from one address or IPv6 /64; none for trusted proxies"),
+        Meta(ge=1, le=1_000_000, description="the same from one address or IPv6 /64; trusted proxies are exempt"),
     ] = 400
     window: Annotated[
-        int, Meta(ge=1, le=4096, description="unanswered requests of a socket before it stops reading")
+        int, Meta(ge=1, le=4096, description="unanswered requests at which the server stops reading from a socket")
     ] = 64
-    max_frame: Annotated[int, Meta(ge=1024, le=16_777_216, description="largest frame from a client, bytes")] = 65_536
-    max_content: Annotated[int, Meta(ge=1, le=1_000_000, description="longest message, characters")] = 8192
-    malformed_frames: Annotated[
-        int, Meta(ge=1, le=1000, description="malformed frames in a row that close a socket")
-    ] = 10
-    write_buffer: Annotated[int, Meta(ge=65_536, description="unsent bytes at which a slow socket is closed")] = (
-        1_048_576
+    max_frame: Annotated[
+        int, Meta(ge=1024, le=16_777_216, description="maximum size of a frame from a client, in bytes")
+    ] = 65_536
+    max_content: Annotated[int, Meta(ge=1, le=1_000_000, description="maximum length of a message, in characters")] = (
+        8192
     )
+    malformed_frames: Annotated[
+        int, Meta(ge=1, le=1000, description="malformed frames in a row after which a socket is closed")
+    ] = 10
+    write_buffer: Annotated[
+        int, Meta(ge=65_536, description="unsent bytes at which the socket of a slow client is closed")
+    ] = 1_048_576
     socket_buffer: Annotated[
         int,
-        Meta(ge=0, le=16_777_216, description="bytes that the system buffers for a connection, each way; 0: its own"),
+        Meta(
+            ge=0,
+            le=16_777_216,
+            description="system's send and receive buffer of a connection, in bytes; 0: the system's default",
+        ),
     ] = 65_536
-    max_body: Annotated[int, Meta(ge=1024, le=16_777_216, description="largest HTTP body, bytes")] = 65_536
-    max_header: Annotated[int, Meta(ge=1024, le=1_048_576, description="largest HTTP header, bytes")] = 16_384
-    lookup_cache: Annotated[int, Meta(ge=0, le=10_000_000, description="most users whose lookup is remembered")] = (
-        50_000
+    max_body: Annotated[int, Meta(ge=1024, le=16_777_216, description="maximum size of an HTTP body, in bytes")] = (
+        65_536
     )
+    max_header: Annotated[int, Meta(ge=1024, le=1_048_576, description="maximum size of an HTTP header, in bytes")] = (
+        16_384
+    )
+    lookup_cache: Annotated[int, Meta(ge=0, le=10_000_000, description="maximum users in the lookup cache")] = 50_000
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds that something may take."""
+    """Timeouts and intervals, in seconds."""
 
-    answer_timeout: Annotated[Seconds, Meta(description="a request without an answer from the engines gets 40001")] = (
-        5.0
-    )
-    engine_timeout: Annotated[Seconds, Meta(description="one call to an engine")] = 3.0
-    start_timeout: Annotated[Seconds, Meta(description="an engine becomes ready at start, or the server gives up")] = (
-        15.0
-    )
-    password_timeout: Annotated[Seconds, Meta(description="a password is checked, its waiting included; else 503")] = (
-        20.0
-    )
+    answer_timeout: Annotated[
+        Seconds, Meta(description="time after which a request without an answer from the databases gets 40001")
+    ] = 5.0
+    engine_timeout: Annotated[Seconds, Meta(description="maximum time for one database call")] = 3.0
+    start_timeout: Annotated[
+        Seconds, Meta(description="maximum time for a database to become ready at start, before the server gives up")
+    ] = 15.0
+    password_timeout: Annotated[
+        Seconds, Meta(description="maximum time for a password check, including its time in the queue; then 503")
+    ] = 20.0
     handshake_timeout: Annotated[
         Seconds,
-        Meta(description="an HTTP request, the next one on a connection, or a byte of an answer read"),
+        Meta(description="maximum time for an HTTP request, between two requests, and without progress of a response"),
     ] = 20.0
-    ping_interval: Annotated[Seconds, Meta(description="between two pings to a socket")] = 30.0
-    ping_timeout: Annotated[Seconds, Meta(description="a pong is awaited, then the socket is closed")] = 20.0
+    ping_interval: Annotated[Seconds, Meta(description="time between two pings to a socket")] = 30.0
+    ping_timeout: Annotated[Seconds, Meta(description="maximum time for a pong, before the socket is closed")] = 20.0
     stall_timeout: Annotated[
-        Seconds, Meta(description="a client reads none of its pending bytes, then its socket is closed")
+        Seconds,
+        Meta(description="maximum time in which a client reads none of its pending data, before its socket is closed"),
     ] = 20.0
-    lookup_ttl: Annotated[Seconds, Meta(description="a user's lookup is remembered")] = 3.0
+    lookup_ttl: Annotated[Seconds, Meta(description="time for which a user lookup is cached")] = 3.0
     offline_after: Annotated[
-        float, Meta(ge=0, le=60, description="a user whose last socket has closed is still shown as online")
+        float,
+        Meta(
+            ge=0, le=60, description="time for which a user is still shown as online after their last socket has closed"
+        ),
     ] = 2.0
     sweep_interval: Annotated[
-        Seconds, Meta(description="between two looks for messages that an open socket may have missed")
+        Seconds, Meta(description="time between two checks for messages that open sockets may have missed")
     ] = 30.0
-    drain_timeout: Annotated[Seconds, Meta(description="open requests may finish after SIGTERM")] = 5.0
+    drain_timeout: Annotated[Seconds, Meta(description="maximum time for open requests to finish after SIGTERM")] = 5.0
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is logged, to standard error."""
+    """The log, which is written to standard error."""
 
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least severe level shown")] = (
-        "info"
-    )
-    log_format: Annotated[Literal["text", "json"], Meta(description="one line for people, or one JSON object")] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least severe level that is logged")
+    ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="text for lines that people read, json for one JSON object a line")
+    ] = "text"
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Every setting of the server, grouped."""
+    """All settings of the server, by group."""
 
     server: Server = Server()
     auth: Auth = Auth()

@@ -1,8 +1,8 @@
-"""Where settings come from, and which source wins: defaults < TOML file < environment < flags.
+"""The sources of settings, in ascending precedence: defaults, TOML file, environment, flags.
 
-The flag for `max_connections` is `--max-connections`, its environment variable is `TANDEM_MAX_CONNECTIONS`, and in
-the file it stands under its group. `TANDEM_MYSQL_FILE` names a file that holds the value of `TANDEM_MYSQL`, for
-secrets that are handed over as files. What Kubernetes puts into a container's environment about services is no setting.
+The flag for `max_connections` is `--max-connections`, and its environment variable is `TANDEM_MAX_CONNECTIONS`. In the
+file it belongs to the table of its group. `TANDEM_MYSQL_FILE` names a file that holds the value of `TANDEM_MYSQL`, for
+secrets that are mounted as files. The variables that Kubernetes sets for services are ignored.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from config.version import VERSION
 __all__ = ["SettingsError", "load", "secrets_of"]
 
 
-# Kubernetes makes such variables for each Service, with its name before them: tandem, tandem-mysql, tandem-metrics.
-# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables; Docker's links had them first.
+# Kubernetes sets such variables for each Service, prefixed with its name: tandem, tandem-mysql, tandem-metrics.
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables; Docker's links have them too.
 SERVICE_LINKS = (
     (re.compile(r"TANDEM_(\w+_)?PORT(_[0-9]+_(TCP|UDP|SCTP))?"), re.compile(r"(tcp|udp|sctp)://\S*")),
     (re.compile(r"TANDEM_(\w+_)?PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO"), re.compile(r"tcp|udp|sctp")),
@@ -38,12 +38,12 @@ SERVICE_LINKS = (
 
 
 class SettingsError(Exception):
-    """A setting cannot be used; the text names the source and the key."""
+    """A setting is invalid. The text names its source and its key."""
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """One field of one group, as flags, environment and file see it."""
+    """A setting as flags, the environment and the file use it."""
 
     group: str
     name: str
@@ -61,7 +61,7 @@ class _Setting:
 
     @property
     def expected(self) -> str:
-        """What a value has to be, in words."""
+        """The values that are accepted, in words for an error."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         kind = {int: "a whole number", float: "a number"}.get(type(self.default), "text")
@@ -76,7 +76,7 @@ class _Setting:
 
     @property
     def metavar(self) -> str:
-        """What stands for a value in the help."""
+        """The placeholder for a value in the help."""
         if self.choices:
             return "|".join(self.choices)
         if isinstance(self.default, float):
@@ -85,12 +85,12 @@ class _Setting:
 
     @property
     def secret(self) -> bool:
-        """Whether its value holds a password and must not be shown."""
+        """Whether the value holds a password and must not be shown."""
         return any((meta.extra or {}).get("secret") for meta in self._metas)
 
     @property
     def path(self) -> bool:
-        """Whether its value names a file or a directory."""
+        """Whether the value names a file or a directory."""
         return any((meta.extra or {}).get("path") for meta in self._metas)
 
     @property
@@ -117,7 +117,7 @@ _DECLARED = _declared()
 
 
 def _check(setting: _Setting, value: Any, source: str, *, strict: bool) -> Any:
-    """Returns `value` as the setting's type; text from flags and environment is parsed (not `strict`)."""
+    """Return `value` as the setting's type. Unless `strict`, text is parsed, as from flags and the environment."""
     shown = "this value" if setting.secret else repr(value)
     if isinstance(value, str):
         _require_text(value, f"{source}: {shown}")
@@ -129,22 +129,22 @@ def _check(setting: _Setting, value: Any, source: str, *, strict: bool) -> Any:
 
 
 def _require_text(value: str, what: str) -> None:
-    """Refuse what is no text: bytes that are not UTF-8, as flags and the environment may have them, and NUL."""
+    """Raise SettingsError for bytes that are not UTF-8, which flags and the environment may hold, and for NUL."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise SettingsError(f"{what}: not UTF-8") from None
+        raise SettingsError(f"{what}: not valid UTF-8") from None
     if "\0" in value:
-        raise SettingsError(f"{what}: a NUL character")
+        raise SettingsError(f"{what}: contains a NUL character")
 
 
 def _expanded(path: str, source: str) -> str:
-    """A path with the home directory in place of a ~ at its beginning, which no shell replaces behind a =."""
+    """Replace a leading ~ with the home directory. Shells do not replace it after a =."""
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
         raise SettingsError(
-            f"{source}: {path}: no home directory is known for this; set HOME, or write ./{path} for what has that name"
+            f"{source}: {path}: the home directory is unknown; set HOME, or write ./{path} for a file of that name"
         ) from None
 
 
@@ -152,14 +152,14 @@ def _from_file(path: str) -> dict[str, Any]:
     try:
         tables = tomllib.loads(_content(path, "--config", secret=False))
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from None
+        raise SettingsError(f"{path}: invalid TOML: {error}") from None
     values = {}
     groups = [field.name for field in msgspec.structs.fields(Settings)]
     for group, table in tables.items():
         if group not in groups:
-            raise SettingsError(f"{path}: {group}: unknown; the tables are {', '.join(groups)}")
+            raise SettingsError(f"{path}: {group}: unknown table; expected one of {', '.join(groups)}")
         if not isinstance(table, dict):
-            raise SettingsError(f"{path}: {group}: a table is expected: [{group}]")
+            raise SettingsError(f"{path}: {group}: expected a table: [{group}]")
         for name, value in table.items():
             key = f"{path}: {group}.{name}"
             setting = _DECLARED.get(name)
@@ -184,7 +184,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             setting = by_variable.get(variable.removesuffix("_FILE"))
             if setting is not None:
                 if setting.variable in environ:
-                    raise SettingsError(f"{variable}: {setting.variable} is given as well")
+                    raise SettingsError(f"{variable}: {setting.variable} is set as well; remove one of them")
                 text = _content(given, variable, secret=setting.secret).removesuffix("\n")
         if setting is None:
             raise SettingsError(f"{variable}: unknown setting")
@@ -193,7 +193,10 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _content(path: str, source: str, *, secret: bool) -> str:
-    """The text of a file that others cannot have written, nor read a `secret` in; without a byte-order mark."""
+    """Return a file's text without its byte-order mark. Raise SettingsError if other users could change the file.
+
+    A file with a `secret` must not be readable by other users either.
+    """
     _require_text(path, f"{source}: {path!r}")
     path = _expanded(path, source)
     _require_safe(path, source, secret=secret)
@@ -202,7 +205,7 @@ def _content(path: str, source: str, *, secret: bool) -> str:
     except OSError as error:
         raise SettingsError(f"{source}: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SettingsError(f"{source}: {path}: not UTF-8") from None
+        raise SettingsError(f"{source}: {path}: not valid UTF-8") from None
 
 
 def _require_safe(path: str, source: str, *, secret: bool) -> None:
@@ -213,7 +216,7 @@ def _require_safe(path: str, source: str, *, secret: bool) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are SettingsError."""
+    """An ArgumentParser that raises SettingsError instead of exiting."""
 
     def error(self, message: str) -> Any:
         raise SettingsError(message)
@@ -223,9 +226,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="server.py",
         description="Tandem, a one-to-one chat server.",
-        epilog="Each setting may also stand in the file or in the environment, as TANDEM_ and the flag's "
-        "name: TANDEM_MAX_CONNECTIONS; TANDEM_MYSQL_FILE names a file that holds what TANDEM_MYSQL would. Flags win "
-        "over the environment, that over the file.",
+        epilog="Each setting can also be set in the TOML file, or in the environment as TANDEM_ and the flag's name, "
+        "such as TANDEM_MAX_CONNECTIONS. TANDEM_MYSQL_FILE names a file that holds the value of TANDEM_MYSQL. Flags "
+        "take precedence over the environment, and the environment over the file.",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=40, width=118),
     )
@@ -247,15 +250,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Reads the settings from their four sources; a later source wins.
+    """Read the settings from their four sources.
 
-    `argv` are the flags without the program's name. Raises SettingsError, naming the key, for an
-    unknown key, a wrong type or an impossible value; SystemExit after `--help` and `--version`.
+    `argv` holds the flags, without the program's name. Raises SettingsError for an unknown key, a wrong type or an
+    invalid value, and SystemExit after `--help` and `--version`.
     """
     known, unknown = _parser().parse_known_args(argv)
-    for argument in unknown:  # what stands behind its name may be a password
+    for argument in unknown:  # shown without its value, which may be a password
         name = argument.partition("=")[0]
-        raise SettingsError(f"{name}: unknown flag" if name.startswith("-") else "an argument that is no flag")
+        raise SettingsError(f"{name}: unknown flag" if name.startswith("-") else "unexpected argument; expected flags")
     flags = {name: value for name, value in vars(known).items() if value is not None}
     path = flags.pop("config", None) or environ.get("TANDEM_CONFIG")
     values: dict[str, Any] = _from_file(_expanded(path, "--config")) if path else {}
@@ -271,11 +274,11 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
         present = [f"--{name}" for name in ("mongo", "redis", "mysql") if name not in absent]
         raise SettingsError(
             f"{' and '.join(present)} without {' and '.join(f'--{name}' for name in absent)}: "
-            "give the addresses of all three engines, or none of them for private ones"
+            "set the addresses of all three databases, or none of them to start embedded databases"
         )
     return settings
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """The values that hold passwords."""
+    """Return the values that hold passwords."""
     return [getattr(getattr(settings, s.group), s.name) for s in _DECLARED.values() if s.secret]

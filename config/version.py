@@ -1,4 +1,4 @@
-"""The version, in one place: pyproject.toml takes it from here."""
+"""The version. pyproject.toml reads it from here."""
 
 __all__ = ["VERSION"]
 

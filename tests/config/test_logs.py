@@ -1,4 +1,4 @@
-"""Logging: what a line looks like, and what is never in one."""
+"""Tests of the log: the format of lines, and what must not be in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["text", "json"])
 def test_tracebacks_hold_no_values(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Local variables hold passwords and messages; a traceback shows code alone."""
+    """A traceback shows code but no local variables, since these hold passwords and messages."""
     configure_logging(Log(log_format=kind), Redactor([]))
     password = "correct horse battery staple"
     try:
@@ -39,7 +39,7 @@ def test_tracebacks_hold_no_values(kind: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """One object a line, also for other libraries' lines; below the level there is none."""
+    """Each event at or above the level is one JSON object on a line, also those of other libraries."""
     configure_logging(Log(log_format="json", log_level="warning"), Redactor([]))
     structlog.get_logger("test").info("quiet")
     structlog.get_logger("test").warning("loud", user=1)
@@ -51,7 +51,7 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "json"])
 def test_no_line_holds_a_secret(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither a value, nor an exception's text, nor another library's line."""
+    """A secret is masked in values, in exceptions' texts and in other libraries' lines."""
     url = "redis://:hunter22@h"
     configure_logging(Log(log_format=kind), Redactor([url]))
     try:
@@ -64,7 +64,7 @@ def test_no_line_holds_a_secret(kind: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_tornado_quotes_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
-    """Is left out: a header that it cannot read may hold a token or a ticket. A token is masked wherever it stands."""
+    """A malformed header, which may hold a token or a ticket, is not logged. A token is masked in every line."""
     configure_logging(Log(), Redactor([]))
     tornado = logging.getLogger("tornado.general")
     token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
@@ -76,8 +76,8 @@ def test_what_tornado_quotes_of_a_request(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
-def test_who_does_not_speak_tls(level: str, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Does not fill the log."""
+def test_clients_without_tls(level: str, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """A client that does not use TLS on a TLS port is logged at level debug only."""
     configure_logging(Log(log_level=level), Redactor([]))
     logging.getLogger("tornado.general").warning("SSL Error on %s %s: %s", 25, "127.0.0.1", "HTTP_REQUEST")
     assert ("HTTP_REQUEST" in capsys.readouterr().err) is shown
@@ -98,7 +98,7 @@ ODD = {
 
 
 class Shown:
-    """Says what it is told to."""
+    """An object with the given text as its repr."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
@@ -110,7 +110,7 @@ class Shown:
 @pytest.mark.parametrize("kind", ["text", "json"])
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_what_a_terminal_would_obey(kind: str, odd: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Is escaped in every value, in the event, in other libraries' lines, and in the text of an error."""
+    """Control characters are escaped in values, events, other libraries' lines, and the texts of errors."""
     configure_logging(Log(log_format=kind, log_level="debug"), Redactor([]))
     log = structlog.get_logger("test")
     log.debug("request", path=odd, spaced=f"a b {odd}", several=[odd, {odd: odd}], object=Shown(odd))
@@ -129,7 +129,7 @@ def test_what_a_terminal_would_obey(kind: str, odd: str, capsys: pytest.CaptureF
 
 
 def test_what_is_shown_as_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    """Text of any script stays as it is, and numbers are numbers."""
+    """Printable text of any script is not escaped, and numbers are not quoted."""
     configure_logging(Log(log_level="debug"), Redactor([]))
     structlog.get_logger("test").debug("request", path="/用户/é", ms=1.5, none=None, text="two words")
     shown = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Passwords in URLs, errors and log lines."""
+"""Tests that passwords are removed from URLs, errors and log lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URLS = {
 
 @pytest.mark.parametrize(("url", "shown"), URLS.items(), ids=URLS.values())
 def test_a_url_without_its_password(url: str, shown: str) -> None:
-    """Whatever the URL, also one that is malformed."""
+    """The password of a URL is masked, even if the URL is malformed."""
     assert shown == masked(url)
 
 
@@ -37,12 +37,12 @@ def test_a_url_without_its_password(url: str, shown: str) -> None:
     ['Access denied for sec ret!"', "at mysql://u:sec%20ret%21%22@h", '{"event": "sec ret!\\""}'],
 )
 def test_a_secret_in_any_spelling(text: str) -> None:
-    """As in the URL, decoded, and as JSON has it."""
+    """A URL's password is masked as it is in the URL, decoded, and in JSON."""
     assert "ret" not in Redactor(["mysql://u:sec%20ret%21%22@h/d", ""])(text)
 
 
-def test_what_is_no_url_is_the_secret() -> None:
-    """The key of tokens, and the like; nothing else is touched."""
+def test_a_value_that_is_not_a_url_is_a_secret() -> None:
+    """A secret that is not a URL, such as a token key, is masked, and other text is kept."""
     redact = Redactor(["0123456789abcdef", "redis://localhost", "mysql://u:abc@h/d"])
     assert redact("abc key=0123456789abcdef redis://localhost") == "abc key=*** redis://localhost"
 
@@ -64,7 +64,7 @@ TOKENS = {
 
 @pytest.mark.parametrize(("text", "shown"), TOKENS.items(), ids=TOKENS)
 def test_a_token(text: str, shown: str) -> None:
-    """Is masked wherever it stands in a text; what has no three parts is none."""
+    """A token is masked anywhere in a text; text without three parts is not a token."""
     assert shown == mask_tokens(text)
 
 
@@ -91,7 +91,7 @@ HOSTILE = [
 )
 @pytest.mark.parametrize("part", HOSTILE)
 def test_the_work_grows_with_the_text(work: Callable[[str], str], part: str) -> None:
-    """And not with its square: twice the text is twice the lines of Python and twice the steps of each expression."""
+    """A text twice as long takes twice the lines of Python and twice the steps of each expression, not four times."""
     texts = [f"{begin}{part * count}" for count in (200, 400) for begin in ("", "://u:p", "?token")]
     lines = [_lines_of(work, text) for text in texts]
     patterns = [each for each in vars(redaction).values() if isinstance(each, re.Pattern)]
@@ -102,7 +102,7 @@ def test_the_work_grows_with_the_text(work: Callable[[str], str], part: str) -> 
 
 
 def test_the_steps_of_an_expression() -> None:
-    """The count that the test above goes by tells a linear expression from one that takes the square."""
+    """The count of steps that the test above uses tells a linear expression from a quadratic one."""
     texts = ["eyJ" * 200, "eyJ" * 400]
     linear, square = (
         [_steps_of(re.compile(each), text) for text in texts] for each in ("[a-zA-Z.]+", r"eyJ[a-zA-Z]+\.")
@@ -112,7 +112,7 @@ def test_the_steps_of_an_expression() -> None:
 
 
 def _lines_of(work: Callable[[str], str], text: str) -> int:
-    """How many lines of Python are executed in config/redaction.py for a text."""
+    """Return how many lines of config/redaction.py are executed for a text."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -130,7 +130,7 @@ def _lines_of(work: Callable[[str], str], text: str) -> int:
 
 
 def _steps_of(pattern: re.Pattern[str], text: str) -> int:
-    """How many characters a backtracking search for all matches looks at; for what the patterns of a module have."""
+    """Return how many characters a backtracking search for all matches reads, for the kinds of items used here."""
     steps = 0
     tree = parser.parse(pattern.pattern, pattern.flags)
 
@@ -145,7 +145,7 @@ def _steps_of(pattern: re.Pattern[str], text: str) -> int:
     known: dict[str, bool] = {}
 
     def match(items: Sequence[tuple[Any, Any]], at: int) -> int | None:
-        """Where a match of these items that begins at a place ends."""
+        """Return the end of a match of these items that begins at `at`; None if there is none."""
         if not items:
             return at
         (kind, argument), rest = items[0], items[1:]
@@ -170,7 +170,7 @@ def _steps_of(pattern: re.Pattern[str], text: str) -> int:
 
 
 def _single(item: tuple[Any, Any]) -> re.Pattern[str]:
-    """The expression for an item that stands for one character."""
+    """Return the expression for an item that matches one character."""
     kind, argument = item
     if kind is codes.LITERAL:
         return re.compile(re.escape(chr(argument)))

@@ -1,4 +1,4 @@
-"""Whether a file may be believed: owners and modes, on the whole way to it."""
+"""Tests of the checks of a file's owner and mode, and of those of the directories above it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODE, UID, GID = 0, 4, 5  # in os.stat_result
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory that others can enter, as are those above it."""
+    """A directory that other users can enter, as they can all directories above it."""
     tmp_path.chmod(0o755)
     directory = tmp_path / "etc"
     directory.mkdir(mode=0o755)
@@ -29,13 +29,13 @@ Foreign = set[Path]
 
 @pytest.fixture
 def foreign() -> Foreign:
-    """The files and directories whose group is one that others are in: only root can give that to them really."""
+    """The files and directories that are shown with a group of other users. Only root could change their group."""
     return set()
 
 
 @pytest.fixture
 def file(place: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A secret of this user's own, where nobody else can write."""
+    """A file with a secret of this user, in a directory that other users cannot write to."""
     path = place / "keys.json"
     path.write_text("secret")
     path.chmod(0o600)
@@ -43,7 +43,7 @@ def file(place: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> Path
 
     def as_if(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
         found = list(stat(self, follow_symlinks=follow_symlinks))
-        if self in place.parents:  # directories of the test run's, which others cannot enter
+        if self in place.parents:  # the test run's directories, which other users cannot enter
             found[MODE], found[UID], found[GID] = 0o40755, 0, 0
         elif self in foreign:
             found[GID] = NOBODY
@@ -54,7 +54,7 @@ def file(place: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_a_file_of_ones_own_is_safe(file: Path) -> None:
-    """Also by a link, and where it does not exist yet."""
+    """A user's own file is safe, also by a link or before it exists, and a device is not checked."""
     require_safe(file, secret=True)
     link = file.with_name("link")
     link.symlink_to(file)
@@ -65,37 +65,37 @@ def test_a_file_of_ones_own_is_safe(file: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
 def test_a_secret_that_others_can_read(file: Path, foreign: Foreign, mode: int) -> None:
-    """It is refused, and what is no secret is not."""
+    """A file that others can read is refused if it holds a secret, and accepted if not."""
     file.chmod(mode)
     foreign.add(file)
-    with pytest.raises(UnsafeFileError, match=rf"^{file}: others can read .* chmod go= {file}$"):
+    with pytest.raises(UnsafeFileError, match=rf"^{file}: others can read .*; run chmod go= {file}$"):
         require_safe(file, secret=True)
     require_safe(file, secret=False)
 
 
 @pytest.mark.parametrize("mode", [0o606, 0o660, 0o602])
 def test_a_file_that_others_can_write(file: Path, foreign: Foreign, mode: int) -> None:
-    """It is refused, secret or not: a key that somebody else has put there lets them in."""
+    """A file that others can write is refused, with a secret or not: a key in it could be another user's."""
     file.chmod(mode)
     foreign.add(file)
-    with pytest.raises(UnsafeFileError, match=r"others can write to it; chmod go-w"):
+    with pytest.raises(UnsafeFileError, match=r"others can write to it; run chmod go-w"):
         require_safe(file, secret=False)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
 def test_a_directory_that_others_can_write(file: Path, foreign: Foreign, mode: int) -> None:
-    """They can replace the file, or plant one; a sticky bit keeps them from it, and an owner tells what is planted."""
+    """A file is refused where others could replace or create it. With a sticky bit they cannot replace it."""
     foreign.add(file.parent)
     file.parent.chmod(mode)
     for path in (file, file.with_name("new")):
-        with pytest.raises(UnsafeFileError, match=rf"others can write to {file.parent}, and so replace it"):
+        with pytest.raises(UnsafeFileError, match=rf"others can write to {file.parent}, and so replace the file"):
             require_safe(path, secret=False)
     file.parent.chmod(mode | 0o1000)
     require_safe(file, secret=True)
 
 
 def test_a_link_in_a_directory_that_others_can_write(file: Path, place: Path) -> None:
-    """What it leads to may be safe, but it can be made to lead elsewhere."""
+    """A link to a safe file is refused where others could replace the link."""
     open_to_all = place / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
@@ -106,7 +106,7 @@ def test_a_link_in_a_directory_that_others_can_write(file: Path, place: Path) ->
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_of_another_user(file: Path) -> None:
-    """That user can change it, and so can the owner of its directory."""
+    """A file is refused if it or its directory belongs to another user, who could change it."""
     os.chown(file, NOBODY, -1)
     with pytest.raises(UnsafeFileError, match=rf"{file} belongs to .*, who can change it"):
         require_safe(file, secret=False)
@@ -117,14 +117,14 @@ def test_a_file_of_another_user(file: Path) -> None:
 
 
 def test_what_others_cannot_reach(file: Path) -> None:
-    """Behind a directory that lets nobody in, modes are nobody's concern."""
+    """A file's mode does not matter in a directory that others cannot enter."""
     file.chmod(0o666)
     file.parent.chmod(0o700)
     require_safe(file, secret=True)
 
 
 def test_a_group_of_ones_own(file: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group that only this user is in gives others nothing."""
+    """Permissions of a group are accepted if this user is its only member."""
     foreign.add(file)
     file.chmod(0o660)
     user = pwd.getpwuid(os.geteuid())

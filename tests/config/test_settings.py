@@ -1,4 +1,4 @@
-"""Settings: the record, and the documented file."""
+"""Tests of the settings' record and of the example file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_the_example_file_is_the_defaults() -> None:
-    """config/example.toml holds every setting, commented out, with its default: uncommented it changes nothing."""
+    """config/example.toml has every setting, commented out, with its default."""
     text = (ROOT / "config/example.toml").read_text()
     lines = [line.removeprefix("# ") if line.startswith("# ") and " = " in line else line for line in text.splitlines()]
     tables = tomllib.loads("\n".join(line for line in lines if not line.startswith("#")))
@@ -24,7 +24,7 @@ def test_the_example_file_is_the_defaults() -> None:
 
 
 def test_the_example_file_says_of_each_setting_what_the_help_says() -> None:
-    """The line above a setting in config/example.toml is its description, as `--help` has it."""
+    """The line above each setting in config/example.toml is its description in `--help`."""
     lines = (ROOT / "config/example.toml").read_text().splitlines()
     for name, setting in _DECLARED.items():
         above = next(before for before, line in pairwise(lines) if line.startswith(f"# {name} = "))

@@ -1,4 +1,4 @@
-"""Settings: sources, order, and errors that name the key."""
+"""Tests of the settings' sources, their precedence, and errors that name the key."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_defaults() -> None:
-    """Nothing given: the article's port, private engines, loopback."""
+    """The defaults are the article's port, embedded databases and loopback."""
     settings = load([], environ={})
     assert Settings() == settings
     assert (settings.server.port, settings.server.address, settings.engines.mongo) == (3000, "127.0.0.1", "")
 
 
 def test_order(file: Path) -> None:
-    """Defaults < file < environment < flags."""
+    """Flags take precedence over the environment, the environment over the file, and the file over defaults."""
     file.write_text("[server]\nport = 1\naddress = 'file'\ndata_dir = 'file'\n")
     settings = load(
         [f"--config={file}", "--port=3"], environ={"TANDEM_PORT": "2", "TANDEM_ADDRESS": "environment", "HOME": "/x"}
@@ -38,7 +38,7 @@ def test_order(file: Path) -> None:
 
 
 def test_the_file_may_come_from_the_environment(file: Path) -> None:
-    """TANDEM_CONFIG names it; --config wins."""
+    """TANDEM_CONFIG names the configuration file."""
     file.write_text("[limits]\nwindow = 5\n")
     assert load([], environ={"TANDEM_CONFIG": str(file)}).limits.window == 5
 
@@ -59,13 +59,13 @@ def test_the_file_may_come_from_the_environment(file: Path) -> None:
         ("--data-dir=", "--data-dir"),
         ("--colour=red", "--colour"),
         ("--por=3000", "--por"),
-        ("stray", "an argument that is no flag"),
+        ("stray", "unexpected argument; expected flags"),
         ("--config=/nowhere/x.toml", "/nowhere/x.toml"),
         ("--mongo=mongodb://x", "--redis"),
     ],
 )
 def test_a_flag_that_cannot_be_used_is_named(flag: str, words: str) -> None:
-    """Unknown, of the wrong type, out of bounds, or half of what belongs together."""
+    """An error names a flag that is unknown, of the wrong type, out of bounds, or incomplete without another one."""
     with pytest.raises(SettingsError, match=words):
         load([flag], environ={})
 
@@ -77,18 +77,18 @@ def test_a_flag_that_cannot_be_used_is_named(flag: str, words: str) -> None:
         ("[server]\nwindow = 1", r"server\.window: unknown"),
         ("[sever]\nport = 1", "sever: unknown"),
         ("port = 1", "port: unknown"),
-        ("server = 1", "server: a table"),
+        ("server = 1", "server: expected a table"),
         ("[server]\nport = '3000'", r"server\.port: .*: expected a whole number, at least 0, at most 65535"),
         ("[server]\nport = 3000.0", r"server\.port: .*: expected a whole number, at least 0, at most 65535"),
         ("[server]\nport = true", r"server\.port: .*: expected a whole number, at least 0, at most 65535"),
         ("[limits]\nwindow = 0", r"limits\.window"),
         ("[timeouts]\nping_interval = inf", r"timeouts\.ping_interval"),
-        ("[server\n", "not TOML"),
-        ("\ufffe", "not TOML"),
+        ("[server\n", "invalid TOML"),
+        ("\ufffe", "invalid TOML"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(file: Path, text: str, words: str) -> None:
-    """The file, the key, and what is wrong."""
+    """An error about a value in the file names the file, the key, and what is wrong."""
     file.write_text(text)
     with pytest.raises(SettingsError, match=words) as caught:
         load([f"--config={file}"], environ={})
@@ -97,13 +97,13 @@ def test_a_file_that_cannot_be_used_is_named(file: Path, text: str, words: str) 
 
 @pytest.mark.parametrize(("name", "value"), [("TANDEM_PRT", "1"), ("TANDEM_PORT", "x"), ("TANDEM_WINDOW", "0")])
 def test_a_variable_that_cannot_be_used_is_named(name: str, value: str) -> None:
-    """A misspelt variable is no silent default."""
+    """A misspelt or invalid variable is an error that names it, instead of leaving the default silently."""
     with pytest.raises(SettingsError, match=name):
         load([], environ={name: value})
 
 
 def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
-    """Grouped, from the one declaration."""
+    """`--help` lists every flag with its default, in groups."""
     with pytest.raises(SystemExit) as ended:
         load(["--help"], environ={})
     assert ended.value.code == 0
@@ -116,11 +116,11 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
 
 
 def test_a_value_from_a_file(file: Path) -> None:
-    """TANDEM_MYSQL_FILE names a file with the value; not both, and not a file that is none."""
+    """TANDEM_MYSQL_FILE names a file with the value; TANDEM_MYSQL beside it, or a missing file, is an error."""
     file.write_text("mysql://u:secret@h/d\n")
     variables = {"TANDEM_MYSQL_FILE": str(file), "TANDEM_MONGO": "mongodb://x", "TANDEM_REDIS": "redis://x"}
     assert load([], environ=variables).engines.mysql == "mysql://u:secret@h/d"
-    with pytest.raises(SettingsError, match="TANDEM_MYSQL is given as well"):
+    with pytest.raises(SettingsError, match="TANDEM_MYSQL is set as well"):
         load([], environ=variables | {"TANDEM_MYSQL": "mysql://"})
     with pytest.raises(SettingsError, match="TANDEM_MYSQL_FILE: /nowhere/x: No such file"):
         load([], environ={"TANDEM_MYSQL_FILE": "/nowhere/x"})
@@ -129,21 +129,21 @@ def test_a_value_from_a_file(file: Path) -> None:
 
 
 def test_a_secret_is_not_shown(file: Path) -> None:
-    """Not even in the error about it."""
+    """An error about a secret setting does not show its value."""
     file.write_text("[engines]\nmysql = ['mysql://u:secret@h/d']\n")
     with pytest.raises(SettingsError, match=r"engines\.mysql: this value: expected text"):
         load([f"--config={file}"], environ={})
 
 
 def test_the_secrets_of_settings() -> None:
-    """The values that are never shown."""
+    """The URLs of the databases are among the secrets."""
     urls = ["--mongo=mongodb://x", "--redis=redis://:pw@x", "--mysql=mysql://u:pw@x/d"]
     assert {url.partition("=")[2] for url in urls} <= set(secrets_of(load(urls, environ={})))
 
 
 @pytest.mark.parametrize("flag", ["--mysq=mysql://u:hunter22@h/d", "mysql://u:hunter22@h/d", "--token-secre=hunter22"])
 def test_a_mistyped_flag_shows_no_password(flag: str) -> None:
-    """Its name is enough."""
+    """An error about a mistyped flag does not show its value."""
     with pytest.raises(SettingsError) as caught:
         load([flag], environ={})
     assert "hunter22" not in str(caught.value)
@@ -168,7 +168,7 @@ LINKS = {
 
 
 def test_service_links_are_no_settings() -> None:
-    """Kubernetes puts the addresses of a Service named tandem, or tandem-something, into the environment."""
+    """Variables that Kubernetes sets for a Service named tandem, or tandem-something, are ignored."""
     assert load([], environ=LINKS) == Settings()
     assert load([], environ=LINKS | {"TANDEM_PORT": "4000"}).server.port == 4000
     assert load(["--metrics-port=9"], environ=LINKS).server.metrics_port == 9
@@ -186,7 +186,7 @@ def test_service_links_are_no_settings() -> None:
     ],
 )
 def test_what_only_looks_like_a_service_link_is_an_error(name: str, value: str) -> None:
-    """A misspelt setting is no silent default."""
+    """A variable that only resembles a service link is an error."""
     with pytest.raises(SettingsError, match=name):
         load([], environ={name: value})
 
@@ -201,42 +201,42 @@ OTHERS = {"TANDEM_MONGO": "mongodb://x", "TANDEM_REDIS": "redis://x"}
     ids=["plain", "line", "CRLF", "BOM", "both"],
 )
 def test_how_editors_write_a_value(file: Path, content: str) -> None:
-    """A byte-order mark and the line's end belong to the file, not to the value."""
+    """A byte-order mark and the end of the line are not part of a value that is read from a file."""
     file.write_bytes(content.encode())
     assert load([], environ={"TANDEM_MYSQL_FILE": str(file)} | OTHERS).engines.mysql == URL
 
 
 def test_a_configuration_with_a_byte_order_mark(file: Path) -> None:
-    """It is read as without."""
+    """A configuration with a byte-order mark is read like one without."""
     file.write_text("\ufeff[server]\r\nport = 5\r\n", newline="")
     assert load([f"--config={file}"], environ={}).server.port == 5
 
 
 @pytest.mark.parametrize("content", [URL.encode("utf-16"), b"pass\xe9"])
 def test_a_file_that_is_not_utf_8(file: Path, content: bytes) -> None:
-    """One line names the setting and the file, and shows nothing of it."""
+    """The error about a file that is not UTF-8 is one line with the setting and the file, without its content."""
     file.write_bytes(content)
     for given in ({"TANDEM_MYSQL_FILE": str(file)}, {"TANDEM_CONFIG": str(file)}):
-        with pytest.raises(SettingsError, match=rf"{file}: not UTF-8$") as caught:
+        with pytest.raises(SettingsError, match=rf"{file}: not valid UTF-8$") as caught:
             load([], environ=given)
         assert "\n" not in str(caught.value)
 
 
 def test_values_that_are_no_text(file: Path) -> None:
-    """Bytes that are not UTF-8 and NUL are refused, wherever they come from, and a secret is not shown."""
-    with pytest.raises(SettingsError, match=r"^--data-dir: .*: not UTF-8$"):
+    """Values from all sources that are not UTF-8 or hold NUL are refused, and secret ones are not shown."""
+    with pytest.raises(SettingsError, match=r"^--data-dir: .*: not valid UTF-8$"):
         load(["--data-dir=caf\udce9"], environ={})
-    with pytest.raises(SettingsError, match=r"^TANDEM_TOKEN_SECRET: this value: not UTF-8$"):
+    with pytest.raises(SettingsError, match=r"^TANDEM_TOKEN_SECRET: this value: not valid UTF-8$"):
         load([], environ={"TANDEM_TOKEN_SECRET": "hunter22\udcff"})
-    with pytest.raises(SettingsError, match=r"^TANDEM_MYSQL_FILE: .*: not UTF-8$"):
+    with pytest.raises(SettingsError, match=r"^TANDEM_MYSQL_FILE: .*: not valid UTF-8$"):
         load([], environ={"TANDEM_MYSQL_FILE": "\udcff"})
     file.write_text('[server]\ndata_dir = "a\\u0000b"\n')
-    with pytest.raises(SettingsError, match=r"server\.data_dir: .*: a NUL character$"):
+    with pytest.raises(SettingsError, match=r"server\.data_dir: .*: contains a NUL character$"):
         load([f"--config={file}"], environ={})
 
 
 def test_the_home_directory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ~ at the beginning of a path is replaced by it: no shell does so behind a =."""
+    """A leading ~ of a path is replaced by the home directory, which shells do not do after a =."""
     monkeypatch.setenv("HOME", str(file.parent))
     file.write_text("[server]\ndata_dir = '~/chat'\n")
     for argv, environ in (
@@ -252,17 +252,17 @@ def test_the_home_directory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_no_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line that names the setting: in a container the user may be unknown, and HOME not set."""
+    """If the home directory is unknown, as it may be in a container, the error is one line with the setting."""
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
     for argv in (["--data-dir=~/chat"], ["--config=~/x"], ["--data-dir=~no-such-user/chat"]):
-        with pytest.raises(SettingsError, match=r"^--(data-dir|config): ~.*: no home directory .* set HOME"):
+        with pytest.raises(SettingsError, match=r"^--(data-dir|config): ~.*: the home directory is unknown; set HOME"):
             load(argv, environ={})
     assert load([], environ={}) == Settings()
 
 
 def test_files_that_others_can_change_or_read(file: Path) -> None:
-    """Neither a value nor the configuration is taken from them."""
+    """Every file with a value or the configuration is checked, strictly if it holds a secret."""
     directory = file.parent / "open"
     directory.mkdir()
     inside = directory / "x"

@@ -1,4 +1,4 @@
-"""The version: in one place, and shown on request."""
+"""Tests of the version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.processes import ROOT
 
 
 def test_the_version_is_in_one_place() -> None:
-    """The project's metadata take it from config/version.py."""
+    """The project's metadata take the version from config/version.py."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "version" not in project["project"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "config.version.VERSION"}
@@ -20,7 +20,7 @@ def test_the_version_is_in_one_place() -> None:
 
 
 def test_the_version_is_shown() -> None:
-    """`--version` prints it and ends, without settings or databases."""
+    """`--version` prints the version and exits, without settings or databases."""
     done = subprocess.run(
         [sys.executable, "server.py", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
     )
