@@ -1,4 +1,4 @@
-"""What signals do: SIGTERM and SIGINT end the server, SIGHUP reads the certificate again, others do nothing."""
+"""Signals: SIGTERM and SIGINT end the server, SIGHUP reads the certificate again, SIGUSR1 and SIGUSR2 do nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 def ending() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set; the second signal ends the process at once."""
+    """Return an event that SIGTERM and SIGINT set. A second signal ends the process at once."""
     told = asyncio.Event()
 
     def on_signal() -> None:
@@ -30,10 +30,10 @@ def ending() -> asyncio.Event:
 
 
 def heed_hangups() -> None:
-    """Let SIGHUP end the process no longer, but as SIGTERM does when its terminal is gone.
+    """Ignore SIGHUP, unless the process has lost its terminal: then treat it as SIGTERM.
 
-    Service managers send it to have settings read again, and a terminal that is closed sends it to what runs there:
-    that would run on unseen, and keep the port. `nohup` has it ignored, and so it stays.
+    Service managers send SIGHUP to have settings read again. A terminal that is closed sends it to its processes, which
+    would otherwise run on unseen and keep the port. Under `nohup` SIGHUP stays ignored.
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return
@@ -49,16 +49,16 @@ def heed_hangups() -> None:
 
 
 def heed_nothing_else() -> None:
-    """Let SIGUSR1 and SIGUSR2, which programs that rotate logs send, end the process no longer.
+    """Ignore SIGUSR1 and SIGUSR2, which programs that rotate logs send.
 
-    They get a handler, since what is ignored would be ignored by the databases as well, for which they mean something.
+    A handler does this, since a signal set to SIG_IGN would be ignored by the databases too, which react to it.
     """
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, _frame: _log.info("signal_ignored", signal=signal.Signals(number).name))
 
 
 def on_hangup(read_again: Callable[[], None], stack: AsyncExitStack) -> None:
-    """Have SIGHUP call `read_again` on the running event loop; `stack` puts back what was before."""
+    """Call `read_again` on the running event loop at SIGHUP. `stack` restores the previous handler."""
     loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGHUP)
     loop.add_signal_handler(signal.SIGHUP, read_again)
 
@@ -70,7 +70,7 @@ def on_hangup(read_again: Callable[[], None], stack: AsyncExitStack) -> None:
 
 
 def _has_terminal() -> bool:
-    """Whether there is a terminal that this process belongs to; tty(4)."""
+    """Return whether this process has a controlling terminal; see tty(4)."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:

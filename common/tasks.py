@@ -1,4 +1,4 @@
-"""Tasks and futures: ending the ones, and one that time fulfils."""
+"""Helpers for tasks and futures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ AGAIN_AFTER = 0.1  # seconds until a task that did not end is cancelled again
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancels tasks and waits for their end; what they raise is dropped.
+    """Cancel tasks and wait until they have ended. Their exceptions are dropped.
 
-    Again and again, since on Python 3.11 asyncio.wait_for, which redis-py writes with, may lose a cancellation
-    (https://github.com/python/cpython/issues/86296). Whoever is cancelled while ending others has them ended first.
+    Tasks are cancelled repeatedly: on Python 3.11 asyncio.wait_for, which redis-py uses for writing, may lose a
+    cancellation (https://github.com/python/cpython/issues/86296). If the caller is cancelled meanwhile, the tasks are
+    ended first.
     """
     left = set(tasks)
     cancelled: asyncio.CancelledError | None = None
@@ -34,7 +35,7 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
 
 
 def after(seconds: float) -> asyncio.Future[None]:
-    """A future that is done after some time."""
+    """Return a future that is done after this many seconds."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     loop.call_later(seconds, _finish, future)

@@ -1,7 +1,7 @@
-"""Turns: so many reads ask the database at once, and of one user's long ones one after the other.
+"""Turns, which limit how many reads of the database are in progress, and of a user's long reads to one at a time.
 
-What is read shares the threads of the database's driver with what is stored, so a bound on reads is what lets messages
-go first. A read that waits is cancelled by its deadline, or because its caller has gone, before anything was asked.
+Reads share the threads of the database's driver with inserts, so a limit on reads lets inserts go first. A queued read
+can be cancelled before it reaches the database, by its deadline or because its caller has gone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Turns"]
 
 
 class _Line:
-    """The long reads of one user: those that wait, and the one that may go on."""
+    """The long reads of one user: the one in progress and the queued ones."""
 
     __slots__ = ("length", "lock")
 
@@ -24,14 +24,14 @@ class _Line:
 
 
 class Turns:
-    """Up to `short` short reads and `long` long ones at once; the others wait, first come first served."""
+    """Allow up to `short` short reads and `long` long reads at once. The others queue, first in, first out."""
 
     def __init__(self, short: int, long: int) -> None:
         self._short = asyncio.Semaphore(short)
         self._long = asyncio.Semaphore(long)
         self._lines: dict[int, _Line] = {}  # by user with long reads
         self.waiting = 0
-        """How many reads wait for their turn."""
+        """How many reads are queued."""
 
     @asynccontextmanager
     async def short(self) -> AsyncIterator[None]:
@@ -44,7 +44,7 @@ class Turns:
 
     @asynccontextmanager
     async def long(self, user: int) -> AsyncIterator[None]:
-        """Hold a turn for a read of many conversations: one at a time for each user, however many are asked for."""
+        """Hold a turn for a read of many conversations. Each user has one such turn at a time."""
         line = self._lines.setdefault(user, _Line())
         line.length += 1
         try:

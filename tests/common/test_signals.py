@@ -1,4 +1,4 @@
-"""Signals to a server: SIGHUP ends it only together with its terminal."""
+"""Tests of signals to a server. SIGHUP ends it only if it has lost its terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.sockets import RawSocket
 
 @pytest.fixture(autouse=True)
 def heeded() -> Iterator[None]:
-    """SIGHUP as programs usually find it: these tests may have been started with nohup, which is inherited."""
+    """Set SIGHUP to its default, since nohup, with which tests may be run, sets it to be ignored by child processes."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -33,7 +33,7 @@ def heeded() -> Iterator[None]:
 async def test_a_signal_that_means_nothing(
     number: signal.Signals, start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
-    """Nothing happens, however often; a line says so. SIGHUP is one of them without TLS."""
+    """SIGUSR1, SIGUSR2 and, without TLS, SIGHUP are logged and do nothing else, however often they come."""
     server = start_server(*external(addresses))
     port = server.ready()
     for _ in range(3):
@@ -47,7 +47,7 @@ async def test_a_signal_that_means_nothing(
 
 
 def in_a_terminal(stack: ExitStack, command: list[str]) -> tuple[subprocess.Popen[str], int]:
-    """A command that a terminal belongs to, and the terminal's other end; its output does not go there."""
+    """Start a command with a controlling terminal. Return it and the terminal's other end; its output goes to pipes."""
     master, slave = os.openpty()
 
     def take_terminal() -> None:
@@ -70,20 +70,20 @@ def in_a_terminal(stack: ExitStack, command: list[str]) -> tuple[subprocess.Pope
 
 
 def test_the_terminal_is_closed(addresses: Addresses, database: pymysql.Connection) -> None:
-    """The server drains and ends: it would run on unseen, and keep its port."""
+    """When its terminal is closed, the server drains and ends, instead of keeping its port unseen."""
     with ExitStack() as stack:
         command = [sys.executable, "server.py", "--port=0", *external(addresses)]
         server, terminal = in_a_terminal(stack, command)
         assert server.stdout
         assert server.stdout.readline().startswith("Tandem is ready")
-        server.send_signal(signal.SIGHUP)  # from elsewhere, while the terminal is there
+        server.send_signal(signal.SIGHUP)  # not from the terminal, which is still open
         os.close(terminal)
         _, errors = server.communicate(timeout=PATIENCE)
         assert (server.returncode, "draining" in errors) == (0, True)
 
 
 def test_nohup_is_heeded(addresses: Addresses, database: pymysql.Connection) -> None:
-    """What was started to outlive its terminal does so."""
+    """A server that was started with nohup outlives its terminal."""
     with ExitStack() as stack:
         command = ["nohup", sys.executable, "server.py", "--port=0", *external(addresses)]
         server, terminal = in_a_terminal(stack, command)

@@ -1,4 +1,4 @@
-"""Tasks end, also those that lose a cancellation; time fulfils futures."""
+"""Tests of the helpers for tasks and futures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from common.tasks import after, end
 
 
 async def test_a_task_that_loses_a_cancellation() -> None:
-    """It is cancelled until it ends."""
+    """A task that loses a cancellation is cancelled again until it ends."""
     lost = 0
 
     async def deaf() -> None:
@@ -33,7 +33,7 @@ async def test_a_task_that_loses_a_cancellation() -> None:
 
 
 async def test_an_end_that_is_ended() -> None:
-    """Leaves nothing running: a task that ends another one when it is cancelled, and is cancelled again meanwhile."""
+    """A task that is cancelled while it ends another task ends that one first."""
     lost = 0
 
     async def deaf() -> None:
@@ -56,12 +56,12 @@ async def test_an_end_that_is_ended() -> None:
     await asyncio.sleep(0)
     await end(task)
     left = not inner.done()
-    await end(inner)  # so that the case ends also where it fails
+    await end(inner)  # so that the test ends even if it fails
     assert (left, task.cancelled()) == (False, True)
 
 
 async def test_time_fulfils_a_future() -> None:
-    """Also one that somebody has cancelled, or fulfilled, before."""
+    """A future is done after its time, unless it was cancelled before."""
     early, late = after(0.01), after(0.02)
     early.cancel()
     await late

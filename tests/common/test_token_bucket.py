@@ -1,4 +1,4 @@
-"""Token buckets: so many at once, so many a second."""
+"""Tests of token buckets, which allow a burst and a rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from common.token_bucket import Bucket, Buckets
 
 
 class Time:
-    """A clock that goes when it is told to."""
+    """A clock that tests advance."""
 
     now = 0.0
 
@@ -19,7 +19,7 @@ class Time:
 
 
 def test_a_burst_then_the_rate() -> None:
-    """What was not used gathers up to the burst and no further."""
+    """Unused tokens accumulate up to the burst and no further."""
     time = Time()
     bucket = Bucket(2, 3, time)
     assert [bucket.take() for _ in range(4)] == [0, 0, 0, 1]
@@ -30,7 +30,7 @@ def test_a_burst_then_the_rate() -> None:
 
 
 def test_refusals_cost_as_well() -> None:
-    """Of many who ask at once each has to wait longer, up to a second's worth; and then has it."""
+    """Each further refused request has to wait longer, up to the time of one second's gain, and then passes."""
     time = Time()
     bucket = Bucket(10, 1, time)
     bucket.take()
@@ -43,7 +43,7 @@ def test_refusals_cost_as_well() -> None:
 
 @given(st.lists(st.floats(0, 5), max_size=100), st.integers(1, 50), st.integers(1, 20))
 def test_never_more_than_that(pauses: list[float], rate: int, burst: int) -> None:
-    """In any stretch of time that begins with a full bucket; and whoever waits as told gets one."""
+    """From a full bucket, at most the burst plus the rate pass, and a request that waited as told passes."""
     time, taken = Time(), 0
     bucket = Bucket(rate, burst, time)
     for pause in pauses:
@@ -58,18 +58,18 @@ def test_never_more_than_that(pauses: list[float], rate: int, burst: int) -> Non
 
 
 def test_a_request_takes_what_it_weighs() -> None:
-    """One token lets a heavier request pass; what it takes beyond is a debt, and the next request waits for it."""
+    """One token lets a heavier request pass. The rest of its weight is a debt, for which the next request waits."""
     time = Time()
     bucket = Bucket(10, 20, time)
     assert bucket.take(15) == 0
     assert bucket.take(15) == 0  # five were left
-    assert bucket.take() == pytest.approx(1.1)  # ten are owed, one is needed
+    assert bucket.take() == pytest.approx(1.1)  # a debt of ten, and the one that is needed
     time.now = 1.1 + 1e-9
     assert bucket.take() == 0
 
 
 def test_a_weight_above_the_burst_passes() -> None:
-    """A request that weighs more than a bucket holds is not refused for ever; its debt takes its time."""
+    """A request that weighs more than a bucket holds passes, and its debt is gained back over time."""
     time = Time()
     bucket = Bucket(10, 5, time)
     assert bucket.take(100) == 0
@@ -81,7 +81,7 @@ def test_a_weight_above_the_burst_passes() -> None:
 
 
 def test_a_light_request_needs_no_whole_token() -> None:
-    """What weighs less than a message passes while its own weight is left."""
+    """A request that weighs less than 1 passes while the bucket holds its weight."""
     time = Time()
     bucket = Bucket(1, 1, time)
     assert [bucket.take(0.25) for _ in range(4)] == [0] * 4
@@ -89,7 +89,7 @@ def test_a_light_request_needs_no_whole_token() -> None:
 
 
 def test_what_a_request_turned_out_to_cost() -> None:
-    """A charge is taken from a request that has passed: refused is the next one."""
+    """A charge for a request that has passed does not refuse that one but the next one."""
     time = Time()
     bucket = Bucket(10, 20, time)
     assert bucket.take() == 0
@@ -101,7 +101,7 @@ def test_what_a_request_turned_out_to_cost() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 30)), max_size=100), st.integers(1, 50), st.integers(1, 20))
 def test_never_more_tokens_than_that(requests: list[tuple[float, float]], rate: int, burst: int) -> None:
-    """What passes in any stretch of time weighs as much as the bucket gave, and one debt more at most."""
+    """From a full bucket, requests take at most the tokens that it gave plus one debt."""
     time, taken = Time(), 0.0
     bucket = Bucket(rate, burst, time)
     for pause, weight in requests:
@@ -114,8 +114,8 @@ def test_never_more_tokens_than_that(requests: list[tuple[float, float]], rate: 
         assert taken <= burst + time.now * rate + weight + 1e-6
 
 
-def test_everybody_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it is the same one each time; those of who has not asked for long are forgotten."""
+def test_each_user_has_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each user has one bucket of their own, and buckets that were not used for long are dropped."""
     monkeypatch.setattr("common.token_bucket.KEPT", 2)
     buckets = Buckets(1, 1, Time())
     assert [buckets.of(1).take(), buckets.of(1).take() > 0, buckets.of(2).take()] == [0, True, 0]

@@ -1,4 +1,4 @@
-"""Turns of reads: how many at once, and in which order."""
+"""Tests of turns: how many reads are in progress, and in which order they start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.turns import Turns
 
 
 class Reads:
-    """Reads that hold their turn until they are let go; `begun` says who had one."""
+    """Reads that hold their turn until `let_go`. `begun` lists those that have had a turn."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -35,7 +35,7 @@ class Reads:
 
 
 async def settled() -> None:
-    """Lets all tasks go as far as they can: nothing here waits for anything but its turn."""
+    """Let all tasks run until they wait for a turn or a gate."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -46,7 +46,7 @@ def reads() -> Reads:
 
 
 async def test_short_reads_are_bounded(reads: Reads) -> None:
-    """The third waits until one of two is done, and long reads have turns of their own."""
+    """With two turns, a third short read waits until one of the two has ended. Long reads have turns of their own."""
     turns = Turns(2, 1)
     for name in "abc":
         await reads.start(name, turns.short())
@@ -57,7 +57,7 @@ async def test_short_reads_are_bounded(reads: Reads) -> None:
 
 
 async def test_one_long_read_of_a_user(reads: Reads) -> None:
-    """However many a user asks for, the others keep their turns."""
+    """A user has one long read in progress, so the other users keep their turns."""
     turns = Turns(1, 2)
     for name in ("a1", "a2", "a3"):
         await reads.start(name, turns.long(1))
@@ -72,8 +72,8 @@ async def test_one_long_read_of_a_user(reads: Reads) -> None:
     assert turns.waiting == 0
 
 
-async def test_who_stops_waiting(reads: Reads) -> None:
-    """Leaves its place to the next one, before a turn or with one."""
+async def test_a_cancelled_read(reads: Reads) -> None:
+    """A read that is cancelled, before its turn or with it, lets the next one start."""
     turns = Turns(1, 1)
     for name in ("a1", "a2", "a3"):
         await reads.start(name, turns.long(1))
