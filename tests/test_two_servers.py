@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
-from models.chat.events import Event, Stored
+from models.chat.events import Event, MessageStored
 from models.records import Message, conversation_of
 from server import Server
 from storage.embedded.supervisor import Addresses
@@ -134,7 +134,7 @@ async def dropped_events(http_server: Server, monkeypatch: pytest.MonkeyPatch, *
     chance, arrived = random.Random(4), http_server.chat.arrived
 
     def hard_of_hearing(event: Event) -> None:
-        if not isinstance(event, Stored) or chance.random() < 0.5:
+        if not isinstance(event, MessageStored) or chance.random() < 0.5:
             arrived(event)
 
     monkeypatch.setattr(http_server.chat, "arrived", hard_of_hearing)

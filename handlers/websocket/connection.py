@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from models.chat.events import Told
+from models.chat.events import PeerEvent
 from models.errors import InvalidFrame, TooFast
 from models.protocol import v1, v2
 from models.protocol.v1 import Code, Language
@@ -102,7 +102,7 @@ class Dialect(Protocol):
     def copy(self, live: Live) -> None:
         """Writes a message that the user sent from another socket."""
 
-    def tell(self, event: Told) -> None:
+    def tell(self, event: PeerEvent) -> None:
         """Tells what else the peer does."""
 
     def present(self, peer: int, *, online: bool) -> None:

@@ -31,7 +31,7 @@ from handlers.websocket.rfc6455 import GOING_AWAY, POLICY_VIOLATION
 from handlers.websocket.session_v1 import Dialect1
 from handlers.websocket.session_v2 import Dialect2
 from handlers.websocket.transport import BulkProtocol
-from models.chat.events import Told
+from models.chat.events import PeerEvent
 from models.chat.history import Reader
 from models.chat.ports import Reached, Users
 from models.chat.service import Attendance, Chat
@@ -114,7 +114,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         return bool(cls._talking(user, peer))
 
     @classmethod
-    def tell(cls, event: Told) -> None:
+    def tell(cls, event: PeerEvent) -> None:
         """Writes what is not a message to the peer's sockets."""
         for dialect in cls._talking(event.peer, event.user):
             dialect.tell(event)

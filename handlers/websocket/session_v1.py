@@ -12,7 +12,7 @@ from common.token_bucket import READ, SOUGHT
 from handlers.websocket.answers import Answers, Window
 from handlers.websocket.connection import Live, Speaker
 from models.chat.conversation import Draft, Sent
-from models.chat.events import Told
+from models.chat.events import PeerEvent
 from models.chat.history import Reader
 from models.chat.service import Chat
 from models.errors import ChatError, EngineUnavailable, InvalidFrame, TooFast
@@ -68,7 +68,7 @@ class Dialect1:
     def copy(self, live: Live) -> None:
         """The user's own messages from other sockets are not shown in this dialect."""
 
-    def tell(self, event: Told) -> None:
+    def tell(self, event: PeerEvent) -> None:
         """Nor are positions and typing."""
 
     def present(self, peer: int, *, online: bool) -> None:

@@ -16,7 +16,7 @@ from common import token_bucket
 from handlers.websocket.answers import Window
 from handlers.websocket.connection import Live, Speaker
 from models.chat.conversation import Draft, Sent
-from models.chat.events import Moved, Told, Typing
+from models.chat.events import PeerEvent, PositionsChanged, Typing
 from models.chat.history import Reader
 from models.chat.ports import Users
 from models.chat.service import Chat
@@ -314,9 +314,9 @@ class Dialect2:
         """Writes a message that the user sent from another socket."""
         self._live(live.message.recipient, live)
 
-    def tell(self, event: Told) -> None:
+    def tell(self, event: PeerEvent) -> None:
         """Tells what else the peer does."""
-        if isinstance(event, Moved):
+        if isinstance(event, PositionsChanged):
             self._socket.write_frame(v2.moved(event))
         elif isinstance(event, Typing) and not self._socket.busy:
             self._socket.write_frame(v2.typing(event.user, event.peer))

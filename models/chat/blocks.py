@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from common.sweep import Rounds
 from models.chat.conversation import Conversation
-from models.chat.events import Barred, Told
+from models.chat.events import BlockChanged, PeerEvent
 from models.chat.ports import BlockStore, Router, Sockets
 from models.errors import Blocked, EngineUnavailable
 from models.records import Message
@@ -72,7 +72,7 @@ class Blocks:
 
     # What follows from a block
 
-    def passes(self, event: Told) -> bool:
+    def passes(self, event: PeerEvent) -> bool:
         """Whether a user may hear of what a peer does, by the blocks of those of the two who have sockets here."""
         for user, peer in ((event.peer, event.user), (event.user, event.peer)):
             if user in self._here and (user not in self._held or peer in self._held[user]):
@@ -145,7 +145,7 @@ class Blocks:
     def _tell(self, user: int, peer: int) -> None:
         self.heard(user, peer)
         if not self._router.alone:
-            self._router.tell(Barred(user, peer))
+            self._router.tell(BlockChanged(user, peer))
 
     def heard(self, user: int, peer: int) -> None:
         """A block of `user` has come or gone, here or elsewhere."""

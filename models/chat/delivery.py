@@ -15,7 +15,7 @@ from common.tasks import end
 from models.chat.blocks import Blocks
 from models.chat.conversation import Conversation
 from models.chat.conversations import Conversations
-from models.chat.events import Moved, Stored, Told
+from models.chat.events import MessageStored, PeerEvent, PositionsChanged
 from models.chat.loading import Loader
 from models.chat.placing import BACKOFF
 from models.chat.ports import Messages, Reached, Router, Sockets
@@ -67,7 +67,7 @@ class Delivery:
         if self._router.alone:
             return live
         if live:
-            self._router.tell(Stored(message))
+            self._router.tell(MessageStored(message))
             return True
         return await self._router.reach(message)
 
@@ -85,10 +85,10 @@ class Delivery:
         reading = conversation.readings.get(message.recipient)
         if reading is not None and reading.received(message.seq, live=reached.read):
             self._messages.mark_read(conversation.name, message.recipient, message.seq)
-            self.tell(Moved(message.recipient, message.sender, message.seq, message.seq))
+            self.tell(PositionsChanged(message.recipient, message.sender, message.seq, message.seq))
         return reached
 
-    def tell(self, event: Told) -> None:
+    def tell(self, event: PeerEvent) -> None:
         """Tells the peer, here and elsewhere, of what is not a message."""
         if not self._blocks.passes(event):
             return
@@ -96,12 +96,12 @@ class Delivery:
         if not self._router.alone:
             self._router.tell(event)
 
-    def moved(self, event: Moved) -> None:
+    def moved(self, event: PositionsChanged) -> None:
         """A user's positions have moved: tells the peer."""
         self.note(event)
         self.tell(event)
 
-    def note(self, event: Moved) -> None:
+    def note(self, event: PositionsChanged) -> None:
         """Notes what a user has read, for the sockets that count by it."""
         conversation = self._conversations.get(conversation_of(event.user, event.peer))
         reading = conversation.readings.get(event.user) if conversation else None

@@ -6,16 +6,16 @@ from msgspec import Struct
 
 from models.records import Message
 
-__all__ = ["Barred", "Event", "Moved", "Stored", "Told", "Typing"]
+__all__ = ["BlockChanged", "Event", "MessageStored", "PeerEvent", "PositionsChanged", "Typing"]
 
 
-class Stored(Struct, frozen=True, tag="stored"):
+class MessageStored(Struct, frozen=True, tag="stored"):
     """A message was stored."""
 
     message: Message
 
 
-class Moved(Struct, frozen=True, tag="moved"):
+class PositionsChanged(Struct, frozen=True, tag="moved"):
     """The positions of `user` in the conversation with `peer` moved forward."""
 
     user: int
@@ -31,7 +31,7 @@ class Typing(Struct, frozen=True, tag="typing"):
     peer: int
 
 
-class Barred(Struct, frozen=True, tag="barred"):
+class BlockChanged(Struct, frozen=True, tag="barred"):
     """`user` has blocked `peer`, or lifted the block."""
 
     user: int
@@ -39,5 +39,5 @@ class Barred(Struct, frozen=True, tag="barred"):
 
 
 # Of these the peer's sockets are told.
-Told = Moved | Typing
-Event = Stored | Told | Barred
+PeerEvent = PositionsChanged | Typing
+Event = MessageStored | PeerEvent | BlockChanged

@@ -16,7 +16,7 @@ import msgspec
 
 from common.turns import Turns
 from models.chat.blocks import EVERYTHING
-from models.chat.events import Moved
+from models.chat.events import PositionsChanged
 from models.chat.ports import Directory, Messages, Unread
 from models.chat.service import Chat
 from models.errors import EngineUnavailable, InvalidFrame
@@ -125,7 +125,7 @@ class Reader:
         if conversation is not None and reading is not None and reading.read < upto:
             reading.shown(upto, conversation.head.seq if conversation.head else upto)
             self._messages.mark_read(conversation.name, reader, reading.read)
-            self._chat.delivery.tell(Moved(reader, peer, reading.read, reading.read))
+            self._chat.delivery.tell(PositionsChanged(reader, peer, reading.read, reading.read))
 
     # Dialect 2
 
@@ -186,7 +186,7 @@ class Reader:
             await self._require_given(reader, peer, max(wanted.received, wanted.read))
             marks, moved = await self._messages.mark(conversation_of(reader, peer), reader, wanted)
         if moved:
-            self._chat.delivery.moved(Moved(reader, peer, marks.received, marks.read))
+            self._chat.delivery.moved(PositionsChanged(reader, peer, marks.received, marks.read))
         return marks
 
     async def conversations(self, user: int, before: Cursor | None, most: int, deadline: float) -> list[Listed]:

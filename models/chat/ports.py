@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
-from models.chat.events import Event, Told
+from models.chat.events import Event, PeerEvent
 from models.records import Bookmarks, Cursor, Head, Marks, Message, Profile, Summary, User
 
 __all__ = [
@@ -236,7 +236,7 @@ class Sockets(Protocol):
     def reaches(self, user: int, peer: int) -> bool:
         """Whether a socket of `user` gets what `peer` writes."""
 
-    def tell(self, event: Told) -> None:
+    def tell(self, event: PeerEvent) -> None:
         """Writes what is not a message to the peer's sockets; those that are slow may go without."""
 
     def present(self, user: int, peer: int, *, online: bool) -> None:

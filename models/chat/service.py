@@ -15,7 +15,7 @@ from models.chat.conversation import Conversation, Draft
 from models.chat.conversations import Conversations, Lease
 from models.chat.delivery import Delivery
 from models.chat.departures import Active, Departures, all_active
-from models.chat.events import Barred, Event, Moved, Stored, Typing
+from models.chat.events import BlockChanged, Event, MessageStored, PositionsChanged, Typing
 from models.chat.inboxes import Inboxes
 from models.chat.loading import Loader
 from models.chat.ports import BlockStore, Counters, Directory, Messages, Router, Sockets
@@ -227,13 +227,13 @@ class Chat:
 
     def arrived(self, event: Event) -> None:
         """Another process tells of something that may concern sockets of this one."""
-        if isinstance(event, Barred):
+        if isinstance(event, BlockChanged):
             self.blocks.heard(event.user, event.peer)
             return
-        if not isinstance(event, Stored):
+        if not isinstance(event, MessageStored):
             if self.blocks.passes(event):
                 self._sockets.tell(event)
-            if isinstance(event, Moved):
+            if isinstance(event, PositionsChanged):
                 self.delivery.note(event)
             return
         message = event.message

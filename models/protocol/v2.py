@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from models.chat.events import Moved
+from models.chat.events import PositionsChanged
 from models.errors import InvalidFrame
 from models.protocol.v1 import (
     TEXTS,
@@ -193,7 +193,7 @@ def live(message: Message) -> bytes:
     )
 
 
-def moved(event: Moved) -> bytes:
+def moved(event: PositionsChanged) -> bytes:
     """The peer has received or read up to here."""
     frame = _Frame(str(event.user), Code.MOVED, "", str(event.peer))
     frame.received, frame.read = event.received, event.read

@@ -33,7 +33,7 @@ from redis.exceptions import RedisError
 
 from common.batching import Batcher
 from common.tasks import end
-from models.chat.events import Barred, Event, Stored
+from models.chat.events import BlockChanged, Event, MessageStored
 from models.chat.ports import Listener
 from models.errors import DatabaseRefused, EngineUnavailable
 from models.records import Message
@@ -166,7 +166,7 @@ class RedisRouter:
 
     async def reach(self, message: Message) -> bool:
         """Tells the others of a stored message; whether a socket of the recipient gets it there."""
-        future = self._submit(Stored(message), *_channels(Stored(message)))
+        future = self._submit(MessageStored(message), *_channels(MessageStored(message)))
         if future is None or self._hanging:
             return False
         try:
@@ -445,11 +445,11 @@ def _address(user: int, peer: int) -> str:
 
 def _channels(event: Event) -> tuple[int, list[str]]:
     """The channels for an event, those of the peer first, and how many these are."""
-    if isinstance(event, Stored):
+    if isinstance(event, MessageStored):
         one, other = event.message.recipient, event.message.sender
         return 2, [_address(one, other), _address(one, 0), _address(other, one), _address(other, 0)]
     one, other = event.peer, event.user
     channels = [_address(one, other), _address(one, 0)]
-    if isinstance(event, Barred):
+    if isinstance(event, BlockChanged):
         channels += [_address(other, one), _address(other, 0)]
     return 2, channels

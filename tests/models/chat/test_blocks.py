@@ -11,7 +11,7 @@ import pytest
 from common.tasks import end
 from models.chat.blocks import Blocks
 from models.chat.conversation import Conversation
-from models.chat.events import Barred, Typing
+from models.chat.events import BlockChanged, Typing
 from models.errors import Blocked
 from models.records import Message
 from tests.support.sockets import until
@@ -86,7 +86,7 @@ async def test_a_block_that_comes_while_the_store_is_asked(house: Any) -> None:
     await blocks.unblock(2, 1)
     await blocks.require_open(conversation)
     assert conversation.unblocked_until > asyncio.get_running_loop().time()  # remembered
-    assert house.told == [Barred(2, 1)] * 2
+    assert house.told == [BlockChanged(2, 1)] * 2
 
 
 async def test_what_is_withheld(house: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from models.chat.conversation import Sent
 from models.chat.conversations import Conversations, Lease
-from models.chat.events import Stored
+from models.chat.events import MessageStored
 from models.chat.history import Reader
 from models.records import Marks, conversation_of
 from storage.mongo.messages import MongoMessages
@@ -126,7 +126,7 @@ async def test_reading_while_an_inbox_opens(
     await asyncio.gather(*reading)
     assert here.conversations.get(conversation_of(*pair)) is state
     assert isinstance(await elsewhere.send(peer, me, "do you hear me?"), Sent)
-    here.arrived(Stored((await stored(messages, pair))[-1]))
+    here.arrived(MessageStored((await stored(messages, pair))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == ["do you hear me?"])
     inbox.leave()
     await until(lambda: not len(here.conversations))
@@ -156,10 +156,10 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
         assert isinstance(await here.send(me, peer, "second"), Sent)
         contents.append("second")
     await until(lambda: len(sockets.delivered) == len(contents))
-    here.arrived(Stored((await stored(messages, pair))[0]))
+    here.arrived(MessageStored((await stored(messages, pair))[0]))
     assert [message.content for message in sockets.delivered] == contents
     assert isinstance(await elsewhere.send(peer, me, "third"), Sent)
-    here.arrived(Stored((await stored(messages, pair))[-1]))
+    here.arrived(MessageStored((await stored(messages, pair))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == [*contents, "third"])
     inbox.leave()
 
@@ -192,7 +192,7 @@ async def test_an_inbox_that_does_not_know_all_conversations(
     else:
         assert isinstance(await elsewhere.send(peer, me, "heard"), Sent)
         contents.append("heard")
-        here.arrived(Stored((await stored(messages, (me, peer)))[-1]))
+        here.arrived(MessageStored((await stored(messages, (me, peer)))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == contents)
     inbox.leave()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from models.chat.events import Event, Moved, Stored, Typing
+from models.chat.events import Event, MessageStored, PositionsChanged, Typing
 from models.records import Message
 
 
 @pytest.mark.parametrize(
-    "event", [Stored(Message(1, 2, 3, 4, "你好", bytes(16), "k")), Moved(1, 2, 3, 4), Typing(1, 2)]
+    "event", [MessageStored(Message(1, 2, 3, 4, "你好", bytes(16), "k")), PositionsChanged(1, 2, 3, 4), Typing(1, 2)]
 )
 def test_round_trip(event: Event) -> None:
     """What is written is read, as its own kind."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.chat.events import Moved
+from models.chat.events import PositionsChanged
 from models.errors import InvalidFrame
 from models.protocol import v2
 from models.protocol.v1 import Code
@@ -89,7 +89,9 @@ def test_what_is_not_set_does_not_appear() -> None:
         v2.page("q", [message], complete=False, more=["2"]): (
             '{"from":"","code":50002,"content":"","id":"q","messages":[' + shown + '],"complete":false,"more":["2"]}'
         ),
-        v2.moved(Moved(2, 1, 42, 40)): '{"from":"2","code":50007,"content":"","to":"1","received":42,"read":40}',
+        v2.moved(
+            PositionsChanged(2, 1, 42, 40)
+        ): '{"from":"2","code":50007,"content":"","to":"1","received":42,"read":40}',
         v2.typing(2, 1): '{"from":"2","code":50008,"content":"","to":"1"}',
         v2.presence(2, 1, online=False): '{"from":"2","code":50009,"content":"","to":"1","online":false}',
     }

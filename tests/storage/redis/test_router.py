@@ -15,7 +15,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from common.tasks import end
-from models.chat.events import Event, Moved, Stored, Typing
+from models.chat.events import Event, MessageStored, PositionsChanged, Typing
 from models.errors import EngineUnavailable
 from models.records import Message, key_of
 from storage.embedded.supervisor import Addresses, EmbeddedDatabases
@@ -123,7 +123,7 @@ async def test_what_happens_reaches_those_who_follow(start: Start) -> None:
     await follow(both, BOB, ANN)
     await follow(both, BOB, 0)
     await follow(stranger, ANN, 11)
-    events = [Stored(message(seq)) for seq in range(1, 4)] + [Typing(ANN, BOB), Moved(ANN, BOB, 3, 2)]
+    events = [MessageStored(message(seq)) for seq in range(1, 4)] + [Typing(ANN, BOB), PositionsChanged(ANN, BOB, 3, 2)]
     for event in events:
         here.router.tell(event)
     for process in (pair, inbox, both):
@@ -152,7 +152,7 @@ async def test_many_at_once_keep_their_order(start: Start) -> None:
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     for seq in range(1, 1001):
-        here.router.tell(Stored(message(seq)))
+        here.router.tell(MessageStored(message(seq)))
     await until(lambda: len(there.ear.events) == 1000)
     assert [event.message.seq for event in there.ear.events] == list(range(1, 1001))
 
@@ -188,7 +188,7 @@ async def test_a_subscription_that_breaks(start: Start) -> None:
     await until(lambda: there.ear.interruptions == here.ear.interruptions == 2)
     await until(lambda: (BOB, ANN) in there.ear.channels)
     assert await here.router.reach(message(1))
-    await until(lambda: there.ear.events == [Stored(message(1))])
+    await until(lambda: there.ear.events == [MessageStored(message(1))])
 
 
 async def test_what_is_not_ours_on_a_channel(start: Start, prefix: str) -> None:
@@ -222,7 +222,7 @@ async def test_a_redis_that_hangs(start: Start, embedded: EmbeddedDatabases, mon
     await until(lambda: (BOB, ANN) in there.ear.channels[1:])
     await until(lambda: not here.router._hanging)  # until something was published again nobody waits for an answer
     assert await here.router.reach(message(10))
-    await until(lambda: there.ear.events and there.ear.events[-1] == Stored(message(10)))
+    await until(lambda: there.ear.events and there.ear.events[-1] == MessageStored(message(10)))
 
 
 async def test_a_subscription_that_falls_silent(
@@ -304,17 +304,17 @@ async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
     """Is not listened to, whatever it sends: its messages are not of this store. Others are heard meanwhile."""
     here, peer, foreign = await start(), await start(), await start(known=False)
     await follow(here, BOB, ANN)
-    foreign.router.tell(Stored(message(1, "of another installation")))
+    foreign.router.tell(MessageStored(message(1, "of another installation")))
     foreign.router.tell(Typing(ANN, BOB))
     foreign.router.changed(ANN)
     foreign.router.suspect(BOB)
     peer.router.tell(Typing(ANN, BOB))
     await until(lambda: foreign.router._peers.id in here.router._peers._refused and not here.router._held)
     await until(lambda: here.ear.events)
-    foreign.router.tell(Stored(message(2, "once more")))
-    peer.router.tell(Stored(message(3)))
+    foreign.router.tell(MessageStored(message(2, "once more")))
+    peer.router.tell(MessageStored(message(3)))
     await until(lambda: len(here.ear.events) == 2)
-    assert here.ear.events == [Typing(ANN, BOB), Stored(message(3))]
+    assert here.ear.events == [Typing(ANN, BOB), MessageStored(message(3))]
     assert here.ear.changes == []
 
 
@@ -322,7 +322,7 @@ async def test_an_event_under_the_name_of_a_peer(start: Start, prefix: str) -> N
     """Is not believed without that peer's seal, nor with the seal of another event, nor a second time."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
-    here.router.tell(Stored(message(1)))
+    here.router.tell(MessageStored(message(1)))
     await until(lambda: there.ear.events)
     heard: list[bytes] = []
     take = there.router._take
@@ -332,15 +332,15 @@ async def test_an_event_under_the_name_of_a_peer(start: Start, prefix: str) -> N
         take(data)
 
     there.router._take = overhear  # type: ignore[method-assign]  # Redis shows all that passes
-    here.router.tell(Stored(message(2)))
+    here.router.tell(MessageStored(message(2)))
     await until(lambda: len(there.ear.events) == 2)
     genuine = heard[-1]
-    forged = _encode(_Envelope(10**9, Stored(message(3, "never said"))))
+    forged = _encode(_Envelope(10**9, MessageStored(message(3, "never said"))))
     for data in (genuine, genuine[:32] + forged, genuine[:16] + bytes(16) + forged, genuine[:16], bytes(64)):
         await here.router._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
-    here.router.tell(Stored(message(4)))  # a forged number does not make the peer's own be dropped
+    here.router.tell(MessageStored(message(4)))  # a forged number does not make the peer's own be dropped
     await until(lambda: len(there.ear.events) == 3)
-    assert there.ear.events == [Stored(message(seq)) for seq in (1, 2, 4)]
+    assert there.ear.events == [MessageStored(message(seq)) for seq in (1, 2, 4)]
 
 
 async def test_events_that_come_before_their_process_is_known(start: Start, messages: MongoMessages) -> None:
@@ -349,6 +349,6 @@ async def test_events_that_come_before_their_process_is_known(start: Start, mess
     await follow(there, BOB, ANN)
     there.router._peers._keys.pop(here.router._peers.id, None)
     for seq in range(1, 101):
-        here.router.tell(Stored(message(seq)))
+        here.router.tell(MessageStored(message(seq)))
     await until(lambda: len(there.ear.events) == 100)
     assert [event.message.seq for event in there.ear.events] == list(range(1, 101))
