@@ -215,7 +215,7 @@ async def serving(
             new_key=new_keys(clock, secrets.token_bytes(6)),
             active=stores.users.active,
             suspected=evictor.rounds.suspect,
-            observe=metrics.settled,
+            observe=metrics.outcomes,
             offline_after=settings.timeouts.offline_after,
         )
         metrics.sockets.set_function(ChatSocket.count)

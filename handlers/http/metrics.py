@@ -32,14 +32,14 @@ class Metrics:
         self.sockets = Gauge("tandem_sockets", "Open sockets, or about to be.", registry=registry)
         self.conversations = Gauge("tandem_conversations", "Active conversations.", registry=registry)
         self.tasks = Gauge("tandem_tasks", "Tasks of the event loop.", registry=registry)
-        self.settled = Settled()
-        registry.register(self.settled)
+        self.outcomes = Outcomes()
+        registry.register(self.outcomes)
         self.refused = Counter("tandem_frames_refused", "Frames answered with 400 or 429.", ["code"], registry=registry)
         self.closed = Counter("tandem_sockets_closed", "Sockets closed here.", ["code"], registry=registry)
         self.requests = Counter("tandem_http_requests", "HTTP requests.", ["handler", "status"], registry=registry)
 
 
-class Settled:
+class Outcomes:
     """Answers to messages, counted in plain numbers: the package's own take a lock for each, and five times as long."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from models.chat.conversation import Draft, Sent
+from models.chat.conversation import PendingMessage, Stored
 from models.errors import ChatError
 from models.protocol.v1 import Request, RequestType
 
@@ -21,13 +21,13 @@ __all__ = ["Answerer", "Answers", "Window"]
 class Answerer(Protocol):
     """The socket, as its answers see it. Deadlines are in the event loop's time."""
 
-    def send(self, request: Request, deadline: float, settled: Callable[[Draft], None]) -> Draft:
-        """Hands a message to the chat; `settled` is called when its outcome is known."""
+    def send(self, request: Request, deadline: float, resolved: Callable[[PendingMessage], None]) -> PendingMessage:
+        """Hands a message to the chat; `resolved` is called when its outcome is known."""
 
     async def show(self, request: Request, deadline: float) -> bool:
         """Answers a request with any number of frames; whether the engines answered."""
 
-    def tell_outcome(self, outcome: Sent | ChatError) -> None:
+    def tell_outcome(self, outcome: Stored | ChatError) -> None:
         """Writes the frame that tells what became of a message."""
 
 
@@ -78,7 +78,7 @@ class Answers:
         self._timeout = timeout
         # A message on its way, a request that has not begun, or something to be done when its turn comes.
         # A list, though it is a queue: it is short, and an empty deque takes 760 bytes of every idle socket.
-        self._owed: list[Draft | _Held | Callable[[], None]] = []
+        self._owed: list[PendingMessage | _Held | Callable[[], None]] = []
         self._held = 0  # how many of them have not begun
         self._freed = 0.0  # when the last request was through that others had to wait for (loop time)
         self._showing: asyncio.Task[None] | None = None
@@ -125,7 +125,7 @@ class Answers:
         """Gives the answers that are known, in order, up to the first that is not."""
         while self._owed and self._showing is None:
             owed = self._owed[0]
-            if isinstance(owed, Draft):
+            if isinstance(owed, PendingMessage):
                 if owed.outcome is None:
                     break
                 del self._owed[0]

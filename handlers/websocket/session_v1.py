@@ -11,7 +11,7 @@ import structlog
 from common.token_bucket import READ, SOUGHT
 from handlers.websocket.answers import Answers, Window
 from handlers.websocket.connection import Live, Speaker
-from models.chat.conversation import Draft, Sent
+from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent
 from models.chat.history import Reader
 from models.chat.service import Chat
@@ -76,11 +76,11 @@ class Dialect1:
 
     # What the answers ask for
 
-    def send(self, request: Request, deadline: float, settled: Callable[[Draft], None]) -> Draft:
+    def send(self, request: Request, deadline: float, resolved: Callable[[PendingMessage], None]) -> PendingMessage:
         """Hands a message to the chat."""
-        return self._chat.send(self._user, self._peer, request.content, deadline, settled, origin=self._socket)
+        return self._chat.send(self._user, self._peer, request.content, deadline, resolved, origin=self._socket)
 
-    def tell_outcome(self, outcome: Sent | ChatError) -> None:
+    def tell_outcome(self, outcome: Stored | ChatError) -> None:
         """Writes the frame that tells what became of a message."""
         self._reply(outcome.code)
 

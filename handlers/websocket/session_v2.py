@@ -15,7 +15,7 @@ import structlog
 from common import token_bucket
 from handlers.websocket.answers import Window
 from handlers.websocket.connection import Live, Speaker
-from models.chat.conversation import Draft, Sent
+from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent, PositionsChanged, Typing
 from models.chat.history import Reader
 from models.chat.ports import Users
@@ -197,20 +197,20 @@ class Dialect2:
     def _hand_over(self, request: Request2, peer: int, deadline: float) -> None:
         answered = False
 
-        def settled(draft: Draft) -> None:
+        def resolved(pending: PendingMessage) -> None:
             nonlocal answered
             if not answered:
                 answered = True
                 self._paid()
-            if draft.outcome is not None:
-                self._tell_outcome(request.id, peer, draft.outcome)
+            if pending.outcome is not None:
+                self._tell_outcome(request.id, peer, pending.outcome)
 
         self._chat.send(
-            self._user, peer, request.content, deadline, settled, message_id=request.id or "", origin=self._socket
+            self._user, peer, request.content, deadline, resolved, message_id=request.id or "", origin=self._socket
         )
 
-    def _tell_outcome(self, request: str | None, peer: int, outcome: Sent | ChatError) -> None:
-        if isinstance(outcome, Sent):
+    def _tell_outcome(self, request: str | None, peer: int, outcome: Stored | ChatError) -> None:
+        if isinstance(outcome, Stored):
             self._reply(outcome.code, request, peer, seq=outcome.seq, time=outcome.time, dup=outcome.dup)
         else:
             self._reply(outcome.code, request, peer, retry_after=_wait_of(outcome), error=_said_of(outcome))

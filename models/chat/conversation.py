@@ -11,10 +11,10 @@ from models.errors import ChatError, EngineUnavailable
 from models.protocol.v1 import Code
 from models.records import Head, Message, conversation_of
 
-__all__ = ["Conversation", "Draft", "Reading", "Sent"]
+__all__ = ["Conversation", "PendingMessage", "Reading", "Stored"]
 
 
-class Sent(NamedTuple):
+class Stored(NamedTuple):
     """A message is stored, at this place; `online` tells whether a socket of the recipient gets it.
 
     `dup` says that it was stored before, by an earlier attempt to send it.
@@ -31,13 +31,13 @@ class Sent(NamedTuple):
         return Code.ONLINE if self.online else Code.OFFLINE
 
 
-class Draft:
+class PendingMessage:
     """A message on its way to being stored, and its sender's answer: `outcome`, as soon as there is one.
 
-    `settled` is called then, and once more when a message that was answered with EngineUnavailable turns out to
+    `resolved` is called then, and once more when a message that was answered with EngineUnavailable turns out to
     be stored. `origin` is the socket that it came from: its copy of the message is the answer. `answered` is called
-    before `settled`; `taken` is when the draft was made, `deadline` when it is answered with EngineUnavailable (both
-    loop time).
+    before `resolved`; `taken` is when the message was accepted, `deadline` when it is answered with EngineUnavailable
+    (both loop time).
     """
 
     __slots__ = (
@@ -49,8 +49,8 @@ class Draft:
         "origin",
         "outcome",
         "recipient",
+        "resolved",
         "sender",
-        "settled",
         "taken",
     )
 
@@ -60,10 +60,10 @@ class Draft:
         recipient: int,
         content: str,
         key: bytes,
-        settled: Callable[[Draft], None],
+        resolved: Callable[[PendingMessage], None],
         message_id: str = "",
         origin: object = None,
-        answered: Callable[[Draft], None] | None = None,
+        answered: Callable[[PendingMessage], None] | None = None,
         taken: float = 0.0,
         deadline: float = math.inf,
     ) -> None:
@@ -76,20 +76,20 @@ class Draft:
         self.key = key
         self.id = message_id
         self.origin = origin
-        self.settled = settled
-        self.outcome: Sent | ChatError | None = None
+        self.resolved = resolved
+        self.outcome: Stored | ChatError | None = None
 
-    def settle(self, outcome: Sent | ChatError) -> None:
+    def resolve(self, outcome: Stored | ChatError) -> None:
         """Answers the sender, unless it was answered before with something that stands."""
-        late = isinstance(self.outcome, EngineUnavailable) and isinstance(outcome, Sent)
+        late = isinstance(self.outcome, EngineUnavailable) and isinstance(outcome, Stored)
         if self.outcome is None or late:
             self.outcome = outcome
             if self.answered is not None:
                 self.answered(self)
-            self.settled(self)
+            self.resolved(self)
 
     def at(self, seq: int, time: int) -> Message:
-        """The message that this draft becomes at a place."""
+        """The message that this one becomes at a place."""
         return Message(self.sender, self.recipient, seq, time, self.content, self.key, self.id)
 
 
@@ -143,9 +143,9 @@ class Conversation:
     `leases` counts its users, `followers` those among them whose sockets get what is said. `head` is where it stands in
     the store, as far as this process knows; None until it was read. `seen` is up to which `seq` the sockets of this
     process were served; None until that matters. While it is not known, `since` may say that it is the last message up
-    to a time (milliseconds since the epoch). `carried` are the drafts that are on their way, `placing` the messages
-    that are being inserted, `writer` the insert or task that goes on with them; `overdue` is the timer of the first
-    deadline.
+    to a time (milliseconds since the epoch). `carried` are the messages of the run in progress,
+    `placing` those of them that are being inserted, `writer` the insert or task that goes on with them;
+    `overdue` is the timer of the first deadline.
     `announced_until` (loop time) says how long messages up to the time `announced_to` (milliseconds) may be stored.
     `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse, `unblocked_until` (loop
     time) how long neither is taken to have blocked the other.
@@ -181,9 +181,9 @@ class Conversation:
         self.head: Head | None = None
         self.seen: int | None = None
         # Lists, though they are queues: they are short, and an empty deque takes 760 bytes.
-        self.queue: list[Draft] = []
+        self.queue: list[PendingMessage] = []
         self.writer: asyncio.Future[Any] | None = None
-        self.carried: list[Draft] = []
+        self.carried: list[PendingMessage] = []
         self.overdue: asyncio.TimerHandle | None = None
         self.placing: Sequence[Message] = ()
         self.chaser: asyncio.Task[None] | None = None

@@ -26,10 +26,10 @@ def keep_deadline(conversation: Conversation, deadline: float) -> None:
 def _at_deadline(conversation: Conversation) -> None:
     conversation.overdue = None
     now = asyncio.get_running_loop().time()
-    waiting = [draft for draft in (*conversation.carried, *conversation.queue) if draft.outcome is None]
-    for draft in waiting:
-        if draft.deadline <= now:
-            draft.settle(EngineUnavailable("storage", "no answer yet"))
-    later = [draft.deadline for draft in waiting if draft.deadline > now]
+    waiting = [pending for pending in (*conversation.carried, *conversation.queue) if pending.outcome is None]
+    for pending in waiting:
+        if pending.deadline <= now:
+            pending.resolve(EngineUnavailable("storage", "no answer yet"))
+    later = [pending.deadline for pending in waiting if pending.deadline > now]
     if later:
         keep_deadline(conversation, min(later))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from models.chat.conversation import Conversation, Draft
+from models.chat.conversation import Conversation, PendingMessage
 from models.chat.loading import Loader
 from models.chat.ports import Admission, Insert, Messages
 from models.chat.stranger_limit import DAY, LIMIT, REFUSED_DAYS
@@ -54,7 +54,7 @@ class Placer:
     async def place(
         self,
         conversation: Conversation,
-        drafts: Sequence[Draft],
+        pending: Sequence[PendingMessage],
         admission: Admission | None,
         insert: Insert | None = None,
     ) -> AsyncGenerator[list[Placed], None]:
@@ -64,7 +64,7 @@ class Placer:
         stands until the caller has delivered the last message and clears it. The first attempt was made already if its
         `insert` is given: that of `placing`.
         """
-        left = tuple(drafts)
+        left = tuple(pending)
         pause = BACKOFF[0]
         uncertain = False  # an earlier attempt may have stored `placing`, or some of it, or may yet
         if insert is None:
@@ -81,7 +81,7 @@ class Placer:
                 conflict = await attempt
             except EngineUnavailable as error:
                 if not uncertain and isinstance(error, NotSent):
-                    if any(draft.outcome is not None for draft in left):
+                    if any(each.outcome is not None for each in left):
                         raise  # those are not stored after all; the others are tried again without them
                 else:
                     uncertain = True
@@ -105,7 +105,7 @@ class Placer:
                 self._found(conversation, existing)
                 conversation.advance(existing)  # also when the sockets had been given it before the head was read
 
-    def ready(self, conversation: Conversation, drafts: Sequence[Draft], now: float) -> Sequence[Message]:
+    def ready(self, conversation: Conversation, pending: Sequence[PendingMessage], now: float) -> Sequence[Message]:
         """The messages at the next places, as many as there are reserved; none if something has to be awaited first.
 
         `now` is the loop's time.
@@ -117,7 +117,7 @@ class Placer:
             return ()
         if conversation.announced_until <= now:
             return ()
-        messages = self._behind(head, drafts)
+        messages = self._behind(head, pending)
         return messages if messages and messages[-1].time <= conversation.announced_to else ()
 
     def _announced(self, conversation: Conversation, time: int) -> bool:
@@ -136,17 +136,17 @@ class Placer:
         conversation.announced_until = begun + ANNOUNCED_FOR * (1 + spread) / 2
         conversation.announced_to = to
 
-    def _behind(self, head: Head, drafts: Sequence[Draft]) -> Sequence[Message]:
+    def _behind(self, head: Head, pending: Sequence[PendingMessage]) -> Sequence[Message]:
         now = max(int(self._clock() * 1000), head.time)
         places = range(head.seq + 1, head.reserved + 1)
-        return [draft.at(seq, now) for draft, seq in zip(drafts, places, strict=False)]
+        return [each.at(seq, now) for each, seq in zip(pending, places, strict=False)]
 
     async def _next(
-        self, conversation: Conversation, drafts: Sequence[Draft], admission: Admission | None
+        self, conversation: Conversation, pending: Sequence[PendingMessage], admission: Admission | None
     ) -> Sequence[Message]:
         """The messages at the places behind the last one that exists; as many of them as there are places reserved."""
         head = await self._loader.head(conversation)
-        if admission is not None and admission.theirs == 0 and self._exhausted(head, drafts[0].sender):
+        if admission is not None and admission.theirs == 0 and self._exhausted(head, pending[0].sender):
             raise LimitReached
         if not self._loader.knows(conversation):
             for user in conversation.users:
@@ -168,7 +168,7 @@ class Placer:
                 await self._lead_up_to(conversation, head.seq + 1)
             else:
                 break
-        return self._behind(head, drafts)
+        return self._behind(head, pending)
 
     def _exhausted(self, head: Head, sender: int) -> bool:
         """Whether MongoDB shows that the sender's count was used up, whatever Redis remembers.

@@ -11,7 +11,7 @@ from functools import partial
 
 from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
-from models.chat.conversation import Conversation, Draft
+from models.chat.conversation import Conversation, PendingMessage
 from models.chat.conversations import Conversations, Lease
 from models.chat.delivery import Delivery
 from models.chat.departures import Active, Departures, all_active
@@ -182,28 +182,30 @@ class Chat:
         recipient: int,
         content: str,
         deadline: float,
-        settled: Callable[[Draft], None],
+        resolved: Callable[[PendingMessage], None],
         *,
         message_id: str = "",
         origin: object = None,
-    ) -> Draft:
+    ) -> PendingMessage:
         """Takes a message; messages of one sender keep the order of these calls.
 
-        The outcome is Sent once the message is durable, or a ChatError: LimitReached, Blocked, UnknownUser when one of
-        the two is gone, InvalidFrame for an id that was used for another content, or EngineUnavailable at the deadline
-        (loop time), which promises nothing: the message may still be stored and delivered, and `settled` be called
-        again.
+        The outcome is Stored once the message is durable, or a ChatError: LimitReached, Blocked, UnknownUser when
+        one of the two is gone, InvalidFrame for an id that was used for another content, or EngineUnavailable at the
+        deadline (loop time), which promises nothing: the message may still be stored and delivered, and `resolved` be
+        called again.
         """
         conversation = self.conversations.write(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
         taken = self._loop.time()
-        draft = Draft(sender, recipient, content, key, settled, message_id, origin, self._answered, taken, deadline)
-        self._writer.take(conversation, draft)
-        return draft
+        pending = PendingMessage(
+            sender, recipient, content, key, resolved, message_id, origin, self._answered, taken, deadline
+        )
+        self._writer.take(conversation, pending)
+        return pending
 
-    def _answered(self, draft: Draft) -> None:
-        if draft.outcome is not None:
-            self._observe(draft.outcome.code, self._loop.time() - draft.taken)
+    def _answered(self, pending: PendingMessage) -> None:
+        if pending.outcome is not None:
+            self._observe(pending.outcome.code, self._loop.time() - pending.taken)
 
     async def drain(self, timeout: float) -> None:
         """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""

@@ -22,7 +22,7 @@ from msgspec import structs
 from common.tasks import end
 from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
-from models.chat.conversation import Conversation, Draft, Sent
+from models.chat.conversation import Conversation, PendingMessage, Stored
 from models.chat.conversations import Conversations
 from models.chat.deadlines import keep_deadline
 from models.chat.delivery import Delivery
@@ -76,10 +76,10 @@ class Writer:
         self._clock = clock
         self._writing = 0  # conversations with messages on their way
 
-    def take(self, conversation: Conversation, draft: Draft) -> None:
+    def take(self, conversation: Conversation, pending: PendingMessage) -> None:
         """Takes a message; those of one conversation keep the order of these calls."""
-        conversation.queue.append(draft)
-        keep_deadline(conversation, draft.deadline)
+        conversation.queue.append(pending)
+        keep_deadline(conversation, pending.deadline)
         if conversation.writer is None:
             self._writing += 1
             self._go_on(conversation)
@@ -127,9 +127,9 @@ class Writer:
             return
         run = conversation.carried
         try:
-            for draft, message in zip(run, conversation.placing, strict=True):
-                online = self._delivery.deliver(conversation, message, draft.origin).live
-                self._acknowledge(conversation, draft, message, online=online)
+            for pending, message in zip(run, conversation.placing, strict=True):
+                online = self._delivery.deliver(conversation, message, pending.origin).live
+                self._acknowledge(conversation, pending, message, online=online)
         except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
             self._failed(conversation, run, error)
         self._clear(conversation)
@@ -158,10 +158,10 @@ class Writer:
             if not sent_off:
                 self._rest(conversation)
 
-    def _failed(self, conversation: Conversation, run: list[Draft], error: Exception) -> None:
+    def _failed(self, conversation: Conversation, run: list[PendingMessage], error: Exception) -> None:
         _log.error("message_failed", conversation=conversation.name, exc_info=error)
-        for draft in run:
-            draft.settle(ChatError(str(error)))
+        for pending in run:
+            pending.resolve(ChatError(str(error)))
 
     def _clear(self, conversation: Conversation) -> None:
         """Nothing of the conversation is on its way."""
@@ -181,7 +181,7 @@ class Writer:
             return False
         return conversation.open_until > self._clock()
 
-    def _run_of(self, conversation: Conversation) -> list[Draft]:
+    def _run_of(self, conversation: Conversation) -> list[PendingMessage]:
         """The next messages from the queue that can travel together: those that the rule cannot refuse."""
         least, longest = RUN
         most = 1
@@ -189,9 +189,9 @@ class Writer:
             most = min(longest, max(least, self._writing // FOR_EACH))
         run = conversation.queue[:most]
         del conversation.queue[:most]
-        return [draft for draft in run if draft.outcome is None]  # others waited too long, and were never tried
+        return [pending for pending in run if pending.outcome is None]  # others waited too long, and were never tried
 
-    async def _carry(self, conversation: Conversation, run: list[Draft], insert: Insert | None) -> None:
+    async def _carry(self, conversation: Conversation, run: list[PendingMessage], insert: Insert | None) -> None:
         """The steps of messages that travel together, in order; takes from `run` what has its outcome."""
         if not run:
             return
@@ -199,7 +199,7 @@ class Writer:
         try:
             if insert is None:
                 admission = await self._admit(conversation, run)
-                run[:] = [draft for draft in run if draft.outcome is None]
+                run[:] = [pending for pending in run if pending.outcome is None]
                 if not run:
                     raise EngineUnavailable("storage", "no answer in time")
             async with aclosing(self._placer.place(conversation, run, admission, insert)) as steps:
@@ -209,18 +209,18 @@ class Writer:
                         del run[0]
         except (LimitReached, Blocked, UnknownUser) as error:
             # A count that MongoDB knows to be true is kept: it is not given back.
-            for draft in run:
-                draft.settle(await self._repeated(conversation, draft) or error)
+            for pending in run:
+                pending.resolve(await self._repeated(conversation, pending) or error)
         except ChatError as error:
             # Whatever is raised here is raised for messages that are known not to be stored.
             await self._give_back(admission)
-            if isinstance(error, NotSent) and any(draft.outcome is not None for draft in run):
-                conversation.queue[:0] = [draft for draft in run if draft.outcome is None]  # they have time left
+            if isinstance(error, NotSent) and any(pending.outcome is not None for pending in run):
+                conversation.queue[:0] = [pending for pending in run if pending.outcome is None]  # they have time left
                 return
-            for draft in run:
-                draft.settle(error)
+            for pending in run:
+                pending.resolve(error)
 
-    async def _admit(self, conversation: Conversation, run: list[Draft]) -> Admission | None:
+    async def _admit(self, conversation: Conversation, run: list[PendingMessage]) -> Admission | None:
         """Asks what has to be asked before a run may be stored; puts back what has to wait for the answer.
 
         Raises Blocked, UnknownUser, LimitReached, EngineUnavailable.
@@ -236,41 +236,49 @@ class Writer:
         return None
 
     async def _placed(
-        self, conversation: Conversation, draft: Draft, placed: Placed, admission: Admission | None
+        self, conversation: Conversation, pending: PendingMessage, placed: Placed, admission: Admission | None
     ) -> None:
         """The steps of a message that is stored."""
         if placed.dup:
             await self._give_back(admission)
-            draft.settle(await self._repeat(conversation, draft, placed.message))
+            pending.resolve(await self._repeat(conversation, pending, placed.message))
             return
         if admission is not None and admission.theirs > 0 and await self._introduced(conversation):
             conversation.open_until = self._clock() + OPEN_FOR
-        online = await self._delivery.publish(conversation, placed.message, draft.origin)
-        self._acknowledge(conversation, draft, placed.message, online=online, counted=admission is not None)
+        online = await self._delivery.publish(conversation, placed.message, pending.origin)
+        self._acknowledge(conversation, pending, placed.message, online=online, counted=admission is not None)
 
     def _acknowledge(
-        self, conversation: Conversation, draft: Draft, message: Message, *, online: bool, counted: bool = False
+        self,
+        conversation: Conversation,
+        pending: PendingMessage,
+        message: Message,
+        *,
+        online: bool,
+        counted: bool = False,
     ) -> None:
         """The last step; a message that the rule did not count is counted behind it."""
-        draft.settle(Sent(message.seq, message.time, online))
+        pending.resolve(Stored(message.seq, message.time, online))
         if counted:
-            self._counters.weigh(draft.sender, draft.content)
+            self._counters.weigh(pending.sender, pending.content)
         else:
-            self._counters.gather(draft.sender, draft.recipient, self._recount(conversation, draft), draft.content)
+            self._counters.gather(
+                pending.sender, pending.recipient, self._recount(conversation, pending), pending.content
+            )
 
-    async def _repeated(self, conversation: Conversation, draft: Draft) -> Sent | ChatError | None:
+    async def _repeated(self, conversation: Conversation, pending: PendingMessage) -> Stored | ChatError | None:
         """The answer to a message that is refused, if it repeats one that is stored."""
-        if not draft.id:
+        if not pending.id:
             return None
         try:
-            first = await self._messages.find(conversation.name, draft.key)
+            first = await self._messages.find(conversation.name, pending.key)
         except EngineUnavailable as error:
             return error
-        return None if first is None else await self._repeat(conversation, draft, first)
+        return None if first is None else await self._repeat(conversation, pending, first)
 
-    async def _repeat(self, conversation: Conversation, draft: Draft, first: Message) -> Sent | ChatError:
+    async def _repeat(self, conversation: Conversation, pending: PendingMessage, first: Message) -> Stored | ChatError:
         """The answer to a message that was stored before."""
-        if first.content != draft.content:
+        if first.content != pending.content:
             return InvalidFrame("id: was used for another content")
         if conversation.seen is not None and first.seq > conversation.seen:  # nobody here knew of it
             conversation.placing = (first,)  # so that nobody else delivers it, also to the socket that gets the answer
@@ -278,31 +286,31 @@ class Writer:
                 await self._delivery.lead_up_to(conversation, first.seq)
             except EngineUnavailable as error:
                 return error
-            online = await self._delivery.publish(conversation, first, draft.origin) and await self._may_know(draft)
+            online = await self._delivery.publish(conversation, first, pending.origin) and await self._may_know(pending)
         else:
-            online = await self._reaches(draft)
-        return Sent(first.seq, first.time, online, dup=True)
+            online = await self._reaches(pending)
+        return Stored(first.seq, first.time, online, dup=True)
 
-    async def _reaches(self, draft: Draft) -> bool:
+    async def _reaches(self, pending: PendingMessage) -> bool:
         """Whether the recipient is online, as far as the sender may know."""
-        if not await self._may_know(draft):
+        if not await self._may_know(pending):
             return False
-        online = self._sockets.reaches(draft.recipient, draft.sender)
-        return online or (not self._router.alone and await self._router.reaches(draft.recipient, draft.sender))
+        online = self._sockets.reaches(pending.recipient, pending.sender)
+        return online or (not self._router.alone and await self._router.reaches(pending.recipient, pending.sender))
 
-    async def _may_know(self, draft: Draft) -> bool:
+    async def _may_know(self, pending: PendingMessage) -> bool:
         """Whether the sender may be told again and again if the recipient is online: as presence is."""
         try:
-            return not await self._blocks.apart(draft.sender, draft.recipient) and (
-                await self._acquaintances.acquainted(draft.sender, draft.recipient)
+            return not await self._blocks.apart(pending.sender, pending.recipient) and (
+                await self._acquaintances.acquainted(pending.sender, pending.recipient)
             )
         except EngineUnavailable:
             return False
 
-    def _recount(self, conversation: Conversation, draft: Draft) -> Recount:
+    def _recount(self, conversation: Conversation, pending: PendingMessage) -> Recount:
         async def recount(until: int) -> tuple[int, int]:
-            mine = await self._messages.count(conversation.name, draft.sender, until, LIMIT)
-            return mine, await self._messages.count(conversation.name, draft.recipient, until, LIMIT)
+            mine = await self._messages.count(conversation.name, pending.sender, until, LIMIT)
+            return mine, await self._messages.count(conversation.name, pending.recipient, until, LIMIT)
 
         return recount
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from models.chat.conversation import Conversation, Draft, Sent
+from models.chat.conversation import Conversation, PendingMessage, Stored
 from models.chat.conversations import Conversations
 from models.chat.loading import Loader
 from models.chat.ports import Conflict, Reached
@@ -126,15 +126,15 @@ class PatientChat(Chat):
 
     answer_timeout = PATIENCE
 
-    def send(self, sender: int, recipient: int, content: str, **options: Any) -> asyncio.Future[Sent | ChatError]:
+    def send(self, sender: int, recipient: int, content: str, **options: Any) -> asyncio.Future[Stored | ChatError]:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Sent | ChatError] = loop.create_future()
+        answer: asyncio.Future[Stored | ChatError] = loop.create_future()
 
-        def settled(draft: Draft) -> None:
+        def resolved(pending: PendingMessage) -> None:
             if not answer.done():
-                answer.set_result(draft.outcome)
+                answer.set_result(pending.outcome)
 
-        super().send(sender, recipient, content, loop.time() + self.answer_timeout, settled, **options)
+        super().send(sender, recipient, content, loop.time() + self.answer_timeout, resolved, **options)
         return answer
 
 
@@ -163,4 +163,4 @@ async def stored(messages: MongoMessages, pair: tuple[int, int]) -> list[Message
 async def make_friends(chat: Chat, pair: tuple[int, int]) -> None:
     """Lets both write, so that the limit rule is open."""
     for sender, recipient in (pair, pair[::-1], pair):
-        assert isinstance(await chat.send(sender, recipient, "hello"), Sent)
+        assert isinstance(await chat.send(sender, recipient, "hello"), Stored)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers.websocket.answers import Answers, Window
-from models.chat.conversation import Draft, Sent
+from models.chat.conversation import PendingMessage, Stored
 from models.errors import ChatError
 from models.protocol.v1 import Request
 from tests.support.sockets import until
@@ -21,14 +21,14 @@ class Socket:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.answered: list[str] = []
-        self.sent: dict[str, Draft] = {}
+        self.sent: dict[str, PendingMessage] = {}
         self.shown: dict[str, asyncio.Future[bool]] = {}
         self.deadlines: dict[str, float] = {}
 
-    def send(self, request: Request, deadline: float, settled: Callable[[Draft], None]) -> Draft:
+    def send(self, request: Request, deadline: float, resolved: Callable[[PendingMessage], None]) -> PendingMessage:
         self.begun.append(request.content)
         self.deadlines[request.content] = deadline
-        self.sent[request.content] = Draft(1, 2, request.content, b"", settled)
+        self.sent[request.content] = PendingMessage(1, 2, request.content, b"", resolved)
         return self.sent[request.content]
 
     async def show(self, request: Request, deadline: float) -> bool:
@@ -39,8 +39,8 @@ class Socket:
         self.answered.append(request.content)
         return healthy
 
-    def tell_outcome(self, outcome: Sent | ChatError) -> None:
-        assert isinstance(outcome, Sent)
+    def tell_outcome(self, outcome: Stored | ChatError) -> None:
+        assert isinstance(outcome, Stored)
         self.answered.append(str(outcome.seq))
 
 
@@ -60,7 +60,7 @@ def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -
                 answers.take(Request(kind, name))
         while len(socket.answered) < len(kinds):
             await asyncio.sleep(0)
-            sending = [name for name, draft in socket.sent.items() if draft.outcome is None]
+            sending = [name for name, pending in socket.sent.items() if pending.outcome is None]
             showing = [name for name, future in socket.shown.items() if not future.done()]
             if not sending + showing:
                 continue
@@ -68,7 +68,7 @@ def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -
             barriers = [n for n, kind in enumerate(kinds) if kind in (2, 3) and str(n) not in socket.answered]
             assert all(int(begun) <= min(barriers, default=99) for begun in socket.begun)
             if name in sending:
-                socket.sent[name].settle(Sent(int(name), 0, online=True))
+                socket.sent[name].resolve(Stored(int(name), 0, online=True))
             else:
                 socket.shown[name].set_result(True)
         assert [str(number) for number in range(len(kinds))] == socket.answered
@@ -86,10 +86,10 @@ async def test_the_window_opens_again_at_half() -> None:
     room = answers.room()
     assert room is not None
     assert window.full
-    socket.sent["0"].settle(Sent(0, 0, online=True))
+    socket.sent["0"].resolve(Stored(0, 0, online=True))
     await until(lambda: len(socket.answered) == 1)
     assert not room.done()
-    socket.sent["1"].settle(Sent(1, 0, online=True))
+    socket.sent["1"].resolve(Stored(1, 0, online=True))
     await until(room.done)
     assert not window.full
 

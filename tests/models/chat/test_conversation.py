@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.chat.conversation import Conversation, Draft, Reading, Sent
+from models.chat.conversation import Conversation, PendingMessage, Reading, Stored
 from models.errors import EngineUnavailable, LimitReached
 from models.records import Head, Message
 
@@ -68,22 +68,22 @@ def test_an_interrupted_showing_keeps_the_rest_unread() -> None:
 
 def test_what_stands_is_answered_once() -> None:
     """A refusal, and a place, are not taken back."""
-    for final in (LimitReached(), Sent(1, 0, online=True)):
+    for final in (LimitReached(), Stored(1, 0, online=True)):
         answers: list[object] = []
-        draft = Draft(1, 2, "hi", b"k", lambda draft, answers=answers: answers.append(draft.outcome))
-        draft.settle(final)
-        draft.settle(Sent(2, 0, online=True))
-        draft.settle(EngineUnavailable("mongodb", "slow"))
+        pending = PendingMessage(1, 2, "hi", b"k", lambda pending, answers=answers: answers.append(pending.outcome))
+        pending.resolve(final)
+        pending.resolve(Stored(2, 0, online=True))
+        pending.resolve(EngineUnavailable("mongodb", "slow"))
         assert answers == [final]
 
 
 def test_not_known_is_not_final() -> None:
     """After 40001 the message may turn out to be stored; its sender is told once."""
     answers: list[object] = []
-    draft = Draft(1, 2, "hi", b"k", lambda draft: answers.append(draft.outcome))
-    late, sent = EngineUnavailable("mongodb", "slow"), Sent(1, 0, online=True)
+    pending = PendingMessage(1, 2, "hi", b"k", lambda pending: answers.append(pending.outcome))
+    late, sent = EngineUnavailable("mongodb", "slow"), Stored(1, 0, online=True)
     for outcome in (late, late, sent, sent, late):
-        draft.settle(outcome)
+        pending.resolve(outcome)
     assert answers == [late, sent]
 
 

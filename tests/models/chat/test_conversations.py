@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.chat.conversation import Sent
+from models.chat.conversation import Stored
 from models.chat.conversations import Conversations, Lease
 from models.chat.events import MessageStored
 from models.chat.history import Reader
@@ -125,7 +125,7 @@ async def test_reading_while_an_inbox_opens(
         gate.set()
     await asyncio.gather(*reading)
     assert here.conversations.get(conversation_of(*pair)) is state
-    assert isinstance(await elsewhere.send(peer, me, "do you hear me?"), Sent)
+    assert isinstance(await elsewhere.send(peer, me, "do you hear me?"), Stored)
     here.arrived(MessageStored((await stored(messages, pair))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == ["do you hear me?"])
     inbox.leave()
@@ -143,7 +143,7 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
     elsewhere, _, _ = make()
     inbox = here.join(me, None, watching=False)
     await here.watches(me)
-    assert isinstance(await elsewhere.send(peer, me, "first"), Sent)
+    assert isinstance(await elsewhere.send(peer, me, "first"), Stored)
     contents = ["first"]
     if activity == "a pair socket":
         here.join(me, peer, watching=False)
@@ -153,12 +153,12 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
         reader = Reader(here, store, messages.directory, answer_timeout=5)
         await reader.resume(me, {peer: 0}, 10, asyncio.get_running_loop().time() + 5)
     else:
-        assert isinstance(await here.send(me, peer, "second"), Sent)
+        assert isinstance(await here.send(me, peer, "second"), Stored)
         contents.append("second")
     await until(lambda: len(sockets.delivered) == len(contents))
     here.arrived(MessageStored((await stored(messages, pair))[0]))
     assert [message.content for message in sockets.delivered] == contents
-    assert isinstance(await elsewhere.send(peer, me, "third"), Sent)
+    assert isinstance(await elsewhere.send(peer, me, "third"), Stored)
     here.arrived(MessageStored((await stored(messages, pair))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == [*contents, "third"])
     inbox.leave()
@@ -173,24 +173,24 @@ async def test_an_inbox_that_does_not_know_all_conversations(
     me, peer, other = people(3)
     here, _, sockets = make(me, router=Somebody())
     elsewhere, _, _ = make()
-    assert isinstance(await elsewhere.send(peer, me, "old"), Sent)
+    assert isinstance(await elsewhere.send(peer, me, "old"), Stored)
     await until(lambda: not len(elsewhere.conversations))
     now = asyncio.get_running_loop().time()
     await until(lambda: asyncio.get_running_loop().time() > now + 0.002)  # messages tell times in milliseconds
-    assert isinstance(await elsewhere.send(other, me, "newer"), Sent)
+    assert isinstance(await elsewhere.send(other, me, "newer"), Stored)
     inbox = here.join(me, None, watching=False)
     await here.watches(me)
-    assert isinstance(await elsewhere.send(peer, me, "unheard"), Sent)
+    assert isinstance(await elsewhere.send(peer, me, "unheard"), Stored)
     contents = ["unheard"]
     if activity == "a pair socket":
         here.join(peer, me, watching=False)
     elif activity == "an answer":
-        assert isinstance(await here.send(me, peer, "answer"), Sent)
+        assert isinstance(await here.send(me, peer, "answer"), Stored)
         contents.append("answer")
     elif activity == "a look":
         here.followed(me, 0)
     else:
-        assert isinstance(await elsewhere.send(peer, me, "heard"), Sent)
+        assert isinstance(await elsewhere.send(peer, me, "heard"), Stored)
         contents.append("heard")
         here.arrived(MessageStored((await stored(messages, (me, peer)))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == contents)
@@ -215,11 +215,11 @@ async def test_the_first_message_comes_while_an_inbox_looks(
     monkeypatch.setattr(messages.directory, "conversations", late)
     inbox = here.join(me, None, watching=False)
     await asked.wait()
-    assert isinstance(await elsewhere.send(peer, me, "first"), Sent)
+    assert isinstance(await elsewhere.send(peer, me, "first"), Stored)
     answering = asyncio.ensure_future(here.send(me, peer, "second"))
     await until(lambda: len(here.conversations) == 1)
     gate.set()
-    assert isinstance(await answering, Sent)
+    assert isinstance(await answering, Stored)
     await until(lambda: [message.content for message in sockets.delivered] == ["first", "second"])
     inbox.leave()
 

@@ -6,17 +6,17 @@ import asyncio
 
 import uvloop
 
-from models.chat.conversation import Conversation, Draft, Sent
+from models.chat.conversation import Conversation, PendingMessage, Stored
 from models.chat.deadlines import keep_deadline
 from models.errors import EngineUnavailable
 from tests.support.sockets import until
 
 
-def drafts(conversation: Conversation, *deadlines: float) -> list[Draft]:
+def pending_messages(conversation: Conversation, *deadlines: float) -> list[PendingMessage]:
     """Messages with these deadlines, in this order."""
-    made = [Draft(1, 2, "", b"", lambda _: None, deadline=deadline) for deadline in deadlines]
-    for draft in made:
-        keep_deadline(conversation, draft.deadline)
+    made = [PendingMessage(1, 2, "", b"", lambda _: None, deadline=deadline) for deadline in deadlines]
+    for pending in made:
+        keep_deadline(conversation, pending.deadline)
     return made
 
 
@@ -24,12 +24,12 @@ async def test_each_has_its_own() -> None:
     """On its way or in the queue; a later deadline does not put off an earlier one, and far ones are kept."""
     now = asyncio.get_running_loop().time()
     conversation = Conversation(1, 2)
-    first, second, far = drafts(conversation, now + 0.04, now + 0.02, now + 1000)
+    first, second, far = pending_messages(conversation, now + 0.04, now + 0.02, now + 1000)
     conversation.carried, conversation.queue = [first], [second, far]
     await until(lambda: second.outcome is not None)
     assert first.outcome is None
     await until(lambda: first.outcome is not None)
-    assert [type(draft.outcome) for draft in (first, second)] == [EngineUnavailable, EngineUnavailable]
+    assert [type(pending.outcome) for pending in (first, second)] == [EngineUnavailable, EngineUnavailable]
     assert far.outcome is None
     assert conversation.overdue is not None
     assert conversation.overdue.when() == far.deadline
@@ -39,22 +39,22 @@ async def test_each_has_its_own() -> None:
 def test_deadlines_that_are_past_or_near_on_the_servers_loop() -> None:
     """Those of what waited behind a long request, for example; uvloop has no timers for them."""
 
-    async def wait() -> list[Draft]:
+    async def wait() -> list[PendingMessage]:
         now = asyncio.get_running_loop().time()
         conversation = Conversation(1, 2)
-        conversation.queue = drafts(conversation, now - 1, now - 1, now, now + 0.0001, now + 0.0001)
-        await until(lambda: all(draft.outcome is not None for draft in conversation.queue))
+        conversation.queue = pending_messages(conversation, now - 1, now - 1, now, now + 0.0001, now + 0.0001)
+        await until(lambda: all(pending.outcome is not None for pending in conversation.queue))
         return conversation.queue
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert {type(draft.outcome) for draft in runner.run(wait())} == {EngineUnavailable}
+        assert {type(pending.outcome) for pending in runner.run(wait())} == {EngineUnavailable}
 
 
 async def test_an_outcome_stands() -> None:
     """What has one is not answered again, and nobody is waited for when none is left."""
     conversation = Conversation(1, 2)
-    (draft,) = drafts(conversation, asyncio.get_running_loop().time())
-    conversation.carried = [draft]
-    draft.settle(sent := Sent(1, 1, online=True))
+    (pending,) = pending_messages(conversation, asyncio.get_running_loop().time())
+    conversation.carried = [pending]
+    pending.resolve(sent := Stored(1, 1, online=True))
     await until(lambda: conversation.overdue is None)
-    assert draft.outcome is sent
+    assert pending.outcome is sent

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from models.chat.conversation import Conversation, Draft, Reading
+from models.chat.conversation import Conversation, PendingMessage, Reading
 from models.chat.loading import Loader
 from models.chat.placing import Placed, Placer
 from models.chat.ports import Conflict
@@ -37,8 +37,8 @@ class Losing:
         return outcome
 
 
-def draft_of(pair: Pair, name: str) -> Draft:
-    return Draft(*pair, name, key_of(pair[0], name), lambda _: None, name)
+def pending_of(pair: Pair, name: str) -> PendingMessage:
+    return PendingMessage(*pair, name, key_of(pair[0], name), lambda _: None, name)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
 
         async def place(*names: str) -> list[Placed]:
             placed = []
-            async for some in placer.place(conversation, [draft_of(pair, name) for name in names], None):
+            async for some in placer.place(conversation, [pending_of(pair, name) for name in names], None):
                 for each in some:
                     conversation.advance(each.message)
                 placed += some
@@ -146,8 +146,8 @@ async def test_a_run_that_came_half_through(
     store.insert = half
     conversations, conversation = active(*pair)
     placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, lambda *_: None)
-    drafts = [draft_of(pair, name) for name in "abcd"]
-    placed = [each async for some in placer.place(conversation, drafts, None) for each in some]
+    pending = [pending_of(pair, name) for name in "abcd"]
+    placed = [each async for some in placer.place(conversation, pending, None) for each in some]
     assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
         (name, seq, False) for seq, name in enumerate("abcd", 1)
     ]
@@ -186,7 +186,7 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
     placer = Placer(
         messages, Interrupted(conversations, messages, clock, nothing_looked_up), clock, lambda *_: None, lead_up_to
     )
-    placed = [each async for some in placer.place(conversation, [draft_of(pair, "mine")], None) for each in some]
+    placed = [each async for some in placer.place(conversation, [pending_of(pair, "mine")], None) for each in some]
     assert [each.message.seq for each in placed] == [2]
     assert given == [1]
 
@@ -235,7 +235,9 @@ def announcer(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[...
         placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, lead_up_to)
 
         async def place(name: str) -> int:
-            placed = [each async for some in placer.place(conversation, [draft_of(pair, name)], None) for each in some]
+            placed = [
+                each async for some in placer.place(conversation, [pending_of(pair, name)], None) for each in some
+            ]
             conversation.placing = ()
             conversation.seen = placed[-1].message.seq
             conversation.advance(placed[-1].message)
@@ -283,9 +285,9 @@ async def test_ready_only_while_announced(announcer: Callable[..., Announcer], c
     """A message goes without a task only while the last announcement is good, by time passed and by the clock."""
     _, conversation, place, placer = announcer()
     assert await place("a") == 1
-    drafts = [draft_of(pair, "b")]
+    pending = [pending_of(pair, "b")]
     good_for = conversation.announced_until
-    assert placer.ready(conversation, drafts, good_for - 1)
-    assert not placer.ready(conversation, drafts, good_for)
+    assert placer.ready(conversation, pending, good_for - 1)
+    assert not placer.ready(conversation, pending, good_for)
     clock.offset = 3600
-    assert not placer.ready(conversation, drafts, good_for - 1)
+    assert not placer.ready(conversation, pending, good_for - 1)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from common.tasks import end
-from models.chat.conversation import Sent
+from models.chat.conversation import Stored
 from models.records import conversation_of
 from tests.support.chats import Make, Somebody, make_friends
 from tests.support.sockets import until
@@ -53,7 +53,7 @@ async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair:
     await make_friends(elsewhere, pair)
     socket = here.join(pair[1], pair[0], watching=False)
     await here.follow(pair[1], [pair[0]])
-    assert isinstance(await elsewhere.send(*pair, "unheard"), Sent)
+    assert isinstance(await elsewhere.send(*pair, "unheard"), Stored)
     conversation = here.conversations.get(conversation_of(*pair))
     here.delivery.chase(conversation)
     await until(lambda: [m.content for m in sockets.delivered] == ["unheard"])
@@ -67,7 +67,7 @@ async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: t
     conversation = chat.conversations.get(conversation_of(*pair))
     await until(lambda: conversation.seen == 0)
     other, _, _ = make()
-    assert isinstance(await other.send(pair[1], pair[0], "hi"), Sent)
+    assert isinstance(await other.send(pair[1], pair[0], "hi"), Stored)
     chat.followed(*pair)
     await until(lambda: sockets.delivered)
     socket.leave()

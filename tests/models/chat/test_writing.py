@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.chat.conversation import Conversation, Sent
+from models.chat.conversation import Conversation, Stored
 from models.chat.ports import Reached
 from models.chat.service import Chat
 from models.chat.stranger_limit import LIMIT
@@ -45,7 +45,7 @@ async def test_a_message_is_stored_then_acknowledged(
     """The answer names the place where the message stands."""
     chat, _, sockets = make(pair[1])
     sent = await chat.send(*pair, "hi")
-    assert isinstance(sent, Sent)
+    assert isinstance(sent, Stored)
     assert sent.online
     (message,) = await stored(messages, pair)
     assert (pair[0], pair[1], 1, sent.time, "hi") == (*message_of(message), message.content)
@@ -63,7 +63,7 @@ async def test_an_unknown_outcome_is_seen_through_when_it_was_stored(
     chat, store, sockets = make()
     store.faults_after = [EngineUnavailable("mongodb", "lost"), EngineUnavailable("mongodb", "lost again")]
     sent = await chat.send(*pair, "hi")
-    assert isinstance(sent, Sent)
+    assert isinstance(sent, Stored)
     assert sent.seq == 1
     assert len(await stored(messages, pair)) == len(sockets.delivered) == 1
     assert len({(m.seq, m.time, m.key) for m in store.tried}) == 1
@@ -76,7 +76,7 @@ async def test_an_unknown_outcome_is_seen_through_when_it_was_not_stored(
     chat, store, _ = make()
     store.faults_before = [EngineUnavailable("mongodb", "lost")]
     sent = await chat.send(*pair, "hi")
-    assert isinstance(sent, Sent)
+    assert isinstance(sent, Stored)
     assert [m.seq for m in await stored(messages, pair)] == [1]
 
 
@@ -94,8 +94,8 @@ async def test_an_unknown_outcome_whose_place_another_took(
     theirs = await other.send(*pair[::-1], "theirs")
     store.gate.set()
     sent = await mine
-    assert isinstance(sent, Sent)
-    assert isinstance(theirs, Sent)
+    assert isinstance(sent, Stored)
+    assert isinstance(theirs, Stored)
     assert (theirs.seq, sent.seq) == (4, 5)
     assert [m.content for m in sockets.delivered] == ["hello"] * 3 + ["theirs", "mine"]
 
@@ -111,7 +111,7 @@ async def test_two_processes_meet_at_the_fence(
     for number in range(60):
         answers.append(first.send(*pair, f"a{number}"))
         answers.append(second.send(*pair[::-1], f"b{number}"))
-    assert all(isinstance(answer, Sent) for answer in await asyncio.gather(*answers))
+    assert all(isinstance(answer, Stored) for answer in await asyncio.gather(*answers))
     all_stored = await stored(messages, pair)
     assert list(range(1, 124)) == [m.seq for m in all_stored]
     assert sorted([m.time for m in all_stored]) == [m.time for m in all_stored]
@@ -183,7 +183,7 @@ async def test_an_id_that_another_process_used_for_another_content(
     await first.send(*pair, "theirs", message_id="k")
     answers = await asyncio.gather(second.send(*pair, "other", message_id="k"), second.send(*pair, "mine"))
     assert isinstance(answers[0], InvalidFrame)
-    assert isinstance(answers[1], Sent)
+    assert isinstance(answers[1], Stored)
     assert [m.content for m in sockets.delivered] == ["known", "theirs", "mine"]
 
 
@@ -207,7 +207,7 @@ async def test_a_conversation_that_closes_before_its_run_leaves(
     monkeypatch.setattr(chat.blocks, "require_open", slowly)
     refused, answer = await asyncio.gather(chat.send(*pair, "hello??"), chat.send(*pair[::-1], "hello"))
     assert isinstance(refused, LimitReached)
-    assert isinstance(answer, Sent)
+    assert isinstance(answer, Stored)
 
 
 async def test_time_never_goes_back(
@@ -220,7 +220,7 @@ async def test_time_never_goes_back(
     sent = await chat.send(*pair, "earlier, by the clock")
     times = [m.time for m in await stored(messages, pair)]
     assert sorted(times) == times
-    assert isinstance(sent, Sent)
+    assert isinstance(sent, Stored)
     assert sent.time == times[-2]
 
 
@@ -255,7 +255,7 @@ async def test_no_answer_in_time_in_a_run(
     others = [chat.send(*pair, name) for name in "ab"]
     store.gate.set()
     assert isinstance(await late, EngineUnavailable)
-    assert all(isinstance(sent, Sent) for sent in await asyncio.gather(first, *others))
+    assert all(isinstance(sent, Stored) for sent in await asyncio.gather(first, *others))
     assert [m.content for m in (await stored(messages, pair))[3:]] == ["first", "a", "b"]
 
 
@@ -271,7 +271,7 @@ async def test_what_was_never_sent_is_given_back(
     store.faults_before = []
     chat.answer_timeout = 5.0
     for _ in range(3):
-        assert isinstance(await chat.send(*pair, "now"), Sent)
+        assert isinstance(await chat.send(*pair, "now"), Stored)
     assert isinstance(await chat.send(*pair, "too many"), LimitReached)
     assert [m.content for m in await stored(messages, pair)] == ["now"] * 3
 
@@ -282,7 +282,7 @@ async def test_mongodb_knows_better_than_counters_that_were_lost(
     """Redis loses the counts, and they are rebuilt before the messages are there: the rule stays shut all the same."""
     chat, store, _ = make()
     for number in range(3):
-        assert isinstance(await chat.send(*pair, str(number)), Sent)
+        assert isinstance(await chat.send(*pair, str(number)), Stored)
     await counters._client.flushdb()
 
     async def nothing_yet(*args: object) -> int:
@@ -299,7 +299,7 @@ async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, befriend: F
     await befriend(chat, pair)
     store.faults_before = [RuntimeError("a bug")]
     first, second = await asyncio.gather(chat.send(*pair, "one"), chat.send(*pair, "two"))
-    assert (first.code, isinstance(second, Sent)) == (500, True)
+    assert (first.code, isinstance(second, Stored)) == (500, True)
 
 
 async def test_both_have_written(
@@ -316,10 +316,10 @@ async def test_both_have_written(
 
     monkeypatch.setattr(messages.directory, "introduce", failing)
     name = conversation_of(*pair)
-    assert isinstance(await chat.send(*pair, "hi"), Sent)
-    assert isinstance(await chat.send(*pair[::-1], "hello"), Sent)
+    assert isinstance(await chat.send(*pair, "hi"), Stored)
+    assert isinstance(await chat.send(*pair[::-1], "hello"), Stored)
     assert not await messages.directory.mutual(name)
-    assert isinstance(await chat.send(*pair, "how are you?"), Sent)
+    assert isinstance(await chat.send(*pair, "how are you?"), Stored)
     assert await messages.directory.mutual(name)
 
 
@@ -331,13 +331,13 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friend
     socket = here.join(*pair, watching=False)
     await here.follow(pair[0], [pair[1]])
     for name in ("a", "b", "c"):
-        assert isinstance(await elsewhere.send(*pair, name, message_id=name), Sent)
+        assert isinstance(await elsewhere.send(*pair, name, message_id=name), Stored)
     sent = await here.send(*pair, "c", message_id="c")
-    assert isinstance(sent, Sent)
+    assert isinstance(sent, Stored)
     assert (sent.seq, sent.dup) == (6, True)
     assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
     sent = await here.send(*pair, "a", message_id="a")
-    assert isinstance(sent, Sent)
+    assert isinstance(sent, Stored)
     assert (sent.seq, sent.dup) == (4, True)
     assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
     socket.leave()
@@ -385,7 +385,7 @@ async def test_a_bug_in_delivering_does_not_stop_the_queue(
 
     monkeypatch.setattr(sockets, "deliver", delivered)
     assert (await chat.send(*pair, "one")).code == 500
-    assert isinstance(await chat.send(*pair, "two"), Sent)
+    assert isinstance(await chat.send(*pair, "two"), Stored)
 
 
 async def test_another_process_appears_while_a_message_is_on_its_way(
@@ -414,7 +414,7 @@ async def test_draining_waits_for_all_that_waits(make: Make, befriend: Friends, 
     await until(lambda: len(store.tried) > 3)
     store.gate.set()
     await draining
-    assert all(answer.done() and isinstance(answer.result(), Sent) for answer in answers)
+    assert all(answer.done() and isinstance(answer.result(), Stored) for answer in answers)
 
 
 async def test_draining_abandons_what_takes_too_long(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
