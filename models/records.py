@@ -12,14 +12,14 @@ from msgspec import Struct
 
 __all__ = [
     "MAX_ID",
-    "Bookmarks",
     "Cursor",
     "Head",
     "Identity",
-    "Marks",
     "Message",
     "Profile",
+    "ReadPositions",
     "Summary",
+    "UnreadStart",
     "User",
     "conversation_of",
     "key_of",
@@ -131,14 +131,14 @@ class Head(Struct, frozen=True):
     mutual: bool = False
 
 
-class Bookmarks(Struct, frozen=True):
+class UnreadStart(Struct, frozen=True):
     """What one user has read of a conversation: up to `read`, and the peer's first message after that, if any."""
 
     read: int
     first_unread: int | None
 
 
-class Marks(Struct, frozen=True):
+class ReadPositions(Struct, frozen=True):
     """Up to which `seq` one user has received a conversation, and read it; what is read was received."""
 
     received: int = 0
@@ -155,8 +155,8 @@ class Summary(Struct, frozen=True):
     peer: int
     last: Message
     mutual: bool
-    mine: Marks = Marks()
-    theirs: Marks = Marks()
+    mine: ReadPositions = ReadPositions()
+    theirs: ReadPositions = ReadPositions()
 
 
 class Cursor(NamedTuple):

@@ -123,7 +123,7 @@ async def delays(http_server: Server, monkeypatch: pytest.MonkeyPatch, **_: Any)
 
         return lambda *args: asyncio.ensure_future(late(*args))
 
-    for name in ("insert", "after", "page", "newest", "head", "bookmarks"):
+    for name in ("insert", "after", "page", "newest", "head", "unread_start"):
         monkeypatch.setattr(store, name, delayed(getattr(store, name)))
     yield
 

@@ -90,8 +90,8 @@ class ConversationsHandler(_ReadingHandler):
                     },
                     "last": _beginning(shown(entry.summary.last)),
                     "unread": entry.unread if entry.unread <= COUNTED else f"{COUNTED}+",
-                    "received": entry.marks.received,
-                    "read": entry.marks.read,
+                    "received": entry.positions.received,
+                    "read": entry.positions.read,
                     "online": entry.online,
                     "blocked": entry.blocked,
                 }

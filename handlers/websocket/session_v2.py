@@ -24,7 +24,7 @@ from models.errors import ChatError, InvalidFrame, QuotaReached, Refused, TooFas
 from models.protocol import v2
 from models.protocol.v1 import Code, RequestType
 from models.protocol.v2 import MOST, Request2
-from models.records import Marks, user_id
+from models.records import ReadPositions, user_id
 
 __all__ = ["Dialect2"]
 
@@ -287,10 +287,10 @@ class Dialect2:
                     self._write_live(peer, live)
 
     async def _mark_now(self, request: Request2, peer: int, deadline: float) -> None:
-        wanted = Marks(request.received or 0, request.read or 0)
-        marks = await self._reader.mark(self._user, peer, wanted, deadline)
+        wanted = ReadPositions(request.received or 0, request.read or 0)
+        positions = await self._reader.mark(self._user, peer, wanted, deadline)
         if request.id is not None:
-            self._reply(Code.SUCCESS, request.id, peer, marks=marks)
+            self._reply(Code.SUCCESS, request.id, peer, positions=positions)
 
     async def _mark(self, request: Request2, peer: int, deadline: float) -> None:
         await self._answered(request, peer, self._mark_now(request, peer, deadline))
@@ -355,7 +355,7 @@ class Dialect2:
         seq: int = 0,
         time: int = 0,
         dup: bool = False,
-        marks: Marks | None = None,
+        positions: ReadPositions | None = None,
         retry_after: float = 0.0,
         error: str = "",
     ) -> None:
@@ -368,7 +368,7 @@ class Dialect2:
                 seq=seq,
                 time=time,
                 dup=dup,
-                marks=marks,
+                positions=positions,
                 retry_after=retry_after,
                 error=error,
             )

@@ -11,7 +11,7 @@ from models.errors import ChatError, EngineUnavailable
 from models.protocol.v1 import Code
 from models.records import Head, Message, conversation_of
 
-__all__ = ["Conversation", "PendingMessage", "Reading", "Stored"]
+__all__ = ["Conversation", "PendingMessage", "ReadState", "Stored"]
 
 
 class Stored(NamedTuple):
@@ -93,7 +93,7 @@ class PendingMessage:
         return Message(self.sender, self.recipient, seq, time, self.content, self.key, self.id)
 
 
-class Reading:
+class ReadState:
     """What one user of the conversation has read, in dialect 1's sense: by asking, or by being there.
 
     The article marks each message as read or not. One position says the same as long as the peer's
@@ -166,7 +166,7 @@ class Conversation:
         "overdue",
         "placing",
         "queue",
-        "readings",
+        "read_states",
         "seen",
         "since",
         "unblocked_until",
@@ -197,7 +197,7 @@ class Conversation:
         self.announced_until = -1.0
         self.announced_to = 0
         self.unblocked_until = -1.0
-        self.readings: dict[int, Reading] = {}
+        self.read_states: dict[int, ReadState] = {}
 
     @property
     def active(self) -> bool:
@@ -212,7 +212,7 @@ class Conversation:
         self.early.clear()
         self.unconfirmed = ()
         self.behind = False
-        self.readings.clear()
+        self.read_states.clear()
 
     def other(self, user: int) -> int:
         """The peer of `user`."""

@@ -79,11 +79,11 @@ class Delivery:
         conversation.seen = message.seq
         self._delivered(conversation, message)
         reached = self._sockets.deliver(message, origin, withheld=self._blocks.withholds(message))
-        own = conversation.readings.get(message.sender)
+        own = conversation.read_states.get(message.sender)
         if own is not None:
             own.sent(message.seq)
-        reading = conversation.readings.get(message.recipient)
-        if reading is not None and reading.received(message.seq, live=reached.read):
+        read_state = conversation.read_states.get(message.recipient)
+        if read_state is not None and read_state.received(message.seq, live=reached.read):
             self._messages.mark_read(conversation.name, message.recipient, message.seq)
             self.tell(PositionsChanged(message.recipient, message.sender, message.seq, message.seq))
         return reached
@@ -104,9 +104,9 @@ class Delivery:
     def note(self, event: PositionsChanged) -> None:
         """Notes what a user has read, for the sockets that count by it."""
         conversation = self._conversations.get(conversation_of(event.user, event.peer))
-        reading = conversation.readings.get(event.user) if conversation else None
-        if conversation is not None and reading is not None:
-            reading.shown(event.read, conversation.seen or event.read)
+        read_state = conversation.read_states.get(event.user) if conversation else None
+        if conversation is not None and read_state is not None:
+            read_state.shown(event.read, conversation.seen or event.read)
 
     def arrive(self, conversation: Conversation, message: Message) -> None:
         """Delivers a stored message if its turn has come, else sees to it that its turn comes."""
@@ -142,7 +142,7 @@ class Delivery:
                         await self.catch_up(conversation)
                         # What comes from elsewhere and is delivered here may count as read (dialect 1).
                         for user in conversation.users:
-                            await self._loader.reading(conversation, user)
+                            await self._loader.read_state(conversation, user)
                     if not conversation.unconfirmed:
                         break
                     if pause == BACKOFF[1]:

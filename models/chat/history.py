@@ -21,7 +21,7 @@ from models.chat.ports import Directory, Messages, Unread
 from models.chat.service import Chat
 from models.errors import EngineUnavailable, InvalidFrame
 from models.protocol.v2 import MOST
-from models.records import Cursor, Marks, Message, Summary, conversation_of
+from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 
 __all__ = ["COUNTED", "PAGE", "PAGE_BYTES", "Listed", "Page", "Reader", "Resumed", "Shown"]
 
@@ -61,14 +61,14 @@ class Resumed(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A conversation in a user's list; `unread` is counted up to one more than COUNTED, `marks` are the peer's.
+    """A conversation in a user's list; `unread` is counted up to one more than COUNTED, `positions` are the peer's.
 
     `blocked` says that the user has blocked the peer.
     """
 
     summary: Summary
     unread: int
-    marks: Marks
+    positions: ReadPositions
     online: bool
     blocked: bool
 
@@ -107,11 +107,11 @@ class Reader:
                 # What this process has not delivered yet is not shown either: it is about to come by itself.
                 last = (await self._chat.loader.head(conversation)).seq
                 last = min(last, await self._chat.blocks.shown_upto(reader, peer))
-                reading = await self._chat.loader.reading(conversation, reader)
-            if reading.first_unread is None or reading.first_unread > last:
-                yield Shown(await self.history(reader, peer, None, deadline), reading.read)
+                read_state = await self._chat.loader.read_state(conversation, reader)
+            if read_state.first_unread is None or read_state.first_unread > last:
+                yield Shown(await self.history(reader, peer, None, deadline), read_state.read)
                 return
-            for first in range(reading.first_unread, last + 1, CHUNK):
+            for first in range(read_state.first_unread, last + 1, CHUNK):
                 upto = min(first + CHUNK - 1, last)
                 async with _until(deadline), self.turns.short():
                     messages = await self._messages.page(conversation.name, first, upto)
@@ -121,11 +121,11 @@ class Reader:
     def shown(self, reader: int, peer: int, upto: int) -> None:
         """Marks everything up to `upto` as read by `reader`, who was shown it."""
         conversation = self._chat.conversations.get(conversation_of(reader, peer))
-        reading = None if conversation is None else conversation.readings.get(reader)
-        if conversation is not None and reading is not None and reading.read < upto:
-            reading.shown(upto, conversation.head.seq if conversation.head else upto)
-            self._messages.mark_read(conversation.name, reader, reading.read)
-            self._chat.delivery.tell(PositionsChanged(reader, peer, reading.read, reading.read))
+        read_state = None if conversation is None else conversation.read_states.get(reader)
+        if conversation is not None and read_state is not None and read_state.read < upto:
+            read_state.shown(upto, conversation.head.seq if conversation.head else upto)
+            self._messages.mark_read(conversation.name, reader, read_state.read)
+            self._chat.delivery.tell(PositionsChanged(reader, peer, read_state.read, read_state.read))
 
     # Dialect 2
 
@@ -180,14 +180,14 @@ class Reader:
                     more.append(peer)
         return Resumed(messages, more, held)
 
-    async def mark(self, reader: int, peer: int, wanted: Marks, deadline: float) -> Marks:
+    async def mark(self, reader: int, peer: int, wanted: ReadPositions, deadline: float) -> ReadPositions:
         """Moves the positions of `reader` forward; where they are then. Raises InvalidFrame as `resume` does."""
         async with _until(deadline):
             await self._require_given(reader, peer, max(wanted.received, wanted.read))
-            marks, moved = await self._messages.mark(conversation_of(reader, peer), reader, wanted)
+            positions, moved = await self._messages.mark(conversation_of(reader, peer), reader, wanted)
         if moved:
-            self._chat.delivery.moved(PositionsChanged(reader, peer, marks.received, marks.read))
-        return marks
+            self._chat.delivery.moved(PositionsChanged(reader, peer, positions.received, positions.read))
+        return positions
 
     async def conversations(self, user: int, before: Cursor | None, most: int, deadline: float) -> list[Listed]:
         """The user's conversations behind `before`, newest first; those of which that user is shown anything."""
@@ -207,7 +207,7 @@ class Reader:
             Listed(
                 summary,
                 unread.get(summary.last.conversation, 0),
-                Marks() if summary.peer in apart else summary.theirs,
+                ReadPositions() if summary.peer in apart else summary.theirs,
                 online=summary.mutual and summary.peer in online and summary.peer not in apart,
                 blocked=summary.peer in apart and apart[summary.peer][0] is not None,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from models.chat.conversation import Conversation, Reading
+from models.chat.conversation import Conversation, ReadState
 from models.chat.conversations import Conversations
 from models.chat.ports import Messages
 from models.chat.stranger_limit import ACCEPTED_DAYS, DAY
@@ -36,7 +36,7 @@ class Loader:
 
     def knows(self, conversation: Conversation) -> bool:
         """Whether nothing has to be read before a message can be placed."""
-        return not self._stale(conversation.head) and len(conversation.readings) == len(conversation.users)
+        return not self._stale(conversation.head) and len(conversation.read_states) == len(conversation.users)
 
     def _stale(self, head: Head | None) -> bool:
         """Whether a head is not known, or for too long: one whose message may have expired says nothing.
@@ -53,7 +53,7 @@ class Loader:
             await self._begin(conversation, head.seq)  # nothing is sent off before that is known
             if conversation.head is known or conversation.head is None:  # else somebody was faster, and may know more
                 conversation.head = head
-                conversation.readings.clear()
+                conversation.read_states.clear()
         if conversation.head is None:
             raise RuntimeError("a head that was read is gone")
         return conversation.head
@@ -81,13 +81,13 @@ class Loader:
             found = await read(conversation.name)
         return found
 
-    async def reading(self, conversation: Conversation, reader: int) -> Reading:
+    async def read_state(self, conversation: Conversation, reader: int) -> ReadState:
         """What one of the two has read, in dialect 1's sense."""
-        reading = conversation.readings.get(reader)
-        if reading is None:
-            bookmarks = await self._messages.bookmarks(conversation.name, reader, conversation.other(reader))
+        read_state = conversation.read_states.get(reader)
+        if read_state is None:
+            start = await self._messages.unread_start(conversation.name, reader, conversation.other(reader))
             last = max(conversation.head.seq if conversation.head else 0, conversation.seen or 0)
-            reading = Reading(bookmarks.read, bookmarks.first_unread, last if bookmarks.first_unread else 0)
+            read_state = ReadState(start.read, start.first_unread, last if start.first_unread else 0)
             # Whoever asked first is right: messages may have arrived since.
-            reading = conversation.readings.setdefault(reader, reading)
-        return reading
+            read_state = conversation.read_states.setdefault(reader, read_state)
+        return read_state

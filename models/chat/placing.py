@@ -150,7 +150,7 @@ class Placer:
             raise LimitReached
         if not self._loader.knows(conversation):
             for user in conversation.users:
-                await self._loader.reading(conversation, user)
+                await self._loader.read_state(conversation, user)
         while True:  # others may go on whenever something is awaited
             head = await self._loader.head(conversation)
             time = max(int(self._clock() * 1000), head.time)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 from models.chat.events import Event, PeerEvent
-from models.records import Bookmarks, Cursor, Head, Marks, Message, Profile, Summary, User
+from models.records import Cursor, Head, Message, Profile, ReadPositions, Summary, UnreadStart, User
 
 __all__ = [
     "Admission",
@@ -113,13 +113,13 @@ class Messages(Protocol):
     async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
         """How many unexpired messages of `sender` there are from up to `until` (milliseconds), at most `most`."""
 
-    async def bookmarks(self, conversation: str, reader: int, peer: int) -> Bookmarks:
+    async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
         """What `reader` has read."""
 
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
         """Moves the read position forward, soon: positions are gathered and written together."""
 
-    async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
+    async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
         """Moves positions forward, durably; where they are then, and whether they moved."""
 
     async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:

@@ -20,7 +20,7 @@ from models.protocol.v1 import (
     too_long,
     unknown_type,
 )
-from models.records import Marks, Message
+from models.records import Message, ReadPositions
 
 __all__ = [
     "MOST",
@@ -149,7 +149,7 @@ def answer(
     seq: int = 0,
     time: int = 0,
     dup: bool = False,
-    marks: Marks | None = None,
+    positions: ReadPositions | None = None,
     retry_after: float = 0.0,
     error: str = "",
 ) -> bytes:
@@ -161,8 +161,8 @@ def answer(
     if retry_after:
         frame.retry_after = round(retry_after, 3)
     frame.error = error
-    if marks is not None:
-        frame.received, frame.read = marks.received, marks.read
+    if positions is not None:
+        frame.received, frame.read = positions.received, positions.read
     return _encode(frame)
 
 

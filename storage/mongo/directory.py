@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from bson import Int64
 from pymongo import ASCENDING, DESCENDING
 
-from models.records import Cursor, Marks, Message, Summary, conversation_of
+from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 from storage.mongo.activity import BY_TIME, SETTLED_AFTER, Activity, Settled
 from storage.mongo.documents import RETENTION, Document
 from storage.mongo.errors import MongoErrors
@@ -39,8 +39,8 @@ class _Pair(NamedTuple):
     peer: int
     time: int
     mutual: bool
-    mine: Marks
-    theirs: Marks
+    mine: ReadPositions
+    theirs: ReadPositions
     first: int  # the last message is here or behind
     last: Message | None
 

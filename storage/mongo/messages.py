@@ -31,7 +31,7 @@ from pymongo.read_concern import ReadConcern
 from common.batching import Batcher
 from models.chat.ports import Conflict, Unread
 from models.errors import EngineUnavailable
-from models.records import Bookmarks, Head, Marks, Message
+from models.records import Head, Message, ReadPositions, UnreadStart
 from storage.mongo.activity import BY_TIME, INDEX, Activity, announced
 from storage.mongo.blocks import MongoBlocks
 from storage.mongo.directory import MongoDirectory
@@ -269,15 +269,15 @@ class MongoMessages:
             query["startTime"]["$lte"] = until
             return len(await self._messages.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(most).to_list(most))
 
-    async def bookmarks(self, conversation: str, reader: int, peer: int) -> Bookmarks:
+    async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
         """What `reader` has read, and the peer's first message after that."""
-        read = (await self._positions.marks(conversation, reader)).read
+        read = (await self._positions.positions(conversation, reader)).read
         first = await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, 1)
-        return Bookmarks(read, first[0].seq if first else None)
+        return UnreadStart(read, first[0].seq if first else None)
 
     async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
         """The first messages of the peer that `reader` has not read, ascending, at most so many."""
-        read = (await self._positions.marks(conversation, reader)).read
+        read = (await self._positions.positions(conversation, reader)).read
         return await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, most)
 
     async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
@@ -294,9 +294,9 @@ class MongoMessages:
             begun = [pair["_id"] for pair in await self._conversations.find(query, {"_id": 1}).to_list(None)]
         return dict.fromkeys(begun, 0) | await self._many.newest(begun)
 
-    async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
+    async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
         """Moves positions forward, durably; where they are then, and whether they moved."""
-        return await self._positions.mark(conversation, user, marks)
+        return await self._positions.mark(conversation, user, positions)
 
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
         """Moves both positions forward, with what else gathers in a moment."""

@@ -18,7 +18,7 @@ from pymongo import UpdateOne, WriteConcern
 from common.batching import Batcher
 from common.tasks import end
 from models.errors import EngineUnavailable
-from models.records import Marks
+from models.records import ReadPositions
 from storage.mongo.documents import Document
 from storage.mongo.errors import MongoErrors
 
@@ -31,7 +31,7 @@ MAX_PENDING = 100_000  # positions that wait; what finds no room counts as unrea
 
 _log = structlog.get_logger(__name__)
 
-Mark = tuple[str, int, Marks]  # conversation, user, where to
+Mark = tuple[str, int, ReadPositions]  # conversation, user, where to
 
 
 class Positions:
@@ -43,20 +43,20 @@ class Positions:
         self._conversations = conversations.with_options(write_concern=WriteConcern(w="majority"))
         self._pending: dict[tuple[str, int], int] = {}
         self._task: asyncio.Task[None] | None = None
-        self._commit: Batcher[Mark, tuple[Marks, bool]] = Batcher(
+        self._commit: Batcher[Mark, tuple[ReadPositions, bool]] = Batcher(
             self._mark_batch, max_batch=MAX_BATCH, max_concurrent=1
         )
 
-    async def marks(self, conversation: str, user: int) -> Marks:
+    async def positions(self, conversation: str, user: int) -> ReadPositions:
         """Where the positions of `user` are."""
         fields = {f"received.{user}": 1, f"read.{user}": 1}
         with self._errors():
             record = await self._conversations.find_one({"_id": conversation}, fields)
         return self.merged(record or {}, conversation, user)
 
-    async def mark(self, conversation: str, user: int, marks: Marks) -> tuple[Marks, bool]:
+    async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
         """Moves positions forward, durably; where they are then, and whether they moved. Backwards is nowhere."""
-        return await self._commit((conversation, user, marks))
+        return await self._commit((conversation, user, positions))
 
     def move(self, conversation: str, user: int, seq: int) -> None:
         """Moves both positions forward, soon."""
@@ -73,24 +73,24 @@ class Positions:
             await end(self._task)
         await self._write()
 
-    def merged(self, record: Document, conversation: str, user: int) -> Marks:
+    def merged(self, record: Document, conversation: str, user: int) -> ReadPositions:
         """The positions that a document holds, and what waits to be written."""
         pending = self._pending.get((conversation, user), 0)
         read = max(int(record.get("read", {}).get(str(user), 0)), pending)
-        return Marks(max(int(record.get("received", {}).get(str(user), 0)), read), read)
+        return ReadPositions(max(int(record.get("received", {}).get(str(user), 0)), read), read)
 
-    async def _mark_batch(self, batch: Sequence[Mark]) -> list[tuple[Marks, bool] | Exception]:
-        outcomes: list[tuple[Marks, bool] | Exception] = []
+    async def _mark_batch(self, batch: Sequence[Mark]) -> list[tuple[ReadPositions, bool] | Exception]:
+        outcomes: list[tuple[ReadPositions, bool] | Exception] = []
         updates = []
         with self._errors():
             names = list({conversation for conversation, _, _ in batch})
             found = await self._conversations.find({"_id": {"$in": names}}).to_list(None)
             records = {record["_id"]: record for record in found}
-            reached: dict[tuple[str, int], Marks] = {}
+            reached: dict[tuple[str, int], ReadPositions] = {}
             for conversation, user, wanted in batch:
                 key = (conversation, user)
                 now = reached.get(key) or self.merged(records.get(conversation, {}), conversation, user)
-                then = Marks(max(now.received, wanted.received, wanted.read), max(now.read, wanted.read))
+                then = ReadPositions(max(now.received, wanted.received, wanted.read), max(now.read, wanted.read))
                 if then != now:
                     updates.append(_update(conversation, user, then))
                 reached[key] = then
@@ -115,7 +115,7 @@ class Positions:
             try:
                 with self._errors():
                     await self._conversations.bulk_write(
-                        [_update(conversation, user, Marks(seq, seq)) for (conversation, user), seq in batch],
+                        [_update(conversation, user, ReadPositions(seq, seq)) for (conversation, user), seq in batch],
                         ordered=False,
                     )
             except EngineUnavailable as error:
@@ -126,5 +126,7 @@ class Positions:
                     del self._pending[key]
 
 
-def _update(conversation: str, user: int, marks: Marks) -> UpdateOne:
-    return UpdateOne({"_id": conversation}, {"$max": {f"received.{user}": marks.received, f"read.{user}": marks.read}})
+def _update(conversation: str, user: int, positions: ReadPositions) -> UpdateOne:
+    return UpdateOne(
+        {"_id": conversation}, {"$max": {f"received.{user}": positions.received, f"read.{user}": positions.read}}
+    )

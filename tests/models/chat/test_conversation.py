@@ -5,17 +5,17 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.chat.conversation import Conversation, PendingMessage, Reading, Stored
+from models.chat.conversation import Conversation, PendingMessage, ReadState, Stored
 from models.errors import EngineUnavailable, LimitReached
 from models.records import Head, Message
 
 
-class ReadingMachine(RuleBasedStateMachine):
-    """A Reading beside the article's way: every message of the peer carries a flag."""
+class ReadStateMachine(RuleBasedStateMachine):
+    """A ReadState beside the article's way: every message of the peer carries a flag."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.reading = Reading(read=0, first_unread=None, missed=0)
+        self.read_state = ReadState(read=0, first_unread=None, missed=0)
         self.last = 0
         self.flags: dict[int, bool] = {}
 
@@ -23,47 +23,47 @@ class ReadingMachine(RuleBasedStateMachine):
     def peer_writes(self, live: bool) -> None:
         self.last += 1
         self.flags[self.last] = live
-        self.reading.received(self.last, live=live)
+        self.read_state.received(self.last, live=live)
 
     @rule()
     def user_writes(self) -> None:
         self.last += 1
-        self.reading.sent(self.last)
+        self.read_state.sent(self.last)
 
-    @precondition(lambda self: self.reading.first_unread is not None)
+    @precondition(lambda self: self.read_state.first_unread is not None)
     @rule()
     def user_asks_for_what_is_unread(self) -> None:
         self.flags = dict.fromkeys(self.flags, True)
-        self.reading.shown(self.last, self.last)
+        self.read_state.shown(self.last, self.last)
 
-    @precondition(lambda self: self.reading.first_unread is not None)
+    @precondition(lambda self: self.read_state.first_unread is not None)
     @rule(data=st.data(), live=st.booleans())
     def something_arrives_while_it_is_shown(self, data: st.DataObject, live: bool) -> None:
         upto = self.last
         self.peer_writes(live)
         self.flags = {seq: True if seq <= upto else flag for seq, flag in self.flags.items()}
-        self.reading.shown(upto, self.last)
+        self.read_state.shown(upto, self.last)
 
     @invariant()
     def first_unread_is_the_first_without_a_flag(self) -> None:
         unread = [seq for seq, flag in self.flags.items() if not flag]
-        assert self.reading.first_unread == (min(unread) if unread else None)
+        assert self.read_state.first_unread == (min(unread) if unread else None)
 
     @invariant()
     def the_position_passes_nothing_unread(self) -> None:
         unread = [seq for seq, flag in self.flags.items() if not flag]
-        assert self.reading.read < min(unread, default=self.last + 1)
-        assert unread or self.reading.read == self.last
+        assert self.read_state.read < min(unread, default=self.last + 1)
+        assert unread or self.read_state.read == self.last
 
 
-TestReading = ReadingMachine.TestCase
+TestReading = ReadStateMachine.TestCase
 
 
 def test_an_interrupted_showing_keeps_the_rest_unread() -> None:
     """What arrived while nobody took it stays unread, though what came before was shown."""
-    reading = Reading(read=0, first_unread=1, missed=3)
-    reading.shown(2, 3)
-    assert (reading.read, reading.first_unread) == (2, 3)
+    read_state = ReadState(read=0, first_unread=1, missed=3)
+    read_state.shown(2, 3)
+    assert (read_state.read, read_state.first_unread) == (2, 3)
 
 
 def test_what_stands_is_answered_once() -> None:

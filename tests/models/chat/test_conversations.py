@@ -12,7 +12,7 @@ from models.chat.conversation import Stored
 from models.chat.conversations import Conversations, Lease
 from models.chat.events import MessageStored
 from models.chat.history import Reader
-from models.records import Marks, conversation_of
+from models.records import ReadPositions, conversation_of
 from storage.mongo.messages import MongoMessages
 from tests.support.chats import Make, Somebody, make_friends, stored
 from tests.support.sockets import until
@@ -27,11 +27,11 @@ def conversations() -> Conversations:
 def test_all_users_share_one_state() -> None:
     """Whichever of the two comes first; and it goes with the last of its users."""
     states = conversations()
-    reading, socket = states.lease(1, 2), states.follow(2, 1)
-    assert reading.conversation is socket.conversation is states.get(conversation_of(1, 2))
+    reading_lease, socket = states.lease(1, 2), states.follow(2, 1)
+    assert reading_lease.conversation is socket.conversation is states.get(conversation_of(1, 2))
     socket.close()
     assert len(states) == 1
-    reading.close()
+    reading_lease.close()
     assert len(states) == 0
 
 
@@ -111,10 +111,10 @@ async def test_reading_while_an_inbox_opens(
 
         def request(user: int, other: int) -> Any:
             if how == "positions":
-                return reader.mark(me, peer, Marks(received=3), soon)
+                return reader.mark(me, peer, ReadPositions(received=3), soon)
             return reader.resume(user, {other: 3}, 10, soon) if how == "resumes" else unread()
 
-        reading = [asyncio.ensure_future(request(*users)) for users in (pair, pair[::-1])]
+        requests = [asyncio.ensure_future(request(*users)) for users in (pair, pair[::-1])]
         await until(lambda: len(gates) == 2)
     inbox = here.join(me, None, watching=False)
     gates[0].set()
@@ -123,7 +123,7 @@ async def test_reading_while_an_inbox_opens(
     assert state is not None
     for gate in gates:
         gate.set()
-    await asyncio.gather(*reading)
+    await asyncio.gather(*requests)
     assert here.conversations.get(conversation_of(*pair)) is state
     assert isinstance(await elsewhere.send(peer, me, "do you hear me?"), Stored)
     here.arrived(MessageStored((await stored(messages, pair))[-1]))

@@ -41,7 +41,7 @@ class Store:
     async def newest(self, conversation: str) -> int:
         return self.messages[-1].seq if self.messages else 0
 
-    async def bookmarks(self, *_: Any) -> Any:
+    async def unread_start(self, *_: Any) -> Any:
         raise EngineUnavailable("mongodb", "not asked for here")
 
 
@@ -65,7 +65,7 @@ class House:
         )
         self.socket = self.conversations.follow(1, 2)
         self.conversation = self.socket.conversation
-        self.conversation.readings = {1: self, 2: self}  # type: ignore[dict-item]
+        self.conversation.read_states = {1: self, 2: self}  # type: ignore[dict-item]
 
     def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
         self.given.append(message.seq)
@@ -238,10 +238,10 @@ async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.M
     house.conversation.seen = 0
     gate = asyncio.Event()
 
-    async def reading(*_: object) -> None:
+    async def read_state(*_: object) -> None:
         await gate.wait()
 
-    monkeypatch.setattr(house.delivery._loader, "reading", reading)
+    monkeypatch.setattr(house.delivery._loader, "read_state", read_state)
     ours = house.write()
     house.conversation.placing = (ours,)
     house.delivery.chase(house.conversation)

@@ -14,7 +14,7 @@ from models.chat.delivery import Delivery
 from models.chat.history import LONG, PAGE_BYTES, Listed, Page, Reader, Resumed
 from models.chat.presence import Presence
 from models.errors import EngineUnavailable, InvalidFrame
-from models.records import Cursor, Marks, Message, conversation_of, key_of
+from models.records import Cursor, Message, ReadPositions, conversation_of, key_of
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
 from tests.support.database import mongo_reads
@@ -141,10 +141,10 @@ async def test_what_does_not_exist_yet(reader: Reader, store: Store, pair: Pair)
     """Neither resumed from nor marked."""
     await store([0] * 3)
     assert seqs((await reader.resume(pair[0], {pair[1]: 3}, 10, soon())).messages) == []
-    assert await reader.mark(*pair[::-1], Marks(received=3), soon()) == Marks(3, 0)
+    assert await reader.mark(*pair[::-1], ReadPositions(received=3), soon()) == ReadPositions(3, 0)
     with pytest.raises(InvalidFrame, match="seq: 4 does not exist yet"):
         await reader.resume(pair[0], {pair[1]: 4}, 10, soon())
-    for wanted in (Marks(received=4), Marks(read=4)):
+    for wanted in (ReadPositions(received=4), ReadPositions(read=4)):
         with pytest.raises(InvalidFrame, match="does not exist yet"):
             await reader.mark(*pair[::-1], wanted, soon())
 
@@ -154,7 +154,7 @@ async def test_unread_are_the_peers(reader: Reader, store: Store, pair: Pair) ->
     await store([0] * 5)
     assert seqs(await reader.first_unread(*pair, soon())) == []
     assert seqs(await reader.first_unread(*pair[::-1], soon())) == [1, 2, 3, 4, 5]
-    await reader.mark(*pair[::-1], Marks(read=2), soon())
+    await reader.mark(*pair[::-1], ReadPositions(read=2), soon())
     assert seqs(await reader.first_unread(*pair[::-1], soon())) == [3, 4, 5]
 
 
@@ -166,7 +166,7 @@ async def test_a_deadline_that_has_passed(reader: Reader, pair: Pair, addresses:
         reader.first_unread(*pair, 0),
         reader.resume(pair[0], {pair[1]: 0}, 7, 0),
         reader.after(*pair, 0, 7, 0),
-        reader.mark(*pair, Marks(), 0),
+        reader.mark(*pair, ReadPositions(), 0),
         reader.conversations(pair[0], None, 7, 0),
     ):
         with pytest.raises(EngineUnavailable, match="no answer in time"):
@@ -198,7 +198,7 @@ async def test_a_list_costs_few_calls(
         await messages.reserve(name, 2)
         await messages.insert(*(Message(peer, me, seq, START + seq, "x", key_of(peer, str(seq))) for seq in (1, 2)))
         if peer % 2:
-            await messages.mark(name, me, Marks(1, 1))
+            await messages.mark(name, me, ReadPositions(1, 1))
     calls = []
     for most in (1, 50):
         before = mongo_reads(addresses.mongo)
@@ -229,7 +229,7 @@ async def test_a_list_counts_up_to_the_message_that_it_shows(
     name = conversation_of(*pair)
     await messages.reserve(name, 1)
     if read:
-        await messages.mark(name, pair[1], Marks(read, read))
+        await messages.mark(name, pair[1], ReadPositions(read, read))
     more = Message(*pair, 4, START, "4", key_of(pair[0], "4"))
     reader = Reader(BusyChat(messages, more), messages, messages.directory, answer_timeout=PATIENCE)
     (listed,) = await reader.conversations(pair[1], None, 10, soon())

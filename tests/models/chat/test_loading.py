@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from models.records import Bookmarks, Head, Message
+from models.records import Head, Message, UnreadStart
 from tests.support.chats import active, loader_of
 
 
@@ -22,10 +22,10 @@ class Store:
         await self.gate.wait()
         return head
 
-    async def bookmarks(self, conversation: str, reader: int, peer: int) -> Bookmarks:
+    async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
         self.read += 1
         await self.gate.wait()
-        return Bookmarks(3, 4)
+        return UnreadStart(3, 4)
 
 
 async def test_a_late_answer_takes_nothing_back() -> None:
@@ -74,7 +74,7 @@ async def test_whoever_asked_first_is_right() -> None:
     """A reading that was loaded meanwhile, and has moved, stays."""
     store, (conversations, conversation) = Store(), active(1, 2)
     loader = loader_of(conversations, store, lambda: 0.0)
-    first, second = (asyncio.ensure_future(loader.reading(conversation, 1)) for _ in range(2))
+    first, second = (asyncio.ensure_future(loader.read_state(conversation, 1)) for _ in range(2))
     await asyncio.sleep(0)
     store.gate.set()
     assert await first is await second

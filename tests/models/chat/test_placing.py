@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from models.chat.conversation import Conversation, PendingMessage, Reading
+from models.chat.conversation import Conversation, PendingMessage, ReadState
 from models.chat.loading import Loader
 from models.chat.placing import Placed, Placer
 from models.chat.ports import Conflict
@@ -177,11 +177,11 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
     class Interrupted(Loader):
         """Somebody else writes while what was read is read."""
 
-        async def reading(self, conversation: Conversation, reader: int) -> Reading:
+        async def read_state(self, conversation: Conversation, reader: int) -> ReadState:
             if not await messages.newest(conversation.name):
                 await messages.insert(Message(*pair, 1, int(clock() * 1000), "elsewhere", b"elsewhere......."))
                 conversation.head = None
-            return await here.reading(conversation, reader)
+            return await here.read_state(conversation, reader)
 
     placer = Placer(
         messages, Interrupted(conversations, messages, clock, nothing_looked_up), clock, lambda *_: None, lead_up_to

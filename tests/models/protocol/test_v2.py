@@ -13,7 +13,7 @@ from models.chat.events import PositionsChanged
 from models.errors import InvalidFrame
 from models.protocol import v2
 from models.protocol.v1 import Code
-from models.records import Marks, Message
+from models.records import Message, ReadPositions
 
 WRONG = {
     "null": "frame: expected object, got null",
@@ -78,7 +78,7 @@ def test_what_is_not_set_does_not_appear() -> None:
         v2.answer(Code.INVALID, "en", "r", error="limit: expected integer >= 1"): (
             '{"from":"","code":400,"content":"invalid request","id":"r","error":"limit: expected integer >= 1"}'
         ),
-        v2.answer(Code.MOVED, "zh", "r", marks=Marks(2, 0)): (
+        v2.answer(Code.MOVED, "zh", "r", positions=ReadPositions(2, 0)): (
             '{"from":"","code":50007,"content":"","id":"r","received":2,"read":0}'
         ),
         v2.live(message): '{"from":"1","code":50001,"content":"hi","to":"2","id":"k1","seq":42,"time":1000}',

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from models.records import Cursor, Marks, Message, Summary, conversation_of
+from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Clock
@@ -74,10 +74,10 @@ async def test_positions_come_along(messages: MongoMessages, pair: tuple[int, in
     """Those of both, also what waits to be written."""
     name = conversation_of(*pair)
     await store(messages, *pair, 1, int(clock() * 1000))
-    await messages.mark(name, pair[0], Marks(1, 0))
+    await messages.mark(name, pair[0], ReadPositions(1, 0))
     messages.mark_read(name, pair[1], 1)
     (listed,) = await messages.directory.conversations(pair[0], None, 1)
-    assert (listed.mine, listed.theirs) == (Marks(1, 0), Marks(1, 1))
+    assert (listed.mine, listed.theirs) == (ReadPositions(1, 0), ReadPositions(1, 1))
 
 
 async def test_introduced_once_both_have_written(messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:

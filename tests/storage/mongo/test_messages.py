@@ -183,7 +183,7 @@ async def test_retention(messages: MongoMessages, pair: Pair, clock: Clock) -> N
         await messages.insert(message(pair, seq, time=now - age))
     assert [m.seq for m in await messages.page(name, 1, 10)] == [2, 3]
     assert await messages.count(name, pair[0], now, 10) == 2
-    assert (await messages.bookmarks(name, pair[1], pair[0])).first_unread == 2
+    assert (await messages.unread_start(name, pair[1], pair[0])).first_unread == 2
     clock.offset += 120
     assert [m.seq for m in await messages.page(name, 1, 10)] == [3]
 

@@ -30,7 +30,7 @@ async def test_what_is_pending_counts(messages: MongoMessages, pair: tuple[int, 
     """A position that was not written yet is seen all the same."""
     name = conversation_of(*pair)
     messages.mark_read(name, pair[0], 7)
-    assert (await messages.bookmarks(name, pair[0], pair[1])).read == 7
+    assert (await messages.unread_start(name, pair[0], pair[1])).read == 7
 
 
 async def test_closing_writes(messages: MongoMessages, pair: tuple[int, int]) -> None:
