@@ -51,7 +51,7 @@ from models.accounts.authentication import Access, Mode
 from models.accounts.ports import Rule
 from models.accounts.service import Accounts, Registration
 from models.accounts.session_reaper import Evictor
-from models.chat.history import Reader
+from models.chat.history import History
 from models.chat.service import Chat
 from models.errors import EngineUnavailable
 from models.records import new_keys
@@ -91,7 +91,7 @@ class Server(NamedTuple):
     port: int
     access: Access
     chat: Chat
-    reader: Reader
+    history: History
     stores: Stores
 
 
@@ -222,7 +222,7 @@ async def serving(
         metrics.conversations.set_function(lambda: len(chat.conversations))
         loop = asyncio.get_running_loop()
         metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
-        reader = Reader(chat, stores.messages, stores.messages.directory, settings.timeouts.answer_timeout)
+        history = History(chat, stores.messages, stores.messages.directory, settings.timeouts.answer_timeout)
         try:
             await stores.router.start(chat)
         except EngineUnavailable as error:
@@ -244,7 +244,7 @@ async def serving(
         )
         collaborators = Collaborators(
             chat=chat,
-            reader=reader,
+            history=history,
             users=stores.users,
             accounts=accounts,
             policy=_request_policy(settings, access),
@@ -278,7 +278,7 @@ async def serving(
         ChatSocket.start()
         host, port = listening[0].getsockname()[:2]
         url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
-        yield Server(url, port, access, chat, reader, stores)
+        yield Server(url, port, access, chat, history, stores)
 
         _log.info("draining", sockets=ChatSocket.count())
         ChatSocket.start_draining()

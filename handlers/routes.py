@@ -27,7 +27,7 @@ from handlers.http.users import FindHandler, MeHandler, RegisterHandler
 from handlers.websocket.handler import PATH, ChatSocket
 from handlers.websocket.limits import SocketLimits
 from models.accounts.service import Accounts
-from models.chat.history import Reader
+from models.chat.history import History
 from models.chat.ports import Users
 from models.chat.service import Chat
 
@@ -42,7 +42,7 @@ class Collaborators(NamedTuple):
     """
 
     chat: Chat
-    reader: Reader
+    history: History
     users: Users
     accounts: Accounts
     policy: RequestPolicy
@@ -59,13 +59,13 @@ class Collaborators(NamedTuple):
 
 def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
     """The application on the server's own port."""
-    reading = {"reader": with_.reader, "users": with_.users, "timeout": limits.answer_timeout}
+    reading = {"history": with_.history, "users": with_.users, "timeout": limits.answer_timeout}
     session = {"accounts": with_.accounts, "token_lifetime": with_.token_lifetime}
     blocks = {"blocks": with_.chat.blocks}
     listed = blocks | {"acquaintances": with_.chat.acquaintances, "users": with_.users}
     socket = {
         "chat": with_.chat,
-        "reader": with_.reader,
+        "history": with_.history,
         "users": with_.users,
         "limits": limits,
         "metrics": with_.metrics,
@@ -95,7 +95,7 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
         (r"/user/logout/everywhere", LogoutEverywhereHandler, session),
         (r"/user/password", PasswordHandler, session),
         (r"/user/me", MeHandler, {"accounts": with_.accounts, "users": with_.users}),
-        (r"/user/export", ExportHandler, {"reader": with_.reader, "users": with_.users, "running": set()}),
+        (r"/user/export", ExportHandler, {"history": with_.history, "users": with_.users, "running": set()}),
         (r"/user/blocks", BlocksHandler, listed),
         (r"/user/blocks/([^/]+)", BlockHandler, blocks),
         (r"/users", FindHandler, {"users": with_.users}),

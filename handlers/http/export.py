@@ -10,7 +10,7 @@ from tornado.iostream import StreamClosedError
 
 from handlers.http import fields
 from handlers.http.base import BaseHandler
-from models.chat.history import Reader
+from models.chat.history import History
 from models.chat.ports import Users
 from models.errors import EngineUnavailable, TooFast, UnknownUser
 from models.protocol.v2 import shown
@@ -25,9 +25,9 @@ _encode = msgspec.json.Encoder().encode
 class ExportHandler(BaseHandler):
     """GET /user/export"""
 
-    def initialize(self, reader: Reader, users: Users, running: set[int]) -> None:
+    def initialize(self, history: History, users: Users, running: set[int]) -> None:
         """Takes the collaborators, and the set of users whose export runs: one at a time."""
-        self._reader = reader
+        self._history = history
         self._users = users
         self._running = running
 
@@ -49,7 +49,7 @@ class ExportHandler(BaseHandler):
             self.set_header("Content-Disposition", 'attachment; filename="messages.ndjson"')
             await self._line({"account": fields.shown(account)})
             count = 0
-            async with aclosing(self._reader.everything(user)) as parts:
+            async with aclosing(self._history.everything(user)) as parts:
                 async for messages in parts:
                     for message in messages:
                         self.write(_encode(shown(message)) + b"\n")

@@ -10,7 +10,7 @@ from tornado.web import Finish, HTTPError
 
 from common.token_bucket import LISTED, READ
 from handlers.http.base import BaseHandler
-from models.chat.history import COUNTED, Reader
+from models.chat.history import COUNTED, History
 from models.chat.ports import Users
 from models.protocol.v2 import MOST, shown
 from models.records import Cursor
@@ -30,9 +30,9 @@ class _ReadingHandler(BaseHandler):
     _work: asyncio.Task[Any] | None = None
     _gone = False
 
-    def initialize(self, reader: Reader, users: Users, timeout: float) -> None:
+    def initialize(self, history: History, users: Users, timeout: float) -> None:
         """Takes the collaborators; `timeout` in seconds."""
-        self._reader = reader
+        self._history = history
         self._users = users
         self._deadline = asyncio.get_running_loop().time() + timeout
 
@@ -74,7 +74,7 @@ class ConversationsHandler(_ReadingHandler):
         """The caller's conversations, those with the newest message first; see `_cursor`."""
         before, most = self._cursor(), self._most()
         user = (await self.identify()).user
-        listed = await self._while_asked(self._reader.conversations(user, before, most, self._deadline))
+        listed = await self._while_asked(self._history.conversations(user, before, most, self._deadline))
         self.charge(user, LISTED * len(listed))
         peers = await self._users.active(*(entry.summary.peer for entry in listed)) if listed else {}
         data = []
@@ -124,9 +124,9 @@ class HistoryHandler(_ReadingHandler):
         if user == peer:
             raise HTTPError(400, "uid and toUid are the same")
         if after is not None:
-            page = await self._while_asked(self._reader.after(user, peer, after, most, self._deadline))
+            page = await self._while_asked(self._history.after(user, peer, after, most, self._deadline))
         else:
-            page = await self._while_asked(self._reader.before(user, peer, before, most, self._deadline))
+            page = await self._while_asked(self._history.before(user, peer, before, most, self._deadline))
         self.charge(user, READ * len(page.messages))
         self.answer({"messages": [shown(message) for message in page.messages], "complete": page.complete})
 

@@ -32,7 +32,7 @@ from handlers.websocket.session_v1 import Dialect1
 from handlers.websocket.session_v2 import Dialect2
 from handlers.websocket.transport import BulkProtocol
 from models.chat.events import PeerEvent
-from models.chat.history import Reader
+from models.chat.history import History
 from models.chat.ports import Reached, Users
 from models.chat.service import Attendance, Chat
 from models.errors import InvalidFrame, TooFast, UnknownUser
@@ -72,13 +72,13 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     ws_connection: BulkProtocol | None  # as get_websocket_protocol makes it
 
     def initialize(
-        self, chat: Chat, reader: Reader, users: Users, limits: SocketLimits, metrics: Metrics, log: str
+        self, chat: Chat, history: History, users: Users, limits: SocketLimits, metrics: Metrics, log: str
     ) -> None:
         """Takes the collaborators, and the id of the log."""
         self._metrics = metrics
         self._log_id = log
         self._chat = chat
-        self._reader = reader
+        self._history = history
         self._users = users
         self._limits = limits
         self._attendance: Attendance | None = None
@@ -314,11 +314,11 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     def _make_dialect(self) -> Dialect:
         timeout = self._limits.answer_timeout
         if self._version == "1":
-            return Dialect1(self, self._chat, self._reader, window=self._window, timeout=timeout)
+            return Dialect1(self, self._chat, self._history, window=self._window, timeout=timeout)
         return Dialect2(
             self,
             self._chat,
-            self._reader,
+            self._history,
             self._users,
             window=self._window,
             timeout=timeout,

@@ -18,7 +18,7 @@ __all__ = ["OF_THE_HANDSHAKE", "SUBPROTOCOLS", "first_known", "offered_subprotoc
 OF_THE_HANDSHAKE = frozenset((
     "request", "ui", "path_args", "path_kwargs", "open_args", "open_kwargs", "write", "redirect", "set_header",
     "set_cookie", "set_status", "flush", "finish", "_headers", "_headers_written", "_reason", "_transforms",
-    "_write_buffer", "_reader", "_users", "_version", "_log_id", "_known",
+    "_write_buffer", "_history", "_users", "_version", "_log_id", "_known",
 ))
 # fmt: on
 VERSION = "13"  # of the protocol; the only one that browsers still speak

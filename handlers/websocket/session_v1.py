@@ -13,7 +13,7 @@ from handlers.websocket.answers import Answers, Window
 from handlers.websocket.connection import Live, Speaker
 from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent
-from models.chat.history import Reader
+from models.chat.history import History
 from models.chat.service import Chat
 from models.errors import ChatError, EngineUnavailable, InvalidFrame, TooFast
 from models.protocol import v1
@@ -31,14 +31,14 @@ class Dialect1:
     reads = True  # delivery to it counts as read; the article, section 2.4.2
     watching = False
 
-    def __init__(self, socket: Speaker, chat: Chat, reader: Reader, *, window: Window, timeout: float) -> None:
+    def __init__(self, socket: Speaker, chat: Chat, history: History, *, window: Window, timeout: float) -> None:
         if socket.peer is None:
             raise ValueError("dialect 1 has no inbox sockets")
         self._socket = socket
         self._user = socket.user
         self._peer = socket.peer
         self._chat = chat
-        self._reader = reader
+        self._history = history
         self._answers = Answers(self, window, timeout)
 
     def take(self, text: str, max_content: int) -> None:
@@ -102,7 +102,7 @@ class Dialect1:
 
     async def _show_history(self, content: str, deadline: float) -> None:
         before = v1.moment(content)
-        messages = await self._reader.history(self._user, self._peer, before, deadline)
+        messages = await self._history.before_time(self._user, self._peer, before, deadline)
         self._socket.charge(READ * len(messages) + (0 if before is None else SOUGHT))
         await self._show_messages(messages)
         if not messages:
@@ -110,11 +110,11 @@ class Dialect1:
 
     async def _show_unread(self, deadline: float) -> None:
         shown = 0
-        async with aclosing(self._reader.unread(self._user, self._peer, deadline)) as parts:
+        async with aclosing(self._history.unread(self._user, self._peer, deadline)) as parts:
             async for part in parts:
                 if not await self._show_messages(part.messages):
                     return
-                self._reader.shown(self._user, self._peer, part.upto)
+                self._history.shown(self._user, self._peer, part.upto)
                 self._socket.charge(READ * len(part.messages))
                 shown += len(part.messages)
         if not shown:

@@ -17,7 +17,7 @@ from handlers.websocket.answers import Window
 from handlers.websocket.connection import Live, Speaker
 from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent, PositionsChanged, Typing
-from models.chat.history import Reader
+from models.chat.history import History
 from models.chat.ports import Users
 from models.chat.service import Chat
 from models.errors import ChatError, InvalidFrame, QuotaReached, Refused, TooFast, UnknownUser
@@ -55,7 +55,7 @@ class Dialect2:
         self,
         socket: Speaker,
         chat: Chat,
-        reader: Reader,
+        history: History,
         users: Users,
         *,
         window: Window,
@@ -66,7 +66,7 @@ class Dialect2:
         self._socket = socket
         self._user = socket.user
         self._chat = chat
-        self._reader = reader
+        self._history = history
         self._users = users
         self._window = window
         self._timeout = timeout
@@ -252,11 +252,11 @@ class Dialect2:
         if peer is None:
             raise RuntimeError("only a resume request may be about several peers")
         if request.type == RequestType.UNREAD:
-            page = await self._reader.first_unread(self._user, peer, deadline)
+            page = await self._history.first_unread(self._user, peer, deadline)
         elif isinstance(request.after, int):
-            page = await self._reader.after(self._user, peer, request.after, request.limit, deadline)
+            page = await self._history.after(self._user, peer, request.after, request.limit, deadline)
         else:
-            page = await self._reader.before(self._user, peer, request.before, request.limit, deadline)
+            page = await self._history.before(self._user, peer, request.before, request.limit, deadline)
         self._socket.charge(token_bucket.READ * len(page.messages))
         self._socket.write_frame(v2.page(request.id, page.messages, complete=page.complete, to=self._named(peer)))
 
@@ -266,7 +266,7 @@ class Dialect2:
         for peer in peers:
             self._held[peer] = _Held()
         try:
-            found = await self._reader.resume(self._user, peers, MOST, deadline)
+            found = await self._history.resume(self._user, peers, MOST, deadline)
             self._socket.charge(token_bucket.READ * len(found.messages))
             self._socket.write_frame(
                 v2.page(
@@ -288,7 +288,7 @@ class Dialect2:
 
     async def _mark_now(self, request: Request2, peer: int, deadline: float) -> None:
         wanted = ReadPositions(request.received or 0, request.read or 0)
-        positions = await self._reader.mark(self._user, peer, wanted, deadline)
+        positions = await self._history.mark(self._user, peer, wanted, deadline)
         if request.id is not None:
             self._reply(Code.SUCCESS, request.id, peer, positions=positions)
 

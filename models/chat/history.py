@@ -23,7 +23,7 @@ from models.errors import EngineUnavailable, InvalidFrame
 from models.protocol.v2 import MOST
 from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 
-__all__ = ["COUNTED", "PAGE", "PAGE_BYTES", "Listed", "Page", "Reader", "Resumed", "Shown"]
+__all__ = ["COUNTED", "PAGE", "PAGE_BYTES", "History", "Listed", "Page", "Resumed", "Shown"]
 
 PAGE = 10  # messages in an answer to a history request of dialect 1; the article, section 2.3.3
 PAGE_BYTES = 262_144  # of content, as JSON, in one answer of dialect 2; a single message may be longer
@@ -73,7 +73,7 @@ class Listed(NamedTuple):
     blocked: bool
 
 
-class Reader:
+class History:
     """What is asked of a chat; `answer_timeout` (seconds) bounds each further part of a long answer."""
 
     def __init__(self, chat: Chat, messages: Messages, directory: Directory, answer_timeout: float) -> None:
@@ -85,7 +85,7 @@ class Reader:
 
     # Dialect 1
 
-    async def history(self, reader: int, peer: int, before: int | None, deadline: float) -> list[Message]:
+    async def before_time(self, reader: int, peer: int, before: int | None, deadline: float) -> list[Message]:
         """The ten newest messages before a time (milliseconds; None: the newest of all), oldest first."""
         name = conversation_of(reader, peer)
         async with _until(deadline), self.turns.short():
@@ -109,7 +109,7 @@ class Reader:
                 last = min(last, await self._chat.blocks.shown_upto(reader, peer))
                 read_state = await self._chat.loader.read_state(conversation, reader)
             if read_state.first_unread is None or read_state.first_unread > last:
-                yield Shown(await self.history(reader, peer, None, deadline), read_state.read)
+                yield Shown(await self.before_time(reader, peer, None, deadline), read_state.read)
                 return
             for first in range(read_state.first_unread, last + 1, CHUNK):
                 upto = min(first + CHUNK - 1, last)

@@ -54,7 +54,7 @@ async def test_cut_off(
     async def fail(*_: object) -> Any:
         raise EngineUnavailable("mongodb", "away")
 
-    monkeypatch.setattr(http_server.reader, "after", fail)
+    monkeypatch.setattr(http_server.history, "after", fail)
     with pytest.raises(HTTPStreamClosedError):
         await ask("GET", f"/user/export?uid={pair[0]}")
     monkeypatch.setattr(http_server.stores.mysql, "always", fail)
@@ -71,7 +71,7 @@ async def test_one_at_a_time(ask: Ask, http_server: Server, pair: Pair, monkeypa
         await go_on.wait()
         yield []
 
-    monkeypatch.setattr(http_server.reader, "everything", slowly)
+    monkeypatch.setattr(http_server.history, "everything", slowly)
     first = asyncio.ensure_future(ask("GET", f"/user/export?uid={pair[0]}"))
     await begun.wait()
     assert (await ask("GET", f"/user/export?uid={pair[0]}")).status == 429

@@ -79,7 +79,7 @@ async def test_a_caller_that_has_gone(
     http_server: Server, pair: tuple[int, int], addresses: Addresses, path: str
 ) -> None:
     """What it asked for is dropped where it waits for its turn: the database is not asked."""
-    turns = http_server.reader.turns
+    turns = http_server.history.turns
     async with AsyncExitStack() as stack:
         for number in range(LONG):
             await stack.enter_async_context(turns.long(-number - 1))

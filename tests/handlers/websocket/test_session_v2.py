@@ -566,7 +566,7 @@ async def test_a_resume_of_a_socket_that_has_gone(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Is dropped where it waits for its turn: the database is not asked."""
-    turns, messages = http_server.reader.turns, http_server.stores.messages
+    turns, messages = http_server.history.turns, http_server.stores.messages
     asked: list[object] = []
 
     async def newest_of(conversations: Sequence[str]) -> dict[str, int]:

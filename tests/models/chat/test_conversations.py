@@ -11,7 +11,7 @@ import pytest
 from models.chat.conversation import Stored
 from models.chat.conversations import Conversations, Lease
 from models.chat.events import MessageStored
-from models.chat.history import Reader
+from models.chat.history import History
 from models.records import ReadPositions, conversation_of
 from storage.mongo.messages import MongoMessages
 from tests.support.chats import Make, Somebody, make_friends, stored
@@ -86,7 +86,7 @@ async def test_reading_while_an_inbox_opens(
     here, store, sockets = make(me, router=Somebody())
     elsewhere, _, _ = make()
     await make_friends(elsewhere, pair)
-    reader = Reader(here, store, messages.directory, answer_timeout=5)
+    history = History(here, store, messages.directory, answer_timeout=5)
     soon = asyncio.get_running_loop().time() + 5
     gates: list[asyncio.Event] = []
 
@@ -106,13 +106,13 @@ async def test_reading_while_an_inbox_opens(
             patch.setattr(store, name, held_up(getattr(messages, name)), raising=False)
 
         async def unread() -> None:
-            async for _ in reader.unread(me, peer, soon):
+            async for _ in history.unread(me, peer, soon):
                 pass
 
         def request(user: int, other: int) -> Any:
             if how == "positions":
-                return reader.mark(me, peer, ReadPositions(received=3), soon)
-            return reader.resume(user, {other: 3}, 10, soon) if how == "resumes" else unread()
+                return history.mark(me, peer, ReadPositions(received=3), soon)
+            return history.resume(user, {other: 3}, 10, soon) if how == "resumes" else unread()
 
         requests = [asyncio.ensure_future(request(*users)) for users in (pair, pair[::-1])]
         await until(lambda: len(gates) == 2)
@@ -150,8 +150,8 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
     elif activity == "the peer's pair socket":
         here.join(peer, me, watching=False)
     elif activity == "a resume":
-        reader = Reader(here, store, messages.directory, answer_timeout=5)
-        await reader.resume(me, {peer: 0}, 10, asyncio.get_running_loop().time() + 5)
+        history = History(here, store, messages.directory, answer_timeout=5)
+        await history.resume(me, {peer: 0}, 10, asyncio.get_running_loop().time() + 5)
     else:
         assert isinstance(await here.send(me, peer, "second"), Stored)
         contents.append("second")

@@ -11,7 +11,7 @@ import pytest
 from models.chat.blocks import Blocks
 from models.chat.conversations import Conversations
 from models.chat.delivery import Delivery
-from models.chat.history import LONG, PAGE_BYTES, Listed, Page, Reader, Resumed
+from models.chat.history import LONG, PAGE_BYTES, History, Listed, Page, Resumed
 from models.chat.presence import Presence
 from models.errors import EngineUnavailable, InvalidFrame
 from models.records import Cursor, Message, ReadPositions, conversation_of, key_of
@@ -39,7 +39,7 @@ class NoSockets:
 
 
 class OneChat:
-    """What a reader needs of a chat."""
+    """What a history needs of a chat."""
 
     def __init__(self, messages: MongoMessages) -> None:
         self._messages = messages
@@ -59,9 +59,9 @@ class OneChat:
 
 
 @pytest.fixture
-def reader(messages: MongoMessages) -> Reader:
-    """A reader of the stored messages."""
-    return Reader(OneChat(messages), messages, messages.directory, answer_timeout=PATIENCE)
+def history(messages: MongoMessages) -> History:
+    """A history of the stored messages."""
+    return History(OneChat(messages), messages, messages.directory, answer_timeout=PATIENCE)
 
 
 def soon() -> float:
@@ -85,12 +85,12 @@ def seqs(page: Page | list[Message]) -> list[int]:
     return [m.seq for m in (page.messages if isinstance(page, Page) else page)]
 
 
-async def test_pages_by_time(reader: Reader, store: Store, pair: Pair) -> None:
+async def test_pages_by_time(history: History, store: Store, pair: Pair) -> None:
     """Dialect 1: the ten newest before a time, oldest first, also when many share a millisecond."""
     await store([0] * 25 + [1] * 5)
 
     async def before(time: int | None) -> list[int]:
-        return seqs(await reader.history(*pair, time, soon()))
+        return seqs(await history.before_time(*pair, time, soon()))
 
     assert await before(None) == list(range(21, 31))
     assert await before(START + 1) == list(range(16, 26))
@@ -98,19 +98,19 @@ async def test_pages_by_time(reader: Reader, store: Store, pair: Pair) -> None:
     assert await before(START + 10**6) == list(range(21, 31))
 
 
-async def test_pages_by_seq(reader: Reader, store: Store, pair: Pair) -> None:
+async def test_pages_by_seq(history: History, store: Store, pair: Pair) -> None:
     """Dialect 2: a hundred messages of one millisecond in pages of seven, in both directions, each exactly once."""
     await store([0] * 100)
     backward: list[int] = []
-    page = await reader.before(*pair, None, 7, soon())
+    page = await history.before(*pair, None, 7, soon())
     while True:
         backward = seqs(page) + backward
         if page.complete:
             break
-        page = await reader.before(*pair, backward[0], 7, soon())
+        page = await history.before(*pair, backward[0], 7, soon())
     forward: list[int] = []
     while True:
-        page = await reader.after(*pair, forward[-1] if forward else 0, 7, soon())
+        page = await history.after(*pair, forward[-1] if forward else 0, 7, soon())
         forward += seqs(page)
         if page.complete:
             break
@@ -118,78 +118,78 @@ async def test_pages_by_seq(reader: Reader, store: Store, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(("count", "complete"), [(6, True), (7, True), (8, False)])
-async def test_the_last_page_says_so(reader: Reader, store: Store, pair: Pair, count: int, complete: bool) -> None:
+async def test_the_last_page_says_so(history: History, store: Store, pair: Pair, count: int, complete: bool) -> None:
     """No empty page at the end, in either direction."""
     await store([0] * count)
-    assert (await reader.before(*pair, None, 7, soon())).complete == complete
-    assert (await reader.after(*pair, 0, 7, soon())).complete == complete
+    assert (await history.before(*pair, None, 7, soon())).complete == complete
+    assert (await history.after(*pair, 0, 7, soon())).complete == complete
 
 
-async def test_a_page_has_a_size_in_bytes(reader: Reader, store: Store, pair: Pair) -> None:
+async def test_a_page_has_a_size_in_bytes(history: History, store: Store, pair: Pair) -> None:
     """Long messages make short pages; the end that was asked for stays in; one alone may be longer."""
     half = PAGE_BYTES // 2
     await store([0] * 6, lambda seq: "é" * (half // 2 - 1) if seq != 6 else "x" * (PAGE_BYTES + 1))
-    page = await reader.after(*pair, 0, 100, soon())
+    page = await history.after(*pair, 0, 100, soon())
     assert (seqs(page), page.complete) == ([1, 2], False)
-    page = await reader.before(*pair, 6, 100, soon())
+    page = await history.before(*pair, 6, 100, soon())
     assert (seqs(page), page.complete) == ([4, 5], False)
-    page = await reader.before(*pair, None, 100, soon())
+    page = await history.before(*pair, None, 100, soon())
     assert (seqs(page), page.complete) == ([6], False)
 
 
-async def test_what_does_not_exist_yet(reader: Reader, store: Store, pair: Pair) -> None:
+async def test_what_does_not_exist_yet(history: History, store: Store, pair: Pair) -> None:
     """Neither resumed from nor marked."""
     await store([0] * 3)
-    assert seqs((await reader.resume(pair[0], {pair[1]: 3}, 10, soon())).messages) == []
-    assert await reader.mark(*pair[::-1], ReadPositions(received=3), soon()) == ReadPositions(3, 0)
+    assert seqs((await history.resume(pair[0], {pair[1]: 3}, 10, soon())).messages) == []
+    assert await history.mark(*pair[::-1], ReadPositions(received=3), soon()) == ReadPositions(3, 0)
     with pytest.raises(InvalidFrame, match="seq: 4 does not exist yet"):
-        await reader.resume(pair[0], {pair[1]: 4}, 10, soon())
+        await history.resume(pair[0], {pair[1]: 4}, 10, soon())
     for wanted in (ReadPositions(received=4), ReadPositions(read=4)):
         with pytest.raises(InvalidFrame, match="does not exist yet"):
-            await reader.mark(*pair[::-1], wanted, soon())
+            await history.mark(*pair[::-1], wanted, soon())
 
 
-async def test_unread_are_the_peers(reader: Reader, store: Store, pair: Pair) -> None:
+async def test_unread_are_the_peers(history: History, store: Store, pair: Pair) -> None:
     """Own messages never count; what was read does not either."""
     await store([0] * 5)
-    assert seqs(await reader.first_unread(*pair, soon())) == []
-    assert seqs(await reader.first_unread(*pair[::-1], soon())) == [1, 2, 3, 4, 5]
-    await reader.mark(*pair[::-1], ReadPositions(read=2), soon())
-    assert seqs(await reader.first_unread(*pair[::-1], soon())) == [3, 4, 5]
+    assert seqs(await history.first_unread(*pair, soon())) == []
+    assert seqs(await history.first_unread(*pair[::-1], soon())) == [1, 2, 3, 4, 5]
+    await history.mark(*pair[::-1], ReadPositions(read=2), soon())
+    assert seqs(await history.first_unread(*pair[::-1], soon())) == [3, 4, 5]
 
 
-async def test_a_deadline_that_has_passed(reader: Reader, pair: Pair, addresses: Addresses) -> None:
+async def test_a_deadline_that_has_passed(history: History, pair: Pair, addresses: Addresses) -> None:
     """Is an engine that was too slow; what nobody waits for any more is not asked for."""
     before = mongo_reads(addresses.mongo)
     for ask in (
-        reader.history(*pair, None, 0),
-        reader.first_unread(*pair, 0),
-        reader.resume(pair[0], {pair[1]: 0}, 7, 0),
-        reader.after(*pair, 0, 7, 0),
-        reader.mark(*pair, ReadPositions(), 0),
-        reader.conversations(pair[0], None, 7, 0),
+        history.before_time(*pair, None, 0),
+        history.first_unread(*pair, 0),
+        history.resume(pair[0], {pair[1]: 0}, 7, 0),
+        history.after(*pair, 0, 7, 0),
+        history.mark(*pair, ReadPositions(), 0),
+        history.conversations(pair[0], None, 7, 0),
     ):
         with pytest.raises(EngineUnavailable, match="no answer in time"):
             await ask
     assert mongo_reads(addresses.mongo) == before
 
 
-async def test_a_turn_that_comes_too_late(reader: Reader, pair: Pair, addresses: Addresses) -> None:
+async def test_a_turn_that_comes_too_late(history: History, pair: Pair, addresses: Addresses) -> None:
     """What waits for its turn until its deadline is answered then, and nothing is asked for it."""
     async with AsyncExitStack() as stack:
         for user in range(LONG):
-            await stack.enter_async_context(reader.turns.long(-user))
+            await stack.enter_async_context(history.turns.long(-user))
         before = mongo_reads(addresses.mongo)
         late = asyncio.get_running_loop().time() + 0.01
-        for ask in (reader.conversations(pair[0], None, 7, late), reader.resume(pair[0], {pair[1]: 0}, 7, late)):
+        for ask in (history.conversations(pair[0], None, 7, late), history.resume(pair[0], {pair[1]: 0}, 7, late)):
             with pytest.raises(EngineUnavailable, match="no answer in time"):
                 await ask
         assert mongo_reads(addresses.mongo) == before
-    assert await reader.conversations(pair[0], None, 7, soon()) == []
+    assert await history.conversations(pair[0], None, 7, soon()) == []
 
 
 async def test_a_list_costs_few_calls(
-    reader: Reader, messages: MongoMessages, people: Callable[[int], list[int]], addresses: Addresses
+    history: History, messages: MongoMessages, people: Callable[[int], list[int]], addresses: Addresses
 ) -> None:
     """However many conversations it shows, and whatever is unread in them."""
     me, *peers = people(51)
@@ -202,7 +202,7 @@ async def test_a_list_costs_few_calls(
     calls = []
     for most in (1, 50):
         before = mongo_reads(addresses.mongo)
-        listed = await reader.conversations(me, None, most, soon())
+        listed = await history.conversations(me, None, most, soon())
         calls.append(mongo_reads(addresses.mongo) - before)
     assert [entry.unread for entry in listed] == [1 if entry.summary.peer % 2 else 2 for entry in listed]
     assert (len(listed), calls[0]) == (50, calls[1])
@@ -231,26 +231,26 @@ async def test_a_list_counts_up_to_the_message_that_it_shows(
     if read:
         await messages.mark(name, pair[1], ReadPositions(read, read))
     more = Message(*pair, 4, START, "4", key_of(pair[0], "4"))
-    reader = Reader(BusyChat(messages, more), messages, messages.directory, answer_timeout=PATIENCE)
-    (listed,) = await reader.conversations(pair[1], None, 10, soon())
+    history = History(BusyChat(messages, more), messages, messages.directory, answer_timeout=PATIENCE)
+    (listed,) = await history.conversations(pair[1], None, 10, soon())
     assert (listed.summary.last.seq, listed.unread) == (3, 3 - read)
 
 
-async def test_resuming_costs_few_calls(reader: Reader, store: Store, pair: Pair, addresses: Addresses) -> None:
+async def test_resuming_costs_few_calls(history: History, store: Store, pair: Pair, addresses: Addresses) -> None:
     """Peers who never wrote, or have written nothing new, are looked up together."""
     await store([0] * 3)
     before = mongo_reads(addresses.mongo)
     unknown = {10**9 + number: 0 for number in range(200)}
-    found = await reader.resume(pair[0], unknown | {pair[1]: 3}, 100, soon())
+    found = await history.resume(pair[0], unknown | {pair[1]: 3}, 100, soon())
     assert found == Resumed([], [], unknown | {pair[1]: 3})
     assert mongo_reads(addresses.mongo) - before <= 4
     with pytest.raises(InvalidFrame, match="does not exist yet"):
-        await reader.resume(pair[0], unknown | {10**9: 1}, 100, soon())
-    assert seqs((await reader.resume(pair[0], unknown | {pair[1]: 1}, 100, soon())).messages) == [2, 3]
+        await history.resume(pair[0], unknown | {10**9: 1}, 100, soon())
+    assert seqs((await history.resume(pair[0], unknown | {pair[1]: 1}, 100, soon())).messages) == [2, 3]
 
 
 async def test_a_list_under_a_block_goes_by_what_is_shown(
-    reader: Reader, messages: MongoMessages, people: Callable[[int], list[int]]
+    history: History, messages: MongoMessages, people: Callable[[int], list[int]]
 ) -> None:
     """A conversation stands where its last message that is shown puts it, so that pages miss none behind it."""
     me, *peers = people(5)
@@ -262,7 +262,7 @@ async def test_a_list_under_a_block_goes_by_what_is_shown(
     await messages.blocks.block(me, blocked)
     await messages.insert(Message(blocked, me, 2, START + 1000, "hidden", key_of(blocked, "2")))  # a moment too late
     listed: list[Listed] = []
-    while page := await reader.conversations(me, cursor(listed), 2, soon()):
+    while page := await history.conversations(me, cursor(listed), 2, soon()):
         listed += page
     assert [entry.summary.peer for entry in listed] == peers
     assert [entry.blocked for entry in listed] == [False, False, True, False]
@@ -274,17 +274,17 @@ def cursor(listed: list[Listed]) -> Cursor | None:
     return Cursor(listed[-1].summary.last.time, listed[-1].summary.peer) if listed else None
 
 
-async def test_while_others_write(reader: Reader, store: Store, messages: MongoMessages, pair: Pair) -> None:
+async def test_while_others_write(history: History, store: Store, messages: MongoMessages, pair: Pair) -> None:
     """Pages stay where they are when messages come behind them."""
     await store([0] * 20)
     await messages.reserve(conversation_of(*pair), 60)
     seen: list[int] = []
-    page = await reader.before(*pair, None, 7, soon())
+    page = await history.before(*pair, None, 7, soon())
     for extra in range(21, 60):
         message = Message(*pair, extra, START, "", key_of(pair[0], str(extra)))
         writing = asyncio.ensure_future(messages.insert(message))
         if not seen or seen[0] > 1:
             seen = seqs(page) + seen
-            page = await reader.before(*pair, seen[0], 7, soon())
+            page = await history.before(*pair, seen[0], 7, soon())
         await writing
     assert seen == list(range(1, 21))
