@@ -50,7 +50,7 @@ from handlers.websocket.limits import SocketLimits
 from models.accounts.authentication import Access, Mode
 from models.accounts.ports import Rule
 from models.accounts.service import Accounts, Registration
-from models.accounts.session_reaper import Evictor
+from models.accounts.session_reaper import SessionReaper
 from models.chat.history import History
 from models.chat.service import Chat
 from models.errors import EngineUnavailable
@@ -202,7 +202,7 @@ async def serving(
             _keys(settings), audience=settings.auth.token_audience, lifetime=settings.auth.token_lifetime, clock=clock
         )
         access = Access(_mode(settings), stores.users, stores.sessions, tokens, stores.tickets, clock=clock)
-        evictor = Evictor(access, ChatSocket, settings.auth.session_check)
+        reaper = SessionReaper(access, ChatSocket, settings.auth.session_check)
         metrics = Metrics()
         chat = Chat(
             stores.messages,
@@ -214,7 +214,7 @@ async def serving(
             clock=clock,
             new_key=new_keys(clock, secrets.token_bytes(6)),
             active=stores.users.active,
-            suspected=evictor.rounds.suspect,
+            account_changed=reaper.sweep.mark_dirty,
             observe=metrics.outcomes,
             offline_after=settings.timeouts.offline_after,
         )
@@ -231,8 +231,8 @@ async def serving(
         stack.push_async_callback(chat.close)
 
         def changed(user: int) -> None:
-            evictor.rounds.suspect(user)
-            stores.router.suspect(user)
+            reaper.sweep.mark_dirty(user)
+            stores.router.publish_account_change(user)
 
         accounts = Accounts(
             stores.accounts,
@@ -272,7 +272,7 @@ async def serving(
             _listen(settings, make_metrics_app(collaborators), metrics_sockets, stack)
         sweep = chat.sweep(settings.timeouts.sweep_interval)
         renewing = stores.messages.peers.run()
-        for work in (sweep, evictor.rounds.run(), chat.blocks.rounds.run(), renewing, keep_checking_pongs(LOOK_EVERY)):
+        for work in (sweep, reaper.sweep.run(), chat.blocks.sweep.run(), renewing, keep_checking_pongs(LOOK_EVERY)):
             stack.push_async_callback(end, asyncio.create_task(work))
 
         ChatSocket.start()

@@ -9,7 +9,7 @@ from itertools import cycle
 
 import structlog
 
-__all__ = ["Rounds"]
+__all__ = ["Sweep"]
 
 # Looking at thousands in one go would keep all others waiting: a round has so many parts, a part looks of so many users
 # at most, spread evenly over it.
@@ -19,8 +19,8 @@ BATCH = 100
 _log = structlog.get_logger(__name__)
 
 
-class Rounds:
-    """Calls `look` with each of `everybody` once every `interval` seconds, and with one of them soon after `suspect`.
+class Sweep:
+    """Call `look` with each of `everybody` once every `interval` seconds, and with one soon after `mark_dirty`.
 
     A user is always in the same part of a round, so that nobody waits longer for the next look. `look` is never called
     twice at a time. While it raises an `outage`, `complaint` is logged once; other errors are logged as well: a
@@ -41,13 +41,13 @@ class Rounds:
         self._complaint = complaint
         self._outage = outage
         self._complained = False
-        self._suspects: set[int] = set()
-        self._suspicion = asyncio.Event()
+        self._dirty: set[int] = set()
+        self._woken = asyncio.Event()
 
-    def suspect(self, user: int) -> None:
+    def mark_dirty(self, user: int) -> None:
         """Something about `user` has changed."""
-        self._suspects.add(user)
-        self._suspicion.set()
+        self._dirty.add(user)
+        self._woken.set()
 
     async def run(self) -> None:
         """Looks. Never returns."""
@@ -59,18 +59,18 @@ class Rounds:
             for batch in batches:
                 await self._looked(set(batch))
                 due = max(due + self._interval / PARTS / len(batches), loop.time())  # delays are not made up for
-                while loop.time() < due:  # so everybody has a turn also if there are ever new suspects
+                while loop.time() < due:  # so everybody has a turn also if there are ever new dirty users
                     with suppress(TimeoutError):
                         async with asyncio.timeout_at(due):
-                            await self._suspicion.wait()
+                            await self._woken.wait()
                     await self._looked(set())
 
     async def _looked(self, users: set[int]) -> None:
-        """Looks at these and at the suspects, if there are any."""
+        """Looks at these and at the dirty users, if there are any."""
         here = self._everybody()
-        users |= {user for user in self._suspects if user in here}
-        self._suspects.clear()
-        self._suspicion.clear()
+        users |= {user for user in self._dirty if user in here}
+        self._dirty.clear()
+        self._woken.clear()
         if not users:
             return
         try:

@@ -161,7 +161,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         return {socket._identity for socket in cls._sockets_of(users)}
 
     @classmethod
-    def evict(cls, identities: Collection[Identity]) -> None:
+    def close_sessions(cls, identities: Collection[Identity]) -> None:
         """Closes the sockets of those who may no longer speak."""
         for socket in cls._sockets_of({each.user for each in identities}):
             if socket._identity in identities:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from models.records import Identity, User
 
-__all__ = ["AccountStore", "Attempts", "Evicted", "Found", "Rule", "Sessions", "Tickets", "Tokens"]
+__all__ = ["AccountStore", "Attempts", "Found", "OpenSockets", "Rule", "Sessions", "Tickets", "Tokens"]
 
 
 class Found(NamedTuple):
@@ -112,7 +112,7 @@ class Attempts(Protocol):
         """Forgets the attempts of a subject."""
 
 
-class Evicted(Protocol):
+class OpenSockets(Protocol):
     """The sockets of this process, as somebody who closes them sees them."""
 
     def users(self) -> Collection[int]:
@@ -121,5 +121,5 @@ class Evicted(Protocol):
     def identities(self, users: Iterable[int]) -> set[Identity]:
         """As whom these users have sockets here."""
 
-    def evict(self, identities: Collection[Identity]) -> None:
+    def close_sessions(self, identities: Collection[Identity]) -> None:
         """Closes their sockets."""

@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import structlog
 
-from common.sweep import Rounds
+from common.sweep import Sweep
 from models.accounts.authentication import Access
-from models.accounts.ports import Evicted
+from models.accounts.ports import OpenSockets
 from models.errors import EngineUnavailable
 
-__all__ = ["Evictor"]
+__all__ = ["SessionReaper"]
 
 _log = structlog.get_logger(__name__)
 
 
-class Evictor:
+class SessionReaper:
     """Looks at the sockets of this process every `interval` seconds."""
 
-    def __init__(self, access: Access, sockets: Evicted, interval: float) -> None:
+    def __init__(self, access: Access, sockets: OpenSockets, interval: float) -> None:
         self._access = access
         self._sockets = sockets
         # Nobody is sent away because the tables cannot be read; open sockets chat on.
-        self.rounds = Rounds(interval, sockets.users, self._look, "sessions_not_checked", EngineUnavailable)
+        self.sweep = Sweep(interval, sockets.users, self._look, "sessions_not_checked", EngineUnavailable)
 
     async def _look(self, users: set[int]) -> None:
         ended = await self._access.ended(self._sockets.identities(users))
         if ended:
             _log.info("sessions_ended", users=sorted({each.user for each in ended}))
-            self._sockets.evict(ended)
+            self._sockets.close_sessions(ended)

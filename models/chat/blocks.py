@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from common.sweep import Rounds
+from common.sweep import Sweep
 from models.chat.conversation import Conversation
 from models.chat.events import BlockChanged, PeerEvent
 from models.chat.ports import BlockStore, Router, Sockets
@@ -46,7 +46,7 @@ class Blocks:
         self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: whom, and up to which seq
         self._awaited: dict[int, asyncio.Future[None]] = {}  # by user: done when the blocks are held
         self._withheld: set[tuple[int, int]] = set()  # user and peer: something was not shown
-        self.rounds = Rounds(LOOK_EVERY, lambda: self._here, self._look, "blocks_not_read", EngineUnavailable)
+        self.sweep = Sweep(LOOK_EVERY, lambda: self._here, self._look, "blocks_not_read", EngineUnavailable)
 
     # Who has sockets here
 
@@ -55,7 +55,7 @@ class Blocks:
         self._here[user] += 1
         if user in self._held:
             return
-        self.rounds.suspect(user)
+        self.sweep.mark_dirty(user)
         known = self._awaited.setdefault(user, asyncio.get_running_loop().create_future())
         with suppress(TimeoutError):  # then nothing passes for now
             async with asyncio.timeout(HELD_WITHIN):
@@ -151,7 +151,7 @@ class Blocks:
         """A block of `user` has come or gone, here or elsewhere."""
         self._changed(user, peer)
         if user in self._here:
-            self.rounds.suspect(user)
+            self.sweep.mark_dirty(user)
 
     async def _look(self, users: set[int]) -> None:
         wanted = [user for user in users if user in self._here]

@@ -274,7 +274,7 @@ class Router(Protocol):
     def changed(self, user: int) -> None:
         """Tells those who watch `user` to look again."""
 
-    def suspect(self, user: int) -> None:
+    def publish_account_change(self, user: int) -> None:
         """Tells those who have sockets of `user` to look whether they still may."""
 
     async def online(self, users: Sequence[int]) -> set[int]:
@@ -293,7 +293,7 @@ class Listener(Protocol):
     def changed(self, user: int) -> None:
         """A watched user came or went."""
 
-    def suspected(self, user: int) -> None:
+    def account_changed(self, user: int) -> None:
         """A user's account or tokens have changed."""
 
     def interrupted(self) -> None:

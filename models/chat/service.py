@@ -54,8 +54,8 @@ class Chat:
     """The conversations that are active in this process, on the event loop that runs.
 
     `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message without an id from every
-    other. `active` takes ids of users, and tells which of them are there. `suspected` is told of users whose sockets
-    may have to be closed, `observe` of each answer to a message: its code, and how many seconds it took.
+    other. `active` takes ids of users, and tells which of them are there. `account_changed` is told of users whose
+    sockets may have to be closed, `observe` of each answer to a message: its code, and how many seconds it took.
     `offline_after` is for how many seconds a user without a socket is still shown as online.
     """
 
@@ -71,7 +71,7 @@ class Chat:
         clock: Callable[[], float],
         new_key: Callable[[], bytes],
         active: Active = all_active,
-        suspected: Callable[[int], None] = lambda user: None,
+        account_changed: Callable[[int], None] = lambda user: None,
         observe: Callable[[int, float], None] = lambda code, seconds: None,
         offline_after: float,
     ) -> None:
@@ -84,7 +84,7 @@ class Chat:
         self._clock = clock
         self._new_key = new_key
         self._observe = observe
-        self.suspected = suspected
+        self.account_changed = account_changed
         # The lambdas tie the knot: an inbox follows conversations, which ask inboxes where they begin.
         self.conversations = Conversations(lambda one, other: self._inboxes.begins(one, other))
         self.loader = Loader(self.conversations, messages, clock, lambda one, other: self._inboxes.looked(one, other))

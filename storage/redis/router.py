@@ -62,7 +62,7 @@ class _Changed(Struct, frozen=True, tag="changed"):
     user: int
 
 
-class _Suspected(Struct, frozen=True, tag="suspected"):
+class _AccountChanged(Struct, frozen=True, tag="suspected"):
     """The account or the tokens of `user` have changed."""
 
     user: int
@@ -72,7 +72,7 @@ class _Hello(Struct, frozen=True, tag="hello"):
     """A process has begun to listen."""
 
 
-_Notice = _Changed | _Suspected | _Hello
+_Notice = _Changed | _AccountChanged | _Hello
 
 
 class _Envelope(Struct, frozen=True, array_like=True):
@@ -192,10 +192,10 @@ class RedisRouter:
         """Tells those who watch `user` to look again."""
         self._submit(_Changed(user), 0, [f"watch:{user}"])
 
-    def suspect(self, user: int) -> None:
+    def publish_account_change(self, user: int) -> None:
         """Tells those who have sockets of `user` to look whether they still may."""
         if not self.alone:
-            self._submit(_Suspected(user), 0, [f"here:{user}"])
+            self._submit(_AccountChanged(user), 0, [f"here:{user}"])
 
     async def online(self, users: Sequence[int]) -> set[int]:
         """Which of these users have a socket in another process. Raises EngineUnavailable."""
@@ -414,9 +414,9 @@ class RedisRouter:
             case _Changed(user=user):
                 if self._listener is not None:
                     self._listener.changed(user)
-            case _Suspected(user=user):
+            case _AccountChanged(user=user):
                 if self._listener is not None:
-                    self._listener.suspected(user)
+                    self._listener.account_changed(user)
             case _Hello():
                 pass
             case event:

@@ -1,4 +1,4 @@
-"""Rounds: everybody again and again, a few at a time; whoever is suspected at once."""
+"""Sweep: everybody again and again, a few at a time; whoever is suspected at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from common.sweep import BATCH, PARTS, Rounds
+from common.sweep import BATCH, PARTS, Sweep
 from common.tasks import end
 from models.errors import EngineUnavailable
 from tests.support.sockets import until
@@ -24,7 +24,7 @@ async def test_everybody_has_a_turn() -> None:
         looks.append(users)
         here.add(10 * PARTS)
 
-    task = asyncio.ensure_future(Rounds(0.02, lambda: here, look, COMPLAINT, EngineUnavailable).run())
+    task = asyncio.ensure_future(Sweep(0.02, lambda: here, look, COMPLAINT, EngineUnavailable).run())
     await until(lambda: len(looks) >= 3 * PARTS)
     await end(task)
     assert set().union(*looks[:PARTS]) == set(EVERYBODY)
@@ -40,7 +40,7 @@ async def test_many_are_looked_at_a_few_at_a_time() -> None:
     async def look(users: set[int]) -> None:
         looks.append(users)
 
-    task = asyncio.ensure_future(Rounds(0.02, lambda: here, look, COMPLAINT, EngineUnavailable).run())
+    task = asyncio.ensure_future(Sweep(0.02, lambda: here, look, COMPLAINT, EngineUnavailable).run())
     await until(lambda: len(looks) >= 3 * PARTS)
     await end(task)
     assert set().union(*looks[: 3 * PARTS]) == set(here)
@@ -48,27 +48,27 @@ async def test_many_are_looked_at_a_few_at_a_time() -> None:
     assert {len(users) for users in looks} == {BATCH, BATCH // 2}
 
 
-async def test_everybody_and_suspects() -> None:
+async def test_everybody_and_dirty() -> None:
     """Suspects that gather travel together; everybody's turn comes also while there are ever new suspects."""
     looks: list[set[int]] = []
 
-    def suspect(number: int) -> int:
+    def dirty_user(number: int) -> int:
         """Somebody whose turn comes together with that of the first."""
         return number * PARTS % len(EVERYBODY)
 
     async def look(users: set[int]) -> None:
         looks.append(users)
         await asyncio.sleep(0)
-        rounds.suspect(suspect(len(looks)))
+        sweep.mark_dirty(dirty_user(len(looks)))
 
-    rounds = Rounds(0.02, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable)
-    rounds.suspect(17)
-    rounds.suspect(18)
-    task = asyncio.ensure_future(rounds.run())
+    sweep = Sweep(0.02, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable)
+    sweep.mark_dirty(17)
+    sweep.mark_dirty(18)
+    task = asyncio.ensure_future(sweep.run())
     await until(lambda: set(EVERYBODY) <= set().union(*looks))
     await end(task)
     assert looks[0] >= {17, 18}
-    assert all(suspect(number) in users for number, users in enumerate(looks[1:], 1))
+    assert all(dirty_user(number) in users for number, users in enumerate(looks[1:], 1))
 
 
 async def test_suspects_do_not_wait_for_their_turn() -> None:
@@ -81,18 +81,18 @@ async def test_suspects_do_not_wait_for_their_turn() -> None:
         begun.set()
         await go_on.wait()
 
-    rounds = Rounds(100_000, lambda: range(4), look, COMPLAINT, EngineUnavailable)
-    task = asyncio.ensure_future(rounds.run())
+    sweep = Sweep(100_000, lambda: range(4), look, COMPLAINT, EngineUnavailable)
+    task = asyncio.ensure_future(sweep.run())
     await begun.wait()
-    rounds.suspect(1)
+    sweep.mark_dirty(1)
     await asyncio.sleep(0)
     assert len(looks) == 1
-    rounds.suspect(2)
+    sweep.mark_dirty(2)
     go_on.set()
     await until(lambda: len(looks) == 2)
-    rounds.suspect(9)
-    await until(lambda: not rounds._suspects)
-    rounds.suspect(3)
+    sweep.mark_dirty(9)
+    await until(lambda: not sweep._dirty)
+    sweep.mark_dirty(3)
     await until(lambda: len(looks) == 3)
     await end(task)
     assert looks == [{0}, {1, 2}, {3}]
@@ -114,7 +114,7 @@ async def test_an_outage_is_complained_of_once() -> None:
         await until(lambda: looks > before + 2)
 
     with capture_logs() as logs:
-        task = asyncio.ensure_future(Rounds(0.01, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable).run())
+        task = asyncio.ensure_future(Sweep(0.01, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable).run())
         for now in (True, False, True):
             away = now
             await looks_more()
@@ -132,7 +132,7 @@ async def test_a_bug_does_not_end_the_rounds() -> None:
         raise KeyError(looks)
 
     with capture_logs() as logs:
-        task = asyncio.ensure_future(Rounds(0.01, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable).run())
+        task = asyncio.ensure_future(Sweep(0.01, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable).run())
         await until(lambda: looks >= 3)
         await end(task)
     assert {entry["event"] for entry in logs} == {"round_failed"}

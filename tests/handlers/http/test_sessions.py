@@ -303,7 +303,7 @@ async def test_nobody_is_sent_away_while_mysql_is_away(
         raise EngineUnavailable("mysql", "away")
 
     monkeypatch.setattr(http_server.stores.mysql, "always", away)
-    http_server.chat.suspected(pair[0])
+    http_server.chat.account_changed(pair[0])
     await looked.wait()
     await socket.say("still here", 50005)
     assert ChatSocket.count() == 1

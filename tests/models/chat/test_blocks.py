@@ -92,7 +92,7 @@ async def test_a_block_that_comes_while_the_store_is_asked(house: Any) -> None:
 async def test_what_is_withheld(house: Any) -> None:
     """Of whom one has blocked, what came after the block; when it is lifted, the sockets have to resume."""
     blocks = Blocks(house, house, house, lambda *_: None)
-    task = asyncio.ensure_future(blocks.rounds.run())
+    task = asyncio.ensure_future(blocks.sweep.run())
     opening = asyncio.ensure_future(blocks.opening(2))
     await asyncio.sleep(0)
     assert not blocks.passes(Typing(3, 2))  # it is not known yet
@@ -132,7 +132,7 @@ async def test_a_socket_that_opens_while_the_store_is_away(house: Any, monkeypat
     await blocks.opening(2)
     assert not blocks.passes(Typing(1, 2))
     assert blocks.withholds(message(1))
-    task = asyncio.ensure_future(blocks.rounds.run())
+    task = asyncio.ensure_future(blocks.sweep.run())
     await until(lambda: blocks.passes(Typing(1, 2)))
     assert house.resumed == [(2, 1)]  # there was no block: what was withheld is to be had
     blocks.closed(2)

@@ -307,7 +307,7 @@ async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
     foreign.router.tell(MessageStored(message(1, "of another installation")))
     foreign.router.tell(Typing(ANN, BOB))
     foreign.router.changed(ANN)
-    foreign.router.suspect(BOB)
+    foreign.router.publish_account_change(BOB)
     peer.router.tell(Typing(ANN, BOB))
     await until(lambda: foreign.router._peers.id in here.router._peers._refused and not here.router._held)
     await until(lambda: here.ear.events)
