@@ -209,7 +209,7 @@ async def serving(
             stores.messages.directory,
             stores.counters,
             ChatSocket,
-            stores.router,
+            stores.broker,
             stores.messages.blocks,
             clock=clock,
             new_key=new_keys(clock, secrets.token_bytes(6)),
@@ -224,15 +224,15 @@ async def serving(
         metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         history = History(chat, stores.messages, stores.messages.directory, settings.timeouts.answer_timeout)
         try:
-            await stores.router.start(chat)
+            await stores.broker.start(chat)
         except EngineUnavailable as error:
             raise StartError(f"redis at {masked(addresses.redis)}: {error}") from None
-        stack.push_async_callback(stores.router.close)
+        stack.push_async_callback(stores.broker.close)
         stack.push_async_callback(chat.close)
 
         def changed(user: int) -> None:
             reaper.sweep.mark_dirty(user)
-            stores.router.publish_account_change(user)
+            stores.broker.publish_account_change(user)
 
         accounts = Accounts(
             stores.accounts,

@@ -16,10 +16,10 @@ from storage.mysql.executor import MySQL
 from storage.mysql.sessions import MySQLSessions
 from storage.mysql.users import MySQLUsers
 from storage.redis.attempts import RedisAttempts
+from storage.redis.broker import RedisBroker
 from storage.redis.client import RedisServer
 from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
-from storage.redis.router import RedisRouter
 from storage.redis.tickets import RedisTickets
 from storage.security.passwords import Passwords
 
@@ -72,7 +72,7 @@ class Stores(NamedTuple):
     redis: RedisServer
     redis_prefix: str  # of this installation's keys and channels
     counters: RedisCounters
-    router: RedisRouter
+    broker: RedisBroker
     tickets: RedisTickets
     attempts: RedisAttempts
     mysql: MySQL
@@ -175,7 +175,7 @@ def _stores(opened: _Opened, options: Options, prefix: str, clock: Callable[[], 
         redis=redis,
         redis_prefix=prefix,
         counters=RedisCounters(redis, prefix, quotas),
-        router=RedisRouter(redis, prefix, messages.peers),
+        broker=RedisBroker(redis, prefix, messages.peers),
         tickets=RedisTickets(redis, prefix, messages.peers, lifetime=options.ticket_lifetime, clock=clock),
         attempts=RedisAttempts(redis, prefix, options.attempts),
         mysql=mysql,

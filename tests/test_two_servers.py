@@ -46,7 +46,7 @@ def other(start_server: StartServer, http_server: Server, addresses: Addresses, 
 
     async def known() -> None:
         async with asyncio.timeout(PATIENCE):
-            while http_server.stores.router.alone:
+            while http_server.stores.broker.single_process:
                 await asyncio.sleep(0.01)
 
     io_loop.run_sync(known)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from common.sweep import Sweep
 from models.chat.conversation import Conversation
 from models.chat.events import BlockChanged, PeerEvent
-from models.chat.ports import BlockStore, Router, Sockets
+from models.chat.ports import BlockStore, Cluster, Sockets
 from models.errors import Blocked, EngineUnavailable
 from models.records import Message
 
@@ -36,11 +36,11 @@ class Blocks:
     """The blocks, as far as this process is concerned. `changed` is told of both when one comes or goes."""
 
     def __init__(
-        self, store: BlockStore, sockets: Sockets, router: Router, changed: Callable[[int, int], None]
+        self, store: BlockStore, sockets: Sockets, cluster: Cluster, changed: Callable[[int, int], None]
     ) -> None:
         self._store = store
         self._sockets = sockets
-        self._router = router
+        self._cluster = cluster
         self._changed = changed
         self._here: Counter[int] = Counter()  # sockets by user
         self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: whom, and up to which seq
@@ -144,8 +144,8 @@ class Blocks:
 
     def _tell(self, user: int, peer: int) -> None:
         self.heard(user, peer)
-        if not self._router.alone:
-            self._router.tell(BlockChanged(user, peer))
+        if not self._cluster.single_process:
+            self._cluster.publish(BlockChanged(user, peer))
 
     def heard(self, user: int, peer: int) -> None:
         """A block of `user` has come or gone, here or elsewhere."""

@@ -18,7 +18,7 @@ from models.chat.conversations import Conversations
 from models.chat.events import MessageStored, PeerEvent, PositionsChanged
 from models.chat.loading import Loader
 from models.chat.placing import BACKOFF
-from models.chat.ports import Messages, Reached, Router, Sockets
+from models.chat.ports import Cluster, Messages, Reached, Sockets
 from models.errors import EngineUnavailable
 from models.records import Message, conversation_of
 
@@ -43,7 +43,7 @@ class Delivery:
         conversations: Conversations,
         messages: Messages,
         sockets: Sockets,
-        router: Router,
+        cluster: Cluster,
         loader: Loader,
         blocks: Blocks,
         delivered: Callable[[Conversation, Message], None],
@@ -51,7 +51,7 @@ class Delivery:
         self._conversations = conversations
         self._messages = messages
         self._sockets = sockets
-        self._router = router
+        self._cluster = cluster
         self._loader = loader
         self._blocks = blocks
         self._delivered = delivered
@@ -64,12 +64,12 @@ class Delivery:
     async def publish(self, conversation: Conversation, message: Message, origin: object) -> bool:
         """Delivers a message here and tells the other processes; whether a socket of the recipient gets it."""
         live = self.deliver(conversation, message, origin).live
-        if self._router.alone:
+        if self._cluster.single_process:
             return live
         if live:
-            self._router.tell(MessageStored(message))
+            self._cluster.publish(MessageStored(message))
             return True
-        return await self._router.reach(message)
+        return await self._cluster.publish_and_count(message)
 
     def deliver(self, conversation: Conversation, message: Message, origin: object = None) -> Reached:
         """Hands the next message to the sockets of both, unless they have it."""
@@ -93,8 +93,8 @@ class Delivery:
         if not self._blocks.passes(event):
             return
         self._sockets.tell(event)
-        if not self._router.alone:
-            self._router.tell(event)
+        if not self._cluster.single_process:
+            self._cluster.publish(event)
 
     def moved(self, event: PositionsChanged) -> None:
         """A user's positions have moved: tells the peer."""

@@ -15,14 +15,13 @@ from models.records import Cursor, Head, Message, Profile, ReadPositions, Summar
 __all__ = [
     "Admission",
     "BlockStore",
-    "Conflict",
+    "Cluster",
     "Counters",
     "Directory",
     "Insert",
     "Messages",
     "Reached",
     "Recount",
-    "Router",
     "Sockets",
     "Unread",
     "Users",
@@ -243,11 +242,11 @@ class Sockets(Protocol):
         """Tells the sockets of `user` that `peer` came online or went offline."""
 
 
-class Router(Protocol):
+class Cluster(Protocol):
     """The other processes that serve the same users. All of it is best effort: what is lost is found in the store."""
 
     @property
-    def alone(self) -> bool:
+    def single_process(self) -> bool:
         """Whether there is no other process."""
 
     def follow(self, user: int, peer: int) -> None:
@@ -262,16 +261,16 @@ class Router(Protocol):
     def unwatch(self, user: int) -> None:
         """The counterpart of `watch`."""
 
-    def tell(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         """Tells the others, soon."""
 
-    async def reach(self, message: Message) -> bool:
+    async def publish_and_count(self, message: Message) -> bool:
         """Tells the others of a stored message; whether a socket of the recipient gets it there."""
 
     async def reaches(self, user: int, peer: int) -> bool:
         """Whether a socket of another process gets what `peer` writes to `user`."""
 
-    def changed(self, user: int) -> None:
+    def publish_presence_change(self, user: int) -> None:
         """Tells those who watch `user` to look again."""
 
     def publish_account_change(self, user: int) -> None:
@@ -290,7 +289,7 @@ class Listener(Protocol):
     def followed(self, user: int, peer: int) -> None:
         """From now on events for this user come in; before, some may have been missed."""
 
-    def changed(self, user: int) -> None:
+    def presence_changed(self, user: int) -> None:
         """A watched user came or went."""
 
     def account_changed(self, user: int) -> None:

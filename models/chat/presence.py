@@ -17,7 +17,7 @@ import structlog
 from common.tasks import end
 from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
-from models.chat.ports import Router, Sockets
+from models.chat.ports import Cluster, Sockets
 from models.errors import EngineUnavailable
 
 __all__ = ["Presence"]
@@ -33,12 +33,12 @@ class Presence:
     """
 
     def __init__(
-        self, sockets: Sockets, router: Router, acquaintances: Acquaintances, blocks: Blocks, offline_after: float
+        self, sockets: Sockets, cluster: Cluster, acquaintances: Acquaintances, blocks: Blocks, offline_after: float
     ) -> None:
         self._offline_after = offline_after
         self._sockets = sockets
         self._blocks = blocks
-        self._router = router
+        self._cluster = cluster
         self._acquaintances = acquaintances
         self._here: Counter[int] = Counter()  # sockets by user
         self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
@@ -76,9 +76,9 @@ class Presence:
             return
         if user not in self._watchers:
             self._watchers[user] = {}
-            self._router.watch(user)
+            self._cluster.watch(user)
         # How it is now is not news; None when that is not known yet.
-        self._watchers[user][watcher] = True if user in self._here else False if self._router.alone else None
+        self._watchers[user][watcher] = True if user in self._here else False if self._cluster.single_process else None
         self.look(user)
 
     def unwatch(self, watcher: int, user: int) -> None:
@@ -91,13 +91,13 @@ class Presence:
         del self._watchers[user][watcher]
         if not self._watchers[user]:
             del self._watchers[user]
-            self._router.unwatch(user)
+            self._cluster.unwatch(user)
 
     async def online(self, users: list[int]) -> set[int]:
         """Which of these users are online, in any process."""
         here = {user for user in users if user in self._here}
         elsewhere = [user for user in users if user not in here]
-        return here | await self._router.online(elsewhere) if elsewhere else here
+        return here | await self._cluster.online(elsewhere) if elsewhere else here
 
     def look(self, user: int) -> None:
         """Tells those who watch `user` how it is now, soon."""
@@ -122,8 +122,8 @@ class Presence:
 
     def _changed(self, user: int) -> None:
         self.look(user)
-        if not self._router.alone:
-            self._router.changed(user)
+        if not self._cluster.single_process:
+            self._cluster.publish_presence_change(user)
 
     async def _look(self, user: int) -> None:
         try:

@@ -18,7 +18,7 @@ from models.chat.departures import Active, Departures, all_active
 from models.chat.events import BlockChanged, Event, MessageStored, PositionsChanged, Typing
 from models.chat.inboxes import Inboxes
 from models.chat.loading import Loader
-from models.chat.ports import BlockStore, Counters, Directory, Messages, Router, Sockets
+from models.chat.ports import BlockStore, Cluster, Counters, Directory, Messages, Sockets
 from models.chat.presence import Presence
 from models.chat.writing import Writer
 from models.records import Message, conversation_of, key_of
@@ -65,7 +65,7 @@ class Chat:
         directory: Directory,
         counters: Counters,
         sockets: Sockets,
-        router: Router,
+        cluster: Cluster,
         blocks: BlockStore,
         *,
         clock: Callable[[], float],
@@ -80,7 +80,7 @@ class Chat:
         self._directory = directory
         self._counters = counters
         self._sockets = sockets
-        self._router = router
+        self._cluster = cluster
         self._clock = clock
         self._new_key = new_key
         self._observe = observe
@@ -88,9 +88,9 @@ class Chat:
         # The lambdas tie the knot: an inbox follows conversations, which ask inboxes where they begin.
         self.conversations = Conversations(lambda one, other: self._inboxes.begins(one, other))
         self.loader = Loader(self.conversations, messages, clock, lambda one, other: self._inboxes.looked(one, other))
-        self.blocks = Blocks(blocks, sockets, router, self._barred)
+        self.blocks = Blocks(blocks, sockets, cluster, self._barred)
         self.delivery = Delivery(
-            self.conversations, messages, sockets, router, self.loader, self.blocks, self._delivered
+            self.conversations, messages, sockets, cluster, self.loader, self.blocks, self._delivered
         )
         self.acquaintances = Acquaintances(directory)
         self.departures = Departures(active)
@@ -100,14 +100,14 @@ class Chat:
             self.acquaintances,
             counters,
             sockets,
-            router,
+            cluster,
             self.blocks,
             self.departures,
             self.loader,
             self.delivery,
             clock,
         )
-        self.presence = Presence(sockets, router, self.acquaintances, self.blocks, offline_after)
+        self.presence = Presence(sockets, cluster, self.acquaintances, self.blocks, offline_after)
         self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
 
     # Who is here
@@ -117,14 +117,14 @@ class Chat:
 
         `watching` says that it wants to know when the peer comes and goes.
         """
-        self._router.follow(user, peer or 0)
+        self._cluster.follow(user, peer or 0)
         self.presence.opened(user)
         lease = None
         if peer is None:
             self._inboxes.opened(user)
         else:
             lease = self.conversations.follow(user, peer)
-            if not self._router.alone:
+            if not self._cluster.single_process:
                 self.delivery.chase(lease.conversation)  # from where it stands now, nothing stored elsewhere is missed
             if watching:
                 self.presence.watch(user, peer)
@@ -138,7 +138,7 @@ class Chat:
         if lease is not None:
             lease.close()
         self.presence.closed(user)
-        self._router.unfollow(user, peer or 0)
+        self._cluster.unfollow(user, peer or 0)
 
     async def watches(self, user: int) -> None:
         """Waits until an inbox of `user`, if there is one here, is told of who comes and goes."""
@@ -254,7 +254,7 @@ class Chat:
 
     def followed(self, user: int, peer: int) -> None:
         """From now on this process hears of what is stored elsewhere; before, it may have missed something."""
-        if self._router.alone:
+        if self._cluster.single_process:
             return
         if peer:
             self._chase(conversation_of(user, peer))
@@ -284,7 +284,7 @@ class Chat:
         if conversation is not None:
             self.delivery.chase(conversation)
 
-    def changed(self, user: int) -> None:
+    def presence_changed(self, user: int) -> None:
         """A user came or went in another process."""
         self.presence.look(user)
 

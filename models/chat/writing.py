@@ -29,7 +29,7 @@ from models.chat.delivery import Delivery
 from models.chat.departures import Departures
 from models.chat.loading import Loader
 from models.chat.placing import Placed, Placer
-from models.chat.ports import Admission, Counters, Insert, Messages, Recount, Router, Sockets
+from models.chat.ports import Admission, Cluster, Counters, Insert, Messages, Recount, Sockets
 from models.chat.stranger_limit import LIMIT
 from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent, UnknownUser
 from models.records import Message
@@ -55,7 +55,7 @@ class Writer:
         acquaintances: Acquaintances,
         counters: Counters,
         sockets: Sockets,
-        router: Router,
+        cluster: Cluster,
         blocks: Blocks,
         departures: Departures,
         loader: Loader,
@@ -68,7 +68,7 @@ class Writer:
         self._counters = counters
         self._spent = counters.spent
         self._sockets = sockets
-        self._router = router
+        self._cluster = cluster
         self._blocks = blocks
         self._departures = departures
         self._delivery = delivery
@@ -104,7 +104,7 @@ class Writer:
     def _sent_off(self, conversation: Conversation) -> bool:
         """Sends off the next run without a task, if there is one and nothing but the insert has to be awaited."""
         now = asyncio.get_running_loop().time()
-        if conversation.unblocked_until <= now or not self._is_open(conversation) or not self._router.alone:
+        if conversation.unblocked_until <= now or not self._is_open(conversation) or not self._cluster.single_process:
             return False
         run = self._run_of(conversation)
         placing = self._placer.ready(conversation, run, now)
@@ -122,7 +122,7 @@ class Writer:
             self._clear(conversation)
             self._rest(conversation)
             return
-        if insert.exception() is not None or insert.result() is not None or not self._router.alone:
+        if insert.exception() is not None or insert.result() is not None or not self._cluster.single_process:
             conversation.writer = asyncio.get_running_loop().create_task(self._write(conversation, insert))
             return
         run = conversation.carried
@@ -296,7 +296,9 @@ class Writer:
         if not await self._may_know(pending):
             return False
         online = self._sockets.reaches(pending.recipient, pending.sender)
-        return online or (not self._router.alone and await self._router.reaches(pending.recipient, pending.sender))
+        return online or (
+            not self._cluster.single_process and await self._cluster.reaches(pending.recipient, pending.sender)
+        )
 
     async def _may_know(self, pending: PendingMessage) -> bool:
         """Whether the sender may be told again and again if the recipient is online: as presence is."""

@@ -22,7 +22,7 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
     chats: list[Chat] = []
 
     def make_chat(
-        *present: int, answer_timeout: float = PATIENCE, now: Clock = clock, router: Nobody | None = None
+        *present: int, answer_timeout: float = PATIENCE, now: Clock = clock, cluster: Nobody | None = None
     ) -> tuple[Chat, Faulty, Recorder]:
         store, sockets = Faulty(messages), Recorder(*present)
         chat = PatientChat(
@@ -30,7 +30,7 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
             messages.directory,
             counters,
             sockets,
-            router or Nobody(),
+            cluster or Nobody(),
             messages.blocks,
             clock=now,
             new_key=lambda: secrets.token_bytes(16),

@@ -54,7 +54,7 @@ class Recorder:
 class Nobody:
     """No other process."""
 
-    alone = True
+    single_process = True
 
     def follow(self, user: int, peer: int) -> None: ...
     def unfollow(self, user: int, peer: int) -> None: ...
@@ -68,12 +68,12 @@ class Nobody:
 class Somebody(Nobody):
     """Another process, of which nothing is heard until a subscription stands."""
 
-    alone = False
+    single_process = False
 
-    def changed(self, user: int) -> None: ...
-    def tell(self, event: object) -> None: ...
+    def publish_presence_change(self, user: int) -> None: ...
+    def publish(self, event: object) -> None: ...
 
-    async def reach(self, message: Message) -> bool:
+    async def publish_and_count(self, message: Message) -> bool:
         return False
 
 
@@ -81,10 +81,10 @@ class Listening(Nobody):
     """Another process may come, and is here for everybody; what it was told of."""
 
     def __init__(self) -> None:
-        self.alone = True
+        self.single_process = True
         self.reached: list[Message] = []
 
-    async def reach(self, message: Message) -> bool:
+    async def publish_and_count(self, message: Message) -> bool:
         self.reached.append(message)
         return True
 

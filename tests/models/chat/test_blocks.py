@@ -18,9 +18,9 @@ from tests.support.sockets import until
 
 
 class House:
-    """A store, sockets and a router."""
+    """A store, sockets and a cluster."""
 
-    alone = False
+    single_process = False
 
     def __init__(self) -> None:
         self.kept: dict[int, dict[int, int]] = {}
@@ -50,7 +50,7 @@ class House:
     async def unblock(self, user: int, peer: int) -> None:
         self.kept.get(user, {}).pop(peer, None)
 
-    def tell(self, event: object) -> None:
+    def publish(self, event: object) -> None:
         self.told.append(event)
 
     def resume(self, user: int, peer: int) -> None:

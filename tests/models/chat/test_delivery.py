@@ -51,7 +51,7 @@ class House:
     def __init__(self) -> None:
         self.store = Store()
         self.given: list[int] = []
-        self.alone = False
+        self.single_process = False
         blocks = Blocks(None, self, self, lambda user, peer: None)  # type: ignore[arg-type]  # there are none
         self.conversations = Conversations(lambda one, other: None)
         self.delivery = Delivery(

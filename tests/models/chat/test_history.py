@@ -29,7 +29,7 @@ START = 4_000_000_000_000  # milliseconds; beyond any retention
 class NoSockets:
     """A process without sockets."""
 
-    alone = True
+    single_process = True
 
     def tell(self, event: object) -> None:
         pass

@@ -62,7 +62,7 @@ async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair:
 
 async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: tuple[int, int]) -> None:
     """By another process, after a socket has opened here: is found when the subscription begins."""
-    chat, _, sockets = make(pair[0], router=Somebody())
+    chat, _, sockets = make(pair[0], cluster=Somebody())
     socket = chat.join(*pair, watching=False)
     conversation = chat.conversations.get(conversation_of(*pair))
     await until(lambda: conversation.seen == 0)

@@ -392,16 +392,16 @@ async def test_another_process_appears_while_a_message_is_on_its_way(
     make: Make, befriend: Friends, pair: tuple[int, int]
 ) -> None:
     """It is told of that message."""
-    router = Listening()
-    chat, store, _ = make(router=router)
+    cluster = Listening()
+    chat, store, _ = make(cluster=cluster)
     await befriend(chat, pair)
     store.gate.clear()
     sent = chat.send(*pair, "hi")
     await until(lambda: store.tried[-1].content == "hi")
-    router.alone = False
+    cluster.single_process = False
     store.gate.set()
     assert (await sent).online
-    assert [message.content for message in router.reached] == ["hi"]
+    assert [message.content for message in cluster.reached] == ["hi"]
 
 
 async def test_draining_waits_for_all_that_waits(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:

@@ -21,13 +21,13 @@ from models.records import Identity
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
 from storage.redis.attempts import RedisAttempts
-from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client, redis_errors, subscriber_client
+from storage.redis.broker import RedisBroker
+from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client, subscriber_client, translated
 from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
-from storage.redis.router import RedisRouter
 from storage.redis.tickets import RedisTickets
 from tests.conftest import Clock
-from tests.storage.redis.test_router import ANN, BOB, Ear
+from tests.storage.redis.test_broker import ANN, BOB, Ear
 from tests.support.patience import PATIENCE
 from tests.support.redis_process import free_port, redis_process
 from tests.support.sockets import until
@@ -202,13 +202,13 @@ async def test_the_rights_that_are_enough(
     for rule in Rule:
         await attempts.take(rule, "subject")
         await attempts.forgive(rule, "subject")
-    router, ear = RedisRouter(server, prefix, messages.peers), Ear()
-    await router.start(ear)
-    router.follow(*pair)
+    broker, ear = RedisBroker(server, prefix, messages.peers), Ear()
+    await broker.start(ear)
+    broker.follow(*pair)
     await until(lambda: pair in ear.channels)
-    assert await router.online([pair[1]]) == set()
-    router.tell(Typing(*pair))
-    await router.close()
+    assert await broker.online([pair[1]]) == set()
+    broker.publish(Typing(*pair))
+    await broker.close()
 
 
 @pytest.mark.parametrize("right", [rule for rule in ENOUGH if not rule.startswith("+@")])
@@ -255,14 +255,14 @@ async def test_a_primary_that_becomes_a_replica(
     io_loop: IOLoop, tmp_path: Path, prefix: str, messages: MongoMessages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connections are left for the Redis to which the address leads now, and the subscription as well."""
-    monkeypatch.setattr("storage.redis.router.HEARTBEAT", 0.2)
+    monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.2)
     link = tmp_path / "redis.sock"
     with redis_process(tmp_path, "old") as old, redis_process(tmp_path, "new") as new:
         link.symlink_to(old)
         server = RedisServer(url_of(link), timeout=5, connections=4)
-        router, ear = RedisRouter(server, prefix, messages.peers), Ear()
-        await router.start(ear)
-        router.follow(ANN, BOB)
+        broker, ear = RedisBroker(server, prefix, messages.peers), Ear()
+        await broker.start(ear)
+        broker.follow(ANN, BOB)
         await until(lambda: (ANN, BOB) in ear.channels)
         await asyncio.gather(*(server.ping(prefix) for _ in range(4)))  # as many connections as there may be
         old_client, new_client = (Redis.from_url(url_of(path), decode_responses=True) for path in (old, new))
@@ -272,14 +272,14 @@ async def test_a_primary_that_becomes_a_replica(
         channel = f"{prefix}:pair:{ANN}->{BOB}"
 
         async def arrived() -> bool:
-            return (await new_client.pubsub_numsub(channel))[0][1] == 1 and router._connected
+            return (await new_client.pubsub_numsub(channel))[0][1] == 1 and broker._connected
 
         async with asyncio.timeout(PATIENCE):
             while not await arrived():
                 await asyncio.sleep(0.01)
         await asyncio.gather(*(server.ping(prefix) for _ in range(8)))
         assert len(await old_client.client_list()) == 1  # the test's own
-        await router.close()
+        await broker.close()
         for client in (old_client, new_client):
             await client.aclose()
         await server.close()

@@ -21,8 +21,8 @@ from models.records import Message, key_of
 from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mongo.messages import MongoMessages
 from storage.mongo.peers import MongoPeers
+from storage.redis.broker import RedisBroker, _encode, _Envelope
 from storage.redis.client import RedisServer, subscriber_client
-from storage.redis.router import RedisRouter, _encode, _Envelope
 from tests.support.processes import stop
 from tests.support.sockets import until
 
@@ -45,7 +45,7 @@ class Ear:
     def followed(self, user: int, peer: int) -> None:
         self.channels.append((user, peer))
 
-    def changed(self, user: int) -> None:
+    def presence_changed(self, user: int) -> None:
         self.changes.append(user)
 
     def interrupted(self) -> None:
@@ -55,7 +55,7 @@ class Ear:
 class Process(NamedTuple):
     """What one process has of it."""
 
-    router: RedisRouter
+    broker: RedisBroker
     ear: Ear
 
 
@@ -71,21 +71,21 @@ def prefix() -> str:
 @pytest.fixture
 def start(io_loop: IOLoop, addresses: Addresses, prefix: str, messages: MongoMessages) -> Iterator[Start]:
     """Starts processes, unless it is told otherwise on the database of `messages` and known there."""
-    started: list[tuple[RedisRouter, RedisServer]] = []
+    started: list[tuple[RedisBroker, RedisServer]] = []
 
     async def start_one(*, known: bool = True, url: str = addresses.redis) -> Process:
         server = RedisServer(url, timeout=CALL, connections=4)
         peers = MongoPeers(messages._database.servers, messages._errors)
         if known:
             await peers.join()
-        router, ear = RedisRouter(server, prefix, peers), Ear()
-        started.append((router, server))
-        await router.start(ear)
-        return Process(router, ear)
+        broker, ear = RedisBroker(server, prefix, peers), Ear()
+        started.append((broker, server))
+        await broker.start(ear)
+        return Process(broker, ear)
 
     async def stop() -> None:
-        for router, server in started:
-            await router.close()
+        for broker, server in started:
+            await broker.close()
             await server.close()
 
     yield start_one
@@ -99,19 +99,19 @@ def message(seq: int, content: str = "hi") -> Message:
 
 async def follow(process: Process, user: int, peer: int) -> None:
     """Follows, and waits until it is so."""
-    process.router.follow(user, peer)
+    process.broker.follow(user, peer)
     await until(lambda: (user, peer) in process.ear.channels)
 
 
 async def test_one_process_is_alone_until_there_is_another(start: Start) -> None:
     """Known at once to both, and again when one has gone."""
     first = await start()
-    assert first.router.alone
+    assert first.broker.single_process
     second = await start()
-    assert not second.router.alone
-    await until(lambda: not first.router.alone)
-    await second.router.close()
-    await until(lambda: first.router.alone)
+    assert not second.broker.single_process
+    await until(lambda: not first.broker.single_process)
+    await second.broker.close()
+    await until(lambda: first.broker.single_process)
 
 
 async def test_what_happens_reaches_those_who_follow(start: Start) -> None:
@@ -125,7 +125,7 @@ async def test_what_happens_reaches_those_who_follow(start: Start) -> None:
     await follow(stranger, ANN, 11)
     events = [MessageStored(message(seq)) for seq in range(1, 4)] + [Typing(ANN, BOB), PositionsChanged(ANN, BOB, 3, 2)]
     for event in events:
-        here.router.tell(event)
+        here.broker.publish(event)
     for process in (pair, inbox, both):
         await until(lambda ear=process.ear: len(ear.events) >= len(events))
         assert process.ear.events == events
@@ -137,14 +137,14 @@ async def test_whether_the_peer_is_there(start: Start) -> None:
     here, there = await start(), await start()
     await follow(there, ANN, BOB)
     await follow(here, BOB, ANN)
-    assert not await here.router.reach(message(1))
-    assert not await here.router.reaches(BOB, ANN)
+    assert not await here.broker.publish_and_count(message(1))
+    assert not await here.broker.reaches(BOB, ANN)
     await follow(there, BOB, 0)
-    assert await here.router.reach(message(2))
-    assert await here.router.reaches(BOB, ANN)
-    there.router.unfollow(BOB, 0)
-    await until(lambda: not there.router._unsettled(f"inbox:{BOB}"))
-    assert not await here.router.reach(message(3))
+    assert await here.broker.publish_and_count(message(2))
+    assert await here.broker.reaches(BOB, ANN)
+    there.broker.unfollow(BOB, 0)
+    await until(lambda: not there.broker._unsettled(f"inbox:{BOB}"))
+    assert not await here.broker.publish_and_count(message(3))
 
 
 async def test_many_at_once_keep_their_order(start: Start) -> None:
@@ -152,7 +152,7 @@ async def test_many_at_once_keep_their_order(start: Start) -> None:
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     for seq in range(1, 1001):
-        here.router.tell(MessageStored(message(seq)))
+        here.broker.publish(MessageStored(message(seq)))
     await until(lambda: len(there.ear.events) == 1000)
     assert [event.message.seq for event in there.ear.events] == list(range(1, 1001))
 
@@ -160,22 +160,22 @@ async def test_many_at_once_keep_their_order(start: Start) -> None:
 async def test_who_is_online_elsewhere(start: Start) -> None:
     """Told to those who watch; two sockets are one user, and one's own process is not elsewhere."""
     here, there = await start(), await start()
-    here.router.watch(BOB)
-    await until(lambda: not here.router._unsettled(f"watch:{BOB}"))
-    here.router.follow(ANN, BOB)
-    there.router.follow(BOB, ANN)
-    there.router.follow(BOB, 0)
-    assert await here.router.online([ANN, BOB]) in (set(), {BOB})
-    await until(lambda: not there.router._unsettled(f"here:{BOB}"))
-    assert await here.router.online([ANN, BOB]) == {BOB}
-    there.router.changed(BOB)
-    there.router.changed(ANN)  # nobody watches
-    there.router.changed(BOB)
+    here.broker.watch(BOB)
+    await until(lambda: not here.broker._unsettled(f"watch:{BOB}"))
+    here.broker.follow(ANN, BOB)
+    there.broker.follow(BOB, ANN)
+    there.broker.follow(BOB, 0)
+    assert await here.broker.online([ANN, BOB]) in (set(), {BOB})
+    await until(lambda: not there.broker._unsettled(f"here:{BOB}"))
+    assert await here.broker.online([ANN, BOB]) == {BOB}
+    there.broker.publish_presence_change(BOB)
+    there.broker.publish_presence_change(ANN)  # nobody watches
+    there.broker.publish_presence_change(BOB)
     await until(lambda: here.ear.changes == [BOB, BOB])
-    there.router.unfollow(BOB, ANN)
-    there.router.unfollow(BOB, 0)
-    await until(lambda: not there.router._unsettled(f"here:{BOB}"))
-    assert await here.router.online([ANN, BOB]) == set()
+    there.broker.unfollow(BOB, ANN)
+    there.broker.unfollow(BOB, 0)
+    await until(lambda: not there.broker._unsettled(f"here:{BOB}"))
+    assert await here.broker.online([ANN, BOB]) == set()
 
 
 async def test_a_subscription_that_breaks(start: Start) -> None:
@@ -184,10 +184,10 @@ async def test_a_subscription_that_breaks(start: Start) -> None:
     await follow(there, BOB, ANN)
     assert there.ear.interruptions == 1
     there.ear.channels.clear()
-    await here.router._client.client_kill_filter(_type="pubsub")
+    await here.broker._client.client_kill_filter(_type="pubsub")
     await until(lambda: there.ear.interruptions == here.ear.interruptions == 2)
     await until(lambda: (BOB, ANN) in there.ear.channels)
-    assert await here.router.reach(message(1))
+    assert await here.broker.publish_and_count(message(1))
     await until(lambda: there.ear.events == [MessageStored(message(1))])
 
 
@@ -196,32 +196,32 @@ async def test_what_is_not_ours_on_a_channel(start: Start, prefix: str) -> None:
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     for data in (b"", b"hello", b"\xc1", b"\x93\xa1x\x01\x80"):
-        await here.router._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
-    here.router.tell(Typing(ANN, BOB))
+        await here.broker._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
+    here.broker.publish(Typing(ANN, BOB))
     await until(lambda: there.ear.events == [Typing(ANN, BOB)])
 
 
 async def test_a_redis_that_hangs(start: Start, embedded: EmbeddedDatabases, monkeypatch: pytest.MonkeyPatch) -> None:
     """One message waits for it, the next ones do not; that it is back is noticed, and that something may be missing."""
-    monkeypatch.setattr("storage.redis.router.HEARTBEAT", 0.5)
+    monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.5)
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     stop(embedded.pids["redis"])
     try:
-        assert not await here.router.reach(message(1))
-        assert not any(await asyncio.gather(*(here.router.reach(message(seq)) for seq in range(2, 10))))
-        await until(lambda: not here.router._connected)
-        assert not here.router.alone
-        assert not await here.router.reaches(BOB, ANN)
+        assert not await here.broker.publish_and_count(message(1))
+        assert not any(await asyncio.gather(*(here.broker.publish_and_count(message(seq)) for seq in range(2, 10))))
+        await until(lambda: not here.broker._connected)
+        assert not here.broker.single_process
+        assert not await here.broker.reaches(BOB, ANN)
         with pytest.raises(EngineUnavailable):
-            await here.router.online([BOB])
+            await here.broker.online([BOB])
     finally:
-        os.kill(embedded.pids["redis"], signal.SIGCONT)
-    await until(lambda: here.router._connected and there.router._connected)
+        os.kill(engines.pids["redis"], signal.SIGCONT)
+    await until(lambda: here.broker._connected and there.broker._connected)
     await until(lambda: there.ear.interruptions == 2)
     await until(lambda: (BOB, ANN) in there.ear.channels[1:])
-    await until(lambda: not here.router._hanging)  # until something was published again nobody waits for an answer
-    assert await here.router.reach(message(10))
+    await until(lambda: not here.broker._hanging)  # until something was published again nobody waits for an answer
+    assert await here.broker.publish_and_count(message(10))
     await until(lambda: there.ear.events and there.ear.events[-1] == MessageStored(message(10)))
 
 
@@ -235,7 +235,7 @@ async def test_a_subscription_that_falls_silent(
 ) -> None:
     """Nothing says that its connection is gone: a ping that is not answered does, and it begins anew."""
     here = await start()
-    monkeypatch.setattr("storage.redis.router.HEARTBEAT", 0.2)
+    monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.2)
     silent: set[asyncio.StreamWriter] = set()
     lines: set[asyncio.StreamWriter] = set()
     pumps: set[asyncio.Future[None]] = set()
@@ -259,36 +259,36 @@ async def test_a_subscription_that_falls_silent(
         server.subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=CALL)
         peers = MongoPeers(messages._database.servers, messages._errors)
         await peers.join()
-        there = Process(RedisRouter(server, prefix, peers), Ear())
-        await there.router.start(there.ear)
+        there = Process(RedisBroker(server, prefix, peers), Ear())
+        await there.broker.start(there.ear)
         await follow(there, BOB, ANN)
         interruptions, follows = there.ear.interruptions, len(there.ear.channels)
         silent |= lines
         await until(lambda: there.ear.interruptions > interruptions and len(there.ear.channels) > follows)
 
         def heard() -> bool:
-            here.router.tell(Typing(ANN, BOB))
+            here.broker.publish(Typing(ANN, BOB))
             return Typing(ANN, BOB) in there.ear.events
 
         await until(heard)
-        await there.router.close()
+        await there.broker.close()
         await server.close()
     await end(*pumps)
 
 
 async def test_a_subscription_that_is_quiet(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goes on: an answer to a ping is a sign of life, whenever it comes before the next."""
-    monkeypatch.setattr("storage.redis.router.HEARTBEAT", 0.01)
-    router = (await start()).router
+    monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.01)
+    broker = (await start()).broker
     pings = 0
 
     class Answering:
         async def ping(self) -> None:
             nonlocal pings
             pings += 1
-            router._heard_at = asyncio.get_running_loop().time()
+            broker._heard_at = asyncio.get_running_loop().time()
 
-    task = asyncio.ensure_future(router._beat(Answering()))
+    task = asyncio.ensure_future(broker._beat(Answering()))
     await until(lambda: pings == 5 or task.done())
     assert not task.done()
     await end(task)
@@ -304,15 +304,15 @@ async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
     """Is not listened to, whatever it sends: its messages are not of this store. Others are heard meanwhile."""
     here, peer, foreign = await start(), await start(), await start(known=False)
     await follow(here, BOB, ANN)
-    foreign.router.tell(MessageStored(message(1, "of another installation")))
-    foreign.router.tell(Typing(ANN, BOB))
-    foreign.router.changed(ANN)
-    foreign.router.publish_account_change(BOB)
-    peer.router.tell(Typing(ANN, BOB))
-    await until(lambda: foreign.router._peers.id in here.router._peers._refused and not here.router._held)
+    foreign.broker.publish(MessageStored(message(1, "of another installation")))
+    foreign.broker.publish(Typing(ANN, BOB))
+    foreign.broker.publish_presence_change(ANN)
+    foreign.broker.publish_account_change(BOB)
+    peer.broker.publish(Typing(ANN, BOB))
+    await until(lambda: foreign.broker._peers.id in here.broker._peers._refused and not here.broker._held)
     await until(lambda: here.ear.events)
-    foreign.router.tell(MessageStored(message(2, "once more")))
-    peer.router.tell(MessageStored(message(3)))
+    foreign.broker.publish(MessageStored(message(2, "once more")))
+    peer.broker.publish(MessageStored(message(3)))
     await until(lambda: len(here.ear.events) == 2)
     assert here.ear.events == [Typing(ANN, BOB), MessageStored(message(3))]
     assert here.ear.changes == []
@@ -322,23 +322,23 @@ async def test_an_event_under_the_name_of_a_peer(start: Start, prefix: str) -> N
     """Is not believed without that peer's seal, nor with the seal of another event, nor a second time."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
-    here.router.tell(MessageStored(message(1)))
+    here.broker.publish(MessageStored(message(1)))
     await until(lambda: there.ear.events)
     heard: list[bytes] = []
-    take = there.router._take
+    take = there.broker._take
 
     def overhear(data: bytes) -> None:
         heard.append(data)
         take(data)
 
-    there.router._take = overhear  # type: ignore[method-assign]  # Redis shows all that passes
-    here.router.tell(MessageStored(message(2)))
+    there.broker._take = overhear  # type: ignore[method-assign]  # Redis shows all that passes
+    here.broker.publish(MessageStored(message(2)))
     await until(lambda: len(there.ear.events) == 2)
     genuine = heard[-1]
     forged = _encode(_Envelope(10**9, MessageStored(message(3, "never said"))))
     for data in (genuine, genuine[:32] + forged, genuine[:16] + bytes(16) + forged, genuine[:16], bytes(64)):
-        await here.router._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
-    here.router.tell(MessageStored(message(4)))  # a forged number does not make the peer's own be dropped
+        await here.broker._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
+    here.broker.publish(MessageStored(message(4)))  # a forged number does not make the peer's own be dropped
     await until(lambda: len(there.ear.events) == 3)
     assert there.ear.events == [MessageStored(message(seq)) for seq in (1, 2, 4)]
 
@@ -347,8 +347,8 @@ async def test_events_that_come_before_their_process_is_known(start: Start, mess
     """Are taken in order once it is."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
-    there.router._peers._keys.pop(here.router._peers.id, None)
+    there.broker._peers._keys.pop(here.broker._peers.id, None)
     for seq in range(1, 101):
-        here.router.tell(MessageStored(message(seq)))
+        here.broker.publish(MessageStored(message(seq)))
     await until(lambda: len(there.ear.events) == 100)
     assert [event.message.seq for event in there.ear.events] == list(range(1, 101))

@@ -40,7 +40,7 @@ from models.records import Message
 from storage.mongo.peers import MongoPeers, Stranger
 from storage.redis.client import MOVED, RedisServer
 
-__all__ = ["RedisRouter"]
+__all__ = ["RedisBroker"]
 
 CHUNK = 500  # channels in one command
 MAX_BATCH = 200  # events published with one call
@@ -88,7 +88,7 @@ _decode = msgspec.msgpack.Decoder(_Envelope).decode
 _Item = tuple[bytes, int, list[str]]  # payload, channels that lead to the one it is for, all channels
 
 
-class RedisRouter:
+class RedisBroker:
     """The other processes below a key prefix; `peers` tells which of them belong to the same store."""
 
     def __init__(self, server: RedisServer, prefix: str, peers: MongoPeers) -> None:
@@ -138,7 +138,7 @@ class RedisRouter:
         await end(*self._meetings)
 
     @property
-    def alone(self) -> bool:
+    def single_process(self) -> bool:
         """Whether there is no other process; False when that is not known."""
         return self._connected and not self._others
 
@@ -160,11 +160,11 @@ class RedisRouter:
         """The counterpart of `watch`."""
         self._unwant(f"watch:{user}")
 
-    def tell(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         """Tells the others, soon."""
         self._submit(event, *_channels(event))
 
-    async def reach(self, message: Message) -> bool:
+    async def publish_and_count(self, message: Message) -> bool:
         """Tells the others of a stored message; whether a socket of the recipient gets it there."""
         future = self._submit(MessageStored(message), *_channels(MessageStored(message)))
         if future is None or self._hanging:
@@ -188,18 +188,18 @@ class RedisRouter:
             return False
         return sum(heard) > self._own(user, peer)
 
-    def changed(self, user: int) -> None:
+    def publish_presence_change(self, user: int) -> None:
         """Tells those who watch `user` to look again."""
         self._submit(_Changed(user), 0, [f"watch:{user}"])
 
     def publish_account_change(self, user: int) -> None:
         """Tells those who have sockets of `user` to look whether they still may."""
-        if not self.alone:
+        if not self.single_process:
             self._submit(_AccountChanged(user), 0, [f"here:{user}"])
 
     async def online(self, users: Sequence[int]) -> set[int]:
         """Which of these users have a socket in another process. Raises EngineUnavailable."""
-        if self.alone:
+        if self.single_process:
             return set()
         channels = [f"here:{user}" for user in users]
         try:
@@ -413,7 +413,7 @@ class RedisRouter:
         match envelope.event:
             case _Changed(user=user):
                 if self._listener is not None:
-                    self._listener.changed(user)
+                    self._listener.presence_changed(user)
             case _AccountChanged(user=user):
                 if self._listener is not None:
                     self._listener.account_changed(user)
