@@ -195,8 +195,8 @@ async def test_one_order(
     assert conversation is not None
 
     async def further() -> None:
-        seen = conversation.seen or 0
-        await until(lambda: (conversation.seen or 0) > seen + 50)
+        seen = conversation.delivered_seq or 0
+        await until(lambda: (conversation.delivered_seq or 0) > seen + 50)
 
     troubles = trouble(
         http_server=http_server, addresses=addresses, clock=clock, monkeypatch=monkeypatch, further=further

@@ -141,9 +141,9 @@ class Conversation:
     """The state of one conversation while it is used; models/chat/conversations.py makes and drops it.
 
     `leases` counts its users, `followers` those among them whose sockets get what is said. `head` is where it stands in
-    the store, as far as this process knows; None until it was read. `seen` is up to which `seq` the sockets of this
-    process were served; None until that matters. While it is not known, `since` may say that it is the last message up
-    to a time (milliseconds since the epoch). `carried` are the messages of the run in progress,
+    the store, as far as this process knows; None until it was read. `delivered_seq` is up to which `seq` the sockets of
+    this process were served; None until that matters. While it is not known, `since` may say that it is the last
+    message up to a time (milliseconds since the epoch). `carried` are the messages of the run in progress,
     `placing` those of them that are being inserted, `writer` the insert or task that goes on with them;
     `overdue` is the timer of the first deadline.
     `announced_until` (loop time) says how long messages up to the time `announced_to` (milliseconds) may be stored.
@@ -154,20 +154,20 @@ class Conversation:
     __slots__ = (
         "announced_to",
         "announced_until",
-        "behind",
         "carried",
-        "chaser",
-        "early",
+        "catch_up_task",
+        "delivered_seq",
         "followers",
         "head",
         "leases",
         "name",
+        "needs_fetch",
         "open_until",
+        "out_of_order",
         "overdue",
         "placing",
         "queue",
         "read_states",
-        "seen",
         "since",
         "unblocked_until",
         "unconfirmed",
@@ -179,17 +179,17 @@ class Conversation:
         self.name = conversation_of(one, other)
         self.users = (one, other)
         self.head: Head | None = None
-        self.seen: int | None = None
+        self.delivered_seq: int | None = None
         # Lists, though they are queues: they are short, and an empty deque takes 760 bytes.
         self.queue: list[PendingMessage] = []
         self.writer: asyncio.Future[Any] | None = None
         self.carried: list[PendingMessage] = []
         self.overdue: asyncio.TimerHandle | None = None
         self.placing: Sequence[Message] = ()
-        self.chaser: asyncio.Task[None] | None = None
-        self.early: dict[int, Message] = {}  # by seq, what came before its turn
-        self.unconfirmed: Sequence[int] = ()  # of `early`, what the store did not have when it was read last
-        self.behind = False  # there is more to be fetched once `placing` is decided
+        self.catch_up_task: asyncio.Task[None] | None = None
+        self.out_of_order: dict[int, Message] = {}  # by seq, what came before its turn
+        self.unconfirmed: Sequence[int] = ()  # of `out_of_order`, what the store did not have when it was read last
+        self.needs_fetch = False  # there is more to be fetched once `placing` is decided
         self.leases = 0
         self.followers = 0
         self.since: int | None = None
@@ -207,11 +207,11 @@ class Conversation:
     def clear(self) -> None:
         """Forgets what only holds while sockets or messages see to it that it is kept up to date."""
         self.head = None
-        self.seen = None
+        self.delivered_seq = None
         self.since = None
-        self.early.clear()
+        self.out_of_order.clear()
         self.unconfirmed = ()
-        self.behind = False
+        self.needs_fetch = False
         self.read_states.clear()
 
     def other(self, user: int) -> int:

@@ -2,7 +2,8 @@
 
 There is never more than one state for a conversation. It is made when the first user of it comes, and dropped when the
 last one has gone. A lease is a use from outside: that of a pair socket or an inbox, which follow the conversation, or
-that of a request which reads it. The state's own work is seen in the state itself: its queue, its writer, its chaser.
+that of a request which reads it. The state's own work is seen in the state itself: its queue, its writer, its
+catch-up task.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Conversations:
     def write(self, one: int, other: int) -> Conversation:
         """The state, for a message that the caller puts into its queue before it awaits anything."""
         conversation = self._enter(one, other)
-        if conversation.seen is None:
+        if conversation.delivered_seq is None:
             self._begin(conversation, None)
         return conversation
 
@@ -94,18 +95,18 @@ class Conversations:
         since, however many are stored by now. It is served from the first of them on. Which one that is, `Loader` finds
         out if it is not the first of all.
         """
-        if conversation.seen is None and conversation.active:
+        if conversation.delivered_seq is None and conversation.active:
             self._begin(conversation, seq)
 
     def begin_behind(self, conversation: Conversation, seq: int) -> None:
         """Serves the sockets from behind the last message that no inbox misses, which is found to be at `seq`."""
-        if conversation.seen is None and conversation.active:
-            conversation.seen = seq
+        if conversation.delivered_seq is None and conversation.active:
+            conversation.delivered_seq = seq
         conversation.since = None
 
     def release(self, conversation: Conversation) -> None:
         """Lets go of what is not needed any more: the state, or what it knows of sockets that have gone."""
-        if conversation.active or conversation.chaser is not None:
+        if conversation.active or conversation.catch_up_task is not None:
             return
         if conversation.leases:
             conversation.clear()
@@ -120,12 +121,12 @@ class Conversations:
         return conversation
 
     def _begin(self, conversation: Conversation, seq: int | None) -> None:
-        if conversation.seen is not None:
+        if conversation.delivered_seq is not None:
             return
         since = [time for time in (self._begins(*conversation.users), conversation.since) if time is not None]
         if not since:
-            conversation.seen = seq
+            conversation.delivered_seq = seq
         elif min(since) == 0:
-            conversation.seen, conversation.since = 0, None
+            conversation.delivered_seq, conversation.since = 0, None
         else:
             conversation.since = min(since)

@@ -1,6 +1,6 @@
 """Step 4 and 5 of a message's way: to the sockets of this process, and to the other processes.
 
-Sockets are given a conversation's messages in ascending order and without a gap. `seen` says up to where this
+Sockets are given a conversation's messages in ascending order and without a gap. `delivered_seq` says up to where this
 process has served them; what comes before its turn waits, and what does not come is fetched from the store.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["Delivery"]
 
 CHUNK = 100  # messages fetched at once for sockets that are behind
 FETCHES = 32  # conversations fetched at once
-EARLY = 64  # messages of a conversation that are kept when they come before their turn
+MAX_OUT_OF_ORDER = 64  # messages of a conversation that are kept when they come before their turn
 
 
 _log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ class Delivery:
 
     async def close(self) -> None:
         """Fetches nothing any more."""
-        await end(*(conversation.chaser for conversation in self._conversations if conversation.chaser is not None))
+        await end(*(each.catch_up_task for each in self._conversations if each.catch_up_task is not None))
 
     async def publish(self, conversation: Conversation, message: Message, origin: object) -> bool:
         """Delivers a message here and tells the other processes; whether a socket of the recipient gets it."""
@@ -74,9 +74,9 @@ class Delivery:
     def deliver(self, conversation: Conversation, message: Message, origin: object = None) -> Reached:
         """Hands the next message to the sockets of both, unless they have it."""
         conversation.advance(message)
-        if conversation.seen is not None and message.seq <= conversation.seen:
+        if conversation.delivered_seq is not None and message.seq <= conversation.delivered_seq:
             return Reached(live=False, read=False)
-        conversation.seen = message.seq
+        conversation.delivered_seq = message.seq
         self._delivered(conversation, message)
         reached = self._sockets.deliver(message, origin, withheld=self._blocks.withholds(message))
         own = conversation.read_states.get(message.sender)
@@ -106,34 +106,37 @@ class Delivery:
         conversation = self._conversations.get(conversation_of(event.user, event.peer))
         read_state = conversation.read_states.get(event.user) if conversation else None
         if conversation is not None and read_state is not None:
-            read_state.shown(event.read, conversation.seen or event.read)
+            read_state.shown(event.read, conversation.delivered_seq or event.read)
 
-    def arrive(self, conversation: Conversation, message: Message) -> None:
+    def on_remote_message(self, conversation: Conversation, message: Message) -> None:
         """Delivers a stored message if its turn has come, else sees to it that its turn comes."""
         self._conversations.begin(conversation, message.seq - 1)
-        if not conversation.active or message.seq <= (conversation.seen or 0):
+        if not conversation.active or message.seq <= (conversation.delivered_seq or 0):
             return
-        if len(conversation.early) < EARLY:
-            conversation.early[message.seq] = message
+        if len(conversation.out_of_order) < MAX_OUT_OF_ORDER:
+            conversation.out_of_order[message.seq] = message
         else:
-            conversation.behind = True
-        self.serve(conversation)
+            conversation.needs_fetch = True
+        self.drain_buffered(conversation)
 
-    def serve(self, conversation: Conversation) -> None:
+    def drain_buffered(self, conversation: Conversation) -> None:
         """Delivers what is known, then has the rest fetched; not while a message of ours is being placed."""
-        if conversation.placing or not (conversation.early or conversation.behind):
+        if conversation.placing or not (conversation.out_of_order or conversation.needs_fetch):
             return
-        while conversation.seen is not None and (message := conversation.early.pop(conversation.seen + 1, None)):
+        buffered = conversation.out_of_order
+        while conversation.delivered_seq is not None and (
+            message := buffered.pop(conversation.delivered_seq + 1, None)
+        ):
             self.deliver(conversation, message)
-        if conversation.early or conversation.behind:
-            self.chase(conversation)  # one that is at it already ends with a call of this
+        if conversation.out_of_order or conversation.needs_fetch:
+            self.schedule_catch_up(conversation)  # one that is at it already ends with a call of this
 
-    def chase(self, conversation: Conversation) -> None:
+    def schedule_catch_up(self, conversation: Conversation) -> None:
         """Has what the sockets miss fetched from the store, soon; nothing is fetched where nothing is to be served."""
-        if conversation.chaser is None and conversation.active:
-            conversation.chaser = asyncio.get_running_loop().create_task(self._chase(conversation))
+        if conversation.catch_up_task is None and conversation.active:
+            conversation.catch_up_task = asyncio.get_running_loop().create_task(self._keep_catching_up(conversation))
 
-    async def _chase(self, conversation: Conversation) -> None:
+    async def _keep_catching_up(self, conversation: Conversation) -> None:
         pause = BACKOFF[0]
         try:
             while conversation.active:
@@ -153,42 +156,45 @@ class Delivery:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, BACKOFF[1])
         finally:
-            conversation.chaser = None
-        self.serve(conversation)
+            conversation.catch_up_task = None
+        self.drain_buffered(conversation)
         self._conversations.release(conversation)
 
     def _doubt(self, conversation: Conversation) -> None:
         """Drops messages that others told of and the store does not have: the next sweep finds them if it has them."""
         _log.warning("message_not_in_store", conversation=conversation.name, seqs=sorted(conversation.unconfirmed))
         for seq in conversation.unconfirmed:
-            conversation.early.pop(seq, None)
+            conversation.out_of_order.pop(seq, None)
         conversation.unconfirmed = ()
 
-    async def lead_up_to(self, conversation: Conversation, seq: int) -> None:
-        """Delivers what stands before `seq` and the sockets have not been given. Raises EngineUnavailable."""
-        while conversation.seen is not None and conversation.seen < seq - 1:
-            last = min(conversation.seen + CHUNK, seq - 1)
-            for message in await self._messages.page(conversation.name, conversation.seen + 1, last):
+    async def deliver_through(self, conversation: Conversation, seq: int) -> None:
+        """Deliver the stored messages up to `seq` that the sockets do not have yet. Raises EngineUnavailable."""
+        while conversation.delivered_seq is not None and conversation.delivered_seq < seq:
+            last = min(conversation.delivered_seq + CHUNK, seq)
+            for message in await self._messages.page(conversation.name, conversation.delivered_seq + 1, last):
                 self.deliver(conversation, message)
-            conversation.seen = max(conversation.seen, last)  # also over what has expired
+            conversation.delivered_seq = max(conversation.delivered_seq, last)  # also over what has expired
 
     async def catch_up(self, conversation: Conversation) -> None:
         """Delivers what the store has and the sockets have not. Raises EngineUnavailable."""
-        if conversation.seen is None:
+        if conversation.delivered_seq is None:
             newest = await self._loader.begin(conversation)
-            if conversation.seen is None or (conversation.seen >= newest and not conversation.early):
+            if conversation.delivered_seq is None:
                 return
-        conversation.behind = False
+            if conversation.delivered_seq >= newest and not conversation.out_of_order:
+                return
+        conversation.needs_fetch = False
         conversation.unconfirmed = ()
         while True:
-            told = tuple(conversation.early)
-            messages = await self._messages.after(conversation.name, conversation.seen, CHUNK)
+            told = tuple(conversation.out_of_order)
+            messages = await self._messages.after(conversation.name, conversation.delivered_seq, CHUNK)
             for message in messages:
                 if conversation.placing:  # ours may be among these, and its sender gets another copy
-                    conversation.behind = True
+                    conversation.needs_fetch = True
                     return
                 self.deliver(conversation, message)
             if len(messages) < CHUNK:
                 break
-        conversation.early = {seq: m for seq, m in conversation.early.items() if seq > conversation.seen}
-        conversation.unconfirmed = tuple(seq for seq in told if seq in conversation.early)
+        delivered = conversation.delivered_seq
+        conversation.out_of_order = {seq: m for seq, m in conversation.out_of_order.items() if seq > delivered}
+        conversation.unconfirmed = tuple(seq for seq in told if seq in conversation.out_of_order)

@@ -256,7 +256,7 @@ class History:
         """Raises InvalidFrame unless `seq` is 0 or was given to a message once; `begun` says whether any was."""
         name = conversation_of(reader, peer)
         conversation = self._chat.conversations.get(name)
-        seen = 0 if conversation is None else conversation.seen or 0
+        seen = 0 if conversation is None else conversation.delivered_seq or 0
         if seq > seen and not (begun and seq <= (await self._messages.head(name)).seq):
             raise InvalidFrame(f"seq: {seq} does not exist yet")
 

@@ -137,8 +137,8 @@ class Inboxes:
                     pause = min(2 * pause, BACKOFF[1])
             for summary in found:
                 conversation = self._follow(user, inbox, summary.peer, summary.last.seq)
-                if conversation.seen is None or conversation.seen < summary.last.seq:
-                    self._delivery.chase(conversation)
+                if conversation.delivered_seq is None or conversation.delivered_seq < summary.last.seq:
+                    self._delivery.schedule_catch_up(conversation)
             if not inbox.known:
                 inbox.known = True
                 inbox.since = found[-1].last.time if len(found) == FOLLOWED else 0

@@ -66,7 +66,7 @@ class Loader:
 
     async def _begin(self, conversation: Conversation, newest: int) -> None:
         self._conversations.begin(conversation, newest)
-        if conversation.seen is None and conversation.since is not None:
+        if conversation.delivered_seq is None and conversation.since is not None:
             last = await self._messages.last_before(conversation.name, conversation.since + 1)
             self._conversations.begin_behind(conversation, last)
 
@@ -77,7 +77,7 @@ class Loader:
         now. So it is read again once such an inbox has looked.
         """
         found = await read(conversation.name)
-        while conversation.seen is None and await self._looked(*conversation.users):
+        while conversation.delivered_seq is None and await self._looked(*conversation.users):
             found = await read(conversation.name)
         return found
 
@@ -86,7 +86,7 @@ class Loader:
         read_state = conversation.read_states.get(reader)
         if read_state is None:
             start = await self._messages.unread_start(conversation.name, reader, conversation.other(reader))
-            last = max(conversation.head.seq if conversation.head else 0, conversation.seen or 0)
+            last = max(conversation.head.seq if conversation.head else 0, conversation.delivered_seq or 0)
             read_state = ReadState(start.read, start.first_unread, last if start.first_unread else 0)
             # Whoever asked first is right: messages may have arrived since.
             read_state = conversation.read_states.setdefault(reader, read_state)

@@ -34,7 +34,7 @@ class Placer:
     """Puts messages in their places.
 
     `clock` returns seconds since the epoch. `found` is told of another process's message that was in the way,
-    `lead_up_to` gives the sockets what stands before a `seq`.
+    `deliver_through` gives the sockets the messages up to a `seq`.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Placer:
         loader: Loader,
         clock: Callable[[], float],
         found: Callable[[Conversation, Message], None],
-        lead_up_to: Callable[[Conversation, int], Awaitable[None]],
+        deliver_through: Callable[[Conversation, int], Awaitable[None]],
     ) -> None:
         self._messages = messages
         self._loader = loader
         self._clock = clock
         self._found = found
-        self._lead_up_to = lead_up_to
+        self._deliver_through = deliver_through
 
     async def place(
         self,
@@ -113,7 +113,7 @@ class Placer:
         head = conversation.head
         if head is None or not self._loader.knows(conversation):
             return ()
-        if conversation.seen is not None and conversation.seen < head.seq:
+        if conversation.delivered_seq is not None and conversation.delivered_seq < head.seq:
             return ()
         if conversation.announced_until <= now:
             return ()
@@ -164,8 +164,8 @@ class Placer:
                     )
             elif not self._announced(conversation, time + 1000):  # some time will have passed when it is stored
                 await self._announce(conversation, time)
-            elif conversation.seen is not None and conversation.seen < head.seq:
-                await self._lead_up_to(conversation, head.seq + 1)
+            elif conversation.delivered_seq is not None and conversation.delivered_seq < head.seq:
+                await self._deliver_through(conversation, head.seq)
             else:
                 break
         return self._behind(head, pending)

@@ -125,7 +125,8 @@ class Chat:
         else:
             lease = self.conversations.follow(user, peer)
             if not self._cluster.single_process:
-                self.delivery.chase(lease.conversation)  # from where it stands now, nothing stored elsewhere is missed
+                # From where it stands now, nothing that is stored elsewhere is missed.
+                self.delivery.schedule_catch_up(lease.conversation)
             if watching:
                 self.presence.watch(user, peer)
         return Attendance(self, user, peer, lease, watching=watching)
@@ -161,10 +162,11 @@ class Chat:
             conversation = self.conversations.get(name)
             if conversation is not None:
                 self.conversations.begin(conversation, newest)
-                if conversation.seen is None or conversation.seen < newest:
-                    self.delivery.chase(conversation)
-                if conversation.seen:  # what was delivered meanwhile may have begun behind a message that was missed
-                    found[name] = max(newest, conversation.seen)
+                if conversation.delivered_seq is None or conversation.delivered_seq < newest:
+                    self.delivery.schedule_catch_up(conversation)
+                # What was delivered meanwhile may have begun after a message that was missed.
+                if conversation.delivered_seq:
+                    found[name] = max(newest, conversation.delivered_seq)
         return {names[name]: newest for name, newest in found.items()}
 
     # A message's way
@@ -243,7 +245,7 @@ class Chat:
         if conversation is None or not conversation.active:
             conversation = self._inboxes.entered(message)
         if conversation is not None:
-            self.delivery.arrive(conversation, message)
+            self.delivery.on_remote_message(conversation, message)
 
     def _barred(self, user: int, peer: int) -> None:
         """A block has come or gone: what was known of the two is not any more."""
@@ -257,7 +259,7 @@ class Chat:
         if self._cluster.single_process:
             return
         if peer:
-            self._chase(conversation_of(user, peer))
+            self._schedule_catch_up(conversation_of(user, peer))
         else:
             self._inboxes.look(user)
 
@@ -266,7 +268,7 @@ class Chat:
         while True:
             looks = [
                 *(
-                    partial(self._chase, conversation.name)
+                    partial(self._schedule_catch_up, conversation.name)
                     for conversation in self.conversations
                     if conversation.followers
                 ),
@@ -279,10 +281,10 @@ class Chat:
                 look()
             await asyncio.sleep(pause)
 
-    def _chase(self, name: str) -> None:
+    def _schedule_catch_up(self, name: str) -> None:
         conversation = self.conversations.get(name)
         if conversation is not None:
-            self.delivery.chase(conversation)
+            self.delivery.schedule_catch_up(conversation)
 
     def presence_changed(self, user: int) -> None:
         """A user came or went in another process."""

@@ -72,7 +72,7 @@ class Writer:
         self._blocks = blocks
         self._departures = departures
         self._delivery = delivery
-        self._placer = Placer(messages, loader, clock, delivery.arrive, delivery.lead_up_to)
+        self._placer = Placer(messages, loader, clock, delivery.on_remote_message, delivery.deliver_through)
         self._clock = clock
         self._writing = 0  # conversations with messages on their way
 
@@ -167,7 +167,7 @@ class Writer:
         """Nothing of the conversation is on its way."""
         conversation.carried = []
         conversation.placing = ()
-        self._delivery.serve(conversation)
+        self._delivery.drain_buffered(conversation)
 
     def _rest(self, conversation: Conversation) -> None:
         """Lets go of a conversation of which nothing is on its way."""
@@ -280,10 +280,10 @@ class Writer:
         """The answer to a message that was stored before."""
         if first.content != pending.content:
             return InvalidFrame("id: was used for another content")
-        if conversation.seen is not None and first.seq > conversation.seen:  # nobody here knew of it
+        if conversation.delivered_seq is not None and first.seq > conversation.delivered_seq:  # nobody here knew of it
             conversation.placing = (first,)  # so that nobody else delivers it, also to the socket that gets the answer
             try:
-                await self._delivery.lead_up_to(conversation, first.seq)
+                await self._delivery.deliver_through(conversation, first.seq - 1)
             except EngineUnavailable as error:
                 return error
             online = await self._delivery.publish(conversation, first, pending.origin) and await self._may_know(pending)

@@ -449,8 +449,8 @@ async def test_a_process_that_is_behind_its_client(connect2: Connect2, http_serv
     assert (await back.ask(6, after=2))["messages"] == []
     conversation = http_server.chat.conversations.get(conversation_of(*pair))
     assert conversation is not None
-    conversation.seen = 0
-    http_server.chat.delivery.chase(conversation)
+    conversation.delivered_seq = 0
+    http_server.chat.delivery.schedule_catch_up(conversation)
     for seq in (1, 2):
         await two.receive(50001, seq=seq)
     await one.say("c", 50004)

@@ -67,14 +67,14 @@ def test_a_state_that_only_requests_use_forgets_what_sockets_were_given() -> Non
     with states.lease(1, 2) as conversation:
         socket = states.follow(1, 2)
         states.begin(conversation, 7)
-        assert conversation.seen == 7
+        assert conversation.delivered_seq == 7
         socket.close()
-        assert conversation.seen is None
+        assert conversation.delivered_seq is None
         states.begin(conversation, 9)
-        assert conversation.seen is None  # there are no sockets to be served
+        assert conversation.delivered_seq is None  # there are no sockets to be served
         with states.follow(1, 2):
             states.begin(conversation, 9)
-            assert conversation.seen == 9
+            assert conversation.delivered_seq == 9
 
 
 @pytest.mark.parametrize("how", ["positions", "resumes", "unread requests"])

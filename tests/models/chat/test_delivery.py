@@ -89,17 +89,17 @@ def test_whatever_is_lost_or_late(data: st.DataObject) -> None:
 
     async def run() -> None:
         house = House()
-        house.conversation.seen = 0
+        house.conversation.delivered_seq = 0
         frames = [house.write() for _ in range(data.draw(st.integers(1, 12)))]
         coming = [*data.draw(st.lists(st.sampled_from(frames), max_size=20)), frames[-1]]
         house.store.failures = data.draw(st.integers(0, 2))
         for frame in coming:
-            house.delivery.arrive(house.conversation, frame)
+            house.delivery.on_remote_message(house.conversation, frame)
             for _ in range(data.draw(st.integers(0, 3))):
                 await asyncio.sleep(0)
             assert house.given == list(range(1, len(house.given) + 1))
         await until(lambda: house.given == list(range(1, len(frames) + 1)))
-        await until(lambda: house.conversation.chaser is None)
+        await until(lambda: house.conversation.catch_up_task is None)
 
     asyncio.run(run())
 
@@ -107,14 +107,14 @@ def test_whatever_is_lost_or_late(data: st.DataObject) -> None:
 async def test_nothing_overtakes_a_message_that_is_being_placed() -> None:
     """What comes meanwhile waits, and is there at once afterwards."""
     house = House()
-    house.conversation.seen = 0
+    house.conversation.delivered_seq = 0
     first, second = house.write(), house.write()
     house.conversation.placing = (first,)
-    house.delivery.arrive(house.conversation, second)
+    house.delivery.on_remote_message(house.conversation, second)
     assert house.given == []
     house.delivery.deliver(house.conversation, first)
     house.conversation.placing = ()
-    house.delivery.serve(house.conversation)
+    house.delivery.drain_buffered(house.conversation)
     assert house.given == [1, 2]
     assert house.store.reads == 0
 
@@ -122,33 +122,33 @@ async def test_nothing_overtakes_a_message_that_is_being_placed() -> None:
 async def test_a_fetch_leaves_what_is_being_placed_to_its_writer() -> None:
     """Else its sender would get a copy of it."""
     house = House()
-    house.conversation.seen = 0
+    house.conversation.delivered_seq = 0
     placing = house.write()
     house.conversation.placing = (placing,)
     await house.delivery.catch_up(house.conversation)
     assert house.given == []
-    assert house.conversation.behind
+    assert house.conversation.needs_fetch
     house.delivery.deliver(house.conversation, placing)
     house.conversation.placing = ()
     house.write()
-    house.delivery.serve(house.conversation)
+    house.delivery.drain_buffered(house.conversation)
     await until(lambda: house.given == [1, 2])
 
 
 async def test_more_early_messages_than_are_kept() -> None:
     """They are fetched instead."""
     house = House()
-    house.conversation.seen = 0
+    house.conversation.delivered_seq = 0
     messages = [house.write() for _ in range(200)]
     house.conversation.placing = messages[:1]
     for message in messages[1:]:
-        house.delivery.arrive(house.conversation, message)
-    assert len(house.conversation.early) < 100
+        house.delivery.on_remote_message(house.conversation, message)
+    assert len(house.conversation.out_of_order) < 100
     house.delivery.deliver(house.conversation, messages[0])
     house.conversation.placing = ()
-    house.delivery.serve(house.conversation)
+    house.delivery.drain_buffered(house.conversation)
     await until(lambda: house.given == list(range(1, 201)))
-    assert not house.conversation.early
+    assert not house.conversation.out_of_order
 
 
 async def test_a_conversation_that_begins_with_a_message_from_elsewhere() -> None:
@@ -156,7 +156,7 @@ async def test_a_conversation_that_begins_with_a_message_from_elsewhere() -> Non
     house = House()
     for _ in range(3):
         house.write()
-    house.delivery.arrive(house.conversation, house.write())
+    house.delivery.on_remote_message(house.conversation, house.write())
     assert house.given == [4]
 
 
@@ -164,8 +164,8 @@ async def test_state_is_kept_while_somebody_fetches() -> None:
     """And let go of afterwards."""
     house = House()
     house.write()
-    house.conversation.seen = 0
-    house.delivery.chase(house.conversation)
+    house.conversation.delivered_seq = 0
+    house.delivery.schedule_catch_up(house.conversation)
     house.socket.close()
     assert house.conversations.get(conversation_of(1, 2)) is house.conversation
     await until(lambda: house.conversations.get(conversation_of(1, 2)) is None)
@@ -175,13 +175,13 @@ async def test_state_is_kept_while_somebody_fetches() -> None:
 async def test_nothing_is_fetched_once_the_last_socket_has_closed() -> None:
     """A message is missing and the store is away: when the socket goes, so does the search for the message."""
     house = House()
-    house.conversation.seen = 0
+    house.conversation.delivered_seq = 0
     house.write()
     house.store.failures = 10**9
-    house.delivery.arrive(house.conversation, house.write())
+    house.delivery.on_remote_message(house.conversation, house.write())
     await until(lambda: house.store.reads)
     house.socket.close()
-    await until(lambda: house.conversation.chaser is None)
+    await until(lambda: house.conversation.catch_up_task is None)
     reads = house.store.reads
     await idle()
     assert house.store.reads == reads
@@ -191,17 +191,17 @@ async def test_nothing_is_fetched_once_the_last_socket_has_closed() -> None:
 async def test_nothing_is_fetched_where_a_request_is_all_that_uses_the_state() -> None:
     """What is told of meanwhile is not missed by any socket; the next one begins anew, where the store stands then."""
     house = House()
-    house.conversation.seen = 0
+    house.conversation.delivered_seq = 0
     with house.conversations.lease(1, 2) as conversation:
         house.socket.close()
         house.write()
-        house.delivery.arrive(conversation, house.write())
+        house.delivery.on_remote_message(conversation, house.write())
         await idle()
         assert (house.store.reads, house.given) == (0, [])
         house.conversations.follow(2, 1)
         await house.delivery.catch_up(conversation)
-        assert conversation.seen == 2
-        house.delivery.arrive(conversation, house.write())
+        assert conversation.delivered_seq == 2
+        house.delivery.on_remote_message(conversation, house.write())
     assert house.given == [3]
 
 
@@ -209,14 +209,14 @@ async def test_a_message_that_the_store_does_not_have(monkeypatch: pytest.Monkey
     """It is looked for a few times, and then no more: others may be wrong about what is stored."""
     monkeypatch.setattr("models.chat.delivery.BACKOFF", (0.001, 0.004))
     house = House()
-    house.conversation.seen = 0
-    house.delivery.arrive(house.conversation, Message(1, 2, 7, 7, "never stored", b"7"))
-    await until(lambda: not house.conversation.early)
-    await until(lambda: house.conversation.chaser is None)
+    house.conversation.delivered_seq = 0
+    house.delivery.on_remote_message(house.conversation, Message(1, 2, 7, 7, "never stored", b"7"))
+    await until(lambda: not house.conversation.out_of_order)
+    await until(lambda: house.conversation.catch_up_task is None)
     reads = house.store.reads
     await idle()
     assert (house.store.reads, house.given) == (reads, [])
-    house.delivery.arrive(house.conversation, house.write())
+    house.delivery.on_remote_message(house.conversation, house.write())
     assert house.given == [1]
 
 
@@ -224,9 +224,9 @@ async def test_a_message_that_the_store_shows_late(monkeypatch: pytest.MonkeyPat
     """A new primary shows a moment later what the old one had acknowledged: nothing else has to happen for it."""
     monkeypatch.setattr("models.chat.delivery.BACKOFF", (0.001, 100.0))
     house = House()
-    house.conversation.seen = 0
+    house.conversation.delivered_seq = 0
     late = [Message(1, 2, seq, seq, str(seq), bytes([seq])) for seq in (1, 2)]
-    house.delivery.arrive(house.conversation, late[1])
+    house.delivery.on_remote_message(house.conversation, late[1])
     await until(lambda: house.store.reads > 1)
     house.store.messages = late
     await until(lambda: house.given == [1, 2])
@@ -235,7 +235,7 @@ async def test_a_message_that_the_store_shows_late(monkeypatch: pytest.MonkeyPat
 async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message of ours was being placed when the store was read, and lands while the fetch is still under way."""
     house = House()
-    house.conversation.seen = 0
+    house.conversation.delivered_seq = 0
     gate = asyncio.Event()
 
     async def read_state(*_: object) -> None:
@@ -244,12 +244,12 @@ async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.M
     monkeypatch.setattr(house.delivery._loader, "read_state", read_state)
     ours = house.write()
     house.conversation.placing = (ours,)
-    house.delivery.chase(house.conversation)
-    await until(lambda: house.conversation.behind)
+    house.delivery.schedule_catch_up(house.conversation)
+    await until(lambda: house.conversation.needs_fetch)
     house.write()  # elsewhere; its event is lost
     house.delivery.deliver(house.conversation, ours)
     house.conversation.placing = ()
-    house.delivery.serve(house.conversation)
+    house.delivery.drain_buffered(house.conversation)
     gate.set()
     await until(lambda: house.given == [1, 2])
 

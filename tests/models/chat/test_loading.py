@@ -51,11 +51,11 @@ async def test_a_head_that_may_have_expired_is_read_again() -> None:
     now = [0.0]
     loader = loader_of(conversations, store, lambda: now[0])
     await loader.head(conversation)
-    assert conversation.seen == 5
+    assert conversation.delivered_seq == 5
     now[0] = 91 * 86_400.0
     store.heads.append(Head(1005, int(now[0] * 1000), 2000, ()))
     assert (await loader.head(conversation)).seq == 1005
-    assert conversation.seen == 5  # which the sockets have been given
+    assert conversation.delivered_seq == 5  # which the sockets have been given
 
 
 async def test_a_head_that_fell_behind_while_it_was_read_again() -> None:

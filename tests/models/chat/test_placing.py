@@ -49,10 +49,10 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
         store, (conversations, conversation) = Losing(messages, losses), active(*pair)
         loader = loader_of(conversations, store, clock)
 
-        async def lead_up_to(conversation: Conversation, seq: int) -> None:
-            conversation.seen = seq - 1
+        async def deliver_through(conversation: Conversation, seq: int) -> None:
+            conversation.delivered_seq = seq
 
-        placer = Placer(store, loader, clock, lambda *_: None, lead_up_to)
+        placer = Placer(store, loader, clock, lambda *_: None, deliver_through)
 
         async def place(*names: str) -> list[Placed]:
             placed = []
@@ -170,9 +170,9 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
     await messages.reserve(conversation.name, 1)
     given: list[int] = []
 
-    async def lead_up_to(conversation: Conversation, seq: int) -> None:
-        given.extend(range((conversation.seen or 0) + 1, seq))
-        conversation.seen = seq - 1
+    async def deliver_through(conversation: Conversation, seq: int) -> None:
+        given.extend(range((conversation.delivered_seq or 0) + 1, seq + 1))
+        conversation.delivered_seq = seq
 
     class Interrupted(Loader):
         """Somebody else writes while what was read is read."""
@@ -184,7 +184,11 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
             return await here.read_state(conversation, reader)
 
     placer = Placer(
-        messages, Interrupted(conversations, messages, clock, nothing_looked_up), clock, lambda *_: None, lead_up_to
+        messages,
+        Interrupted(conversations, messages, clock, nothing_looked_up),
+        clock,
+        lambda *_: None,
+        deliver_through,
     )
     placed = [each async for some in placer.place(conversation, [pending_of(pair, "mine")], None) for each in some]
     assert [each.message.seq for each in placed] == [2]
@@ -229,17 +233,17 @@ def announcer(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[...
         conversations, conversation = active(*pair)
         store = Announcing(messages, conversation, losses)
 
-        async def lead_up_to(conversation: Conversation, seq: int) -> None:
-            conversation.seen = seq - 1
+        async def deliver_through(conversation: Conversation, seq: int) -> None:
+            conversation.delivered_seq = seq
 
-        placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, lead_up_to)
+        placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, deliver_through)
 
         async def place(name: str) -> int:
             placed = [
                 each async for some in placer.place(conversation, [pending_of(pair, name)], None) for each in some
             ]
             conversation.placing = ()
-            conversation.seen = placed[-1].message.seq
+            conversation.delivered_seq = placed[-1].message.seq
             conversation.advance(placed[-1].message)
             return placed[-1].message.seq
 

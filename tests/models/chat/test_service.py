@@ -37,12 +37,12 @@ async def test_closing_leaves_nothing_running(
     monkeypatch.setattr(chat.presence, "online", never)
     chat.join(*pair, watching=True)
     conversation = chat.conversations.get(conversation_of(*pair))
-    chat.delivery.chase(conversation)
+    chat.delivery.schedule_catch_up(conversation)
     await asyncio.sleep(0)
-    assert conversation.chaser is not None
+    assert conversation.catch_up_task is not None
     assert chat.presence._looking
     await chat.close()
-    assert conversation.chaser is None
+    assert conversation.catch_up_task is None
     assert not chat.presence._looking
 
 
@@ -55,7 +55,7 @@ async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair:
     await here.follow(pair[1], [pair[0]])
     assert isinstance(await elsewhere.send(*pair, "unheard"), Stored)
     conversation = here.conversations.get(conversation_of(*pair))
-    here.delivery.chase(conversation)
+    here.delivery.schedule_catch_up(conversation)
     await until(lambda: [m.content for m in sockets.delivered] == ["unheard"])
     socket.leave()
 
@@ -65,7 +65,7 @@ async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: t
     chat, _, sockets = make(pair[0], cluster=Somebody())
     socket = chat.join(*pair, watching=False)
     conversation = chat.conversations.get(conversation_of(*pair))
-    await until(lambda: conversation.seen == 0)
+    await until(lambda: conversation.delivered_seq == 0)
     other, _, _ = make()
     assert isinstance(await other.send(pair[1], pair[0], "hi"), Stored)
     chat.followed(*pair)
@@ -81,7 +81,7 @@ async def test_a_sweep_looks_at_everything_one_after_the_other(
     me, peer = pair
     sockets = [chat.join(me, peer, watching=True), chat.join(me, None, watching=False)]
     looks: list[object] = []
-    monkeypatch.setattr(chat.delivery, "chase", lambda conversation: looks.append(conversation.name))
+    monkeypatch.setattr(chat.delivery, "schedule_catch_up", lambda conversation: looks.append(conversation.name))
     monkeypatch.setattr(chat._inboxes, "look", lambda user: looks.append(("inbox", user)))
     monkeypatch.setattr(chat.presence, "look", lambda user: looks.append(("presence", user)))
     seen: list[int] = []

@@ -438,7 +438,7 @@ async def test_what_stands_before_is_delivered_first(make: Make, pair: tuple[int
     chat.join(*pair, watching=False)
     await make_friends(chat, pair)
     conversation = chat.conversations.get(conversation_of(*pair))
-    conversation.seen -= 1  # as after another process's message that was read with the head
+    conversation.delivered_seq -= 1  # as after another process's message that was read with the head
     del sockets.delivered[-1]
     await chat.send(*pair, "hi")
     assert [message.content for message in sockets.delivered] == ["hello"] * 3 + ["hi"]
