@@ -144,7 +144,7 @@ class Conversation:
     the store, as far as this process knows; None until it was read. `delivered_seq` is up to which `seq` the sockets of
     this process were served; None until that matters. While it is not known, `since` may say that it is the last
     message up to a time (milliseconds since the epoch). `carried` are the messages of the run in progress,
-    `placing` those of them that are being inserted, `writer` the insert or task that goes on with them;
+    `inserting` those of them that are being inserted, `writer` the insert or task that goes on with them;
     `overdue` is the timer of the first deadline.
     `announced_until` (loop time) says how long messages up to the time `announced_to` (milliseconds) may be stored.
     `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse, `unblocked_until` (loop
@@ -159,13 +159,13 @@ class Conversation:
         "delivered_seq",
         "followers",
         "head",
+        "inserting",
         "leases",
         "name",
         "needs_fetch",
         "open_until",
         "out_of_order",
         "overdue",
-        "placing",
         "queue",
         "read_states",
         "since",
@@ -185,11 +185,11 @@ class Conversation:
         self.writer: asyncio.Future[Any] | None = None
         self.carried: list[PendingMessage] = []
         self.overdue: asyncio.TimerHandle | None = None
-        self.placing: Sequence[Message] = ()
+        self.inserting: Sequence[Message] = ()
         self.catch_up_task: asyncio.Task[None] | None = None
         self.out_of_order: dict[int, Message] = {}  # by seq, what came before its turn
         self.unconfirmed: Sequence[int] = ()  # of `out_of_order`, what the store did not have when it was read last
-        self.needs_fetch = False  # there is more to be fetched once `placing` is decided
+        self.needs_fetch = False  # there is more to be fetched once `inserting` is decided
         self.leases = 0
         self.followers = 0
         self.since: int | None = None

@@ -16,8 +16,8 @@ from models.chat.blocks import Blocks
 from models.chat.conversation import Conversation
 from models.chat.conversations import Conversations
 from models.chat.events import MessageStored, PeerEvent, PositionsChanged
+from models.chat.inserting import BACKOFF
 from models.chat.loading import Loader
-from models.chat.placing import BACKOFF
 from models.chat.ports import Cluster, Messages, Reached, Sockets
 from models.errors import EngineUnavailable
 from models.records import Message, conversation_of
@@ -120,8 +120,8 @@ class Delivery:
         self.drain_buffered(conversation)
 
     def drain_buffered(self, conversation: Conversation) -> None:
-        """Delivers what is known, then has the rest fetched; not while a message of ours is being placed."""
-        if conversation.placing or not (conversation.out_of_order or conversation.needs_fetch):
+        """Delivers what is known, then has the rest fetched; not while a message of ours is being inserted."""
+        if conversation.inserting or not (conversation.out_of_order or conversation.needs_fetch):
             return
         buffered = conversation.out_of_order
         while conversation.delivered_seq is not None and (
@@ -189,7 +189,7 @@ class Delivery:
             told = tuple(conversation.out_of_order)
             messages = await self._messages.after(conversation.name, conversation.delivered_seq, CHUNK)
             for message in messages:
-                if conversation.placing:  # ours may be among these, and its sender gets another copy
+                if conversation.inserting:  # ours may be among these, and its sender gets another copy
                     conversation.needs_fetch = True
                     return
                 self.deliver(conversation, message)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from models.chat.conversation import Conversation
 from models.chat.conversations import Conversations, Lease
 from models.chat.delivery import Delivery
-from models.chat.placing import BACKOFF
+from models.chat.inserting import BACKOFF
 from models.chat.ports import Directory
 from models.chat.presence import Presence
 from models.errors import EngineUnavailable

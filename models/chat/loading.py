@@ -35,7 +35,7 @@ class Loader:
         self._looked = looked
 
     def knows(self, conversation: Conversation) -> bool:
-        """Whether nothing has to be read before a message can be placed."""
+        """Whether nothing has to be read before a message can be inserted."""
         return not self._stale(conversation.head) and len(conversation.read_states) == len(conversation.users)
 
     def _stale(self, head: Head | None) -> bool:

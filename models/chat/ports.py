@@ -80,8 +80,8 @@ class Messages(Protocol):
     async def announce(self, conversation: str, until: int) -> None:
         """Announces messages up to a time (milliseconds): from now on lists reckon with them.
 
-        Each message is announced before it is stored, at most ANNOUNCED_FOR seconds (models/chat/placing.py) before an
-        attempt to store it begins.
+        Each message is announced before it is stored, at most ANNOUNCED_FOR seconds (models/chat/inserting.py) before
+        an attempt to store it begins.
         """
 
     def insert(self, *run: Message) -> Insert:

@@ -27,8 +27,8 @@ from models.chat.conversations import Conversations
 from models.chat.deadlines import keep_deadline
 from models.chat.delivery import Delivery
 from models.chat.departures import Departures
+from models.chat.inserting import Inserted, Inserter
 from models.chat.loading import Loader
-from models.chat.placing import Placed, Placer
 from models.chat.ports import Admission, Cluster, Counters, Insert, Messages, Recount, Sockets
 from models.chat.stranger_limit import LIMIT
 from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent, UnknownUser
@@ -72,7 +72,7 @@ class Writer:
         self._blocks = blocks
         self._departures = departures
         self._delivery = delivery
-        self._placer = Placer(messages, loader, clock, delivery.on_remote_message, delivery.deliver_through)
+        self._inserter = Inserter(messages, loader, clock, delivery.on_remote_message, delivery.deliver_through)
         self._clock = clock
         self._writing = 0  # conversations with messages on their way
 
@@ -107,12 +107,12 @@ class Writer:
         if conversation.unblocked_until <= now or not self._is_open(conversation) or not self._cluster.single_process:
             return False
         run = self._run_of(conversation)
-        placing = self._placer.ready(conversation, run, now)
-        conversation.queue[:0] = run[len(placing) :]
-        if not placing:
+        inserting = self._inserter.ready(conversation, run, now)
+        conversation.queue[:0] = run[len(inserting) :]
+        if not inserting:
             return False
-        conversation.carried, conversation.placing = run[: len(placing)], placing
-        conversation.writer = insert = self._messages.insert(*placing)
+        conversation.carried, conversation.inserting = run[: len(inserting)], inserting
+        conversation.writer = insert = self._messages.insert(*inserting)
         insert.add_done_callback(partial(self._landed, conversation))
         return True
 
@@ -127,7 +127,7 @@ class Writer:
             return
         run = conversation.carried
         try:
-            for pending, message in zip(run, conversation.placing, strict=True):
+            for pending, message in zip(run, conversation.inserting, strict=True):
                 online = self._delivery.deliver(conversation, message, pending.origin).live
                 self._acknowledge(conversation, pending, message, online=online)
         except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
@@ -166,7 +166,7 @@ class Writer:
     def _clear(self, conversation: Conversation) -> None:
         """Nothing of the conversation is on its way."""
         conversation.carried = []
-        conversation.placing = ()
+        conversation.inserting = ()
         self._delivery.drain_buffered(conversation)
 
     def _rest(self, conversation: Conversation) -> None:
@@ -202,10 +202,10 @@ class Writer:
                 run[:] = [pending for pending in run if pending.outcome is None]
                 if not run:
                     raise EngineUnavailable("storage", "no answer in time")
-            async with aclosing(self._placer.place(conversation, run, admission, insert)) as steps:
-                async for placed in steps:
-                    for each in placed:
-                        await self._placed(conversation, run[0], each, admission)
+            async with aclosing(self._inserter.insert(conversation, run, admission, insert)) as steps:
+                async for inserted in steps:
+                    for each in inserted:
+                        await self._on_inserted(conversation, run[0], each, admission)
                         del run[0]
         except (LimitReached, Blocked, UnknownUser) as error:
             # A count that MongoDB knows to be true is kept: it is not given back.
@@ -235,18 +235,18 @@ class Writer:
             return await self._counters.admit(first.sender, first.recipient, self._recount(conversation, first))
         return None
 
-    async def _placed(
-        self, conversation: Conversation, pending: PendingMessage, placed: Placed, admission: Admission | None
+    async def _on_inserted(
+        self, conversation: Conversation, pending: PendingMessage, inserted: Inserted, admission: Admission | None
     ) -> None:
         """The steps of a message that is stored."""
-        if placed.dup:
+        if inserted.dup:
             await self._give_back(admission)
-            pending.resolve(await self._repeat(conversation, pending, placed.message))
+            pending.resolve(await self._repeat(conversation, pending, inserted.message))
             return
         if admission is not None and admission.theirs > 0 and await self._introduced(conversation):
             conversation.open_until = self._clock() + OPEN_FOR
-        online = await self._delivery.publish(conversation, placed.message, pending.origin)
-        self._acknowledge(conversation, pending, placed.message, online=online, counted=admission is not None)
+        online = await self._delivery.publish(conversation, inserted.message, pending.origin)
+        self._acknowledge(conversation, pending, inserted.message, online=online, counted=admission is not None)
 
     def _acknowledge(
         self,
@@ -280,8 +280,9 @@ class Writer:
         """The answer to a message that was stored before."""
         if first.content != pending.content:
             return InvalidFrame("id: was used for another content")
-        if conversation.delivered_seq is not None and first.seq > conversation.delivered_seq:  # nobody here knew of it
-            conversation.placing = (first,)  # so that nobody else delivers it, also to the socket that gets the answer
+        if conversation.delivered_seq is not None and first.seq > conversation.delivered_seq:
+            # While it counts as being inserted, nothing else delivers it, also to the socket that gets the answer.
+            conversation.inserting = (first,)
             try:
                 await self._delivery.deliver_through(conversation, first.seq - 1)
             except EngineUnavailable as error:

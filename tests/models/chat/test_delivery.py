@@ -104,32 +104,32 @@ def test_whatever_is_lost_or_late(data: st.DataObject) -> None:
     asyncio.run(run())
 
 
-async def test_nothing_overtakes_a_message_that_is_being_placed() -> None:
+async def test_nothing_overtakes_a_message_that_is_being_inserted() -> None:
     """What comes meanwhile waits, and is there at once afterwards."""
     house = House()
     house.conversation.delivered_seq = 0
     first, second = house.write(), house.write()
-    house.conversation.placing = (first,)
+    house.conversation.inserting = (first,)
     house.delivery.on_remote_message(house.conversation, second)
     assert house.given == []
     house.delivery.deliver(house.conversation, first)
-    house.conversation.placing = ()
+    house.conversation.inserting = ()
     house.delivery.drain_buffered(house.conversation)
     assert house.given == [1, 2]
     assert house.store.reads == 0
 
 
-async def test_a_fetch_leaves_what_is_being_placed_to_its_writer() -> None:
+async def test_a_fetch_leaves_what_is_being_inserted_to_its_writer() -> None:
     """Else its sender would get a copy of it."""
     house = House()
     house.conversation.delivered_seq = 0
-    placing = house.write()
-    house.conversation.placing = (placing,)
+    inserting = house.write()
+    house.conversation.inserting = (inserting,)
     await house.delivery.catch_up(house.conversation)
     assert house.given == []
     assert house.conversation.needs_fetch
-    house.delivery.deliver(house.conversation, placing)
-    house.conversation.placing = ()
+    house.delivery.deliver(house.conversation, inserting)
+    house.conversation.inserting = ()
     house.write()
     house.delivery.drain_buffered(house.conversation)
     await until(lambda: house.given == [1, 2])
@@ -140,12 +140,12 @@ async def test_more_early_messages_than_are_kept() -> None:
     house = House()
     house.conversation.delivered_seq = 0
     messages = [house.write() for _ in range(200)]
-    house.conversation.placing = messages[:1]
+    house.conversation.inserting = messages[:1]
     for message in messages[1:]:
         house.delivery.on_remote_message(house.conversation, message)
     assert len(house.conversation.out_of_order) < 100
     house.delivery.deliver(house.conversation, messages[0])
-    house.conversation.placing = ()
+    house.conversation.inserting = ()
     house.delivery.drain_buffered(house.conversation)
     await until(lambda: house.given == list(range(1, 201)))
     assert not house.conversation.out_of_order
@@ -233,7 +233,7 @@ async def test_a_message_that_the_store_shows_late(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message of ours was being placed when the store was read, and lands while the fetch is still under way."""
+    """A message of ours was being inserted when the store was read, and lands while the fetch is still under way."""
     house = House()
     house.conversation.delivered_seq = 0
     gate = asyncio.Event()
@@ -243,12 +243,12 @@ async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.M
 
     monkeypatch.setattr(house.delivery._loader, "read_state", read_state)
     ours = house.write()
-    house.conversation.placing = (ours,)
+    house.conversation.inserting = (ours,)
     house.delivery.schedule_catch_up(house.conversation)
     await until(lambda: house.conversation.needs_fetch)
     house.write()  # elsewhere; its event is lost
     house.delivery.deliver(house.conversation, ours)
-    house.conversation.placing = ()
+    house.conversation.inserting = ()
     house.delivery.drain_buffered(house.conversation)
     gate.set()
     await until(lambda: house.given == [1, 2])

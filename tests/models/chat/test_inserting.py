@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from models.chat.conversation import Conversation, PendingMessage, ReadState
+from models.chat.inserting import Inserted, Inserter
 from models.chat.loading import Loader
-from models.chat.placing import Placed, Placer
 from models.chat.ports import Conflict
 from models.errors import EngineUnavailable
 from models.records import Message, key_of
@@ -52,53 +52,53 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
         async def deliver_through(conversation: Conversation, seq: int) -> None:
             conversation.delivered_seq = seq
 
-        placer = Placer(store, loader, clock, lambda *_: None, deliver_through)
+        inserter = Inserter(store, loader, clock, lambda *_: None, deliver_through)
 
-        async def place(*names: str) -> list[Placed]:
-            placed = []
-            async for some in placer.place(conversation, [pending_of(pair, name) for name in names], None):
+        async def insert(*names: str) -> list[Inserted]:
+            inserted = []
+            async for some in inserter.insert(conversation, [pending_of(pair, name) for name in names], None):
                 for each in some:
                     conversation.advance(each.message)
-                placed += some
-            conversation.placing = ()
-            return placed
+                inserted += some
+            conversation.inserting = ()
+            return inserted
 
-        return place
+        return insert
 
     return make
 
 
 async def test_an_answer_that_was_lost_is_no_resend(process: Callable[..., Callable[..., object]]) -> None:
     """The second attempt finds the first: that is this message, not an earlier one."""
-    (placed,) = await process(losses=2)("k")
-    assert (placed.message.seq, placed.dup) == (1, False)
+    (inserted,) = await process(losses=2)("k")
+    assert (inserted.message.seq, inserted.dup) == (1, False)
 
 
 async def test_a_resend_at_another_place(process: Callable[..., Callable[..., object]]) -> None:
     """It is told where the first one stands, also when answers are lost."""
     for losses in (0, 2):
-        place = process(losses)
-        (first,), *_ = [await place(f"{losses} {name}") for name in "abc"]
+        insert = process(losses)
+        (first,), *_ = [await insert(f"{losses} {name}") for name in "abc"]
         (again,) = await process(losses)(f"{losses} a")
         assert (again.message.seq, again.dup) == (first.message.seq, True)
 
 
 async def test_a_late_commit_of_a_process_that_died(process: Callable[..., Callable[..., object]]) -> None:
-    """The next process tries the same place, and finds the message there: an earlier attempt had put it there."""
-    place = process()
-    await place("a")
+    """The next process tries the same insert, and finds the message there: an earlier attempt had put it there."""
+    insert = process()
+    await insert("a")
     late = process()
     await process()("b")  # behind the back of both
-    (placed,) = await late("b")
-    assert (placed.message.seq, placed.dup) == (2, True)
-    assert [each.message.seq for each in await place("c", "d")] == [3, 4]
+    (inserted,) = await late("b")
+    assert (inserted.message.seq, inserted.dup) == (2, True)
+    assert [each.message.seq for each in await insert("c", "d")] == [3, 4]
 
 
 @pytest.mark.parametrize("losses", [0, 1, 3])
 async def test_a_run_has_places_one_after_the_other(losses: int, process: Callable[..., Callable[..., object]]) -> None:
     """Also when answers are lost: what was stored by an attempt whose answer was lost is no resend."""
-    placed = await process(losses)(*"abcde")
-    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+    inserted = await process(losses)(*"abcde")
+    assert [(each.message.content, each.message.seq, each.dup) for each in inserted] == [
         (name, seq, False) for seq, name in enumerate("abcde", 1)
     ]
 
@@ -111,8 +111,8 @@ async def test_a_run_that_meets_another_process(
     here = process(losses)
     await here("a")
     await process()("x", "y")  # behind its back
-    placed = await here(*"bcd")
-    assert [(each.message.content, each.message.seq) for each in placed] == [("b", 4), ("c", 5), ("d", 6)]
+    inserted = await here(*"bcd")
+    assert [(each.message.content, each.message.seq) for each in inserted] == [("b", 4), ("c", 5), ("d", 6)]
     stored = await messages.after("-".join(map(str, pair)), 0, 100)
     assert [message.content for message in stored] == ["a", "x", "y", "b", "c", "d"]
 
@@ -121,8 +121,8 @@ async def test_a_run_that_meets_another_process(
 async def test_resends_in_a_run(losses: int, process: Callable[..., Callable[..., object]]) -> None:
     """They are told where the first ones stand; the others stand in order, without a hole."""
     await process()(*"abc")
-    placed = await process(losses)(*"bxcya")
-    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+    inserted = await process(losses)(*"bxcya")
+    assert [(each.message.content, each.message.seq, each.dup) for each in inserted] == [
         ("b", 2, True),
         ("x", 4, False),
         ("c", 3, True),
@@ -145,10 +145,10 @@ async def test_a_run_that_came_half_through(
 
     store.insert = half
     conversations, conversation = active(*pair)
-    placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, lambda *_: None)
+    inserter = Inserter(store, loader_of(conversations, store, clock), clock, lambda *_: None, lambda *_: None)
     pending = [pending_of(pair, name) for name in "abcd"]
-    placed = [each async for some in placer.place(conversation, pending, None) for each in some]
-    assert [(each.message.content, each.message.seq, each.dup) for each in placed] == [
+    inserted = [each async for some in inserter.insert(conversation, pending, None) for each in some]
+    assert [(each.message.content, each.message.seq, each.dup) for each in inserted] == [
         (name, seq, False) for seq, name in enumerate("abcd", 1)
     ]
 
@@ -158,13 +158,13 @@ async def test_a_run_is_no_longer_than_the_places_reserved(
 ) -> None:
     """What does not fit has places reserved first."""
     names = [f"{number}" for number in range(1005)]
-    placed = await process()(*names)
-    assert [each.message.seq for each in placed] == list(range(1, 1006))
-    assert (await messages.head(placed[0].message.conversation)).reserved >= 1005
+    inserted = await process()(*names)
+    assert [each.message.seq for each in inserted] == list(range(1, 1006))
+    assert (await messages.head(inserted[0].message.conversation)).reserved >= 1005
 
 
 async def test_the_sockets_have_what_stands_before(messages: MongoMessages, clock: Clock, pair: Pair) -> None:
-    """Also what another process stores while a message is on its way to its place, and the head is read again."""
+    """Also what another process stores while a message is on its way to its insert, and the head is read again."""
     conversations, conversation = active(*pair)
     here = loader_of(conversations, messages, clock)
     await messages.reserve(conversation.name, 1)
@@ -183,15 +183,15 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
                 conversation.head = None
             return await here.read_state(conversation, reader)
 
-    placer = Placer(
+    inserter = Inserter(
         messages,
         Interrupted(conversations, messages, clock, nothing_looked_up),
         clock,
         lambda *_: None,
         deliver_through,
     )
-    placed = [each async for some in placer.place(conversation, [pending_of(pair, "mine")], None) for each in some]
-    assert [each.message.seq for each in placed] == [2]
+    inserted = [each async for some in inserter.insert(conversation, [pending_of(pair, "mine")], None) for each in some]
+    assert [each.message.seq for each in inserted] == [2]
     assert given == [1]
 
 
@@ -222,7 +222,7 @@ class Announcing(Losing):
         return await self.store.insert(*run)
 
 
-Announcer = tuple[Announcing, Conversation, Callable[[str], object], Placer]
+Announcer = tuple[Announcing, Conversation, Callable[[str], object], Inserter]
 
 
 @pytest.fixture
@@ -236,35 +236,35 @@ def announcer(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[...
         async def deliver_through(conversation: Conversation, seq: int) -> None:
             conversation.delivered_seq = seq
 
-        placer = Placer(store, loader_of(conversations, store, clock), clock, lambda *_: None, deliver_through)
+        inserter = Inserter(store, loader_of(conversations, store, clock), clock, lambda *_: None, deliver_through)
 
-        async def place(name: str) -> int:
-            placed = [
-                each async for some in placer.place(conversation, [pending_of(pair, name)], None) for each in some
+        async def insert(name: str) -> int:
+            inserted = [
+                each async for some in inserter.insert(conversation, [pending_of(pair, name)], None) for each in some
             ]
-            conversation.placing = ()
-            conversation.delivered_seq = placed[-1].message.seq
-            conversation.advance(placed[-1].message)
-            return placed[-1].message.seq
+            conversation.inserting = ()
+            conversation.delivered_seq = inserted[-1].message.seq
+            conversation.advance(inserted[-1].message)
+            return inserted[-1].message.seq
 
-        return store, conversation, place, placer
+        return store, conversation, insert, inserter
 
     return make
 
 
 async def test_lists_reckon_with_a_message_before_it_is_stored(announcer: Callable[..., Announcer]) -> None:
     """The first one of a conversation, and one that comes when the last announcement is over."""
-    store, _, place, _ = announcer()
-    assert [await place("a"), await place("b")] == [1, 2]
+    store, _, insert, _ = announcer()
+    assert [await insert("a"), await insert("b")] == [1, 2]
     await store.settle()
-    assert await place("c") == 3
+    assert await insert("c") == 3
     assert store.announced == [True] * 3
 
 
 async def test_a_message_is_announced_again_before_it_is_tried_again(announcer: Callable[..., Announcer]) -> None:
     """When its attempts take longer than an announcement is good for."""
-    store, _, place, _ = announcer(losses=2)
-    assert await place("a") == 1
+    store, _, insert, _ = announcer(losses=2)
+    assert await insert("a") == 1
     assert store.announced == [True] * 3
 
 
@@ -272,8 +272,8 @@ async def test_what_cannot_be_announced_is_not_stored(
     announcer: Callable[..., Announcer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor tried; it is known not to be stored."""
-    store, conversation, place, _ = announcer()
-    assert await place("a") == 1
+    store, conversation, insert, _ = announcer()
+    assert await insert("a") == 1
     await store.settle()
 
     async def unavailable(conversation: str, until: int) -> None:
@@ -281,17 +281,17 @@ async def test_what_cannot_be_announced_is_not_stored(
 
     monkeypatch.setattr(store, "announce", unavailable, raising=False)
     with pytest.raises(EngineUnavailable, match="away"):
-        await place("b")
+        await insert("b")
     assert await store.newest(conversation.name) == 1
 
 
 async def test_ready_only_while_announced(announcer: Callable[..., Announcer], clock: Clock, pair: Pair) -> None:
     """A message goes without a task only while the last announcement is good, by time passed and by the clock."""
-    _, conversation, place, placer = announcer()
-    assert await place("a") == 1
+    _, conversation, insert, inserter = announcer()
+    assert await insert("a") == 1
     pending = [pending_of(pair, "b")]
     good_for = conversation.announced_until
-    assert placer.ready(conversation, pending, good_for - 1)
-    assert not placer.ready(conversation, pending, good_for)
+    assert inserter.ready(conversation, pending, good_for - 1)
+    assert not inserter.ready(conversation, pending, good_for)
     clock.offset = 3600
-    assert not placer.ready(conversation, pending, good_for - 1)
+    assert not inserter.ready(conversation, pending, good_for - 1)

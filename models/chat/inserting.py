@@ -15,7 +15,7 @@ from models.chat.stranger_limit import DAY, LIMIT, REFUSED_DAYS
 from models.errors import EngineUnavailable, LimitReached, NotSent
 from models.records import Head, Message
 
-__all__ = ["ANNOUNCED_FOR", "BACKOFF", "Placed", "Placer"]
+__all__ = ["ANNOUNCED_FOR", "BACKOFF", "Inserted", "Inserter"]
 
 BACKOFF = (0.05, 1.0)  # seconds between attempts whose outcome is not known: first, and at most
 ANNOUNCED_FOR = 60.0  # seconds for which messages may be stored once that was announced
@@ -23,14 +23,14 @@ ANNOUNCED_TO = 120_000  # milliseconds from now: the latest time of such a messa
 SPREAD = 1000  # conversations that begin together are announced again at so many different times
 
 
-class Placed(NamedTuple):
+class Inserted(NamedTuple):
     """Where a message stands; `dup` says that an earlier attempt to send it had put it there."""
 
     message: Message
     dup: bool
 
 
-class Placer:
+class Inserter:
     """Puts messages in their places.
 
     `clock` returns seconds since the epoch. `found` is told of another process's message that was in the way,
@@ -51,29 +51,29 @@ class Placer:
         self._found = found
         self._deliver_through = deliver_through
 
-    async def place(
+    async def insert(
         self,
         conversation: Conversation,
         pending: Sequence[PendingMessage],
         admission: Admission | None,
         insert: Insert | None = None,
-    ) -> AsyncGenerator[list[Placed], None]:
+    ) -> AsyncGenerator[list[Inserted], None]:
         """Stores messages; yields where they stand, some or all of them at a time, in order.
 
-        Raises a ChatError only when all that was not yielded is known not to be stored. The conversation's `placing`
+        Raises a ChatError only when all that was not yielded is known not to be stored. The conversation's `inserting`
         stands until the caller has delivered the last message and clears it. The first attempt was made already if its
-        `insert` is given: that of `placing`.
+        `insert` is given: that of `inserting`.
         """
         left = tuple(pending)
         pause = BACKOFF[0]
-        uncertain = False  # an earlier attempt may have stored `placing`, or some of it, or may yet
+        uncertain = False  # an earlier attempt may have stored `inserting`, or some of it, or may yet
         if insert is None:
-            conversation.placing = ()
+            conversation.inserting = ()
         while left:
-            if not conversation.placing:
-                conversation.placing = await self._next(conversation, left, admission)
+            if not conversation.inserting:
+                conversation.inserting = await self._next(conversation, left, admission)
                 uncertain = False
-            run = conversation.placing
+            run = conversation.inserting
             try:
                 if insert is None and not self._announced(conversation, run[-1].time):
                     await self._announce(conversation, run[-1].time)
@@ -88,22 +88,22 @@ class Placer:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, BACKOFF[1])
                 continue
-            existing = None if conflict is None else conflict.existing
+            standing = None if conflict is None else conflict.existing
             count = len(run) if conflict is None else conflict.place
-            placed = [Placed(message, dup=False) for message in run[:count]]
+            inserted = [Inserted(message, dup=False) for message in run[:count]]
             rest: Sequence[Message] = ()
-            if existing is not None and existing.key == run[count].key:
-                ours = uncertain and existing == run[count]  # stored by an attempt of this request
-                placed.append(Placed(existing, dup=not ours))
+            if standing is not None and standing.key == run[count].key:
+                ours = uncertain and standing == run[count]  # stored by an attempt of this request
+                inserted.append(Inserted(standing, dup=not ours))
                 if ours:  # else what is behind it has not been stored there, by no attempt
                     rest = run[count + 1 :]
-            if placed:
-                yield placed
-            left = left[len(placed) :]
-            conversation.placing = rest
-            if existing is not None and len(placed) == count:  # another process's message is in the way
-                self._found(conversation, existing)
-                conversation.advance(existing)  # also when the sockets had been given it before the head was read
+            if inserted:
+                yield inserted
+            left = left[len(inserted) :]
+            conversation.inserting = rest
+            if standing is not None and len(inserted) == count:  # another process's message is in the way
+                self._found(conversation, standing)
+                conversation.advance(standing)  # also when the sockets had been given it before the head was read
 
     def ready(self, conversation: Conversation, pending: Sequence[PendingMessage], now: float) -> Sequence[Message]:
         """The messages at the next places, as many as there are reserved; none if something has to be awaited first.
