@@ -88,22 +88,22 @@ class Inserter:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, BACKOFF[1])
                 continue
-            standing = None if conflict is None else conflict.existing
-            count = len(run) if conflict is None else conflict.place
+            existing = None if conflict is None else conflict.existing
+            count = len(run) if conflict is None else conflict.offset
             inserted = [Inserted(message, dup=False) for message in run[:count]]
             rest: Sequence[Message] = ()
-            if standing is not None and standing.key == run[count].key:
-                ours = uncertain and standing == run[count]  # stored by an attempt of this request
-                inserted.append(Inserted(standing, dup=not ours))
+            if existing is not None and existing.key == run[count].key:
+                ours = uncertain and existing == run[count]  # stored by an attempt of this request
+                inserted.append(Inserted(existing, dup=not ours))
                 if ours:  # else what is behind it has not been stored there, by no attempt
                     rest = run[count + 1 :]
             if inserted:
                 yield inserted
             left = left[len(inserted) :]
             conversation.inserting = rest
-            if standing is not None and len(inserted) == count:  # another process's message is in the way
-                self._found(conversation, standing)
-                conversation.advance(standing)  # also when the sockets had been given it before the head was read
+            if existing is not None and len(inserted) == count:  # another process's message is in the way
+                self._found(conversation, existing)
+                conversation.advance(existing)  # also when the sockets had been given it before the head was read
 
     def ready(self, conversation: Conversation, pending: Sequence[PendingMessage], now: float) -> Sequence[Message]:
         """The messages at the next places, as many as there are reserved; none if something has to be awaited first.

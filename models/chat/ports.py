@@ -16,6 +16,7 @@ __all__ = [
     "Admission",
     "BlockStore",
     "Cluster",
+    "Conflict",
     "Counters",
     "Directory",
     "Insert",
@@ -33,14 +34,14 @@ Recount = Callable[[int], Awaitable[tuple[int, int]]]
 
 
 class Conflict(NamedTuple):
-    """A message of a run was not inserted, that at `place`, nor any behind it: `existing` is there instead.
+    """A message of a run was not inserted, that at `offset`, nor any behind it: `existing` is there instead.
 
     At the same place it may be the very message (same key: an earlier attempt did succeed) or another
     process's; at another place it is the first copy of the message, and this one a resend.
     """
 
     existing: Message
-    place: int = 0  # in the run, from 0
+    offset: int = 0  # in the run, from 0
 
 
 class Admission(NamedTuple):

@@ -88,7 +88,7 @@ class Chat:
         # The lambdas tie the knot: an inbox follows conversations, which ask inboxes where they begin.
         self.conversations = Conversations(lambda one, other: self._inboxes.begins(one, other))
         self.loader = Loader(self.conversations, messages, clock, lambda one, other: self._inboxes.looked(one, other))
-        self.blocks = Blocks(blocks, sockets, cluster, self._barred)
+        self.blocks = Blocks(blocks, sockets, cluster, self._block_changed)
         self.delivery = Delivery(
             self.conversations, messages, sockets, cluster, self.loader, self.blocks, self._delivered
         )
@@ -247,7 +247,7 @@ class Chat:
         if conversation is not None:
             self.delivery.on_remote_message(conversation, message)
 
-    def _barred(self, user: int, peer: int) -> None:
+    def _block_changed(self, user: int, peer: int) -> None:
         """A block has come or gone: what was known of the two is not any more."""
         conversation = self.conversations.get(conversation_of(user, peer))
         if conversation is not None:
