@@ -216,7 +216,7 @@ async def test_a_redis_that_hangs(start: Start, embedded: EmbeddedDatabases, mon
         with pytest.raises(EngineUnavailable):
             await here.broker.online([BOB])
     finally:
-        os.kill(engines.pids["redis"], signal.SIGCONT)
+        os.kill(embedded.pids["redis"], signal.SIGCONT)
     await until(lambda: here.broker._connected and there.broker._connected)
     await until(lambda: there.ear.interruptions == 2)
     await until(lambda: (BOB, ANN) in there.ear.channels[1:])

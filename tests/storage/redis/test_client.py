@@ -22,7 +22,7 @@ from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
 from storage.redis.attempts import RedisAttempts
 from storage.redis.broker import RedisBroker
-from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client, subscriber_client, translated
+from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client, redis_errors, subscriber_client
 from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
 from storage.redis.tickets import RedisTickets
