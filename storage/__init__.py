@@ -1,1 +1,1 @@
-"""The engines: everything that speaks to MongoDB, Redis or MySQL, and the private instances of all three."""
+"""The stores in MongoDB, Redis and MySQL, and embedded instances of these databases."""

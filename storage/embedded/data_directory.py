@@ -1,8 +1,8 @@
-"""The data directory: it has one server at a time, and names where the sockets of its databases are.
+"""The data directory of the embedded databases, which one server at a time can use.
 
-A socket's path may have 107 bytes, and mongod takes a comma, a colon or a bracket in one for something else. Where
-`mongod.sock` in the directory itself would be such a path, the sockets are in a temporary directory of mode 700
-instead, whose name stands in the file `sockets`.
+The databases' sockets are in it too if possible. A socket's path may have 107 bytes, and mongod misreads a comma, a
+colon or a bracket in one. If the path of `mongod.sock` is unsuitable, the sockets are in a temporary directory of mode
+700 instead, which the file `sockets` names.
 """
 
 from __future__ import annotations
@@ -22,50 +22,50 @@ from storage.embedded.processes import LOOK_EVERY, STOP_AFTER, end_processes, ho
 
 __all__ = ["KEY_FILE", "DataDirectory", "DataDirectoryError"]
 
-KEY_FILE = "token-keys.json"  # a server of the directory may have left it there without any databases
+KEY_FILE = "token-keys.json"  # the generated token key; the directory has it also if the databases are external
 SOCKETS_FILE = "sockets"
-SOCKET_PATH_LIMIT = 107  # bytes; unix(7), sun_path less its end
-PATH_LIMIT = 400  # bytes; MariaDB's is 512, with the names of its files
+SOCKET_PATH_LIMIT = 107  # bytes; unix(7), sun_path without its final NUL
+PATH_LIMIT = 400  # bytes; MariaDB's limit is 512, including its files' names
 LONGEST_SOCKET = "mongod.sock"
-PLAIN = frozenset(" /._-+=@~")  # what may stand in a socket's path besides letters and digits
-PREFIX = "tandem-"  # of a temporary directory
+PLAIN = frozenset(" /._-+=@~")  # characters that a socket's path may have besides letters and digits
+PREFIX = "tandem-"  # of the temporary directory's name
 
 _log = structlog.get_logger(__name__)
 
 
 class DataDirectoryError(Exception):
-    """The data directory cannot be used; the text says why, and what to do."""
+    """The data directory cannot be used. The text says why, and what to do."""
 
 
 class DataDirectory:
-    """The directory `path`; `claim` it before use, `release` it afterwards. Raises DataDirectoryError."""
+    """The data directory at `path`: `claim` it before use, `release` it afterwards. Raises DataDirectoryError."""
 
     def __init__(self, path: Path) -> None:
         try:
             self.path = path.resolve()
             size = len(os.fsencode(self.path))
-        except (OSError, RuntimeError, ValueError):  # a loop of links, or what no path can hold
-            raise DataDirectoryError(f"--data-dir: {str(path)!r} is no path that can be used") from None
+        except (OSError, RuntimeError, ValueError):  # a loop of links, or a character that paths cannot have
+            raise DataDirectoryError(f"--data-dir: {str(path)!r} is not a valid path") from None
         if "\n" in str(self.path):
-            raise DataDirectoryError(f"--data-dir: {str(path)!r} has a line break in it; choose another")
+            raise DataDirectoryError(f"--data-dir: {str(path)!r} has a line break in it; choose another directory")
         if size > PATH_LIMIT:
             raise DataDirectoryError(
-                f"--data-dir: {self.path} has {size} bytes of at most {PATH_LIMIT}; choose another"
+                f"--data-dir: {self.path} has {size} bytes of at most {PATH_LIMIT}; choose a shorter path"
             )
         self._sockets = self.path
         self._locks: list[IO[str]] = []
 
     @property
     def lock(self) -> int:
-        """The descriptor of `engines.lock`, which each database inherits."""
+        """The file descriptor of `engines.lock`, which each database inherits."""
         return self._locks[-1].fileno()
 
     def socket(self, name: str) -> Path:
-        """Where the database `name` listens; known once the directory is claimed."""
+        """Return the path of a database's socket. The directory has to be claimed before."""
         return self._sockets / f"{name}.sock"
 
     def claim(self) -> None:
-        """Take the directory for this server, and end what an earlier one has left behind."""
+        """Lock the directory for this server, and end databases that an earlier server has left running."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             others = any(path.name != KEY_FILE for path in self.path.iterdir())
@@ -74,11 +74,11 @@ class DataDirectory:
         except OSError as error:
             raise DataDirectoryError(f"--data-dir: {self.path} cannot be used: {error.strerror}") from None
         if self.path.stat().st_uid != os.geteuid():
-            raise DataDirectoryError(f"--data-dir: {self.path} belongs to another user")
-        if planted:  # by somebody who could write here once
-            raise DataDirectoryError(f"--data-dir: {planted[0]} belongs to another user; see chown")
+            raise DataDirectoryError(f"--data-dir: {self.path} belongs to another user; use chown, or choose another")
+        if planted:  # by another user, who could write here at some time
+            raise DataDirectoryError(f"--data-dir: {planted[0]} belongs to another user; remove it, or use chown")
         if strangers:
-            raise DataDirectoryError(f"--data-dir: {self.path} holds other files; choose a new or an empty directory")
+            raise DataDirectoryError(f"--data-dir: {self.path} holds other files; choose a new or empty directory")
         self.path.chmod(0o700)
         if not self._lock("server.lock"):
             raise DataDirectoryError(f"--data-dir: {self.path} is in use by another server")
@@ -89,14 +89,14 @@ class DataDirectory:
             end_processes(left)
             if time.monotonic() > deadline:
                 raise DataDirectoryError(
-                    f"--data-dir: {self.path} is locked by a process that cannot be found or ended"
+                    f"--data-dir: {self.path} is locked by a process that this server cannot find or end"
                 )
             time.sleep(LOOK_EVERY)
         self._remove_sockets()
-        self._place_sockets()
+        self._choose_sockets()
 
     def release(self) -> None:
-        """Give the directory free; the databases have ended."""
+        """Unlock the directory, after the databases have ended."""
         if self._locks:
             self._remove_sockets()
         while self._locks:
@@ -112,7 +112,8 @@ class DataDirectory:
         self._locks.append(file)
         return True
 
-    def _place_sockets(self) -> None:
+    def _choose_sockets(self) -> None:
+        """Set the directory of the sockets; make a temporary one if needed."""
         if _fits(self.path):
             self._sockets = self.path
             return
@@ -125,13 +126,13 @@ class DataDirectory:
                 self._sockets = made
                 return
         raise DataDirectoryError(
-            f"--data-dir: the sockets in {self.path} would have a path of more than {SOCKET_PATH_LIMIT} bytes, or with "
-            "other characters than letters, digits and a few signs, and no temporary directory can be used in its "
-            "place; choose another directory, or set TMPDIR to one with a short name"
+            f"--data-dir: sockets in {self.path} would have a path of more than {SOCKET_PATH_LIMIT} bytes, or one with "
+            "unusual characters, and no temporary directory can be used instead; choose another directory, or set "
+            "TMPDIR to one with a short name"
         )
 
     def _remove_sockets(self) -> None:
-        """Remove the temporary directory that the file `sockets` names, if it is one of ours."""
+        """Remove the temporary directory that the file `sockets` names, if it belongs to this user."""
         file = self.path / SOCKETS_FILE
         with suppress(OSError, ValueError):
             named = Path(file.read_text("utf-8"))
@@ -144,7 +145,7 @@ class DataDirectory:
 
 
 def _temporary() -> Iterator[Path]:
-    # Not XDG_RUNTIME_DIR: it is removed when its user signs out, also from below a server that runs on.
+    # Not XDG_RUNTIME_DIR: it is removed when the user signs out, even if a server goes on running.
     with suppress(OSError):
         yield Path(tempfile.gettempdir()).resolve()
     yield Path("/tmp")  # noqa: S108  # mkdtemp makes a directory of mode 700 in it
@@ -152,7 +153,7 @@ def _temporary() -> Iterator[Path]:
 
 
 def _fits(directory: Path) -> bool:
-    """Whether sockets can be in this directory."""
+    """Return whether sockets can be in this directory."""
     path = str(directory / LONGEST_SOCKET)
     try:
         size = len(path.encode())

@@ -1,6 +1,6 @@
-"""The three embedded databases: how each one is started, and when it is ready.
+"""The three embedded databases: how each is started, and how to tell that it is ready.
 
-`engines.py` starts, watches and ends them; all that differs between mongod, redis-server and mariadbd is here.
+All differences between mongod, redis-server and mariadbd are here. `supervisor.py` starts, watches and ends them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from storage.embedded.programs import Program
 __all__ = ["Database", "DatabaseError", "bootstrap_mariadbd", "cache_gb", "mariadbd", "mongod", "redis_server"]
 
 LOG_TAIL = 8  # lines of a database's output in an error
-# mongod stores messages evenly if its cache has room for what the disk does not have yet, if one thread at a time makes
-# more room and only when a fifth of the cache is such, and if no page grows to megabytes before it is written, which
-# holds everybody up for as long as it takes. docs/performance.md has the figures.
-CACHE_GB = (0.25, 1.0)  # of an eighth of the memory: at least what mongod asks for, at most what was found to help
-NO_SLOW_QUERIES = str(2**31 - 1)  # milliseconds; what is slow is logged with who writes to whom
+# These settings keep mongod's insert times even. Its cache has to hold the data that is not on disk yet. One thread
+# evicts such data, and only when it fills a fifth of the cache. No page may grow to megabytes before it is written,
+# since all inserts wait while it is. docs/performance.md has the figures.
+CACHE_GB = (0.25, 1.0)  # limits for an eighth of the memory: mongod's minimum, and the most that was found to help
+NO_SLOW_QUERIES = str(2**31 - 1)  # milliseconds; a slow query would be logged with the ids of both users
 OPLOG_MB = "256"
 PAGES = "memory_page_max=256KB"
 WIREDTIGER = (
@@ -38,8 +38,8 @@ WIREDTIGER = (
     "eviction_dirty_target=20",
     "eviction_dirty_trigger=40",
 )
-# Where MariaDB keeps its files below `share`, and what it calls those that make the system tables: Debian, Fedora and
-# Arch since MariaDB 11; Debian before; a MariaDB that was unpacked from its own archive.
+# The directories of MariaDB's files in `share`, and the names of the SQL files for the system tables: in Debian, Fedora
+# and Arch since MariaDB 11; in Debian before; in MariaDB's own archive.
 SHARES = ("mariadb", "mysql", ".")
 SYSTEM_TABLES = (
     ("mariadb_system_tables.sql", "mariadb_system_tables_data.sql"),
@@ -50,11 +50,11 @@ CHARSETS = "charsets/Index.xml"
 
 
 class DatabaseError(Exception):
-    """A database's files cannot be found or made; the text says which, and what to do."""
+    """A database's files cannot be found or made. The text says which, and what to do."""
 
 
 class Database(NamedTuple):
-    """One database: its program, how that is started, and whether it is ready."""
+    """A database: its program and arguments, a check that it is ready, and its socket."""
 
     name: str
     program: Program
@@ -64,7 +64,7 @@ class Database(NamedTuple):
 
 
 def mongod(program: Program, directory: Path, path: Path) -> Database:
-    """The mongod that keeps its data in `directory` and listens at the socket `path`."""
+    """Describe a mongod with its data in `directory`, listening at the socket `path`."""
     data = directory / "mongod"
     data.mkdir(exist_ok=True)
     arguments = [
@@ -86,7 +86,7 @@ def mongod(program: Program, directory: Path, path: Path) -> Database:
 
 
 def redis_server(program: Program, directory: Path, path: Path) -> Database:
-    """The redis-server that keeps its data in `directory` and listens at the socket `path`."""
+    """Describe a redis-server with its data in `directory`, listening at the socket `path`."""
     data = directory / "redis"
     data.mkdir(exist_ok=True)
     arguments = [
@@ -102,11 +102,11 @@ def redis_server(program: Program, directory: Path, path: Path) -> Database:
 
 
 def mariadbd(program: Program, directory: Path, path: Path) -> Database:
-    """The mariadbd that keeps its data in `directory` and listens at the socket `path`. Raises DatabaseError."""
+    """Describe a mariadbd with its data in `directory`, listening at the socket `path`. Raises DatabaseError."""
     arguments = [
         *_mariadbd_options(program, directory / "mysql", path.parent),
         "--skip-networking",
-        "--skip-ssl",  # MariaDB 11 offers it on a socket as well, where it keeps nobody out and takes time
+        "--skip-ssl",  # MariaDB 11 offers TLS on unix sockets too, where it protects nothing and takes time
         f"--socket={path}",
         f"--pid-file={directory}/mysql.pid",
     ]
@@ -114,10 +114,10 @@ def mariadbd(program: Program, directory: Path, path: Path) -> Database:
 
 
 def bootstrap_mariadbd(program: Program, directory: Path, temporary: Path, timeout: float) -> None:
-    """Make mariadbd's data with the system tables and an empty database, whole or not at all, unless it is there.
+    """Create mariadbd's data directory, with the system tables and an empty database, if it does not exist.
 
-    `temporary` is a directory for temporary files, `timeout` is in seconds. Raises DatabaseError, OSError,
-    subprocess.SubprocessError.
+    It is renamed when complete, so an interrupted run leaves no partial directory. `temporary` is a directory for
+    temporary files, `timeout` is in seconds. Raises DatabaseError, OSError, subprocess.SubprocessError.
     """
     data = directory / "mysql"
     if data.exists():
@@ -127,7 +127,7 @@ def bootstrap_mariadbd(program: Program, directory: Path, temporary: Path, timeo
     making.mkdir()
     statements = "CREATE DATABASE mysql;\nUSE mysql;\n"
     statements += "".join(file.read_text("utf-8") for file in _system_tables(program))
-    # The directory keeps everybody else out, and root is the only account.
+    # Other users cannot enter the directory, so root without a password is the only account.
     statements += "DELETE FROM global_priv WHERE User <> 'root' OR Host <> 'localhost';\n"
     statements += "CREATE DATABASE tandem CHARACTER SET utf8mb4;\n"
     done = subprocess.run(  # noqa: S603  # a program of ours
@@ -141,12 +141,12 @@ def bootstrap_mariadbd(program: Program, directory: Path, temporary: Path, timeo
     )
     if done.returncode:
         tail = "\n".join(done.stdout.decode("utf-8", "replace").splitlines()[-LOG_TAIL:])
-        raise DatabaseError(f"mariadbd ({program.path}) could not make its data directory:\n{tail}")
+        raise DatabaseError(f"mariadbd ({program.path}) could not create its data directory:\n{tail}")
     making.rename(data)
 
 
 def cache_gb(memory: int) -> float:
-    """What mongod's cache may take of so many bytes of memory."""
+    """Return the size of mongod's cache, in GB, for so many bytes of memory."""
     least, most = CACHE_GB
     return round(min(most, max(least, memory / 8 / 2**30)), 2)
 
@@ -157,7 +157,7 @@ def _mariadbd_options(program: Program, data: Path, temporary: Path) -> list[str
         f"--datadir={data}",
         f"--lc-messages-dir={_share(program, MESSAGES)}",
         f"--character-sets-dir={_share(program, CHARSETS) / 'charsets'}",
-        f"--tmpdir={temporary}",  # without a colon: that would part two directories
+        f"--tmpdir={temporary}",  # has no colon, which would separate two directories
         "--innodb-buffer-pool-size=32M",
         "--innodb-log-file-size=8M",
         "--skip-log-bin",
@@ -166,18 +166,18 @@ def _mariadbd_options(program: Program, data: Path, temporary: Path) -> list[str
 
 
 def _share(program: Program, *files: str) -> Path:
-    """The directory of MariaDB's that has these files, whichever version's layout it is. Raises DatabaseError."""
+    """Return MariaDB's directory that has these files, in any version's layout. Raises DatabaseError."""
     for name in SHARES:
         if all((program.share / name / file).is_file() for file in files):
             return (program.share / name).resolve()
     raise DatabaseError(
-        f"mariadbd ({program.path}) lacks {' and '.join(files)}: looked for below {program.share} in "
-        f"{', '.join(SHARES)}; install all of MariaDB's server (Debian: mariadb-server-core)"
+        f"mariadbd ({program.path}) lacks {' and '.join(files)}: searched {program.share} in "
+        f"{', '.join(SHARES)}; install the complete MariaDB server (Debian: mariadb-server-core)"
     )
 
 
 def _system_tables(program: Program) -> list[Path]:
-    """The SQL files that make the system tables, in order. Raises DatabaseError."""
+    """Return the SQL files that create the system tables, in order. Raises DatabaseError."""
     for files in SYSTEM_TABLES:
         try:
             share = _share(program, *files)
@@ -189,7 +189,7 @@ def _system_tables(program: Program) -> list[Path]:
 
 
 def _mongod_ready(path: Path) -> bool:
-    """Whether mongod is a writable primary; makes it the replica set of one that it has to be."""
+    """Return whether mongod is a writable primary. Initiate its replica set of one member if needed."""
     url = f"mongodb://{quote(str(path), safe='')}/?directConnection=true"
     client: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient(url, serverSelectionTimeoutMS=500, connectTimeoutMS=500, socketTimeoutMS=5000) as client:
@@ -221,7 +221,7 @@ def _redis_ready(path: Path) -> bool:
 
 
 def _mariadbd_ready(path: Path) -> bool:
-    """Whether mariadbd greets; that its socket exists says nothing yet."""
+    """Return whether mariadbd sends its greeting. Its socket exists before it is ready."""
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1)

@@ -1,4 +1,4 @@
-"""Other processes: which ones hold a file open, and ending them."""
+"""Find processes that have a file open, and end processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import psutil
 __all__ = ["LOOK_EVERY", "STOP_AFTER", "end_processes", "holders"]
 
 STOP_AFTER = 6.0  # seconds from SIGTERM to SIGKILL
-LOOK_EVERY = 0.02  # seconds between two looks at processes that begin or end
+LOOK_EVERY = 0.02  # seconds between two checks of a process that starts or ends
 
 
 def holders(path: Path) -> list[psutil.Process]:
-    """The processes of this user that have `path` open, other than this one."""
+    """Return the processes of this user that have `path` open, without the calling one."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -27,10 +27,10 @@ def holders(path: Path) -> list[psutil.Process]:
 
 
 def end_processes(processes: list[psutil.Process]) -> None:
-    """Ends processes: SIGTERM, and SIGKILL for those that do not follow."""
+    """End processes with SIGTERM, and with SIGKILL those that are left after STOP_AFTER seconds."""
     for process in processes:
         process.terminate()
-        process.resume()  # it may be stopped, and would not hear
+        process.resume()  # a stopped process does not handle SIGTERM
     stubborn = _still_alive(processes)
     for process in stubborn:
         process.kill()
@@ -38,10 +38,10 @@ def end_processes(processes: list[psutil.Process]) -> None:
 
 
 def _still_alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Waits for the end of processes; those that have not ended in time.
+    """Wait until processes have ended. Return those that have not ended in time.
 
-    One that has ended and that nobody has asked for (a zombie) holds nothing any more. In a container without an init
-    that asks, what a killed server left behind would stay one.
+    A zombie counts as ended, since it holds no files. In a container without an init process, databases whose server
+    was killed stay zombies.
     """
     deadline = time.monotonic() + STOP_AFTER
     while (alive := [each for each in processes if not _has_ended(each)]) and time.monotonic() < deadline:

@@ -1,14 +1,14 @@
-"""The private engines of the embedded default: a mongod, a redis-server and a mariadbd of the server's own.
+"""The embedded databases: start, watch, restart and end a mongod, a redis-server and a mariadbd.
 
-They are child processes that listen on unix sockets alone, in a directory that only the server's user may
-enter, and keep their data there for the next start. Three things keep two of one kind off one directory:
+They are child processes of the server. They listen on unix sockets only, in a directory that only the server's user can
+enter, and keep their data there for the next start. Three things prevent two databases of a kind in one directory:
 
-- the server holds a lock on `server.lock`: a second server is told so;
-- the engines inherit the open `engines.lock`, which therefore stays locked exactly as long as one of them
-  lives: what a killed server left behind is found by it and ended before anything is started;
-- an engine is told by the kernel when its server dies, and shuts down by itself.
+- The server holds a lock on `server.lock`, so a second server is refused.
+- The databases inherit the open `engines.lock`, so it is locked as long as one of them lives. If a server was killed,
+  the next one finds its databases by this lock, and ends them before it starts its own.
+- The kernel sends a database a signal when its server dies, and the database shuts down.
 
-One that ends while its server runs is started again, each time after twice the pause:
+A database that ends while its server runs is started again. The pause before that doubles each time:
 
     running --ends--> pausing --pause is over--> running --HEALTHY_AFTER--> the next pause is the shortest again
 """
@@ -37,12 +37,12 @@ from storage.embedded.programs import ProgramError, find_program
 
 __all__ = ["KEY_FILE", "Addresses", "DatabaseStartError", "EmbeddedDatabases"]
 
-SUPERVISE_EVERY = 0.125  # seconds between two looks at running engines and their logs
-# Seconds from an engine's end to its next start. The shortest one also lets the server learn that it is to end itself:
-# a service manager may tell all of its processes at once.
+SUPERVISE_EVERY = 0.125  # seconds between two checks of the databases and their logs
+# Seconds from a database's end to its next start. A service manager may send SIGTERM to the server and the databases at
+# once; within the shortest pause the server handles that signal, and then restarts no database.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-HEALTHY_AFTER = 10.0  # seconds of running after which an engine's earlier ends count no more
-WHAT_NAMES = {"mongod": "mongodb", "mariadbd": "mysql"}  # what the rest of the server calls them
+HEALTHY_AFTER = 10.0  # seconds of running after which a database's earlier ends are forgotten
+NAMES = {"mongod": "mongodb", "mariadbd": "mysql"}  # the databases' names in the rest of the server
 
 _log = structlog.get_logger(__name__)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,11 +50,11 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class DatabaseStartError(Exception):
-    """The private engines cannot be started; the text says which one, where it was looked for, and why."""
+    """The embedded databases cannot be started. The text says which one, its program, and why."""
 
 
 class Addresses(NamedTuple):
-    """The URLs of the three engines."""
+    """The URLs of the three databases."""
 
     mongo: str
     redis: str
@@ -62,7 +62,7 @@ class Addresses(NamedTuple):
 
 
 class _DatabaseProcess:
-    """One engine: the database, its log, and the process that it is now."""
+    """A database, its log, and its current process."""
 
     def __init__(self, database: Database, log: DatabaseLog) -> None:
         self.database = database
@@ -71,20 +71,27 @@ class _DatabaseProcess:
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
         self.started = 0.0  # monotonic
-        self.ends = 0  # in a row: without HEALTHY_AFTER between one and the next
-        self.start_at: float | None = None  # monotonic, while it pauses
+        self.ends = 0  # how often it has ended in a row, without HEALTHY_AFTER seconds in between
+        self.start_at: float | None = None  # monotonic time of the next start, during a pause
 
     @property
     def pause(self) -> float:
-        """Seconds between the end just noticed and the next start."""
+        """Seconds between the last end and the next start."""
         return float(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(self.ends - 1, 16)))
 
 
 class EmbeddedDatabases:
-    """The three engines below `data_dir`; `start_timeout` in seconds, `death_signal` is sent when their server dies.
+    """The three embedded databases in `data_dir`.
 
-    `start` and `stop` block and belong outside the event loop's life, `supervise` inside it. All three must
-    run in the main thread: the kernel ties an engine's life to the thread that started it. Raises DatabaseStartError.
+    `start` and `stop` block, so they are called outside the event loop, and `supervise` on it. All three must run in
+    the main thread, since the kernel sends `death_signal` when the thread that started the process ends.
+
+    Args:
+        data_dir: The data directory.
+        start_timeout: Seconds for a database to become ready.
+        death_signal: The signal that the databases get when their server dies.
+
+    Raises DatabaseStartError.
     """
 
     def __init__(self, data_dir: Path, start_timeout: float, death_signal: int = signal.SIGTERM) -> None:
@@ -98,28 +105,28 @@ class EmbeddedDatabases:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process ids of the running engines, by name."""
-        return {engine.name: engine.process.pid for engine in self._processes if engine.process}
+        """The process ids of the databases, by name."""
+        return {child.name: child.process.pid for child in self._processes if child.process}
 
     def start(self) -> Addresses:
-        """Starts the engines and waits until all three answer. Raises DatabaseStartError."""
+        """Start the databases and wait until all three are ready. Raises DatabaseStartError."""
         try:
             self._directory.claim()
             mongod, redis_server, mariadbd = (find_program(name) for name in ("mongod", "redis-server", "mariadbd"))
-            path, place = self._directory.path, self._directory.socket
-            databases.bootstrap_mariadbd(mariadbd, path, place("mysql").parent, self._start_timeout * 4)
+            path, socket = self._directory.path, self._directory.socket
+            databases.bootstrap_mariadbd(mariadbd, path, socket("mysql").parent, self._start_timeout * 4)
             self._processes = [
                 _DatabaseProcess(database, DatabaseLog(path / f"{database.name}.log"))
                 for database in (
-                    databases.mongod(mongod, path, place("mongod")),
-                    databases.redis_server(redis_server, path, place("redis")),
-                    databases.mariadbd(mariadbd, path, place("mysql")),
+                    databases.mongod(mongod, path, socket("mongod")),
+                    databases.redis_server(redis_server, path, socket("redis")),
+                    databases.mariadbd(mariadbd, path, socket("mysql")),
                 )
             ]
-            for engine in self._processes:
-                self._spawn(engine)
-            for engine in self._processes:
-                self._await_ready(engine)
+            for child in self._processes:
+                self._spawn(child)
+            for child in self._processes:
+                self._await_ready(child)
         except (OSError, subprocess.SubprocessError, ProgramError, DatabaseError, DataDirectoryError) as error:
             self.stop()
             raise DatabaseStartError(str(error)) from None
@@ -130,111 +137,111 @@ class EmbeddedDatabases:
 
     @property
     def addresses(self) -> Addresses:
-        """Where the engines listen."""
-        place = self._directory.socket
-        mongod = str(place("mongod"))
-        # PyMongo takes the names of a replica set's members for those of hosts, and makes them lower case.
-        way = "replicaSet=rs0" if mongod == mongod.lower() else "directConnection=true"
+        """The databases' URLs."""
+        socket = self._directory.socket
+        mongod = str(socket("mongod"))
+        # PyMongo treats the names of a replica set's members as host names and converts them to lower case.
+        option = "replicaSet=rs0" if mongod == mongod.lower() else "directConnection=true"
         return Addresses(
-            f"mongodb://{quote(mongod, safe='')}/?{way}",
-            f"unix://{quote(str(place('redis')))}",
-            f"mysql://root@localhost/tandem?unix_socket={quote(str(place('mysql')), safe='')}",
+            f"mongodb://{quote(mongod, safe='')}/?{option}",
+            f"unix://{quote(str(socket('redis')))}",
+            f"mysql://root@localhost/tandem?unix_socket={quote(str(socket('mysql')), safe='')}",
         )
 
     def restarting(self) -> dict[str, str]:
-        """The engines that have ended and do not run, or have ended again and again; what to say of each."""
+        """Return the databases that have ended and do not run, or have ended repeatedly, each with a description."""
         now = time.monotonic()
-        told = {}
-        for engine in self._processes:
-            if engine.start_at is not None or engine.ends > 1:
-                times = "once" if engine.ends == 1 else f"{engine.ends} times in a row"
-                wait = "" if engine.start_at is None else f", starts again in {max(0, engine.start_at - now):.0f} s"
-                told[WHAT_NAMES.get(engine.name, engine.name)] = f"has ended {times}{wait}"
-        return told
+        described = {}
+        for child in self._processes:
+            if child.start_at is not None or child.ends > 1:
+                times = "once" if child.ends == 1 else f"{child.ends} times in a row"
+                wait = "" if child.start_at is None else f", starts again in {max(0, child.start_at - now):.0f} s"
+                described[NAMES.get(child.name, child.name)] = f"has ended {times}{wait}"
+        return described
 
     async def supervise(self) -> None:
-        """Starts an engine again that has ended, and keeps the logs small, until cancelled."""
+        """Restart databases that have ended, and keep their logs small, until cancelled."""
         while True:
             await asyncio.sleep(SUPERVISE_EVERY)
-            for engine in self._processes:
-                self._look_after(engine)
+            for child in self._processes:
+                self._look_after(child)
 
     def stop(self) -> None:
-        """Ends the engines, with SIGTERM and after a while with SIGKILL, and gives the directory free."""
+        """End the databases, with SIGTERM and after STOP_AFTER seconds with SIGKILL, and unlock the directory."""
         running = [psutil.Process(e.process.pid) for e in self._processes if e.process and e.process.poll() is None]
         end_processes(running)
-        for engine in self._processes:
-            if engine.process:
-                engine.process.wait()
+        for child in self._processes:
+            if child.process:
+                child.process.wait()
         self._processes = []
         self._directory.release()
 
-    def _look_after(self, engine: _DatabaseProcess) -> None:
+    def _look_after(self, child: _DatabaseProcess) -> None:
         now = time.monotonic()
         try:
-            engine.log.rotate()
+            child.log.rotate()
         except OSError as error:
-            _log.warning("log_not_cut", engine=engine.name, reason=str(error))
-        if engine.process is None:
+            _log.warning("log_not_cut", engine=child.name, reason=str(error))
+        if child.process is None:
             return
-        if engine.process.poll() is None:
-            if engine.ends and now - engine.started >= HEALTHY_AFTER:
-                engine.ends = 0
+        if child.process.poll() is None:
+            if child.ends and now - child.started >= HEALTHY_AFTER:
+                child.ends = 0
             return
-        if engine.start_at is None:
-            engine.ends += 1
-            engine.start_at = now + engine.pause
-        elif now >= engine.start_at:
-            why = _why_ended(engine.name, engine.process.returncode)
-            _log.error("engine_died", engine=engine.name, reason=why, ends=engine.ends, log=str(engine.log.path))
+        if child.start_at is None:
+            child.ends += 1
+            child.start_at = now + child.pause
+        elif now >= child.start_at:
+            why = _why_ended(child.name, child.process.returncode)
+            _log.error("engine_died", engine=child.name, reason=why, ends=child.ends, log=str(child.log.path))
             try:
-                self._spawn(engine)
-            except OSError as error:  # no memory, no file descriptor: perhaps the next time
-                _log.error("engine_not_started", engine=engine.name, reason=str(error))
-                engine.ends += 1
-                engine.start_at = now + engine.pause
+                self._spawn(child)
+            except OSError as error:  # for lack of memory or file descriptors; it is tried again
+                _log.error("engine_not_started", engine=child.name, reason=str(error))
+                child.ends += 1
+                child.start_at = now + child.pause
             else:
-                _log.info("engine_restarted", engine=engine.name)
+                _log.info("engine_restarted", engine=child.name)
 
-    def _spawn(self, engine: _DatabaseProcess) -> None:
+    def _spawn(self, child: _DatabaseProcess) -> None:
         parent = os.getpid()
-        database = engine.database
+        database = child.database
 
         def before_exec() -> None:
             _libc.prctl(_PR_SET_PDEATHSIG, self._death_signal)
-            if os.getppid() != parent:  # it died before the line above
+            if os.getppid() != parent:  # the server died before the line above
                 os._exit(1)
 
         database.socket.unlink(missing_ok=True)
-        with engine.log.open() as output:
-            engine.process = subprocess.Popen(  # noqa: S603  # a program of ours
+        with child.log.open() as output:
+            child.process = subprocess.Popen(  # noqa: S603  # a program of ours
                 [database.program.path, *database.arguments],
                 env=database.program.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the server, which drains first
+                start_new_session=True,  # so that Ctrl-C goes to the server only, which drains first
                 pass_fds=[self._directory.lock],
                 preexec_fn=before_exec,
             )
-        engine.started = time.monotonic()
-        engine.start_at = None
+        child.started = time.monotonic()
+        child.start_at = None
 
-    def _await_ready(self, engine: _DatabaseProcess) -> None:
+    def _await_ready(self, child: _DatabaseProcess) -> None:
         deadline = time.monotonic() + self._start_timeout
-        while not engine.ready():
-            status = engine.process.poll() if engine.process else None
+        while not child.ready():
+            status = child.process.poll() if child.process else None
             if status is not None or time.monotonic() > deadline:
-                what = "is not ready in time" if status is None else _why_ended(engine.name, status)
+                what = "is not ready in time" if status is None else _why_ended(child.name, status)
                 raise DatabaseStartError(
-                    f"{engine.name} ({engine.database.program.path}) {what}; the end of {engine.log.path}:\n"
-                    f"{engine.log.tail(LOG_TAIL)}"
+                    f"{child.name} ({child.database.program.path}) {what}; the last lines of {child.log.path}:\n"
+                    f"{child.log.tail(LOG_TAIL)}"
                 )
             time.sleep(LOOK_EVERY)
 
 
 def _why_ended(name: str, status: int) -> str:
-    """In words, how a program has ended, and what to do where that is known."""
+    """Describe how a program has ended, and what to do if that is known."""
     if status >= 0:
         return f"ended with status {status}"
     try:
@@ -244,7 +251,7 @@ def _why_ended(name: str, status: int) -> str:
     if name == "mongod" and -status == signal.SIGILL:
         told += (
             ": this processor lacks instructions that MongoDB needs since 5.0 (AVX on x86-64, ARMv8.2-A on ARM). "
-            "In a virtual machine choose the host's processor model; else let MongoDB run on another machine, and give "
-            "its address with --mongo, and those of Redis and MySQL with --redis and --mysql"
+            "In a virtual machine, choose the host's processor model. Otherwise run MongoDB elsewhere, and set the "
+            "addresses of all three databases with --mongo, --redis and --mysql"
         )
     return told

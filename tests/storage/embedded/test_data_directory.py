@@ -1,4 +1,4 @@
-"""The data directory: who may have it, and where its sockets are."""
+"""Tests of the data directory: which server may use it, and where its sockets are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def base() -> Iterator[Path]:
 
 
 def test_sockets_are_in_the_directory_itself(base: Path) -> None:
-    """Where their paths are short and plain; other letters, spaces and a plus are plain."""
+    """Sockets are in the data directory if their paths are short and have only letters, digits and common signs."""
     directory = DataDirectory(base / "my chat+项目")
     directory.claim()
     assert directory.socket("mongod") == directory.path / "mongod.sock"
@@ -34,21 +34,21 @@ ODD = ["x" * 120, "/".join(["deep"] * 40), "a,b", "a:b", "[::1]", "a%2fb", "a?b#
 
 @pytest.mark.parametrize("name", ODD)
 def test_sockets_are_elsewhere_where_they_cannot_be_in_it(name: str, base: Path) -> None:
-    """In a directory for this user alone, which the data directory names, and which is gone afterwards."""
+    """Other sockets are in a directory for this user only, which the data directory names and `release` removes."""
     directory = DataDirectory(base / name)
     directory.claim()
-    place = directory.socket("mongod").parent
-    assert len(os.fsencode(place / "mongod.sock")) <= 107
-    assert (directory.path / SOCKETS_FILE).read_text() == str(place)
-    assert (stat.S_IMODE(place.stat().st_mode), place.stat().st_uid) == (0o700, os.geteuid())
-    (place / "mongod.sock").touch()
+    sockets = directory.socket("mongod").parent
+    assert len(os.fsencode(sockets / "mongod.sock")) <= 107
+    assert (directory.path / SOCKETS_FILE).read_text() == str(sockets)
+    assert (stat.S_IMODE(sockets.stat().st_mode), sockets.stat().st_uid) == (0o700, os.geteuid())
+    (sockets / "mongod.sock").touch()
     directory.release()
-    assert not place.exists()
+    assert not sockets.exists()
     assert not (directory.path / SOCKETS_FILE).exists()
 
 
 def test_sockets_of_a_killed_server_are_removed(base: Path) -> None:
-    """The next start finds the name; what is not a directory of ours it leaves alone."""
+    """The next start removes the directory of a killed server's sockets, and no other directory."""
     directory = DataDirectory(base / ("x" * 120))
     directory.claim()
     left = directory.socket("mongod").parent
@@ -70,17 +70,17 @@ def test_sockets_of_a_killed_server_are_removed(base: Path) -> None:
 
 
 def test_without_a_short_directory_it_says_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the setting, and what to set."""
+    """Without any directory for the sockets, the error names the setting, and what to set instead."""
     monkeypatch.setattr("storage.embedded.data_directory._temporary", lambda: iter([base / ("y" * 120)]))
     directory = DataDirectory(base / "a,b")
-    with pytest.raises(DataDirectoryError, match=r"--data-dir: the sockets in .* TMPDIR"):
+    with pytest.raises(DataDirectoryError, match=r"--data-dir: sockets in .* TMPDIR"):
         directory.claim()
     directory.release()
 
 
 @pytest.mark.parametrize("name", ["nul\0", "new\nline", "loop", "lone \ud800", "/".join(["x" * 200] * 3)])
 def test_what_is_no_path_is_refused(name: str, base: Path) -> None:
-    """One line that names the setting, before anything is made."""
+    """An invalid path is refused in one line that names the setting, before a directory is created."""
     if name == "loop":
         (base / "loop").symlink_to(base / "loop")
     with pytest.raises(DataDirectoryError, match="--data-dir: ") as caught:
@@ -90,7 +90,7 @@ def test_what_is_no_path_is_refused(name: str, base: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_another_user_has_planted_is_refused(base: Path) -> None:
-    """Data and locks of another user's in the directory are not taken for this server's own."""
+    """A directory with files of another user is refused, so that these are not used as the server's data."""
     (base / "server.lock").touch()
     (base / "mysql").mkdir()
     os.chown(base / "mysql", 65534, -1)

@@ -1,4 +1,4 @@
-"""The logs of the embedded databases: added to, and cut while they are written."""
+"""Tests of the embedded databases' logs: appending, and truncating while a database writes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from storage.embedded.database_log import DatabaseLog
 
 
 def write(log: DatabaseLog, text: str) -> None:
-    """Has another process write to the log, as a database does."""
+    """Let another process write to the log, as a database does."""
     with log.open() as output:
         subprocess.run([sys.executable, "-c", f"print({text!r})"], stdout=output, check=True)
 
 
 def test_what_a_restarted_database_says_is_added(tmp_path: Path) -> None:
-    """The reason of the first end is still there after the second; an error shows the newest run alone."""
+    """A restarted database appends to the log, and `tail` returns lines of the last run only."""
     log = DatabaseLog(tmp_path / "x.log")
     write(log, "first")
     write(log, "second\nthird")
@@ -27,7 +27,7 @@ def test_what_a_restarted_database_says_is_added(tmp_path: Path) -> None:
 
 
 def test_a_large_log_is_cut_under_its_writer(tmp_path: Path) -> None:
-    """The end of it is kept beside, and the writer goes on at the beginning of the file."""
+    """A large log's end is copied, and the writer goes on at the beginning of the file."""
     log = DatabaseLog(tmp_path / "x.log", largest=100)
     with log.open() as output:
         for number in range(50):
@@ -46,16 +46,16 @@ def test_a_large_log_is_cut_under_its_writer(tmp_path: Path) -> None:
 
 
 def test_a_large_log_of_an_earlier_server_is_cut_at_the_start(tmp_path: Path) -> None:
-    """Also where there is no line break in it, or no room for a copy."""
+    """A large log is truncated at start, even if it has no line break, or if there is no space for a copy."""
     log = DatabaseLog(tmp_path / "x.log", largest=100)
     log.path.write_bytes(b"x" * 10_000)
-    log.old.mkdir()  # stands for a disk without room: it cannot be written
+    log.old.mkdir()  # cannot be written, as on a full disk
     log.old.rmdir()
     write(log, "now")
     assert (log.path.read_text(), log.tail(8)) == ("now\n", "now")
 
 
 def test_a_log_that_is_gone_is_none_that_is_large(tmp_path: Path) -> None:
-    """An operator may remove it."""
+    """A log that an operator has removed is not an error."""
     DatabaseLog(tmp_path / "x.log").rotate()
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""How the embedded databases are started: the layouts of MariaDB's files, mongod's memory, and what is logged."""
+"""Tests of how the databases are started: layouts of MariaDB's files, mongod's memory, and slow queries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYOUTS = {
 
 
 def stand_in(share: Path, name: str, files: tuple[str, str]) -> Program:
-    """The real mariadbd, with its files laid out in `share` as another version has them."""
+    """Return the real mariadbd, with its files in `share` in the layout of another version."""
     program = find_program("mariadbd")
     for real, file in zip(databases._system_tables(program), files, strict=True):
         (share / name).mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def stand_in(share: Path, name: str, files: tuple[str, str]) -> Program:
 
 @pytest.mark.parametrize(("name", "files"), LAYOUTS.values(), ids=LAYOUTS)
 def test_every_layout_of_mariadb_makes_a_data_directory(name: str, files: tuple[str, str], tmp_path: Path) -> None:
-    """The data directory is made whichever version's layout the SQL files and messages have."""
+    """The data directory is created from SQL files and messages in every version's layout."""
     program = stand_in(tmp_path / "share", name, files)
     with tempfile.TemporaryDirectory(prefix="tandem-test-") as directory:
         bootstrap_mariadbd(program, Path(directory), Path(directory), timeout=60)
@@ -46,7 +46,7 @@ def test_every_layout_of_mariadb_makes_a_data_directory(name: str, files: tuple[
 
 
 def test_a_mariadb_without_its_files_is_named(tmp_path: Path) -> None:
-    """The error says which files are missing, where they were looked for, and what to install."""
+    """The error names the missing files, the directories that were searched, and the package to install."""
     program = Program("/opt/mariadbd", {}, tmp_path)
     with pytest.raises(DatabaseError, match=rf"/opt/mariadbd.*_system_tables.*{tmp_path}.*mariadb-server-core"):
         bootstrap_mariadbd(program, tmp_path, tmp_path, timeout=60)
@@ -57,12 +57,12 @@ def test_a_mariadb_without_its_files_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("memory", "cache"), [(1, 0.25), (2, 0.25), (4, 0.5), (6.1, 0.76), (8, 1.0), (64, 1.0)])
 def test_how_much_memory_mongod_may_take(memory: float, cache: float) -> None:
-    """An eighth of what there is, within bounds; all in GB."""
+    """mongod's cache is an eighth of the memory, within limits."""
     assert cache_gb(int(memory * 2**30)) == cache
 
 
 def test_mongod_takes_what_it_is_told(embedded: EmbeddedDatabases) -> None:
-    """Its cache, and how its tables are made: `messages` and its indexes, and whatever is made later."""
+    """mongod uses the configured cache size and page sizes, for `messages` and for collections that are made later."""
     with pymongo.MongoClient[dict[str, Any]](embedded.addresses.mongo) as client:
         status = client.admin.command("serverStatus")["wiredTiger"]
         assert status["cache"]["maximum bytes configured"] == int(cache_gb(usable_memory()) * 1024) * 2**20
@@ -73,12 +73,12 @@ def test_mongod_takes_what_it_is_told(embedded: EmbeddedDatabases) -> None:
 
 
 def test_a_slow_query_is_not_logged(embedded: EmbeddedDatabases) -> None:
-    """What is slow says who writes to whom, so mongod's log has nothing of it."""
+    """A slow query is not in mongod's log, since it would name both users of a conversation."""
     with pymongo.MongoClient[dict[str, Any]](embedded.addresses.mongo) as client:
         client.tandem.slow.insert_one({"conversation": "1234567->7654321"})
         query = {"conversation": "1234567->7654321", "$where": "sleep(400) || true"}
         assert len(list(client.tandem.slow.find(query))) == 1
-        client.admin.command("setParameter", 1, logLevel=1)  # waits for nothing, and is logged behind the query
+        client.admin.command("setParameter", 1, logLevel=1)  # does not wait, and is logged after the query
         client.admin.command("setParameter", 1, logLevel=0)
     log = (embedded._directory.path / "mongod.log").read_text()
     assert '"parameterName":"logLevel"' in log

@@ -1,4 +1,4 @@
-"""How much memory there is: the machine's, and bounds of control groups of both versions."""
+"""Tests of the usable memory: the machine's, and limits of control groups of both versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GB = 2**30
 
 
 def lay(root: Path, files: dict[str, str]) -> Path:
-    """Writes files below `root`."""
+    """Write files below `root`."""
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -38,7 +38,7 @@ def lay(root: Path, files: dict[str, str]) -> Path:
     ],
 )
 def test_a_bound_of_a_control_group_is_what_there_is(files: dict[str, str], tmp_path: Path) -> None:
-    """The least bound of the group and of those above it counts, in version 2 and in version 1."""
+    """The lowest limit of the control group and those above it applies, in versions 2 and 1."""
     assert usable_memory(lay(tmp_path, files)) == GB
 
 
@@ -53,5 +53,5 @@ def test_a_bound_of_a_control_group_is_what_there_is(files: dict[str, str], tmp_
     ],
 )
 def test_without_a_bound_it_is_the_machine(files: dict[str, str], tmp_path: Path) -> None:
-    """What cannot be read, and what is no bound, changes nothing."""
+    """Without a readable limit, the usable memory is the machine's."""
     assert usable_memory(lay(tmp_path, files)) == psutil.virtual_memory().total

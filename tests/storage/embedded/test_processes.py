@@ -1,4 +1,4 @@
-"""Ending processes, also such as do not want to."""
+"""Tests of finding and ending processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.embedded.processes import end_processes, holders
 
 
 def test_who_holds_a_file(tmp_path: Path) -> None:
-    """Others of this user, not this process."""
+    """`holders` returns other processes that have a file open, and not the calling one."""
     file = tmp_path / "file"
     with file.open("w") as held, subprocess.Popen(["sleep", "1000"], stdin=held) as holder:
         assert [holder.pid] == [process.pid for process in holders(file)]
@@ -23,7 +23,7 @@ def test_who_holds_a_file(tmp_path: Path) -> None:
 
 
 def test_a_stubborn_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is killed when it does not follow; one that is stopped is woken up to hear."""
+    """A process that ignores SIGTERM is killed, and a stopped one is resumed to handle SIGTERM."""
     monkeypatch.setattr("storage.embedded.processes.STOP_AFTER", 2.0)
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
     with (
@@ -37,8 +37,8 @@ def test_a_stubborn_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (stubborn.wait(), stopped.wait()) == (-signal.SIGKILL, -signal.SIGTERM)
 
 
-def test_what_nobody_asks_for_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a container without an init a process that was left behind stays a zombie; nobody waits for it."""
+def test_a_zombie_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zombie counts as ended; in a container without an init process, orphans stay zombies."""
     monkeypatch.setattr("storage.embedded.processes.STOP_AFTER", 1000.0)
     code = "import subprocess, time; print(subprocess.Popen(['sleep', '1000']).pid, flush=True); time.sleep(1000)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as careless:

@@ -1,4 +1,4 @@
-"""The private engines: started, found again, never two on one directory, gone when they should be."""
+"""Tests of the embedded databases: start, restart, end, and one set of them per directory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.sockets import until
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """An empty directory with a short name, as sockets need it."""
+    """An empty directory with a name that is short enough for sockets."""
     path = Path(tempfile.mkdtemp(prefix="tandem-test-"))
     yield path
     shutil.rmtree(path)
@@ -44,7 +44,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 
 def start_and_tell(directory: Path) -> tuple[subprocess.Popen[str], list[int]]:
-    """A process that starts the engines and then waits; their pids."""
+    """Start a process that starts the databases and then waits. Return it and the databases' pids."""
     code = (
         "import signal, sys; from pathlib import Path; from storage.embedded.supervisor import EmbeddedDatabases\n"
         "embedded = EmbeddedDatabases(Path(sys.argv[1]), float(sys.argv[2])); embedded.start()\n"
@@ -58,7 +58,7 @@ def start_and_tell(directory: Path) -> tuple[subprocess.Popen[str], list[int]]:
 
 
 def test_a_directory_with_other_files(directory: Path) -> None:
-    """It is left as it is."""
+    """A directory with other files is refused, and its files are kept."""
     (directory / "thesis.txt").touch()
     directory.chmod(0o755)
     with pytest.raises(DatabaseStartError, match=r"--data-dir: .* holds other files"):
@@ -67,8 +67,8 @@ def test_a_directory_with_other_files(directory: Path) -> None:
     assert stat.S_IMODE(directory.stat().st_mode) == 0o755
 
 
-def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
-    """One start after the other on the same directory, also after it was moved."""
+def test_data_is_kept_and_private(directory: Path) -> None:
+    """Data outlives a restart, also in a directory that was moved, and other users cannot enter it."""
     data = directory / "data"
     embedded = EmbeddedDatabases(data, PATIENCE)
     addresses = embedded.start()
@@ -98,7 +98,7 @@ def test_data_stays_and_nobody_else_gets_in(directory: Path) -> None:
 
 
 def test_a_directory_with_capitals(directory: Path) -> None:
-    """PyMongo makes the names of hosts lower case, and a socket's path is one to it."""
+    """MongoDB is reachable in a directory with capitals, though PyMongo converts host names to lower case."""
     embedded = EmbeddedDatabases(directory / "Chat", PATIENCE)
     try:
         with pymongo.MongoClient[dict[str, Any]](embedded.start().mongo, serverSelectionTimeoutMS=5000) as client:
@@ -110,15 +110,15 @@ def test_a_directory_with_capitals(directory: Path) -> None:
 
 
 def test_a_second_start_is_refused(embedded: EmbeddedDatabases) -> None:
-    """While the first runs, with the directory named; the first is unharmed."""
+    """A second start on the same directory is refused by its name, and the first one goes on."""
     second = EmbeddedDatabases(embedded._directory.path, PATIENCE)
     with pytest.raises(DatabaseStartError, match=rf"{embedded._directory.path} is in use by another server"):
         second.start()
     assert all(psutil.pid_exists(pid) for pid in embedded.pids.values())
 
 
-def test_engines_end_with_their_server(directory: Path) -> None:
-    """Killed with -9, the server takes them along."""
+def test_databases_end_with_their_server(directory: Path) -> None:
+    """When the server is killed with SIGKILL, its databases end."""
     process, pids = start_and_tell(directory)
     process.kill()
     process.communicate()
@@ -126,7 +126,7 @@ def test_engines_end_with_their_server(directory: Path) -> None:
 
 
 def test_what_was_left_behind_is_ended_first(directory: Path) -> None:
-    """Engines that outlive a killed server, here because they are stopped, never meet their successors."""
+    """Databases that outlive a killed server, here since they are stopped, are ended before new ones start."""
     process, pids = start_and_tell(directory)
     for pid in pids:
         stop(pid)
@@ -141,7 +141,7 @@ def test_what_was_left_behind_is_ended_first(directory: Path) -> None:
 
 
 def test_an_interrupted_bootstrap_is_repeated(directory: Path) -> None:
-    """Half a data directory is no data directory."""
+    """An incomplete data directory of MariaDB, from an interrupted start, is created anew."""
     (directory / "server.lock").touch()
     (directory / "mysql.making").mkdir()
     (directory / "mysql.making/ibdata1").write_bytes(b"half")
@@ -151,8 +151,8 @@ def test_an_interrupted_bootstrap_is_repeated(directory: Path) -> None:
     embedded.stop()
 
 
-async def test_an_engine_that_dies_is_started_again(directory: Path) -> None:
-    """All three, while the server lives on."""
+async def test_a_database_that_dies_is_restarted(directory: Path) -> None:
+    """Each of the three databases is restarted when it has died."""
     embedded = EmbeddedDatabases(directory, PATIENCE)
     embedded.start()
     supervisor = asyncio.ensure_future(embedded.supervise())
@@ -167,7 +167,7 @@ async def test_an_engine_that_dies_is_started_again(directory: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 120, "a,b:c[d]"])
 def test_a_path_that_no_socket_can_have(directory: Path, name: str) -> None:
-    """The sockets are elsewhere, at each start in another place; the data stays."""
+    """If a socket's path is too long, the sockets are in a temporary directory, and the data stays."""
     for expected in (0, 1):
         embedded = EmbeddedDatabases(directory / name, PATIENCE)
         addresses = embedded.start()
@@ -181,14 +181,14 @@ def test_a_path_that_no_socket_can_have(directory: Path, name: str) -> None:
         with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
             assert cursor.execute("SHOW TABLES LIKE 'kept'") == expected
             cursor.execute("CREATE TABLE IF NOT EXISTS kept (id int)")
-        place = embedded._directory.socket("mongod").parent
-        assert place != embedded._directory.path
+        sockets = embedded._directory.socket("mongod").parent
+        assert sockets != embedded._directory.path
         embedded.stop()
-        assert not place.exists()
+        assert not sockets.exists()
 
 
-def test_engines_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in the server's environment cannot be read in that of a database."""
+def test_databases_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets in the server's environment are not in a database's environment."""
     monkeypatch.setenv("TANDEM_MYSQL", "mysql://u:hunter22@h/d")
     monkeypatch.setenv("SOME_API_KEY", "hunter22")
     embedded = EmbeddedDatabases(directory, PATIENCE)
@@ -200,8 +200,8 @@ def test_engines_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPatch
         embedded.stop()
 
 
-async def test_a_log_is_kept_small_while_the_engine_runs(directory: Path) -> None:
-    """It is cut, its end is kept beside, and mongod goes on writing into it."""
+async def test_a_log_is_kept_small_while_the_database_runs(directory: Path) -> None:
+    """A large log is truncated and its end is copied, while mongod goes on writing into it."""
     embedded = EmbeddedDatabases(directory, PATIENCE)
     with pymongo.MongoClient[dict[str, Any]](embedded.start().mongo) as client:
         log = embedded._processes[0].log
@@ -221,7 +221,7 @@ async def test_a_log_is_kept_small_while_the_engine_runs(directory: Path) -> Non
 
 
 def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names it; the directory is free again."""
+    """The error names a missing program, and the directory is unlocked again."""
 
     def missing(name: str) -> None:
         raise ProgramError(f"{name} is missing")
@@ -232,8 +232,8 @@ def test_a_missing_program(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
             embedded.start()
 
 
-async def test_an_engine_that_keeps_dying(directory: Path) -> None:
-    """Is started again after longer and longer pauses, which `restarting` tells until it has lived for a while."""
+async def test_a_database_that_keeps_dying(directory: Path) -> None:
+    """A database that keeps dying is restarted after longer and longer pauses, which `restarting` describes."""
     embedded = EmbeddedDatabases(directory, PATIENCE)
     embedded.start()
     redis_server = embedded._processes[1]
@@ -256,29 +256,29 @@ async def test_an_engine_that_keeps_dying(directory: Path) -> None:
     manifest.write_text(good)
     await until(redis_server.ready)
     assert embedded.restarting() == {"redis": "has ended 3 times in a row"}
-    redis_server.started -= 3600  # it has run for an hour
+    redis_server.started -= 3600  # as if it had run for an hour
     await until(lambda: embedded.restarting() == {})
     supervisor.cancel()
     embedded.stop()
 
 
 def test_pauses_have_an_end(embedded: EmbeddedDatabases) -> None:
-    """However often an engine has ended, it is tried again within a minute."""
-    engine = _DatabaseProcess(embedded._processes[0].database, embedded._processes[0].log)
-    engine.ends = 100_000
-    assert engine.pause == LONGEST_PAUSE
+    """A database is restarted within a minute, however often it has ended."""
+    process = _DatabaseProcess(embedded._processes[0].database, embedded._processes[0].log)
+    process.ends = 100_000
+    assert process.pause == LONGEST_PAUSE
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
         ("kill -ILL $$", r"mongod .* ended by signal 4 \(SIGILL\): .*AVX.* --mongo"),
-        ("kill -KILL $$", r"mongod .* ended by signal 9 \(SIGKILL\); the end of"),
+        ("kill -KILL $$", r"mongod .* ended by signal 9 \(SIGKILL\); the last lines of"),
         ("echo no more; exit 3", r"(?s)mongod .* ended with status 3; .*no more"),
     ],
 )
-def test_how_an_engine_has_ended(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str) -> None:
-    """The error has a signal's name; where the processor is too old it says what is missing, and what to do."""
+def test_how_a_database_has_ended(directory: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str) -> None:
+    """The error names the signal. If the processor is too old, it says what is missing, and what to do."""
     script = directory / "mongod"
     script.write_text(f"#!/bin/sh\n{command}\n")
     script.chmod(0o755)
@@ -292,8 +292,8 @@ def test_how_an_engine_has_ended(directory: Path, monkeypatch: pytest.MonkeyPatc
         EmbeddedDatabases(directory / "data", PATIENCE).start()
 
 
-def test_an_engine_that_cannot_start(directory: Path) -> None:
-    """The error shows the end of its log, and the others are ended."""
+def test_a_database_that_cannot_start(directory: Path) -> None:
+    """The error about a database that cannot start shows the end of its log, and the others are ended."""
     (directory / "server.lock").touch()
     (directory / "redis").write_text("not a directory")
     embedded = EmbeddedDatabases(directory, PATIENCE)
