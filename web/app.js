@@ -8,7 +8,11 @@ import { lang, words } from "./words.js";
 
 const query = new URLSearchParams(location.search);
 
-/** Asks who is signed in until the server answers. */
+/**
+ * Asks who is signed in until the server answers.
+ *
+ * @param {Api} api
+ */
 async function asked(api) {
 	for (let attempts = 0; ; attempts++) {
 		const session = await api.session().catch(() => null);
@@ -18,12 +22,16 @@ async function asked(api) {
 	}
 }
 
-/** Shows the chat to a user who is signed in, and else a form; `token` is what signing in there has given. */
-async function begin(token = "") {
+/**
+ * Shows the chat to a user who is signed in, and else a form; `token` is what signing in there has given.
+ *
+ * @param {string | null} token
+ */
+async function begin(token = null) {
 	const api = new Api({ url: location.origin, uid: query.get("uid") ?? "" });
 	let session = await asked(api);
 	const cookieless = Boolean(token) && !session.user;
-	if (cookieless) {
+	if (token && cookieless) {
 		api.token = token; // the browser keeps no cookie, so this page alone is signed in
 		session = await asked(api);
 	}
@@ -53,4 +61,4 @@ async function run() {
 	}
 }
 
-run();
+void run();

@@ -5,15 +5,62 @@ import { fill, h, portrait, sign } from "./dom.js";
 import { drafts } from "./drafts.js";
 import { conversations, person } from "./list.js";
 import { outbox } from "./outbox.js";
-import { backoff, tandem } from "./tandem.js";
+import { backoff, refusal, tandem } from "./tandem.js";
 import { thread } from "./thread.js";
 import { lang, words } from "./words.js";
+
+/** @import { Entry, Listed } from "./list.js" */
+/** @import { OutboxEvents } from "./outbox.js" */
+/** @import { Api, Emitter, Tandem, TandemEvents, User } from "./tandem.js" */
+
+/**
+ * What one tab tells the others: that `reader` has seen a conversation up to `seq`.
+ *
+ * @typedef {{ reader: string, peer: string, seq: number, unread: number }} Seen
+ */
+
+/**
+ * A way to the other tabs.
+ *
+ * @typedef {EventTarget & { postMessage: (seen: Seen) => void }} Tabs
+ */
+
+/**
+ * @template Events
+ * @typedef {{ [Type in keyof Events]?: (event: Events[Type]) => unknown }} Listeners
+ */
+
+/**
+ * @template Details
+ * @typedef {Listeners<{ [Type in keyof Details]: CustomEvent<Details[Type]> }>} CustomListeners
+ */
 
 const TYPES = 4000; // ms for which somebody is taken to be typing
 const CALM = 1000; // ms of connecting before that is said
 const SHOWN = 200; // characters of a message in a notification
 
-/** A channel to the other tabs of this installation; one without others where the browser has none. */
+/**
+ * Adds listeners by the type of their event.
+ *
+ * @type {{
+ *   (target: Tandem, listeners: CustomListeners<TandemEvents>): void,
+ *   (target: Emitter<OutboxEvents>, listeners: CustomListeners<OutboxEvents>): void,
+ *   (target: Tabs, listeners: { message: (event: MessageEvent<Seen>) => void }): void,
+ *   (target: Window, listeners: Listeners<WindowEventMap>): void,
+ *   (target: Document, listeners: Listeners<DocumentEventMap>): void,
+ * }}
+ */
+const on = (/** @type {EventTarget} */ target, /** @type {object} */ listeners) => {
+	for (const [type, listener] of /** @type {[string, EventListener][]} */ (Object.entries(listeners)))
+		target.addEventListener(type, listener);
+};
+
+/**
+ * A channel to the other tabs of this installation; one without others where the browser has none.
+ *
+ * @param {string} log
+ * @returns {Tabs}
+ */
 function channel(log) {
 	try {
 		return new BroadcastChannel(`tandem ${log}`);
@@ -26,6 +73,8 @@ function channel(log) {
  * The page of `user`, who may write `most` characters at a time, at the installation with the id `log`.
  *
  * `inherit`: what earlier versions have kept in the browser is this user's. `notice` is said until there is more to say.
+ *
+ * @param {{ api: Api, user: User, most: number, log: string, inherit: boolean, notice: string }} options
  */
 export function chat({ api, user, most, log, inherit, notice }) {
 	const me = person(user);
@@ -34,11 +83,17 @@ export function chat({ api, user, most, log, inherit, notice }) {
 	const list = conversations({ api, user: me.id, changed: counted });
 	const written = drafts({ log, user: me.id, inherit });
 	const tabs = channel(log);
+	/** @type {Map<string, number>} */
 	const types = new Map(); // by peer: timers
-	let entry = null; // of the open conversation
-	let open = null; // its thread
-	let form = null; // its composer
+	/** @type {Entry | undefined} */
+	let entry; // of the open conversation
+	/** @type {ReturnType<typeof thread> | undefined} */
+	let open; // its thread
+	/** @type {ReturnType<typeof composer> | undefined} */
+	let form; // its composer
+	let header = h("header"); // above it
 	let leaving = false; // whether the user has been asked about what waits
+	/** @type {number | undefined} */
 	let again; // the timer after which the list is read once more
 	let failures = 0; // how often in a row it could not be read
 
@@ -54,7 +109,9 @@ export function chat({ api, user, most, log, inherit, notice }) {
 	const element = h("main.chat", side, section, news);
 
 	function account() {
+		/** @type {HTMLElement} */
 		const notify = h("button", { onclick: () => Notification.requestPermission().then(() => notify.remove()) });
+		/** @type {HTMLElement} */
 		const menu = h(
 			"div.menu",
 			{ popover: "auto", role: "group", ariaLabel: words.account, onclick: () => menu.hidePopover() },
@@ -69,8 +126,6 @@ export function chat({ api, user, most, log, inherit, notice }) {
 
 	// What comes
 
-	const on = (target, events) => Object.entries(events).forEach((each) => target.addEventListener(...each));
-
 	on(client, {
 		state: ({ detail }) => {
 			if (detail === "ended") leave("?ended");
@@ -79,17 +134,17 @@ export function chat({ api, user, most, log, inherit, notice }) {
 		},
 		open: refresh,
 		message: async ({ detail: { peer, message, live } }) => {
-			if (isOpen(peer)) open.add(message);
+			if (isOpen(peer)) open?.add(message);
 			if (message.from === peer) client.mark(peer, { received: message.seq });
 			if (!list.came(peer, message)) await refresh();
 			if (message.from !== peer) return;
 			typing(peer, false);
 			if (live) announce(peer, message.content.slice(0, SHOWN));
 		},
-		outbox: ({ detail: { item } }) => isOpen(item.peer) && open.wait(item),
+		outbox: ({ detail: { item } }) => isOpen(item.peer) && open?.wait(item),
 		positions: ({ detail: { peer, received, read } }) => {
 			list.update(peer, { received, read });
-			if (isOpen(peer)) open.positions();
+			if (isOpen(peer)) open?.positions();
 		},
 		typing: ({ detail: { peer } }) => typing(peer, true),
 		presence: ({ detail: { peer, online } }) => update(peer, { online }),
@@ -117,21 +172,22 @@ export function chat({ api, user, most, log, inherit, notice }) {
 			if (document.hidden) return;
 			client.wake();
 			open?.look();
-			if (client.state === "online") refresh();
+			if (client.state === "online") void refresh();
 		},
 	});
 
+	/** @param {string} peer */
 	const isOpen = (peer) => peer === entry?.peer.id;
 	const unkept = () => client.pending().filter(({ kept }) => kept === false);
 
 	async function refresh() {
-		again = clearTimeout(again);
+		clearTimeout(again);
 		try {
 			await list.refresh();
 			failures = 0;
-		} catch ({ retryAfter }) {
+		} catch (error) {
 			clearTimeout(again);
-			const pause = 1000 * retryAfter || backoff(failures++);
+			const pause = 1000 * refusal(error).retryAfter || backoff(failures++);
 			if (client.state === "online") again = setTimeout(refresh, pause); // else the next connection does it
 		}
 		if (!entry) await route();
@@ -140,6 +196,10 @@ export function chat({ api, user, most, log, inherit, notice }) {
 		await open?.load();
 	}
 
+	/**
+	 * @param {string} peer
+	 * @param {string} text
+	 */
 	function announce(peer, text) {
 		const from = list.get(peer)?.peer;
 		if (!from) return;
@@ -155,22 +215,30 @@ export function chat({ api, user, most, log, inherit, notice }) {
 		}
 	}
 
+	/**
+	 * @param {string} peer
+	 * @param {boolean} now
+	 */
 	function typing(peer, now) {
 		clearTimeout(types.get(peer));
-		const timer = now && setTimeout(() => typing(peer, false), TYPES);
-		types.set(peer, timer);
+		if (now) types.set(peer, setTimeout(() => typing(peer, false), TYPES));
 		update(peer, { typing: now });
 	}
 
+	/**
+	 * @param {string} peer
+	 * @param {Partial<Entry>} changes
+	 */
 	function update(peer, changes) {
 		list.update(peer, changes);
 		if (isOpen(peer)) head();
 	}
 
+	/** @param {Listed[]} all */
 	function counted(all) {
 		let count = 0;
 		for (const { peer, last, unread } of all.filter((each) => each.unread)) {
-			count += parseInt(unread, 10);
+			count += parseInt(String(unread), 10);
 			client.mark(peer.id, { received: last.seq }); // the list has it
 		}
 		document.title = count ? `(${count}) Tandem` : "Tandem";
@@ -183,16 +251,21 @@ export function chat({ api, user, most, log, inherit, notice }) {
 		if (entry?.peer.address === hash) return;
 		const known = list.at(hash);
 		if (known || hash.length < 2) show(known);
-		else if (client.state === "online") await meet(new URLSearchParams(`name=${hash.slice(1)}`).get("name"));
+		else if (client.state === "online") await meet(new URLSearchParams(`name=${hash.slice(1)}`).get("name") ?? "");
 	}
 
+	/** @param {Event} event */
 	async function found(event) {
 		event.preventDefault();
 		await meet(name.value.trim());
 		if (!problem.textContent) name.value = "";
 	}
 
-	/** Opens the conversation with the user of a name, or says why not. */
+	/**
+	 * Opens the conversation with the user of a name, or says why not.
+	 *
+	 * @param {string} userName
+	 */
 	async function meet(userName) {
 		const before = entry;
 		problem.textContent = "";
@@ -202,38 +275,42 @@ export function chat({ api, user, most, log, inherit, notice }) {
 			else if (entry === before) {
 				// nobody has gone elsewhere meanwhile
 				location.hash = list.meet(peer).peer.address;
-				route();
+				void route();
 			}
-		} catch ({ code }) {
+		} catch (error) {
+			const { code } = refusal(error);
 			problem.textContent = code === 404 || code === 400 ? words.nobody(userName) : words.unavailable;
 		}
 	}
 
+	/** @param {Entry} [next] */
 	function show(next) {
 		open?.close();
-		open = form = null;
+		open = form = undefined;
 		entry = next;
 		list.select(entry?.peer.id);
 		element.classList.toggle("opened", Boolean(entry));
 		fill(section);
 		if (!entry) return;
 		const { id } = entry.peer;
+		/** @type {(seq: number, unread: number) => void} */
 		const seen = (seq, unread) => {
 			list.seen(id, seq, unread);
 			tabs.postMessage({ reader: me.id, peer: id, seq, unread });
 		};
 		open = thread({ client, entry, seen });
-		const draft = { read: () => written.read(id), write: (text) => written.write(id, text) };
+		const draft = { read: () => written.read(id), write: (/** @type {string} */ text) => written.write(id, text) };
 		form = composer({ draft, most, send: (text) => client.send(id, text), typing: () => client.typing(id) });
-		fill(section, h("header"), open.element, form.element);
+		header = h("header");
+		fill(section, header, open.element, form.element);
 		head();
-		open.load();
+		void open.load();
 		if (matchMedia("(hover: hover)").matches) form.focus(); // no keyboard comes up
 	}
 
 	function head() {
+		if (!entry) return;
 		const { peer, online, typing, blocked } = entry;
-		const header = section.firstChild;
 		const state = [peer.name, online, typing, blocked].join();
 		if (header.dataset.state === state) return; // whatever has the focus keeps it
 		header.dataset.state = state;
@@ -247,11 +324,16 @@ export function chat({ api, user, most, log, inherit, notice }) {
 		);
 	}
 
+	/**
+	 * @param {string} peer
+	 * @param {boolean} blocked
+	 */
 	async function block(peer, blocked) {
 		await attempt(() => api.block(peer, blocked).then(() => update(peer, { blocked, online: false })));
 		await refresh();
 	}
 
+	/** @param {boolean} everywhere */
 	async function signOut(everywhere) {
 		const waiting = client.pending().length;
 		if (waiting && !confirm((unkept().length ? words.unkeptOut : words.waiting)(waiting))) return;
@@ -265,15 +347,20 @@ export function chat({ api, user, most, log, inherit, notice }) {
 		if (problem.textContent) client.start();
 	}
 
+	/** @param {() => Promise<void>} work */
 	async function attempt(work) {
 		problem.textContent = "";
 		await work().catch(() => (problem.textContent = words.unavailable));
 	}
 
-	/** Begins anew, with nothing left of this user in the page. */
+	/**
+	 * Begins anew, with nothing left of this user in the page.
+	 *
+	 * @param {string} query
+	 */
 	const leave = (query) => location.assign(location.pathname + query);
 
 	client.start();
-	route();
+	void route();
 	return element;
 }

@@ -11,6 +11,12 @@ const BEYOND = 4; // times what may be sent: so much the field takes, since brow
  * The form: `{ element, focus, follow }`.
  *
  * `draft` reads and writes what is kept of the text, `most` characters may be sent, `typing` is told of what is typed.
+ *
+ * @param {object} options
+ * @param {{ read: () => string | null, write: (text: string) => void }} options.draft
+ * @param {number} options.most
+ * @param {(content: string) => void} options.send
+ * @param {() => void} options.typing
  */
 export function composer({ draft, most, send, typing }) {
 	const bound = BEYOND * most;
@@ -44,6 +50,7 @@ export function composer({ draft, most, send, typing }) {
 		},
 	});
 
+	/** @param {Event} event */
 	function submit(event) {
 		event.preventDefault();
 		const content = text.value.trimEnd();

@@ -1,6 +1,14 @@
 /** The outbox of `tandem.js` in IndexedDB: it outlives the page, and all tabs have the same. */
 
-/** Opens the database. Rejects where the browser allows none; some browsers never answer. */
+/** @import { Emitter, Item, Outbox } from "./tandem.js" */
+
+/** @typedef {{ dropped: number, lost: undefined }} OutboxEvents */
+
+/**
+ * Opens the database. Rejects where the browser allows none; some browsers never answer.
+ *
+ * @returns {Promise<IDBDatabase>}
+ */
 function opened() {
 	return new Promise((resolve, reject) => {
 		const request = indexedDB.open("tandem", 1);
@@ -18,11 +26,16 @@ function opened() {
  * Items of earlier versions do not say which installation they are for. With `inherit` they are taken over for the user
  * who asks first, else they are deleted, and the event "dropped" tells how many. The event "lost" tells that the browser
  * has closed the database, perhaps to delete it.
+ *
+ * @param {{ log: string, inherit: boolean }} options
  */
 export function outbox({ log, inherit }) {
 	const events = new EventTarget();
+	/** @type {(user: string) => string} */
 	const owner = (user) => `${log} ${user}`; // earlier versions had `user` alone
-	let opening = null; // a promise of the connection
+	/** @type {Promise<IDBDatabase> | null} */
+	let opening = null; // the connection
+	/** @type {Promise<void> | null} */
 	let inherited = null;
 
 	function connection() {
@@ -40,13 +53,23 @@ export function outbox({ log, inherit }) {
 		return (opening = mine);
 	}
 
-	/** Lets go of a connection, so that the next use opens another one. */
+	/**
+	 * Lets go of a connection, so that the next use opens another one.
+	 *
+	 * @param {Promise<IDBDatabase>} mine
+	 */
 	function drop(mine) {
 		if (opening === mine) opening = null;
 		mine.then((database) => database.close()).catch(() => {});
 	}
 
-	/** What `work` asks of the items, that being the `whole` of it; tried again once, on another connection. */
+	/**
+	 * What `work` asks of the items, that being the `whole` of it; tried again once, on another connection.
+	 *
+	 * @template T
+	 * @param {IDBTransactionMode} mode
+	 * @param {(items: IDBObjectStore) => IDBRequest<T>} work
+	 */
 	async function run(mode, work, whole = true) {
 		for (let last = false; ; last = true) {
 			const mine = connection();
@@ -59,6 +82,14 @@ export function outbox({ log, inherit }) {
 		}
 	}
 
+	/**
+	 * @template T
+	 * @param {IDBDatabase} database
+	 * @param {IDBTransactionMode} mode
+	 * @param {(items: IDBObjectStore) => IDBRequest<T>} work
+	 * @param {boolean} whole
+	 * @returns {Promise<T>}
+	 */
 	function attempt(database, mode, work, whole) {
 		return new Promise((resolve, reject) => {
 			const transaction = database.transaction("items", mode);
@@ -69,9 +100,14 @@ export function outbox({ log, inherit }) {
 		});
 	}
 
-	/** Takes over what earlier versions kept for a user, or deletes it. */
+	/**
+	 * Takes over what earlier versions kept for a user, or deletes it.
+	 *
+	 * @param {string} user
+	 */
 	async function inheritFor(user) {
 		let dropped = 0;
+		/** @type {(items: IDBObjectStore) => IDBRequest<IDBCursorWithValue | null>} */
 		const walk = (items) => {
 			dropped = 0;
 			const request = items.index("user").openCursor(user);
@@ -79,7 +115,10 @@ export function outbox({ log, inherit }) {
 				const cursor = request.result;
 				if (!cursor) return;
 				if (inherit) cursor.update({ ...cursor.value, user: owner(user) });
-				else dropped += Boolean(cursor.delete());
+				else {
+					cursor.delete();
+					dropped++;
+				}
 				cursor.continue();
 			};
 			return request;
@@ -88,17 +127,25 @@ export function outbox({ log, inherit }) {
 		if (dropped) events.dispatchEvent(new CustomEvent("dropped", { detail: dropped }));
 	}
 
-	return Object.assign(events, {
-		/** The items of a user, oldest first: ids rise with time. */
+	const methods = {
+		/**
+		 * The items of a user, oldest first: ids rise with time.
+		 *
+		 * @param {string} user
+		 */
 		async all(user) {
 			inherited ??= inheritFor(user).catch(() => {
 				inherited = null; // asked again next time
 			});
 			await inherited;
+			/** @type {Item[]} */
 			const items = await run("readonly", (items) => items.index("user").getAll(owner(user)));
 			return items.map((item) => ({ ...item, user }));
 		},
+		/** @param {Item} item */
 		put: (item) => run("readwrite", (items) => items.put({ ...item, user: owner(item.user) })),
+		/** @param {string} id */
 		delete: (id) => run("readwrite", (items) => items.delete(id)),
-	});
+	};
+	return /** @type {Emitter<OutboxEvents> & Outbox} */ (Object.assign(events, methods));
 }

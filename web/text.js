@@ -14,7 +14,17 @@ function emoji() {
 	}
 }
 
-/** A link without the punctuation around it, and without a bracket that was opened before it. */
+/**
+ * A piece of a text. One with `href` is a link; `host` is where it leads if a reader could take it for a link to elsewhere.
+ *
+ * @typedef {{ text: string, href?: string, host?: string }} Piece
+ */
+
+/**
+ * A link without the punctuation around it, and without a bracket that was opened before it.
+ *
+ * @param {string} link
+ */
 function trimmed(link) {
 	let end = link.length;
 	let open = link.split("(").length - link.split(")").length;
@@ -25,17 +35,24 @@ function trimmed(link) {
 	return link.slice(0, end);
 }
 
-/** What a link leads to as its text does not show it: the host, in punycode; "" if the text shows just that. */
+/**
+ * What a link leads to as its text does not show it: the host, in punycode; "" if the text shows just that.
+ *
+ * @param {string} link
+ * @param {URL} url
+ */
 function hidden(link, { hostname }) {
 	const shown = /^[^/]*\/\/([^/?#]*?)(?::\d*)?(?:[/?#]|$)/.exec(link)?.[1];
 	return shown?.toLowerCase() === hostname ? "" : hostname;
 }
 
 /**
- * The text in pieces: `{ text }`, or `{ text, href }` for an http or https link that is whole; with `host`, where it leads,
- * if a reader could take it for a link to elsewhere.
+ * The text in pieces. Links are whole, and http or https.
+ *
+ * @param {string} text
  */
 export function pieces(text) {
+	/** @type {Piece[]} */
 	const found = [];
 	let end = 0;
 	for (const { 0: match, index } of text.matchAll(LINK)) {
@@ -51,10 +68,18 @@ export function pieces(text) {
 	return found;
 }
 
-/** Whether a text is one to three emoji. */
+/**
+ * Whether a text is one to three emoji.
+ *
+ * @param {string} text
+ */
 export const isEmoji = (text) => text.length < 100 && EMOJI.test(text);
 
-/** How many characters the server counts. */
+/**
+ * How many characters the server counts.
+ *
+ * @param {string} text
+ */
 export function length(text) {
 	let count = 0;
 	for (const _ of text) count++;

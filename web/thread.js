@@ -2,7 +2,18 @@
 
 import { fill, h, sign } from "./dom.js";
 import { isEmoji, pieces } from "./text.js";
-import { dayOf, fullTime, sameDay, timeOfDay, words } from "./words.js";
+import { dayOf, fullTime, reason, sameDay, timeOfDay, words } from "./words.js";
+
+/** @import { Entry } from "./list.js" */
+/** @import { Item, Message, Page, Tandem } from "./tandem.js" */
+
+/** @typedef {"stored" | "received" | "read"} Progress */
+
+/**
+ * A message on the page; one of the peer has no mark.
+ *
+ * @typedef {{ message: Message, item: HTMLLIElement, mark: Progress | "" }} Row
+ */
 
 const BLOCK = 50; // messages that are laid out, or left alone, together
 const NEAR = 40; // pixels from the end that are the end
@@ -12,12 +23,18 @@ const CALM = 1000; // ms after which it is said that what waits is not kept
 
 const attentive = () => !document.hidden && document.hasFocus();
 
-/** A bubble: the text as it is, with links that can be followed, the time, and a mark. */
+/**
+ * A bubble: the text as it is, with links that can be followed, the time, and a mark.
+ *
+ * @param {{ content: string, time: number }} message
+ * @param {Progress | "pending" | "failed" | ""} mark
+ */
 function bubble({ content, time }, mark) {
 	const text = pieces(content).map(({ text, href, host }) => {
-		const link = href && h("a", { href, target: "_blank", rel: "noopener noreferrer" }, text);
+		if (!href) return text;
+		const link = h("a", { href, target: "_blank", rel: "noopener noreferrer" }, text);
 		if (host) link.dataset.host = host;
-		return link || text;
+		return link;
 	});
 	const at = h("time", { dateTime: new Date(time).toISOString(), title: fullTime(time) }, timeOfDay(time));
 	return h(
@@ -27,11 +44,18 @@ function bubble({ content, time }, mark) {
 	);
 }
 
-/** The thread of an `entry` of the list; `seen` is told up to where it was read, and how many are left. */
+/**
+ * The thread of an `entry` of the list; `seen` is told up to where it was read, and how many are left.
+ *
+ * @param {{ client: Tandem, entry: Entry, seen: (seq: number, left: number) => void }} options
+ */
 export function thread({ client, entry, seen }) {
 	const { peer } = entry;
-	const rows = []; // { message, item, mark }, ascending
-	const waiting = new Map(); // by id in the outbox: elements
+	/** @type {Row[]} */
+	const rows = []; // ascending
+	/** @type {Map<string, HTMLElement>} */
+	const waiting = new Map(); // by id in the outbox
+	/** @type {Map<number, Element>} */
 	const visible = new Map(); // by seq: the peer's messages on the screen that were not read
 	let complete = false;
 	let reading = false;
@@ -70,27 +94,31 @@ export function thread({ client, entry, seen }) {
 				entry.last = page.messages.at(-1) ?? entry.last;
 				prepend(page);
 			}
-			while (divider && !complete && rows[0].message.seq > divider) await older();
+			while (divider && !complete && firstSeq() > divider) await older();
 			placed = true;
 		});
-		const first = blocks.querySelector(".divider");
+		const first = /** @type {HTMLElement | null} */ (blocks.querySelector(".divider"));
 		if (first) scroller.scrollTop = first.offsetTop - scroller.clientHeight / 4;
 		else toEnd();
 		if (!placed) return;
 		for (const item of blocks.querySelectorAll("[data-seq]")) sights.observe(item);
 	}
 
+	/** @param {() => Promise<unknown>} work */
 	async function read(work) {
 		reading = true;
 		await work().catch(() => {}); // the connection is gone: asked again with the next, or when scrolling
 		reading = false;
 	}
 
-	const older = async () => prepend(await client.before(peer.id, rows[0].message.seq));
+	const firstSeq = () => rows[0]?.message.seq ?? 0;
 
+	const older = async () => prepend(await client.before(peer.id, firstSeq()));
+
+	/** @param {Page} page */
 	function prepend(page) {
 		complete = page.complete;
-		const fresh = page.messages.filter(({ seq }) => !rows.length || seq < rows[0].message.seq).map(row);
+		const fresh = page.messages.filter(({ seq }) => !rows.length || seq < firstSeq()).map(row);
 		const fromEnd = scroller.scrollHeight - scroller.scrollTop;
 		rows.unshift(...fresh);
 		for (let i = 0; i <= fresh.length && i < rows.length; i++) dress(i);
@@ -107,18 +135,23 @@ export function thread({ client, entry, seen }) {
 		top.textContent = !complete ? words.loading : rows.length ? "" : words.empty;
 	}
 
-	/** Adds a message at the end. */
+	/**
+	 * Adds a message at the end.
+	 *
+	 * @param {Message} message
+	 */
 	function add(message) {
 		const stay = atEnd;
 		if (!loaded || message.seq <= (rows.at(-1)?.message.seq ?? 0)) return;
 		const mine = message.from !== peer.id;
 		if (mine) divide(0);
 		else if (!attentive() && divider <= readTo) divide(message.seq);
-		if (!(blocks.lastChild?.children.length < BLOCK)) blocks.append(h("ol"));
+		let block = blocks.lastElementChild;
+		if (!block || block.children.length >= BLOCK) block = blocks.appendChild(h("ol"));
 		const added = row(message);
 		rows.push(added);
 		dress(rows.length - 1);
-		blocks.lastChild.append(added.item);
+		block.append(added.item);
 		settle();
 		tellTop();
 		if (!stay && !mine) missed++;
@@ -126,21 +159,31 @@ export function thread({ client, entry, seen }) {
 		else scrolled();
 	}
 
+	/**
+	 * @param {Message} message
+	 * @returns {Row}
+	 */
 	function row(message) {
 		const mine = message.from !== peer.id;
 		const mark = mine ? markOf(message) : "";
 		const item = h("li", { className: mine ? "me" : "you" }, bubble(message, mark));
 		if (!mine && message.seq > readTo) {
-			item.dataset.seq = message.seq;
+			item.dataset.seq = String(message.seq);
 			if (placed) sights.observe(item);
 		}
 		return { message, item, mark };
 	}
 
-	/** What stands above a message depends on the one before it. */
-	function dress(place) {
-		const { message, item } = rows[place];
-		const before = rows[place - 1]?.message;
+	/**
+	 * What stands above a message depends on the one before it.
+	 *
+	 * @param {number} index in `rows`
+	 */
+	function dress(index) {
+		const shown = rows[index];
+		if (!shown) return;
+		const { message, item } = shown;
+		const before = rows[index - 1]?.message;
 		const newDay = !before || !sameDay(before.time, message.time);
 		const divided = message.seq === divider;
 		const begins = newDay || divided || before.from !== message.from || message.time - before.time > APART;
@@ -154,6 +197,7 @@ export function thread({ client, entry, seen }) {
 		);
 	}
 
+	/** @param {number} seq of the first message that is new; 0: none is */
 	function divide(seq) {
 		const old = rows.findIndex(({ message }) => message.seq === divider);
 		divider = seq;
@@ -162,8 +206,8 @@ export function thread({ client, entry, seen }) {
 
 	/** Full blocks far from the screen are not laid out, since their height is known. */
 	function settle() {
-		for (const block of blocks.children) {
-			if (block.className || (block === blocks.lastChild && block.children.length < BLOCK)) continue;
+		for (const block of /** @type {Iterable<HTMLElement>} */ (blocks.children)) {
+			if (block.className || (block === blocks.lastElementChild && block.children.length < BLOCK)) continue;
 			block.style.containIntrinsicBlockSize = `auto ${block.getBoundingClientRect().height}px`;
 			block.className = "settled";
 		}
@@ -171,14 +215,18 @@ export function thread({ client, entry, seen }) {
 
 	// What waits, and how far the peer is
 
-	/** Shows an item of the outbox, and what can be done about one that has failed. */
+	/**
+	 * Shows an item of the outbox, and what can be done about one that has failed.
+	 *
+	 * @param {Item} item
+	 */
 	function wait(item) {
 		const { id, state, code } = item;
 		const why = () =>
 			h(
 				"div.why",
 				{ role: "alert" },
-				words[code] ?? words[400],
+				reason(code),
 				h("button", { onclick: () => client.retry(id) }, words.again),
 				h("button", { onclick: () => client.discard(id) }, words.discard),
 			);
@@ -205,11 +253,12 @@ export function thread({ client, entry, seen }) {
 	function positions() {
 		for (const each of rows) {
 			const mark = each.mark && markOf(each.message);
-			if (mark !== each.mark) each.item.querySelector(".sign").replaceWith(sign(mark, words[mark]));
+			if (mark && mark !== each.mark) each.item.querySelector(".sign")?.replaceWith(sign(mark, words[mark]));
 			each.mark = mark;
 		}
 	}
 
+	/** @type {(message: Message) => Progress} */
 	const markOf = ({ seq }) => (seq <= entry.read ? "read" : seq <= entry.received ? "received" : "stored");
 
 	// Where the reader is
@@ -226,7 +275,7 @@ export function thread({ client, entry, seen }) {
 		if (atEnd) missed = 0;
 		jump.hidden = atEnd;
 		fill(jump, sign("down", words.jump), missed && h("span.badge", String(missed)));
-		if (scrollTop < EARLY && loaded && !complete && !reading) read(older);
+		if (scrollTop < EARLY && loaded && !complete && !reading) void read(older);
 	}
 
 	function resized() {
@@ -235,9 +284,10 @@ export function thread({ client, entry, seen }) {
 		else scrolled();
 	}
 
+	/** @param {IntersectionObserverEntry[]} changes */
 	function sighted(changes) {
 		for (const { target, isIntersecting } of changes) {
-			const seq = Number(target.dataset.seq);
+			const seq = Number(/** @type {HTMLElement} */ (target).dataset.seq);
 			if (isIntersecting) visible.set(seq, target);
 			else visible.delete(seq);
 		}
