@@ -4,6 +4,49 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import net from "node:net";
 
+/** @import { Socket, Server } from "node:net" */
+/** @import { TestContext } from "node:test" */
+/** @import { Message } from "../../web/tandem.js" */
+
+/**
+ * A timer of the world; `handle` is the real one.
+ *
+ * @typedef {{ work: () => void, delay: number, again: boolean, due: number, handle?: NodeJS.Timeout }} Timer
+ */
+
+/**
+ * The modules of the page that import nothing.
+ *
+ * @typedef {{
+ *   "tandem.js": typeof import("../../web/tandem.js"),
+ *   "text.js": typeof import("../../web/text.js"),
+ * }} Modules
+ */
+
+/** @typedef {{ near: Socket, far: Socket, up: Pipe, down: Pipe }} Connection */
+
+/**
+ * A frame on its way; one has not all of these keys.
+ *
+ * @typedef {{
+ *   code: number, type: number, id: string, from: string, to: string, content: string, seq: number, time: number,
+ *   messages?: Message[], received: number, read: number, online: boolean, after: Record<string, number>, dup?: boolean,
+ * }} Frame
+ */
+
+/**
+ * What goes over a socket, and what is done to it.
+ *
+ * @typedef {object} Wire
+ * @property {Frame[]} sent
+ * @property {Frame[]} got
+ * @property {number} opened sockets so far
+ * @property {(frame: Frame) => unknown} lose whether a frame that comes is lost
+ * @property {(frame: object) => void} forge takes a frame as if it came from the server
+ */
+
+/** @typedef {{ cookie: string }} Jar */
+
 export const PATIENCE = Number(process.env.PATIENCE ?? 15) * 1000; // ms until something awaited counts as not coming
 const PAGE = 100; // messages
 const HURRY = 0.001; // what is random then
@@ -12,19 +55,25 @@ const HURRY = 0.001; // what is random then
 class World {
 	#ahead = 0; // ms that have gone by at once
 	#set = 0; // ms by which the time of day was set besides
+	/** @type {Set<Timer>} */
 	#timers = new Set();
 	random = HURRY;
+	/** @type {number[]} */
 	delays = []; // of all timeouts so far
 	Date = { now: () => Date.now() + this.#ahead + this.#set };
 	performance = { now: () => performance.now() + this.#ahead };
 	Math = Object.create(Math, { random: { value: () => this.random } });
+	/** @type {(work: () => void, delay: number) => Timer} */
 	setTimeout = (work, delay) => {
 		this.delays.push(delay);
 		return this.#begin(work, delay, false);
 	};
+	/** @type {(work: () => void, delay: number) => Timer} */
 	setInterval = (work, delay) => this.#begin(work, delay, true);
+	/** @param {Timer} [timer] */
 	clearTimeout = (timer) => {
-		clearTimeout(timer?.handle);
+		if (!timer) return;
+		clearTimeout(timer.handle);
 		this.#timers.delete(timer);
 	};
 	clearInterval = this.clearTimeout;
@@ -34,24 +83,39 @@ class World {
 		this.random = HURRY;
 	}
 
-	/** Sets the time of day alone; a negative number sets it back. */
+	/**
+	 * Sets the time of day alone; a negative number sets it back.
+	 *
+	 * @param {number} ms
+	 */
 	adjust(ms) {
 		this.#set += ms;
 	}
 
-	/** Lets time go by at once. */
+	/**
+	 * Lets time go by at once.
+	 *
+	 * @param {number} ms
+	 */
 	elapse(ms) {
 		this.#ahead += ms;
 		for (const timer of this.#timers) this.#arm(timer);
 	}
 
+	/**
+	 * @param {() => void} work
+	 * @param {number} delay
+	 * @param {boolean} again
+	 */
 	#begin(work, delay, again) {
+		/** @type {Timer} */
 		const timer = { work, delay, again, due: this.performance.now() + delay };
 		this.#timers.add(timer);
 		this.#arm(timer);
 		return timer;
 	}
 
+	/** @param {Timer} timer */
 	#arm(timer) {
 		clearTimeout(timer.handle);
 		const fire = () => {
@@ -68,32 +132,51 @@ class World {
 }
 
 export const world = new World();
-const scenes = (globalThis.scenes = []);
+/** @type {object[]} */
+const scenes = [];
+Object.assign(globalThis, { scenes });
 // The client gives a request up by the time of the machine, which may have much else to do.
-const patient = { timeout: (ms) => AbortSignal.timeout(Math.max(ms, PATIENCE)) };
+const patient = { timeout: (/** @type {number} */ ms) => AbortSignal.timeout(Math.max(ms, PATIENCE)) };
 
-/** A module of the page that imports nothing, anew, in that world with `globals`; `variable` may name another file. */
+/**
+ * A module of the page that imports nothing, anew, in that world with `globals`; `variable` may name another file.
+ *
+ * @template {keyof Modules} Name
+ * @param {Name} name
+ * @param {string} variable
+ * @param {object} [globals]
+ * @returns {Promise<Modules[Name]>}
+ */
 export async function load(name, variable, globals) {
 	const { Date, Math, performance, setTimeout, clearTimeout, setInterval, clearInterval } = world;
 	const timing = { Date, Math, performance, setTimeout, clearTimeout, setInterval, clearInterval, AbortSignal: patient };
 	const scene = { ...timing, ...globals };
 	const source = await readFile(process.env[variable] ?? new URL(`../../web/${name}`, import.meta.url), "utf8");
-	const prelude = `const { ${Object.keys(scene)} } = globalThis.scenes[${scenes.push(scene) - 1}];`;
+	const prelude = `const { ${Object.keys(scene).join()} } = globalThis.scenes[${scenes.push(scene) - 1}];`;
 	return import(`data:text/javascript,${encodeURIComponent(`${prelude} ${source}\n//# sourceURL=${name}`)}`);
 }
 
-/** Waits until a condition holds; what it gave. */
+/**
+ * Waits until a condition holds; what it gave.
+ *
+ * @template T
+ * @param {() => T} condition
+ */
 export async function until(condition) {
 	const end = performance.now() + PATIENCE;
 	for (;;) {
 		const result = await condition();
 		if (result) return result;
-		assert.ok(performance.now() < end, `does not come: ${condition}`);
+		assert.ok(performance.now() < end, `does not come: ${condition.toString()}`);
 		await new Promise((done) => setTimeout(done, 2));
 	}
 }
 
-/** Numbers from 0 to below 1, the same for each run of a seed (mulberry32). */
+/**
+ * Numbers from 0 to below 1, the same for each run of a seed (mulberry32).
+ *
+ * @param {number} seed
+ */
 export function seeded(seed) {
 	return () => {
 		seed = (seed + 0x6d2b79f5) | 0;
@@ -108,12 +191,15 @@ class Pipe {
 	held = false;
 	pauses = false; // whether it is held once something has gone through
 	left = Infinity; // bytes that will still be forwarded
+	/** @type {Buffer[]} */
 	#waiting = [];
 
+	/** @param {Socket} to */
 	constructor(to) {
 		this.to = to;
 	}
 
+	/** @param {Buffer} chunk */
 	take(chunk) {
 		if (this.held) this.#waiting.push(chunk);
 		else if (chunk.length <= this.left) {
@@ -136,25 +222,39 @@ class Pipe {
 export class Line {
 	closed = false; // whether nobody comes through
 	accepted = 0; // connections so far
-	prepare = () => {}; // is shown each new connection: { up, down }
+	/** @type {(connection: Connection) => void} */
+	prepare = () => {}; // is shown each new connection
+	url = "";
+	/** @type {Set<Connection>} */
 	#connections = new Set();
 
+	/**
+	 * @param {TestContext} t
+	 * @param {string} url
+	 */
 	static async to(t, url) {
 		const line = new Line();
-		line.server = net.createServer((near) => line.#join(near, Number(new URL(url).port)));
-		await new Promise((done) => line.server.listen(0, "127.0.0.1", done));
-		line.url = `http://127.0.0.1:${line.server.address().port}`;
+		const server = net.createServer((near) => line.#join(near, Number(new URL(url).port)));
+		await new Promise((done) => server.listen(0, "127.0.0.1", () => done(null)));
+		line.url = `http://127.0.0.1:${/** @type {net.AddressInfo} */ (server.address()).port}`;
 		t.after(() => {
-			line.server.close();
+			server.close();
 			line.close();
 		});
 		return line;
 	}
 
+	/**
+	 * @param {Socket} near
+	 * @param {number} port
+	 */
 	#join(near, port) {
 		this.accepted++;
 		near.on("error", () => {});
-		if (this.closed) return near.destroy();
+		if (this.closed) {
+			near.destroy();
+			return;
+		}
 		const far = net.connect(port, "127.0.0.1").on("error", () => {});
 		const connection = { near, far, up: new Pipe(far), down: new Pipe(near) };
 		this.prepare(connection);
@@ -163,6 +263,7 @@ export class Line {
 		far.on("data", (chunk) => connection.down.take(chunk)).on("close", () => this.#part(connection));
 	}
 
+	/** @param {Connection} connection */
 	#part(connection) {
 		this.#connections.delete(connection);
 		connection.near.destroy();
@@ -184,7 +285,11 @@ export class Line {
 		this.closed = false;
 	}
 
-	/** Keeps back what goes over the present connections in the directions, and says nothing of it. */
+	/**
+	 * Keeps back what goes over the present connections in the directions, and says nothing of it.
+	 *
+	 * @param {("up" | "down")[]} directions
+	 */
 	hold(...directions) {
 		for (const connection of this.#connections) for (const each of directions) connection[each].held = true;
 	}
@@ -195,7 +300,12 @@ export class Line {
 	}
 }
 
-/** Asks pytest for something. */
+/**
+ * Asks pytest for something.
+ *
+ * @param {string} what
+ * @returns {Promise<any>}
+ */
 export async function control(what) {
 	const response = await fetch(`${process.env.CONTROL}/${what}`, { method: "POST" });
 	const answer = await response.text();
@@ -203,11 +313,22 @@ export async function control(what) {
 	return JSON.parse(answer);
 }
 
-/** The ids of so many new users. */
+/**
+ * The ids of so many new users.
+ *
+ * @type {(count: number) => Promise<string[]>}
+ */
 export const people = (count) => control(`people/${count}`);
 
-/** All messages of two, as the server has them. */
+/**
+ * All messages of two, as the server has them.
+ *
+ * @param {string} url
+ * @param {string} user
+ * @param {string} peer
+ */
 export async function stored(url, user, peer) {
+	/** @type {Message[]} */
 	const all = [];
 	for (let complete = false; !complete; ) {
 		const after = all.at(-1)?.seq ?? 0;
@@ -219,54 +340,106 @@ export async function stored(url, user, peer) {
 	return all;
 }
 
+/** @type {(messages: { content: string }[]) => string[]} */
 export const contents = (messages) => messages.map(({ content }) => content);
 
-/** A socket that writes down, in `wire`, what goes over it; what `wire.lose` says is lost, and `wire.forge` adds. */
+/**
+ * A wire over which nothing has gone yet.
+ *
+ * @returns {Wire}
+ */
+export const wire = () => ({ sent: [], got: [], opened: 0, lose: () => false, forge: () => assert.fail("no socket") });
+
+/**
+ * A socket that writes down, in `wire`, what goes over it; what `wire.lose` says is lost, and `wire.forge` adds.
+ *
+ * @param {Wire} wire
+ * @param {Jar} [browser]
+ */
 export function tapped(wire, browser) {
-	Object.assign(wire, { sent: [], got: [], opened: 0, lose: () => false });
-	return class extends WebSocket {
+	return class {
+		#socket;
+
+		/** @param {string} url */
 		constructor(url) {
-			super(url, browser && { headers: { Cookie: browser.cookie } });
+			// Node's WebSocket takes headers, which no browser's does.
+			const options = /** @type {any} */ (browser && { headers: { Cookie: browser.cookie } });
+			this.#socket = new WebSocket(url, options);
 			wire.opened++;
 		}
 
+		/** @param {string} data */
 		send(data) {
-			wire.sent.push(JSON.parse(data));
-			super.send(data);
+			wire.sent.push(/** @type {Frame} */ (JSON.parse(data)));
+			this.#socket.send(data);
 		}
 
+		close() {
+			this.#socket.close();
+		}
+
+		/** @param {(event: { data: string }) => void} listener */
 		set onmessage(listener) {
-			super.onmessage = (event) => {
-				const frame = JSON.parse(event.data);
+			this.#socket.onmessage = (event) => {
+				const frame = /** @type {Frame} */ (JSON.parse(/** @type {string} */ (event.data)));
 				wire.got.push(frame);
 				if (!wire.lose(frame)) listener(event);
 			};
 			wire.forge = (frame) => listener({ data: JSON.stringify(frame) });
+		}
+
+		/** @param {WebSocket["onclose"]} listener */
+		set onclose(listener) {
+			this.#socket.onclose = listener;
+		}
+
+		/** @param {WebSocket["onerror"]} listener */
+		set onerror(listener) {
+			this.#socket.onerror = listener;
 		}
 	};
 }
 
 /** A user with a socket and nothing else, whom the client under test has no part in. */
 export class Peer {
+	/** @type {Frame[]} */
 	frames = []; // all that came without having been asked for
+	/** @type {Map<string, (frame: Frame) => void>} */
 	#answers = new Map(); // by request id
 
+	/**
+	 * @param {string} url
+	 * @param {string} user
+	 */
+	constructor(url, user) {
+		this.user = user;
+		this.socket = new WebSocket(`${url.replace(/^http/, "ws")}/ws?uid=${user}&v=2&lang=en`);
+		this.socket.onmessage = ({ data }) => this.#take(/** @type {Frame} */ (JSON.parse(/** @type {string} */ (data))));
+	}
+
+	/**
+	 * @param {TestContext} t
+	 * @param {string} url
+	 * @param {string} user
+	 */
 	static async at(t, url, user) {
-		const peer = new Peer();
-		peer.user = user;
-		peer.socket = new WebSocket(`${url.replace(/^http/, "ws")}/ws?uid=${user}&v=2&lang=en`);
-		peer.socket.onmessage = ({ data }) => peer.#take(JSON.parse(data));
+		const peer = new Peer(url, user);
 		t.after(() => peer.socket.close());
 		await until(() => peer.frames.length);
 		return peer;
 	}
 
+	/** @param {Frame} frame */
 	#take(frame) {
 		const answer = frame.code === 50001 ? undefined : this.#answers.get(frame.id);
 		if (answer) answer(frame);
 		else this.frames.push(frame);
 	}
 
+	/**
+	 * @param {object} frame
+	 * @returns {Promise<Frame>}
+	 */
 	ask(frame) {
 		const id = crypto.randomUUID();
 		const answer = new Promise((done) => this.#answers.set(id, done));
@@ -274,18 +447,29 @@ export class Peer {
 		return answer;
 	}
 
-	/** Says something, and waits until it is stored. */
+	/**
+	 * Says something, and waits until it is stored.
+	 *
+	 * @param {string} to
+	 * @param {string} content
+	 */
 	async say(to, content) {
 		const answer = await this.ask({ type: 1, to, content });
 		assert.ok(answer.code === 50004 || answer.code === 50005, JSON.stringify(answer));
 		return answer;
 	}
 
-	/** Says several things, one after the other, without waiting in between. */
+	/**
+	 * Says several things, one after the other, without waiting in between.
+	 *
+	 * @param {string} to
+	 * @param {string[]} texts
+	 */
 	all(to, texts) {
 		return Promise.all(texts.map((text) => this.say(to, text)));
 	}
 
+	/** @param {number} code */
 	got(code) {
 		return this.frames.filter((frame) => frame.code === code);
 	}

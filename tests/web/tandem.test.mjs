@@ -5,50 +5,109 @@ import { execFile } from "node:child_process";
 import { beforeEach, test } from "node:test";
 import { promisify } from "node:util";
 
-import { PATIENCE, contents, control, Line, load, Peer, people, seeded, stored, tapped, until, world } from "./scene.mjs";
+import {
+	PATIENCE, contents, control, Line, load, Peer, people, seeded, stored, tapped, until, wire, world,
+} from "./scene.mjs";
+
+/** @import { TestContext } from "node:test" */
+/** @import { Item, Message, Outbox, Tandem, TandemError, TandemEvents } from "../../web/tandem.js" */
+/** @import { Frame, Wire } from "./scene.mjs" */
+
+/**
+ * The details of the events so far, by type.
+ *
+ * @typedef {{ [Type in keyof TandemEvents]: TandemEvents[Type][] }} Told
+ */
+
+/** @typedef {InstanceType<typeof Api>} AnApi */
+
+/** @typedef {Tandem & { api: AnApi, wire: Wire, told: Told }} Client */
+
+/**
+ * How a client is made.
+ *
+ * @typedef {object} Options
+ * @property {string | null} [token]
+ * @property {string} [uid]
+ * @property {Outbox} [outbox]
+ * @property {Browser} [browser]
+ * @property {string} [log]
+ */
 
 const { Api, backoff, memoryOutbox, newId } = await load("tandem.js", "CLIENT");
-const { OPEN, TOKEN, STRICT } = process.env;
+const { OPEN = "", TOKEN = "", STRICT = "" } = process.env;
 const LIMIT = 3; // messages to somebody who has never answered
 const CONTENT = 8192; // characters of the longest message
 const HALF_MINUTE = 30_000; // ms
 
+/** @type {(what: string, count: number, first?: number) => string[]} */
 const numbered = (what, count, first = 1) => Array.from({ length: count }, (_, n) => `${what} ${first + n}`);
+/** @type {(count: number, first?: number) => number[]} */
 const ascending = (count, first = 1) => Array.from({ length: count }, (_, n) => first + n);
+/** @type {(messages: Message[]) => number[]} */
 const sequence = (messages) => messages.map(({ seq }) => seq);
+/** @type {(items: { id?: string }[]) => (string | undefined)[]} */
 const ids = (items) => items.map(({ id }) => id);
-const rejects = (promise, code) => assert.rejects(promise, (error) => {
+/** @type {(promise: Promise<unknown>, code: number) => Promise<void>} */
+const rejects = (promise, code) => assert.rejects(promise, (/** @type {TandemError} */ error) => {
 	assert.deepEqual([error.constructor.name, error.code], ["TandemError", code]);
 	return true;
 });
 
 beforeEach(() => world.hurry());
 
-/** A client at `url` that writes down all that it tells, with an Api of its own; not started. */
-async function client(t, url, user, { token = "", uid = user, outbox, browser, log, fetch } = {}) {
-	const wire = {};
-	const globals = { fetch: fetch ?? browser?.fetch ?? globalThis.fetch, WebSocket: tapped(wire, browser) };
+/**
+ * A client at `url` that writes down all that it tells, with an Api of its own; not started.
+ *
+ * @param {TestContext} t
+ * @param {string} url
+ * @param {string | number} user
+ * @param {Options} options
+ * @returns {Promise<Client>}
+ */
+async function client(t, url, user, { token = "", uid = String(user), outbox, browser, log } = {}) {
+	const own = wire();
+	const globals = { fetch: browser?.fetch ?? globalThis.fetch, WebSocket: tapped(own, browser) };
 	const { Api, tandem } = await load("tandem.js", "CLIENT", globals);
 	const api = new Api({ url, token, uid });
+	/** @type {Told} */
 	const told = { state: [], open: [], message: [], outbox: [], positions: [], typing: [], presence: [], reset: [] };
 	const one = tandem({ api, user, log, lang: "en", outbox });
-	for (const [type, details] of Object.entries(told)) one.addEventListener(type, (event) => details.push(event.detail));
+	for (const [type, details] of /** @type {[string, unknown[]][]} */ (Object.entries(told))) {
+		one.addEventListener(type, (event) => details.push(/** @type {CustomEvent} */ (event).detail));
+	}
 	t.after(() => one.stop());
-	return Object.assign(one, { api, wire, told });
+	return Object.assign(one, { api, wire: own, told });
 }
 
-/** The same, started and online. */
-async function online(t, ...options) {
-	const one = await client(t, ...options);
+/**
+ * The same, started and online.
+ *
+ * @param {TestContext} t
+ * @param {string} url
+ * @param {string | number} user
+ * @param {Options} [options]
+ */
+async function online(t, url, user, options) {
+	const one = await client(t, url, user, options);
 	one.start();
 	await until(() => one.state === "online");
 	return one;
 }
 
-/** What came of a conversation as events. */
+/**
+ * What came of a conversation as events.
+ *
+ * @type {(one: Client, peer: string) => Message[]}
+ */
 const came = (one, peer) => one.told.message.filter((each) => each.peer === peer).map(({ message }) => message);
 
-/** Waits until a client has got through once more. */
+/**
+ * Waits until a client has got through once more.
+ *
+ * @param {Client} one
+ * @param {() => unknown} work
+ */
 async function again(one, work) {
 	const before = one.told.open.length;
 	await work();
@@ -58,7 +117,12 @@ async function again(one, work) {
 	});
 }
 
-/** A user behind a line, and a peer who has no part in that; both have written. */
+/**
+ * A user behind a line, and a peer who has no part in that; both have written.
+ *
+ * @param {TestContext} t
+ * @param {Options} [options]
+ */
 async function two(t, options) {
 	const [user, id] = await people(2);
 	const line = await Line.to(t, OPEN);
@@ -70,7 +134,13 @@ async function two(t, options) {
 	return { line, peer, user, one, id };
 }
 
-/** All of it is there: each message once as an event, in order and without a gap, as the server has them. */
+/**
+ * All of it is there: each message once as an event, in order and without a gap, as the server has them.
+ *
+ * @param {Client} one
+ * @param {string} peer
+ * @param {number} first
+ */
 async function complete(one, peer, first) {
 	const all = await stored(OPEN, one.user, peer);
 	await until(() => came(one, peer).at(-1)?.seq === all.length);
@@ -83,6 +153,7 @@ async function complete(one, peer, first) {
 /** What a browser does with a cookie. */
 class Browser {
 	cookie = "";
+	/** @type {(url: string, options: RequestInit) => Promise<Response>} */
 	fetch = async (url, options) => {
 		const response = await fetch(url, { ...options, headers: { ...options.headers, Cookie: this.cookie } });
 		// Without the port in its name, since a line to the server has a port of its own.
@@ -103,6 +174,7 @@ const name = () => `u${crypto.randomUUID().replaceAll("-", "").slice(0, 12)}`;
 async function account() {
 	const browser = new Browser();
 	const api = await browser.api();
+	/** @type {[userName: string, password: string]} */
 	const who = [name(), "a password"];
 	const { id } = await api.register(who[0], "nick", who[1]);
 	const { token } = await api.signIn(...who);
@@ -125,9 +197,9 @@ test("signing up, in and out says who is who", async () => {
 	await rejects(api.signIn(userName, "no password"), 401);
 	await rejects(api.conversations(), 401);
 	const { token } = await api.signIn(userName, "a password");
-	assert.equal((await api.session()).user.id, user.id);
+	assert.equal((await api.session()).user?.id, user.id);
 	const bearer = new Api({ url: TOKEN, token });
-	assert.equal((await bearer.session()).user.id, user.id);
+	assert.equal((await bearer.session()).user?.id, user.id);
 	assert.equal((await bearer.find(other)).id, id);
 	await api.block(id, true);
 	assert.deepEqual(ids(await api.request("GET", "/user/blocks")), [id]);
@@ -148,7 +220,7 @@ test("who is believed is asked for by name", async () => {
 	const [user, id] = await people(2);
 	const api = new Api({ url: OPEN, uid: user });
 	const session = await api.session();
-	assert.deepEqual([session.auth, String(session.user.id)], ["open", user]);
+	assert.deepEqual([session.auth, String(session.user?.id)], ["open", user]);
 	assert.ok(session.users.length > 0);
 	assert.equal(await api.socket("zh"), `${OPEN.replace("http", "ws")}/ws?v=2&lang=zh&uid=${user}`);
 	assert.deepEqual(await api.conversations(), []);
@@ -258,10 +330,13 @@ test("a request fails with the connection", async (t) => {
 
 test("nothing is lost, doubled or turned round, however often the line is cut", async (t) => {
 	const random = seeded(Number(process.env.SEED ?? 20260101));
-	const below = (n) => Math.floor(random() * n);
+	const below = (/** @type {number} */ n) => Math.floor(random() * n);
 	const { one, line, peer, user, id } = await two(t);
 	await one.open(id);
-	const [sent, said] = [[], []];
+	/** @type {Item[]} */
+	const sent = [];
+	/** @type {Promise<Frame>[]} */
+	const said = [];
 	const CUTS = 40;
 	for (let cuts = 0; cuts < CUTS; cuts++) {
 		for (let n = below(6); n > 0; n--) {
@@ -273,7 +348,8 @@ test("nothing is lost, doubled or turned round, however often the line is cut", 
 		if (way === 1) await until(() => one.state === "online");
 		if (way === 2) await Promise.all(said);
 		if (way === 3) await until(() => !one.pending().length);
-		const [direction, left, accepted] = [below(3) ? "down" : "up", below(900), line.accepted];
+		const direction = below(3) ? "down" : "up";
+		const [left, accepted] = [below(900), line.accepted];
 		line.prepare = (connection) => {
 			if (way === 4) connection[direction].left = left;
 			line.prepare = () => {};
@@ -291,7 +367,7 @@ test("nothing is lost, doubled or turned round, however often the line is cut", 
 	line.cut();
 	await until(() => !one.pending().length);
 	const all = await complete(one, id, 3);
-	const of = (from) => contents(all.filter((message) => message.from === from)).slice(1);
+	const of = (/** @type {string} */ from) => contents(all.filter((message) => message.from === from)).slice(1);
 	assert.deepEqual(of(user), contents(sent));
 	assert.deepEqual(of(id), said.map((_, n) => `theirs ${n}`));
 	assert.ok(one.told.open.length > 5);
@@ -307,7 +383,7 @@ test("more than 100 missed messages come completely", async (t) => {
 	await complete(one, id, 3);
 	assert.ok(one.told.message.every(({ live }) => !live));
 	await peer.say(user, "at last");
-	await until(() => one.told.message.at(-1).live);
+	await until(() => one.told.message.at(-1)?.live);
 });
 
 test("more than 256 KiB of missed messages come completely", async (t) => {
@@ -355,7 +431,7 @@ test("what comes before the answer to a resume request is told once, and in its 
 	await until(() => !one.pending().length);
 	await peer.say(user, "late");
 	const all = await complete(one, id, 3);
-	assert.equal(all.at(-2).id, mine.id);
+	assert.equal(all.at(-2)?.id, mine.id);
 });
 
 test("what comes before the answer to open is in it, or told, but not twice", async (t) => {
@@ -382,6 +458,7 @@ test("what comes behind a gap waits until the gap is filled", async (t) => {
 test("a refusal while a gap is filled keeps nothing back", async (t) => {
 	const { one, peer, user, id } = await two(t);
 	await one.open(id);
+	/** @type {string[]} */
 	const asked = [];
 	one.wire.lose = ({ content, messages, id: answered }) => content === "lost" || (messages && asked.push(answered));
 	await peer.all(user, ["lost", "seen"]);
@@ -414,13 +491,13 @@ test("it is told when the server knows less than it did", async (t) => {
 	// As after the engines were brought back from an old copy: it holds more than there is.
 	const message = one.told.message[0].message;
 	one.wire.forge({ ...message, code: 50001, seq: message.seq + 1, content: "gone" });
-	assert.equal(came(one, id).at(-1).content, "gone");
+	assert.equal(came(one, id).at(-1)?.content, "gone");
 	await again(one, () => line.cut());
 	await until(() => one.told.reset.length);
 	assert.deepEqual(one.told.reset.map(({ peers }) => [...peers].sort()), [[nobody, id].sort()]);
 	await one.open(id);
 	await peer.say(user, "anew");
-	await until(() => came(one, id).at(-1).content === "anew");
+	await until(() => came(one, id).at(-1)?.content === "anew");
 });
 
 // Messages out
@@ -517,6 +594,7 @@ test("what an earlier client has left goes before what is new", async (t) => {
 test("what another program has left is sent with the next connection", async (t) => {
 	const outbox = memoryOutbox();
 	const { one, line, user, id } = await two(t, { outbox });
+	/** @type {Item} */
 	const item = { id: newId(), user, peer: id, content: "left", time: 0, state: "pending" };
 	await outbox.put(item);
 	await again(one, () => line.cut());
@@ -561,14 +639,13 @@ test("an outbox that does not answer stops no message, and each says that it is 
 test("what an outbox keeps late is kept, and says so", async (t) => {
 	const [user, id] = await people(2);
 	const kept = memoryOutbox();
-	let answer;
-	const late = new Promise((done) => (answer = done));
+	const { promise: late, resolve: answer } = Promise.withResolvers();
 	const one = await client(t, OPEN, user, { outbox: { ...kept, put: (item) => late.then(() => kept.put(item)) } });
 	const item = one.send(id, "text");
 	assert.equal(item.kept, undefined);
 	await until(() => (world.elapse(3_000), item.kept === false));
 	assert.deepEqual(await kept.all(user), []);
-	answer();
+	answer(null);
 	await until(() => item.kept);
 	assert.deepEqual(contents(await kept.all(user)), ["text"]);
 	assert.deepEqual(Object.keys((await kept.all(user))[0]).sort(), ["content", "id", "peer", "state", "time", "user"]);
@@ -579,7 +656,7 @@ test("what waits is put again into an outbox that has lost it", async (t) => {
 		const [user, id] = await people(2);
 		const kept = memoryOutbox();
 		let put = kept.put;
-		const outbox = Object.assign(new EventTarget(), { ...kept, put: (item) => put(item) });
+		const outbox = Object.assign(new EventTarget(), { ...kept, put: (/** @type {Item} */ item) => put(item) });
 		const one = await client(t, OPEN, user, { outbox });
 		const items = numbered(String(full), 3).map((text) => one.send(id, text));
 		await until(async () => (await kept.all(user)).length === 3);
@@ -667,7 +744,7 @@ test("the fourth message to a stranger fails, and is sent when asked for", async
 	assert.deepEqual(one.pending(), [fourth, fifth]);
 	assert.deepEqual((await outbox.all(user)).map(({ state, code }) => [state, code]), Array(2).fill(["failed", 50006]));
 	one.retry(fourth.id);
-	await until(() => one.pending().at(-1).id === fourth.id && one.pending().at(-1).state === "failed");
+	await until(() => one.pending().at(-1)?.id === fourth.id && one.pending().at(-1)?.state === "failed");
 	// It has failed for whoever comes later as well, and is not sent without having been asked for.
 	const next = await online(t, OPEN, user, { outbox });
 	await until(() => next.pending().length === 2);
@@ -694,7 +771,7 @@ test("what is blocked, too long or to nobody fails, and the next goes on", async
 	const nobody = one.send("4000000000", "is there somebody?");
 	await until(() => nobody.state === "failed" && long.state === "failed" && one.pending().length === 2);
 	assert.deepEqual([nobody.code, long.code], [404, 400]);
-	assert.equal((await stored(OPEN, user, id)).at(-1).content, fits.content);
+	assert.equal((await stored(OPEN, user, id)).at(-1)?.content, fits.content);
 	await new Api({ url: OPEN, uid: id }).block(user, true);
 	const blocked = one.send(id, "blocked");
 	await until(() => blocked.state === "failed");
@@ -702,7 +779,7 @@ test("what is blocked, too long or to nobody fails, and the next goes on", async
 	await new Api({ url: OPEN, uid: id }).block(user, false);
 	one.retry(blocked.id);
 	await until(() => !one.pending(id).includes(blocked) && one.pending(id).length === 1);
-	assert.equal((await stored(OPEN, user, id)).at(-1).content, "blocked");
+	assert.equal((await stored(OPEN, user, id)).at(-1)?.content, "blocked");
 });
 
 test("half a character stops no message that comes after it", async (t) => {
@@ -710,7 +787,7 @@ test("half a character stops no message that comes after it", async (t) => {
 	one.send(id, "half a \ud83d");
 	const next = one.send(id, "next");
 	await until(() => !one.pending().includes(next));
-	assert.equal((await stored(OPEN, user, id)).at(-1).content, "next");
+	assert.equal((await stored(OPEN, user, id)).at(-1)?.content, "next");
 });
 
 test("what is too long for a frame fails, and the next goes on", async (t) => {
@@ -719,7 +796,7 @@ test("what is too long for a frame fails, and the next goes on", async (t) => {
 	const next = one.send(id, "next");
 	await until(() => !one.pending().includes(next));
 	assert.deepEqual([item.state, item.code, one.pending()], ["failed", 400, [item]]);
-	assert.equal((await stored(OPEN, user, id)).at(-1).content, "next");
+	assert.equal((await stored(OPEN, user, id)).at(-1)?.content, "next");
 });
 
 test("a conversation with somebody who is gone stops no other", async (t) => {
@@ -772,8 +849,8 @@ test("who asks too fast goes on when there is room", async (t) => {
 	assert.equal(one.wire.opened, 1);
 	const api = new Api({ url: STRICT, uid: user });
 	const asked = await Promise.allSettled(Array.from({ length: 40 }, () => api.conversations()));
-	const { code, retryAfter } = asked.find(({ status }) => status === "rejected").reason;
-	assert.deepEqual([code, retryAfter], [429, 1]);
+	const { reason } = asked.find((each) => each.status === "rejected") ?? {};
+	assert.deepEqual([reason?.code, reason?.retryAfter], [429, 1]);
 });
 
 test("an engine that stands still makes no second message", async (t) => {
@@ -798,6 +875,7 @@ test("an engine that stands still makes no second message", async (t) => {
 test("a bug of the server leaves an outcome open", async (t) => {
 	const { one, id } = await two(t);
 	await one.open(id);
+	/** @type {string[]} */
 	const lost = [];
 	one.wire.lose = (frame) => frame.id && !lost.length && lost.push(frame.id);
 	const item = one.send(id, "once");
@@ -822,8 +900,11 @@ test("a server that is killed loses nothing", async (t) => {
 	other.send(user, "second");
 	await until(() => came(one, id).length === 2 && came(other, user).length === 2);
 	await Promise.all([one.open(id), other.open(user)]);
-	const [ones, others] = [[], []];
-	const speak = (count) => {
+	/** @type {Item[]} */
+	const ones = [];
+	/** @type {Item[]} */
+	const others = [];
+	const speak = (/** @type {number} */ count) => {
 		for (; count > 0; count--) {
 			ones.push(one.send(id, `one ${ones.length}`));
 			others.push(other.send(user, `other ${others.length}`));
@@ -839,11 +920,11 @@ test("a server that is killed loses nothing", async (t) => {
 		await control("start");
 		await until(() => !one.pending().length && !other.pending().length);
 	}
-	for (const [each, peer] of [[one, id], [other, user]]) {
+	for (const [each, peer] of /** @type {[Client, string][]} */ ([[one, id], [other, user]])) {
 		const all = await stored(OPEN, user, id);
 		await until(() => came(each, peer).length >= all.length);
 		assert.deepEqual(sequence(came(each, peer)), ascending(all.length));
-		const of = (from) => contents(all.filter((message) => message.from === from)).slice(1);
+		const of = (/** @type {string} */ from) => contents(all.filter((message) => message.from === from)).slice(1);
 		assert.deepEqual([of(user), of(id)], [contents(ones), contents(others)]);
 	}
 });
@@ -932,7 +1013,7 @@ test("it waits for no answer longer than 15 seconds", async (t) => {
 	await request;
 	stand();
 	one.send(id, "m");
-	await until(() => one.wire.sent.at(-1).content === "m");
+	await until(() => one.wire.sent.at(-1)?.content === "m");
 	await again(one, () => world.elapse(15_000));
 	await until(() => !one.pending().length);
 	assert.equal((await stored(OPEN, user, id)).length, 3);
@@ -1073,7 +1154,7 @@ test("what was read is told until it is known", async (t) => {
 	one.mark(id, { read: 6 });
 	one.mark(id, { received: 7 });
 	await again(one, () => line.cut());
-	await until(() => told().at(-1)[0] === 7 && one.wire.got.some(({ read }) => read === 6));
+	await until(() => told().at(-1)?.[0] === 7 && one.wire.got.some(({ read }) => read === 6));
 	assert.deepEqual(told(), [[3, 0], [4, 4], [7, 6]]);
 	const marks = () => one.wire.sent.filter(({ type }) => type === 4).map(({ received, read }) => [received, read]);
 	const last = [[5, 5], [7, 6]];
@@ -1101,7 +1182,7 @@ test("what is marked while an answer is awaited is told after it", async (t) => 
 test("ids are UUIDs of version 7, and rise", () => {
 	const before = world.Date.now();
 	const first = newId();
-	const time = (id) => Number.parseInt(id.replace("-", "").slice(0, 12), 16);
+	const time = (/** @type {string} */ id) => Number.parseInt(id.replace("-", "").slice(0, 12), 16);
 	assert.ok(time(first) >= before && time(first) <= world.Date.now());
 	let last = first;
 	const variants = new Set();
@@ -1120,10 +1201,10 @@ test("ids are UUIDs of version 7, and rise", () => {
 
 test("a back-off doubles up to half a minute, and is anything below that", () => {
 	const most = { 0: 500, 1: 1_000, 2: 2_000, 5: 16_000, 6: HALF_MINUTE, 1_000: HALF_MINUTE, 5_000: HALF_MINUTE };
-	for (const n of Object.keys(most)) {
+	for (const [n, ms] of Object.entries(most)) {
 		for (const random of [0, 0.5, 1]) {
 			world.random = random;
-			assert.equal(backoff(Number(n)), random * most[n]);
+			assert.equal(backoff(Number(n)), random * ms);
 		}
 	}
 });

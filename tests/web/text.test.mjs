@@ -5,8 +5,11 @@ import { test } from "node:test";
 
 import { load, seeded } from "./scene.mjs";
 
+/** @import { Piece } from "../../web/text.js" */
+
 const { isEmoji, length, pieces } = await load("text.js", "TEXT");
 
+/** @type {(text: string) => string[]} */
 const links = (text) => pieces(text).filter(({ href }) => href).map((piece) => piece.text);
 
 test("a link ends before the punctuation of the sentence", () => {
@@ -32,7 +35,7 @@ test("what belongs to a link stays", () => {
 		"http://\u4e2d\u6587.example/b", "http://a.example/\u{1f600}/b", "HTTPS://A.example/",
 		"http://a.example/a-", "http://a.example/c++",
 	]) {
-		const plain = ({ text, href }) => (href ? { text, href } : { text });
+		const plain = (/** @type {Piece} */ { text, href }) => (href ? { text, href } : { text });
 		assert.deepEqual(pieces(`x ${link} y`).map(plain), [{ text: "x " }, { text: link, href: new URL(link).href }, { text: " y" }]);
 		assert.deepEqual(pieces(link).map(plain), [{ text: link, href: new URL(link).href }]);
 	}
@@ -111,16 +114,16 @@ test("one to three emoji alone are found", () => {
 });
 
 test("a length is that in code points", () => {
-	for (const [text, count] of [
+	for (const [text, count] of /** @type {[string, number][]} */ ([
 		["", 0], ["abc", 3], ["\u4f60\u597d", 2], ["\u{1f600}", 1], ["\u{1f44d}\u{1f3fd}", 2],
 		["e\u0301", 2], ["\ud83d", 1],
-	])
+	]))
 		assert.equal(length(text), count);
 });
 
 test("pieces give the text back, whatever it is", () => {
 	const random = seeded(Number(process.env.SEED ?? 20260102));
-	const below = (n) => Math.floor(random() * n);
+	const below = (/** @type {number} */ n) => Math.floor(random() * n);
 	const parts = [
 		"http://", "https://", "HTTP://", "a.example", "/", "b", "(", ")", ".", ",", "?", "\u3002", "\uff09",
 		" ", "\n", "\u202e", "\ud83d", "\ude00", "\u{1f600}", "\u4e2d", "[", "]", ":", "javascript:", "<",
