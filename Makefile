@@ -6,6 +6,8 @@ FRAMES ?= bulk
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 # Only wheels with a digest in requirements*.txt, so that nothing runs code while it is built.
 INSTALL := $(PIP) install -q --require-hashes --only-binary=:all: -r
+# For npm the digests are in package-lock.json, and .npmrc refuses that a package runs code.
+NPM := .venv/bin/npm --loglevel=error
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tools run test check faults fuzz bench hashes clean
@@ -23,12 +25,15 @@ run: setup  ## start the server on port 3000 (PORT=… for another), after setup
 test: setup .venv/dev .browser/ready  ## run the tests with embedded databases of their own, after setup
 	@TANDEM_FRAMES=$(FRAMES) exec .venv/bin/python -m pytest $(ARGS)
 
-check: .venv/dev  ## run ruff, mypy --strict, import-linter and the prose check
+check: .venv/dev node_modules/ready  ## run ruff, mypy --strict, import-linter, the prose check, tsc --strict and eslint
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 	@.venv/bin/python scripts/check_prose.py
+	@.venv/bin/node node_modules/typescript/bin/tsc -p .
+	@.venv/bin/node node_modules/typescript/bin/tsc -p tests/web
+	@.venv/bin/node node_modules/eslint/bin/eslint.js eslint.config.js web tests/web
 
 faults: setup .venv/dev  ## chat for ten minutes while databases and servers are killed, and report lost messages
 	@exec .venv/bin/python -m tests.faults.storm $(ARGS)
@@ -40,12 +45,13 @@ fuzz: setup .venv/dev  ## send millions of damaged frames and requests while cli
 bench: setup .venv/bench  ## compare the server's speed with other servers, about twenty minutes; ARGS=--quick is short
 	@exec .venv/bin/python -m bench $(ARGS)
 
-hashes: .venv/made  ## write the digests of all pinned versions into requirements*.txt
+hashes: .venv/node  ## write the digests of all pinned versions into requirements*.txt and package-lock.json
 	@$(INSTALL) requirements-hashes.txt
 	@.venv/bin/python scripts/write_hashes.py
+	@$(NPM) install --package-lock-only
 
 clean:  ## remove what setup installed, but not data/
-	@rm -rf .venv .engines .browser
+	@rm -rf .venv .engines .browser node_modules
 
 # Each marker file is written last, so an interrupted set-up is repeated.
 .venv/made:
@@ -72,6 +78,18 @@ clean:  ## remove what setup installed, but not data/
 	@echo "setup: installing what the bench needs (requirements-bench.txt, from PyPI)"
 	@$(INSTALL) requirements-bench.txt || \
 	  { echo "setup: failed: pip could not install requirements-bench.txt; check the network and try again" >&2; exit 1; }
+	@touch $@
+
+.venv/node: requirements-node.txt .venv/made
+	@echo "setup: installing Node with npm (requirements-node.txt, from PyPI)"
+	@$(INSTALL) requirements-node.txt || \
+	  { echo "setup: failed: pip could not install requirements-node.txt; check the network and try again" >&2; exit 1; }
+	@touch $@
+
+node_modules/ready: package.json package-lock.json .npmrc .venv/node
+	@echo "setup: installing the JavaScript checks (package-lock.json, from npm)"
+	@$(NPM) ci --ignore-scripts > /dev/null || \
+	  { echo "setup: failed: npm could not install package-lock.json; check the network and try again" >&2; exit 1; }
 	@touch $@
 
 .engines/ready: scripts/setup_databases.py scripts/packages.py requirements-mongod.txt | .venv/made

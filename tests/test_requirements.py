@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -30,6 +31,27 @@ def test_set_up_installs_nothing_without_a_digest() -> None:
     assert "--require-hashes --only-binary=:all:" in install
     script = (ROOT / "scripts/setup_databases.py").read_text()
     assert script.count('"pip"') == script.count('"--require-hashes"') == 1
+
+
+def test_every_package_of_npm_has_its_digest() -> None:
+    """`make hashes` writes them; package.json names exact versions, and no address is fixed."""
+    declared = json.loads((ROOT / "package.json").read_text())
+    lock = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+    root = lock.pop("")
+    assert root["devDependencies"] == declared["devDependencies"]
+    assert {name: lock[f"node_modules/{name}"]["version"] for name in declared["devDependencies"]} == declared[
+        "devDependencies"
+    ]
+    for name, package in lock.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
+
+
+def test_npm_runs_nothing_of_a_package() -> None:
+    """Set-up installs just what the lock file names, and no package's scripts run."""
+    (install,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "$(NPM) ci" in line]
+    assert "--ignore-scripts" in install
+    assert "ignore-scripts=true" in (ROOT / ".npmrc").read_text().splitlines()
 
 
 def test_mongod_is_there_for_two_processors() -> None:
