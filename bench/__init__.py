@@ -1,1 +1,1 @@
-"""Measuring."""
+"""The benchmarks of `make bench`."""

@@ -1,6 +1,6 @@
-"""How fast the server is, at what cost, and beside what: `make bench`, or `python -m bench`.
+"""Measure how fast the server is and what it costs, beside yardsticks: `make bench`, or `python -m bench`.
 
-Each scenario starts engines and a server of its own, warms up, and is measured several times. The load generator runs
+Each scenario starts databases and a server of its own, warms up, and is measured several times. The load generator runs
 in this process. A message that is lost, doubled or out of order ends the bench with status 1.
 """
 
@@ -25,17 +25,17 @@ from bench.alarm import Alarm, UnexpectedError
 from bench.arena import OPEN_FILES, arena
 from bench.chatting import PIPELINE
 from bench.report import PAGE, around, write_report
-from bench.results import Result, describe_engines, read, write
+from bench.results import Result, describe_databases, read, write
 from bench.scenario import Bench, Options, Scenario
 from bench.scenarios import SCENARIOS
 from bench.tables import compared, disturbance, sheets, show
 from storage.embedded.supervisor import DatabaseStartError
 
-WIDTH = 180  # characters of a table where there is no terminal
+WIDTH = 180  # columns of a table if the output is no terminal
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures, or shows what was measured before; the exit status."""
+    """Measure, or show an earlier run; return the exit status."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     parser = _parser()
     options = parser.parse_args(argv)
@@ -48,13 +48,13 @@ def main(argv: Sequence[str]) -> int:
         else:
             chosen = _chosen(options.only, parser)
             if not 1 <= options.window <= PIPELINE:
-                parser.error(f"--window: 1 to {PIPELINE}, since the server reads no more of a socket at once")
+                parser.error(f"--window: 1 to {PIPELINE}, since the server reads no more requests of a socket at once")
             if min(options.rate, options.seconds or 1, options.repeats or 1) <= 0:
                 parser.error("--rate, --seconds and --repeats: more than 0")
             _allow_open_files()
-            if options.write:  # not only when all is measured
+            if options.write:  # fails before measuring, not after
                 around(options.write)
-            # Ctrl-C ends all that was started; so does a service manager's signal.
+            # SIGTERM ends all processes that were started, as Ctrl-C does.
             signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
             result = measure(chosen, _options(options), console, options.json)
         if options.json:
@@ -73,9 +73,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(chosen: dict[str, Scenario], options: Options, console: Console, keep: Path | None = None) -> Result:
-    """Plays scenarios one after the other, and keeps what is there. Raises UnexpectedError, DatabaseStartError."""
+    """Run scenarios one after the other and keep their figures. Raises UnexpectedError, DatabaseStartError."""
     result = Result.begin(options)
-    # It is drawn between stretches only: a thread that draws would take the load generator's time and delay messages.
+    # Drawn only between measurements: a drawing thread would take the load generator's time and delay messages.
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -96,10 +96,10 @@ def measure(chosen: dict[str, Scenario], options: Options, console: Console, kee
                 bars.refresh()
 
             alarm = Alarm()
-            with arena(scenario.flags, console) as place:
+            with arena(scenario.flags, console) as its_arena:
                 if not result.scenarios:
-                    result.machine |= describe_engines(place)
-                bench = Bench(options, place, alarm, tell)
+                    result.machine |= describe_databases(its_arena)
+                bench = Bench(options, its_arena, alarm, tell)
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                     runner.run(alarm.guard(_play(scenario, bench)))
             result.scenarios[name] = bench.rows
@@ -119,7 +119,7 @@ async def _play(scenario: Scenario, bench: Bench) -> None:
 
 
 def _chosen(patterns: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, Scenario]:
-    """The scenarios that match any pattern, in their own order."""
+    """Return the scenarios that match any pattern, in their own order."""
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in SCENARIOS):
             parser.error(f"--only: no scenario is called {pattern}; there are {', '.join(SCENARIOS)}")
@@ -143,7 +143,7 @@ def _options(given: argparse.Namespace) -> Options:
 
 
 def _allow_open_files() -> None:
-    """As many as the server's sockets need. Raises ValueError."""
+    """Allow as many open files as the server's sockets need. Raises ValueError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
         raise ValueError(f"{OPEN_FILES} open files are needed, and this process may have {hard} (ulimit -Hn)")
@@ -160,21 +160,27 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", nargs="+", default=[], metavar="NAME", help="these scenarios; pairs-* are all that begin so")
-    add("--quick", action="store_true", help="one short repeat, fewer messages stored and sockets idle")
-    add("--seconds", type=float, metavar="N", help="of each stretch (default: 5, quick: 2)")
-    add("--repeats", type=int, metavar="N", help="of each scenario (default: 3, quick: 1)")
-    add("--window", type=int, default=16, metavar="N", help="messages of a writer on their way (default: %(default)s)")
-    add("--rate", type=float, default=5000, metavar="N", help="messages a second (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="keep all figures")
-    add("--read", type=Path, metavar="FILE", help="show a run that was kept, instead of measuring")
+    add(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="only these scenarios; pairs-* are all whose names begin with pairs-",
+    )
+    add("--quick", action="store_true", help="one short repeat, with fewer stored messages and idle sockets")
+    add("--seconds", type=float, metavar="N", help="duration of each measurement (default: 5, quick: 2)")
+    add("--repeats", type=int, metavar="N", help="repeats of each scenario (default: 3, quick: 1)")
+    add("--window", type=int, default=16, metavar="N", help="messages in flight of each writer (default: %(default)s)")
+    add("--rate", type=float, default=5000, metavar="N", help="messages a second of rate-* (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    add("--read", type=Path, metavar="FILE", help="show an earlier run instead of measuring")
     add("--write", type=Path, nargs="?", const=PAGE, metavar="FILE", help="render into docs/performance.md, with plots")
-    add("--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="show two runs that were kept side by side")
+    add("--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="show two earlier runs side by side")
     return parser
 
 
 def _without_environment() -> None:
-    """Begins anew without Python's and Tandem's variables: PYTHONDEVMODE, say, would change what is measured."""
+    """Restart without Python's and Tandem's variables: PYTHONDEVMODE, for example, would change the figures."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TANDEM_"))}
     if len(kept) < len(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], kept)  # noqa: S606  # the same program

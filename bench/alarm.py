@@ -1,6 +1,6 @@
-"""What ends a measurement at once: a message lost, doubled, out of order, or anything else the server must not do.
+"""End a measurement at once if a message is lost, doubled or out of order, or the server makes another mistake.
 
-Figures of a server that breaks its promises are worth nothing, so the first such thing ends everything.
+Figures of a server that breaks its guarantees are worthless, so the first mistake ends the whole run.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ T = TypeVar("T")
 
 
 class UnexpectedError(Exception):
-    """The server wrote something that it should not have, or did not write what it should have."""
+    """The server wrote something wrong, or did not write something that it had to."""
 
 
 class Alarm:
-    """Rung by sockets, from callbacks that nobody awaits; `error` is what they rang it for first."""
+    """An alarm that sockets ring from callbacks, whose errors no coroutine would see; `error` is the first one."""
 
     def __init__(self) -> None:
         self.error: UnexpectedError | None = None
         self._task: asyncio.Task[Any] | None = None
 
     def ring(self, error: UnexpectedError) -> None:
-        """Ends what is guarded. What follows from the first error is not told."""
+        """End the guarded work. Only the first error is kept."""
         if self.error is None:
             self.error = error
             if self._task is not None:
                 self._task.cancel()
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits some work. Raises the UnexpectedError for which the alarm is rung meanwhile."""
+        """Await some work. Raises the UnexpectedError for which the alarm is rung meanwhile."""
         task = asyncio.ensure_future(work)
         self._task = task
         try:
@@ -45,6 +45,6 @@ class Alarm:
         finally:
             task.cancel()
             self._task = None
-        if self.error is not None:  # in the very last moment
+        if self.error is not None:  # rung just before the work ended
             raise self.error
         return result

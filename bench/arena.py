@@ -1,6 +1,6 @@
-"""Where a scenario takes place: engines of its own, the real server on them, and users who may chat.
+"""The surroundings of a scenario: databases of its own, the real server on them, and users who may chat.
 
-Each scenario has an arena of its own, so that none finds what another left behind, in whatever order they run.
+Each scenario has an arena of its own, so that no scenario finds another one's data, whatever the order.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = ["OPEN_FILES", "Arena", "arena"]
 ROOT = Path(__file__).resolve().parent.parent
 USERS = 40_000
 OPEN_FILES = 20_000  # of the server, and of the load generator
-PATIENCE = 30.0  # seconds until the server has noticed that sockets closed
-LOOK_EVERY = 0.02  # seconds between two looks
-MOST_SHOWN = 20  # lines of what the server logged
-END_WITHIN = 10  # seconds for a yardstick
+PATIENCE = 30.0  # seconds for the server to notice closed sockets
+LOOK_EVERY = 0.02  # seconds between two checks
+MOST_SHOWN = 20  # lines of the server's log
+END_WITHIN = 10  # seconds for a yardstick to end
 FLAGS = (
     "--auth=open",
     "--log-level=warning",
-    # Limits that are there against what a bench does.
+    # Limits that the load of a bench would reach.
     "--request-rate=1000000",
     "--request-burst=1000000",
     "--address-request-rate=1000000",
@@ -47,14 +47,14 @@ FLAGS = (
     "--max-user-connections=19000",
     "--max-address-http-connections=800",
     "--max-http-connections=800",
-    # What a slow machine is late with is a figure, not a fault.
+    # On a slow machine a late answer is a figure, not a fault.
     "--answer-timeout=30",
     "--engine-timeout=20",
 )
 
 
 class Arena:
-    """Engines and a server that run; `flags` are the server's, on top of the bench's."""
+    """Running databases and a server; `flags` are the server's, in addition to the bench's."""
 
     def __init__(self, embedded: EmbeddedDatabases, flags: Sequence[str], console: Console) -> None:
         self._embedded = embedded
@@ -64,7 +64,7 @@ class Arena:
         self._users = iter(range(0))
         self.port = 0
         self.processes: dict[str, psutil.Process] = {}
-        """The server's process as `server`, the load generator's as `load`, and the engines'."""
+        """The server's process as `server`, the load generator's as `load`, and those of the databases."""
 
     @property
     def mongo(self) -> str:
@@ -82,17 +82,17 @@ class Arena:
         return self._embedded.addresses.mysql
 
     def start(self) -> None:
-        """Starts the server. Raises UnexpectedError when it does not."""
+        """Start the server. Raises UnexpectedError if it does not start."""
         self._server = ServerProcess(*external(self._embedded.addresses), *FLAGS, *self._flags)
         try:
             self.port = self._server.ready()
         except AssertionError as error:
             raise UnexpectedError(f"the server does not start: {error}") from None
-        engines = {name: psutil.Process(pid) for name, pid in self._embedded.pids.items()}
-        self.processes = {"server": psutil.Process(self._server.process.pid)} | engines | {"load": psutil.Process()}
+        databases = {name: psutil.Process(pid) for name, pid in self._embedded.pids.items()}
+        self.processes = {"server": psutil.Process(self._server.process.pid)} | databases | {"load": psutil.Process()}
 
     def end(self) -> None:
-        """Ends the server as an operator does, and shows what it logged. Raises UnexpectedError when it ends badly."""
+        """End the server as an operator does, and show its log. Raises UnexpectedError if it ends with an error."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -109,14 +109,14 @@ class Arena:
             raise UnexpectedError(f"the server ended with status {status}")
 
     def kill(self) -> None:
-        """Ends the server at once, and shows what it logged."""
+        """End the server at once, and show its log."""
         server, self._server = self._server, None
         if server is not None:
             server.process.kill()
             self._show(server.process.communicate()[1])
 
     def warn(self, text: str) -> None:
-        """Shows what does not end the bench."""
+        """Show a problem that does not end the bench."""
         self._console.print(text, style="yellow", markup=False, highlight=False)
 
     def _show(self, logged: str) -> None:
@@ -127,12 +127,12 @@ class Arena:
             self.warn(f"the server logged {len(lines) - MOST_SHOWN} more lines")
 
     def restart(self) -> None:
-        """Ends the server and starts a fresh one on the same engines."""
+        """End the server and start another one on the same databases."""
         self.end()
         self.start()
 
     def make_users(self) -> None:
-        """Writes the users' rows, which a registration would take hours for: each costs a password's digest."""
+        """Insert the users' rows. Registering them would take hours, since each costs a password's digest."""
         with mysql_connection(self.mysql) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT COALESCE(MAX(id), 0) FROM `user`")
             row = cursor.fetchone()
@@ -143,14 +143,14 @@ class Arena:
         self._users = iter(ids)
 
     def users(self, count: int) -> list[int]:
-        """The ids of users whom nobody has had before. Raises ValueError when there are none left."""
+        """Return ids of users that were not returned before. Raises ValueError if none is left."""
         taken = [each for each, _ in zip(self._users, range(count), strict=False)]
         if len(taken) < count:
             raise ValueError("the scenario needs more users than there are")
         return taken
 
     async def await_sockets(self, count: int, *, port: int = 0) -> None:
-        """Waits until the server, or another on a port, has exactly so many open. Raises UnexpectedError otherwise."""
+        """Wait until the server, or another one on a port, has exactly so many open sockets. Raises UnexpectedError."""
         deadline = perf_counter() + PATIENCE
         while (found := self._open_sockets(port or self.port)) != count:
             if perf_counter() > deadline:
@@ -163,7 +163,9 @@ class Arena:
 
     @contextmanager
     def yardstick(self, *arguments: str) -> Iterator[tuple[int, dict[str, psutil.Process]]]:
-        """Another server on the same engines, see bench/yardsticks.py: its port, and processes with it as `server`."""
+        """Start a yardstick (bench/yardsticks.py) on the same databases; yield its port and the processes, it as
+        `server`.
+        """
         process = subprocess.Popen(  # noqa: S603  # a program of ours
             [sys.executable, "-m", "bench.yardsticks", *arguments, f"--mongo={self.mongo}", f"--redis={self.redis}"],
             cwd=ROOT,
@@ -176,20 +178,22 @@ class Arena:
             port = port_in(process.stdout.readline())
             yield port, self.processes | {"server": psutil.Process(process.pid)}
         finally:
-            process.kill()  # it holds nothing that would have to be kept
+            process.kill()  # it has no data to keep
             process.communicate(timeout=END_WITHIN)
 
 
 @contextmanager
 def arena(flags: Sequence[str], console: Console) -> Iterator[Arena]:
-    """Engines, a server with users; all is gone afterwards. Raises UnexpectedError, DatabaseStartError."""
+    """Start databases and a server with users, and remove all of it afterwards. Raises UnexpectedError,
+    DatabaseStartError.
+    """
     with embedded_databases() as embedded:
-        place = Arena(embedded, flags, console)
+        running = Arena(embedded, flags, console)
         try:
-            place.start()
-            place.make_users()
-            yield place
+            running.start()
+            running.make_users()
+            yield running
         except BaseException:
-            place.kill()  # what is wrong is known already
+            running.kill()  # the cause is known already
             raise
-        place.end()
+        running.end()

@@ -1,4 +1,4 @@
-"""Scenarios of chatting: one pair, many pairs, as fast as it goes and at a rate."""
+"""Scenarios of chatting: one pair or many, at full speed or at a fixed rate."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ from bench.wire import CONTENT
 
 __all__ = [
     "HALF_RATE",
-    "ON_THEIR_WAY",
+    "MAX_IN_FLIGHT",
     "PIPELINE",
     "as_fast_as_it_goes",
     "at_a_rate",
     "at_half_the_rate",
-    "dialect_2",
     "offline",
     "ping_pong",
     "pipelining",
+    "protocol_v2",
 ]
 
-ALONE = 300  # trips to each engine alone, before each stretch and after it
-ON_THEIR_WAY = 10_000  # messages of all pairs together: more would only wait for longer
-HALF_RATE = RATE / 2  # messages a second: how long they take is asked for at half of the rate to be reached
+ALONE = 300  # round trips to each database alone, before and after each measurement
+MAX_IN_FLIGHT = 10_000  # messages of all pairs together: more would only wait longer
+HALF_RATE = RATE / 2  # messages a second: the targets for latency are for half of the target rate
 PIPELINE = 64  # messages in flight; the server reads no more of a socket before it has answered some
 
 
 def as_fast_as_it_goes(pairs: int) -> Callable[[Bench], Awaitable[None]]:
-    """So many pairs, each with a window of messages on their way; a smaller one than the options' if they are many."""
+    """Return a scenario in which so many pairs keep a window of messages in flight, smaller for many pairs."""
 
     async def run(bench: Bench) -> None:
-        await _flat_out(bench, pairs, max(1, min(bench.options.window, ON_THEIR_WAY // pairs)))
+        await _flat_out(bench, pairs, max(1, min(bench.options.window, MAX_IN_FLIGHT // pairs)))
 
     return run
 
 
 async def pipelining(bench: Bench) -> None:
-    """One socket with many messages in flight."""
+    """Keep many messages of one socket in flight."""
     await _flat_out(bench, 1, PIPELINE)
 
 
-async def dialect_2(bench: Bench) -> None:
-    """Pairs in dialect 2: ids, and every `seq` checked."""
-    await _flat_out(bench, PAIRS, bench.options.window, dialect=2)
+async def protocol_v2(bench: Bench) -> None:
+    """Chat in pairs in protocol v2: with ids, and every `seq` checked."""
+    await _flat_out(bench, PAIRS, bench.options.window, version=2)
 
 
-async def _flat_out(bench: Bench, count: int, window: int, *, dialect: int = 1) -> None:
-    pairs = await bench.pairs(count, dialect=dialect)
+async def _flat_out(bench: Bench, count: int, window: int, *, version: int = 1) -> None:
+    pairs = await bench.pairs(count, version=version)
     for _ in bench.repeats():
         await bench.stretch("server", sockets_of(pairs), flat_out(pairs, window))
 
 
 def at_a_rate(pairs: int) -> Callable[[Bench], Awaitable[None]]:
-    """So many pairs, all together at the rate of the options."""
+    """Return a scenario in which so many pairs together send messages at the rate of the options."""
 
     async def run(bench: Bench) -> None:
         chatting = await bench.pairs(pairs)
@@ -76,7 +76,7 @@ def at_a_rate(pairs: int) -> Callable[[Bench], Awaitable[None]]:
 
 
 async def at_half_the_rate(bench: Bench) -> None:
-    """At half of the rate that the target names; then as fast as it goes, and at half of the rate that this reaches."""
+    """Send at half of the target's rate, then at full speed, then at half of the rate that this reached."""
     pairs = await bench.pairs(PAIRS)
     sockets = sockets_of(pairs)
     for _ in bench.repeats():
@@ -86,7 +86,7 @@ async def at_half_the_rate(bench: Bench) -> None:
 
 
 async def offline(bench: Bench) -> None:
-    """As fast as it goes, while half of the peers are not there."""
+    """Send at full speed while half of the peers are offline."""
     pairs = await bench.pairs(PAIRS)
     gone = pairs[::2]
     for pair in gone:
@@ -99,12 +99,12 @@ async def offline(bench: Bench) -> None:
 
 
 async def ping_pong(bench: Bench) -> None:
-    """One pair, one message at a time, the two in turns; beside it what the engines take alone."""
+    """Let one pair send one message at a time, in turns; beside it measure the databases alone."""
     pairs = await bench.pairs(1)
     with Redis.from_url(bench.arena.redis) as redis, MongoClient[dict[str, Any]](bench.arena.mongo) as mongo:
         insert = _inserting(mongo)
         for number in bench.repeats():
-            bench.tell("the engines alone")
+            bench.tell("the databases alone")
             before = _took_ms(lambda _: redis.get("bench:alone")), _took_ms(partial(insert, 2 * number))
             figures = await bench.stretch("server", pairs[0].sockets, partial(_volley, pairs[0]))
             after = _took_ms(lambda _: redis.get("bench:alone")), _took_ms(partial(insert, 2 * number + 1))
@@ -116,7 +116,7 @@ async def ping_pong(bench: Bench) -> None:
 
 
 async def _volley(pair: Pair, until: float) -> None:
-    """Each answers when the other's message has arrived and is acknowledged."""
+    """Let each user answer when the other's message has arrived and is acknowledged."""
     over = asyncio.get_running_loop().create_future()
     one, two = pair.sockets
 
@@ -142,7 +142,7 @@ async def _volley(pair: Pair, until: float) -> None:
 
 
 def _inserting(mongo: MongoClient[dict[str, Any]]) -> Callable[[int, int], object]:
-    """Inserts documents like the server's, as durably, into a collection of their own with the same indexes."""
+    """Insert documents like the server's, as durably, into a separate collection with the same indexes."""
     database = mongo.get_database("bench_alone")
     database.create_collection("messages", clusteredIndex={"key": {"_id": 1}, "unique": True})
     messages = database.get_collection("messages", write_concern=WriteConcern(w="majority", j=True))
@@ -158,7 +158,7 @@ def _inserting(mongo: MongoClient[dict[str, Any]]) -> Callable[[int, int], objec
 
 
 def _took_ms(trip: Callable[[int], object]) -> list[float]:
-    """How long each of many trips takes."""
+    """Return how long each of many round trips takes."""
     took = []
     for number in range(ALONE):
         begun = perf_counter()

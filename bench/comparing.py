@@ -1,4 +1,4 @@
-"""Scenarios that compare: the server and the yardsticks take turns under the same load, on the same engines."""
+"""Scenarios that compare: the server and the yardsticks take turns under the same load, on the same databases."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ YARDSTICKS = {
 
 
 def compared(window: int | None = None) -> Callable[[Bench], Awaitable[None]]:
-    """Each as fast as it goes, with a window of messages for each writer; None is that of the options.
+    """Measure each at full speed, with a window of messages for each writer; None is the options' window.
 
-    The server's rate as a multiple of a yardstick's is taken within each repeat, so that what disturbs the machine for
-    longer than that disturbs both.
+    The server's rate as a multiple of a yardstick's is taken within each repeat, so that a longer disturbance of the
+    machine affects both.
     """
 
     async def run(bench: Bench) -> None:
         size = window or bench.options.window
         with ExitStack() as stack:
-            places = {SERVER: (await bench.pairs(PAIRS), bench.arena.processes)}
+            loads = {SERVER: (await bench.pairs(PAIRS), bench.arena.processes)}
             for row, arguments in YARDSTICKS.items():
                 port, processes = stack.enter_context(bench.arena.yardstick(*arguments))
-                places[row] = (await bench.pairs(PAIRS, port=port), processes)
+                loads[row] = (await bench.pairs(PAIRS, port=port), processes)
             for _ in bench.repeats():
                 rates = {}
-                for row, (pairs, processes) in places.items():
+                for row, (pairs, processes) in loads.items():
                     figures = await bench.stretch(row, sockets_of(pairs), flat_out(pairs, size), processes=processes)
                     rates[row] = figures["messages_per_s"]
                 for row in YARDSTICKS:
                     bench.record(row, {"server_to_this": rates[SERVER] / max(rates[row], 1e-9)})
-            for pairs, _ in places.values():  # before a yardstick ends, which would ring the alarm
+            for pairs, _ in loads.values():  # before a yardstick ends: that would ring the alarm
                 for pair in pairs:
                     pair.close()
 

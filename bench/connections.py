@@ -1,4 +1,4 @@
-"""Scenarios of connections: opening them as fast as it goes, and holding many that are idle."""
+"""Scenarios of connections: opening them at full speed, and holding many idle ones."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["connecting", "idle"]
 
 AT_A_TIME = 64
 SOCKETS = 3000
-REST = 1.0  # seconds for what a closing leaves to be done, such as unsubscribing
+REST = 1.0  # seconds for work after closing, such as unsubscribing
 IDLE, IDLE_QUICK = 15_000, 3000
 RELAY = "relay on uvloop"  # of the yardsticks
 
 
 async def connecting(bench: Bench) -> None:
-    """Opens sockets of users whose lookups are remembered, a number of them at a time; beside it those of the relay."""
+    """Open sockets of users whose look-ups are cached, a number of them at a time; do the same with the relay."""
     arena = bench.arena
     handshakes = _handshakes(arena.users(SOCKETS))
     with arena.yardstick(*YARDSTICKS[RELAY]) as (port, processes):
         bench.tell("looking the users up")
-        places = {"server": (arena.port, arena.processes), RELAY: (port, processes)}
-        for to, _ in places.values():
+        servers = {"server": (arena.port, arena.processes), RELAY: (port, processes)}
+        for to, _ in servers.values():
             hang_up(open_all(to, handshakes, AT_A_TIME))
         for _ in bench.repeats():
-            for row, (to, theirs) in places.items():
-                for other, _ in places.values():
+            for row, (to, theirs) in servers.items():
+                for other, _ in servers.values():
                     await arena.await_sockets(0, port=other)
                 await asyncio.sleep(REST)
                 bench.tell(row)
@@ -44,7 +44,7 @@ async def connecting(bench: Bench) -> None:
 
 
 def _opened(port: int, handshakes: Sequence[bytes], processes: Mapping[str, psutil.Process]) -> Figures:
-    """Opens a socket with each handshake, and closes them: how fast that was, and what it cost."""
+    """Open a socket with each handshake and close them; return the rate and the cost."""
     with undisturbed():
         before, begun = processor_time(processes), perf_counter()
         sockets = open_all(port, handshakes, AT_A_TIME)
@@ -59,18 +59,18 @@ def _opened(port: int, handshakes: Sequence[bytes], processes: Mapping[str, psut
 
 
 async def idle(bench: Bench) -> None:
-    """What an idle connection takes of a fresh server's memory, and how others chat beside many of them."""
+    """Measure the memory of idle connections on a fresh server, and the latencies of users beside them."""
     arena = bench.arena
     count = IDLE_QUICK if bench.options.quick else IDLE
     users = arena.users(2 * count)
     handshakes = [handshake(f"/ws?uid={one}&toUid={two}") for one, two in zip(users[::2], users[1::2], strict=True)]
     for repeat in bench.repeats():
-        if repeat:  # one that has held as many before would take less for these
+        if repeat:  # a server that held as many before would need less memory
             await arena.await_sockets(0)
             arena.restart()
         pairs = await bench.pairs(BESIDE)
         chatting = sockets_of(pairs)
-        # Chatting takes memory as well, so that comes first.
+        # Chatting takes memory too, so it comes first.
         await bench.stretch("without idle sockets", chatting, at_rate(pairs, BESIDE_RATE))
         before = arena.processes["server"].memory_full_info()
         bench.tell(f"opening {count} idle sockets")
@@ -96,7 +96,7 @@ async def idle(bench: Bench) -> None:
 
 
 def _handshakes(users: Sequence[int]) -> list[bytes]:
-    """Those of pairs, both of each."""
+    """Return the handshakes of pairs, for both users of each."""
     return [
         handshake(f"/ws?uid={user}&toUid={peer}")
         for one, two in zip(users[::2], users[1::2], strict=True)

@@ -1,4 +1,4 @@
-"""The scenario of fairness: what one user who floods the server costs those who chat."""
+"""The scenario of fairness: what a user who floods the server costs other users."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bench.wire import PING, PONG, Frames, client_frame
 
 __all__ = ["flood"]
 
-WINDOW = 64  # of the one who floods
+WINDOW = 64  # messages in flight of the user who floods
 TYPING_AND_PING = client_frame(b'{"type":5}') + client_frame(b"", PING)
 
 
 class Nuisance(Connection):
-    """A socket of dialect 2 that says that it types, and pings, as fast as it is answered."""
+    """A socket of protocol v2 that sends typing frames and pings as fast as they are answered."""
 
     def __init__(self, path: str, alarm: Alarm) -> None:
         super().__init__(path, alarm)
@@ -27,7 +27,7 @@ class Nuisance(Connection):
         self.flooding = False
 
     def begin(self, window: int) -> None:
-        """Keeps so many of both on their way."""
+        """Keep so many of both in flight."""
         self.flooding = True
         self._transport.write(TYPING_AND_PING * window)
 
@@ -46,7 +46,7 @@ class Nuisance(Connection):
 
 
 async def flood(bench: Bench) -> None:
-    """Pairs chat at a rate: by themselves, beside one who floods messages, and one who floods pings and typing."""
+    """Pairs chat at a rate: alone, beside a user who floods messages, and beside one who floods pings and typing."""
     pairs = await bench.pairs(BESIDE)
     (flooder,) = await bench.pairs(1)
     one, two = bench.arena.users(2)
@@ -67,7 +67,7 @@ async def flood(bench: Bench) -> None:
             await chat(until)
         finally:
             nuisance.flooding = False
-        rate = (nuisance.pongs - before) / (perf_counter() - begun)  # of pings, and as many frames that say typing
+        rate = (nuisance.pongs - before) / (perf_counter() - begun)  # of pings; typing frames are as many
         bench.record("beside pings and typing", {"flooded_per_s": rate})
 
     floods: dict[str, Load] = {"beside messages": messages, "beside pings and typing": pings}

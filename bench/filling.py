@@ -1,4 +1,4 @@
-"""Stored messages by the million, written straight into MongoDB in the server's own shape."""
+"""Write millions of stored messages straight into MongoDB, in the server's format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.records import conversation_of
 __all__ = ["KEPT", "document", "fill"]
 
 DATABASE = "tandem"
-SHARE = 0.5  # of all messages: those of the conversation that is read
+SHARE = 0.5  # the share of messages in the conversation that is read
 OTHERS = 500  # messages in each of the other conversations
 BATCH = 5000  # documents in one insert_many
 THREADS = 2  # one encodes while mongod works for the other
@@ -30,9 +30,10 @@ Documents = list[dict[str, Any]]
 
 
 def fill(url: str, users: Sequence[int], count: int, progress: Callable[[int], None]) -> int:
-    """Stores `count` messages: half of them between the first two users, the others among the rest.
+    """Store `count` messages: half of them between the first two users, the others among the rest.
 
-    Returns the last `seq` of the first two, and tells `progress` how many are stored. Not durable before it returns.
+    Returns the last `seq` of the first two, and reports to `progress` how many are stored. All are durable when it
+    returns.
     """
     main = int(count * SHARE)
     sizes = [main, *[OTHERS] * ((count - main) // OTHERS)]
@@ -56,16 +57,16 @@ def fill(url: str, users: Sequence[int], count: int, progress: Callable[[int], N
         while some := list(islice(batches, THREADS)):
             stored += sum(executor.map(insert, some))
             progress(stored)
-        client.admin.command("fsync")  # or it would be written while something is measured
+        client.admin.command("fsync")  # otherwise it would be written during a measurement
     return main
 
 
 def document(
     conversation: str, seq: int, sender: int, content: str, key: bytes, sent: int, gone: datetime
 ) -> dict[str, Any]:
-    """A message as the server stores it, `sent` in milliseconds since the epoch; tests/test_bench.py compares the two.
+    """Return a message as the server stores it, `sent` in milliseconds since the epoch.
 
-    It is written out here, so that runs at different commits are filled alike.
+    It is a copy, so that runs at different commits store the same; tests/test_bench.py compares it with the server's.
     """
     return {
         "_id": {"c": conversation, "s": Int64(seq)},
@@ -79,7 +80,7 @@ def document(
 
 
 def _conversation(one: int, two: int, size: int, now: int) -> dict[str, Any]:
-    """What `MongoMessages.reserve` has written by then."""
+    """Return the document that `MongoMessages.reserve` has written by then."""
     return {
         "_id": conversation_of(one, two),
         "reserved": Int64(-(-size // 1000) * 1000),
@@ -95,7 +96,7 @@ def _messages(one: int, two: int, size: int, now: int) -> Iterator[dict[str, Any
     for seq in range(1, size + 1):
         sent = now - AGE + AGE * seq // (size + 1)
         sender = one if seq % 2 else two
-        key = sent.to_bytes(6, "big") + seq.to_bytes(10, "big")  # rises, as the server's do
+        key = sent.to_bytes(6, "big") + seq.to_bytes(10, "big")  # ascending, as the server's keys are
         yield document(name, seq, sender, f"{seq:09d} {TEXT}"[:CONTENT], key, sent, gone)
 
 

@@ -1,4 +1,4 @@
-"""The scenario of greed: what one account that asks for much at once costs those who chat."""
+"""The scenario of greed: what an account with many expensive requests costs other users."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from models.records import conversation_of
 
 __all__ = ["greed"]
 
-TOGETHER = 50  # requests at once
-CONVERSATIONS = 100  # in a list, which is all of an answer
+TOGETHER = 50  # concurrent requests
+CONVERSATIONS = 100  # in a list, the maximum of an answer
 FEW_MESSAGES = 10  # in each of them, all unread
-PEERS = 200  # in a resume, as many as may be
+PEERS = 200  # in a resume, the maximum
 FIRST_UNKNOWN = 10**12  # an id that no user has
 
 
 class Resumer(Connection):
-    """An inbox socket that resumes peers who need not exist, again as soon as it is answered."""
+    """An inbox socket that resumes peers, who need not exist, again as soon as it is answered."""
 
     def __init__(self, path: str, alarm: Alarm, number: int) -> None:
         super().__init__(path, alarm)
@@ -42,7 +42,7 @@ class Resumer(Connection):
         self.going_on = False
 
     def begin(self) -> None:
-        """Asks, and goes on asking."""
+        """Send the first requests, and another one after each answer."""
         self.going_on = True
         self._transport.write(self._request)
 
@@ -59,7 +59,7 @@ class Resumer(Connection):
 
 
 class Lister:
-    """A connection that asks for a list, again as soon as it is answered."""
+    """A connection that requests a list again as soon as it is answered."""
 
     def __init__(self, port: int, user: int, alarm: Alarm) -> None:
         self._port = port
@@ -70,7 +70,7 @@ class Lister:
         self.answered = 0
 
     async def run(self) -> None:
-        """Asks for ever. Rings the alarm when something else comes than a list."""
+        """Send requests forever. Rings the alarm if an answer is not a list."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             while True:
@@ -87,7 +87,7 @@ class Lister:
 
 
 async def greed(bench: Bench) -> None:
-    """Pairs chat at a rate: by themselves, beside lists and beside resumes of one account."""
+    """Pairs chat at a rate: alone, beside lists, and beside resumes of one account."""
     pairs = await bench.pairs(BESIDE)
     user, *peers = bench.arena.users(CONVERSATIONS + 1)
     _fill(bench.arena.mongo, user, peers)
@@ -129,16 +129,16 @@ async def greed(bench: Bench) -> None:
 
 
 def _fill(url: str, user: int, peers: Sequence[int]) -> None:
-    """Stores some messages of each peer to the user."""
+    """Store some messages of each peer to the user."""
     now, gone, keys = int(time() * 1000), datetime.now(UTC) + KEPT, count(1)
     conversations: list[dict[str, Any]] = []
     messages: list[dict[str, Any]] = []
-    for place, peer in enumerate(peers):
+    for position, peer in enumerate(peers):
         name = conversation_of(user, peer)
         conversations.append({"_id": name, "reserved": 1000, "base": 0, "based": now, "users": [user, peer]})
         for seq in range(1, FEW_MESSAGES + 1):
             key = next(keys).to_bytes(16, "big")
-            messages.append(document(name, seq, peer, TEXT, key, now - 1000 * place, gone))
+            messages.append(document(name, seq, peer, TEXT, key, now - 1000 * position, gone))
     with MongoClient[dict[str, Any]](url) as client:
         database = client.get_database(DATABASE)
         database.conversations.insert_many(conversations)

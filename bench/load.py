@@ -1,4 +1,4 @@
-"""The load generator: users who chat in pairs, as fast as it goes or at a rate."""
+"""The load generator: users who chat in pairs, at full speed or at a fixed rate."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from time import perf_counter
 from typing import TypeVar
 
 from bench.alarm import Alarm, UnexpectedError
-from bench.dialect2 import NumberedSocket
+from bench.protocol_v2 import NumberedSocket
 from bench.sockets import Connection, PlainSocket, Talker
 from bench.wire import ACKNOWLEDGED_OFFLINE, Stream
 
 __all__ = ["Pair", "connect", "open_pairs", "run_at", "run_flat_out", "settle", "sockets_of"]
 
-OPENING = 150  # pairs that are being opened at a time
-PATIENCE = 60.0  # seconds without any progress after which what is missing counts as lost
-TICK = 0.001  # seconds between two looks whose turn it is to send
-LOOK_EVERY = 0.005  # seconds between two looks whether everything has arrived
+OPENING = 150  # pairs that are opened at a time
+PATIENCE = 60.0  # seconds without any progress after which missing messages count as lost
+TICK = 0.001  # seconds between two checks whose turn it is to send
+LOOK_EVERY = 0.005  # seconds between two checks whether everything has arrived
 
 C = TypeVar("C", bound=Connection)
 
 
 class Pair:
-    """Two users, each with a socket. The first writes; the second may be offline."""
+    """Two users, each with a socket. The first one writes; the second one may be offline."""
 
     def __init__(self, one: int, two: int) -> None:
         self.users = (one, two)
@@ -40,13 +40,13 @@ class Pair:
         """The second user's."""
         return self.sockets[1]
 
-    async def open(self, port: int, alarm: Alarm, *, dialect: int = 1) -> None:
-        """Connects both, and lets both write once, which opens the limit rule. Raises UnexpectedError."""
+    async def open(self, port: int, alarm: Alarm, *, version: int = 1) -> None:
+        """Connect both users, and let each write once, which opens the limit rule. Raises UnexpectedError."""
         one, two = self.users
         there, back = f"/ws?uid={one}&toUid={two}", f"/ws?uid={two}&toUid={one}"
         first: Talker
         second: Talker
-        if dialect == 2:
+        if version == 2:
             first, second = (NumberedSocket(f"{path}&v=2", alarm) for path in (there, back))
         else:
             onward, backward = Stream(one), Stream(two)
@@ -58,46 +58,46 @@ class Pair:
             await settle([socket])
 
     def leave(self) -> None:
-        """Hangs the second up. Once the server has noticed, `offline` says so to the first."""
+        """Close the second user's socket. Once the server has noticed, call `offline`."""
         self.reader.close()
         self.writer.peer = None
 
     def offline(self) -> None:
-        """From now on the first is told that the second is offline. For dialect 1."""
+        """From now on expect answers that say that the second user is offline. For protocol v1."""
         if isinstance(self.writer, PlainSocket):
             self.writer.expect(ACKNOWLEDGED_OFFLINE)
 
     def close(self) -> None:
-        """Hangs both up."""
+        """Close both sockets."""
         for socket in self.sockets:
             if not socket.closing:
                 socket.close()
 
 
 async def connect(port: int, socket: C) -> C:
-    """Opens a socket; returns when it is greeted. Raises UnexpectedError."""
+    """Open a socket; return when it is greeted. Raises UnexpectedError."""
     await asyncio.get_running_loop().create_connection(lambda: socket, "127.0.0.1", port)
     await socket.opened
     return socket
 
 
-async def open_pairs(port: int, users: Sequence[int], alarm: Alarm, *, dialect: int = 1) -> list[Pair]:
-    """Each two of the users become a pair, connected and free to write. Raises UnexpectedError."""
+async def open_pairs(port: int, users: Sequence[int], alarm: Alarm, *, version: int = 1) -> list[Pair]:
+    """Make a pair of each two users, connected and free to write. Raises UnexpectedError."""
     pairs = [Pair(one, two) for one, two in zip(users[::2], users[1::2], strict=True)]
     for at in range(0, len(pairs), OPENING):
-        await asyncio.gather(*(pair.open(port, alarm, dialect=dialect) for pair in pairs[at : at + OPENING]))
+        await asyncio.gather(*(pair.open(port, alarm, version=version) for pair in pairs[at : at + OPENING]))
     return pairs
 
 
 def sockets_of(pairs: Sequence[Pair]) -> list[Talker]:
-    """Those that are open."""
+    """Return the open sockets of pairs."""
     return [socket for pair in pairs for socket in pair.sockets if not socket.closing]
 
 
 async def settle(sockets: Sequence[Talker], patience: float = PATIENCE) -> None:
-    """Waits until everything is acknowledged and has arrived.
+    """Wait until everything is acknowledged and has arrived.
 
-    Raises UnexpectedError when nothing has come for `patience` seconds.
+    Raises UnexpectedError if nothing has come for `patience` seconds.
     """
     before, since = -1, perf_counter()
     while left := sum(socket.unacknowledged.count + socket.undelivered.count for socket in sockets):
@@ -109,7 +109,7 @@ async def settle(sockets: Sequence[Talker], patience: float = PATIENCE) -> None:
 
 
 async def run_flat_out(writers: Sequence[Talker], window: int, until: float) -> None:
-    """Each writer keeps `window` messages on their way until a time."""
+    """Let each writer keep `window` messages in flight until a time."""
     for writer in writers:
         writer.window = window
         writer.send_now(window, perf_counter())
@@ -119,7 +119,7 @@ async def run_flat_out(writers: Sequence[Talker], window: int, until: float) -> 
 
 
 async def run_at(writers: Sequence[Talker], rate: float, until: float) -> None:
-    """The writers together send `rate` messages a second until a time, in turns and evenly."""
+    """Let the writers together send `rate` messages a second until a time, in turns and evenly."""
     writers = random.Random(1).sample(writers, len(writers))  # noqa: S311  # an order, not a secret
     begun, number = perf_counter(), 0
     while (now := perf_counter()) < until:

@@ -1,4 +1,4 @@
-"""What a stretch of chatting costs: messages, latencies, and the processor time of each process."""
+"""Measure a load: messages, latencies, and the CPU time of each process."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["PERCENTILES", "Figures", "latencies_of", "measured", "percentile", "
 Figures = dict[str, float]  # by name, with the unit in the name
 PERCENTILES = (50.0, 99.0, 99.9)
 IDLE = ("idle", "iowait", "guest", "guest_nice")  # a guest's time is in user's, too
-OTHERS = "others"  # everything else on this machine, and what the hypervisor took
+OTHERS = "others"  # all other processes of this machine, and the hypervisor
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which so many percent lie; NaN if there are none."""
+    """Return the value below which so many percent lie; NaN if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")
 
 
 def latencies_of(name: str, seconds: Sequence[float]) -> Figures:
-    """The percentiles of latencies, in milliseconds."""
+    """Return the percentiles of latencies, in milliseconds."""
     return {f"{name}_p{percent:g}_ms": 1000 * percentile(seconds, percent) for percent in PERCENTILES}
 
 
 def processor_time(processes: Mapping[str, psutil.Process]) -> Figures:
-    """Seconds of processor time that each process has used, and all others together."""
+    """Return the seconds of CPU time that each process has used, and all others together."""
     used = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
     everything = psutil.cpu_times()._asdict()
     busy = sum(seconds for kind, seconds in everything.items() if kind not in IDLE)
@@ -43,7 +43,7 @@ def processor_time(processes: Mapping[str, psutil.Process]) -> Figures:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Without garbage collections of the load generator: the server's latencies would seem to have them."""
+    """Disable the load generator's garbage collection, whose pauses would be counted as the server's latencies."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -62,9 +62,9 @@ async def measured(
     warm_up: float,
     seconds: float,
 ) -> Figures:
-    """The figures of a load that goes on until a time of `perf_counter`; everything it sent has arrived afterwards.
+    """Return the figures of a load that runs until a time of `perf_counter`, after all its messages have arrived.
 
-    Raises UnexpectedError when it has not.
+    Raises UnexpectedError if they have not.
     """
     running: asyncio.Future[None] | None = None
     with undisturbed():
@@ -91,7 +91,7 @@ async def measured(
     if late := _joined(socket.late for socket in sockets):
         figures |= latencies_of("late", late)
     for name, seconds_used in now.items():
-        spent = max(0.0, seconds_used - used[name])  # the kernel counts all together by other means than each
+        spent = max(0.0, seconds_used - used[name])  # the kernel counts the total differently from each process
         figures[f"{name}_cores"] = spent / lasted
         if name != OTHERS:
             figures[f"{name}_us_per_message"] = 1e6 * spent / max(1, count)

@@ -1,4 +1,4 @@
-"""Opening sockets by the thousand, at as little cost to the load generator as Python allows, and holding them."""
+"""Open and hold thousands of sockets, at as little cost to the load generator as Python allows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MOST_READ = 4096  # bytes
 
 
 def open_all(port: int, handshakes: Sequence[bytes], at_a_time: int) -> list[socket.socket]:
-    """Opens a socket with each handshake, so many at a time; returns when all are greeted. Blocks.
+    """Open a socket with each handshake, so many at a time; return when all are greeted. Blocks.
 
-    Raises UnexpectedError when one is not let in.
+    Raises UnexpectedError if one is refused.
     """
     opened: list[socket.socket] = []
     waiting: dict[int, tuple[socket.socket, bytes]] = {}
@@ -66,20 +66,20 @@ def open_all(port: int, handshakes: Sequence[bytes], at_a_time: int) -> list[soc
 
 
 def hang_up(sockets: Sequence[socket.socket]) -> None:
-    """Closes them."""
+    """Close the sockets."""
     for one in sockets:
         one.close()
 
 
 def hold(sockets: Sequence[socket.socket], alarm: Alarm) -> None:
-    """Has the running loop answer the server's pings on them; anything else that comes rings the alarm."""
+    """Let the running loop answer the server's pings on them; anything else rings the alarm."""
     loop = asyncio.get_running_loop()
     for one in sockets:
         loop.add_reader(one.fileno(), partial(_answer, one, alarm))
 
 
 def release(sockets: Sequence[socket.socket]) -> None:
-    """Closes what was held."""
+    """Close the held sockets."""
     loop = asyncio.get_running_loop()
     for one in sockets:
         loop.remove_reader(one.fileno())

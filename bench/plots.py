@@ -1,4 +1,4 @@
-"""Plots of a run, as SVG that is the same for the same figures. matplotlib is needed here alone."""
+"""Plot a run as SVG that is the same for the same figures. Only this module needs matplotlib."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STYLE: Any = {"svg.hashsalt": "tandem", "svg.fonttype": "none", "font.family": "
 
 
 def draw(result: Result, directory: Path) -> list[str]:
-    """Writes `performance-NAME.svg` for each plot that the run has figures for; the names.
+    """Write `performance-NAME.svg` for each plot that the run has figures for; return the names.
 
-    Raises ImportError without matplotlib, which requirements-bench.txt brings.
+    Raises ImportError without matplotlib, which is in requirements-bench.txt.
     """
     import matplotlib as mpl
 
@@ -44,7 +44,7 @@ def draw(result: Result, directory: Path) -> list[str]:
 
 
 def _throughput(result: Result, axes: Any) -> bool:
-    """Messages a second of so many pairs, and of the yardsticks."""
+    """Plot messages a second by number of pairs, with the yardsticks."""
     bars = [(f"{pairs:,} pairs", result.spread(f"pairs-{pairs}", "server", "messages_per_s")) for pairs in PAIRS]
     own = len(bars)
     bars += [(f"{row}\n{COMPARED} pairs", result.spread("compared", row, "messages_per_s")) for row in YARDSTICKS]
@@ -66,7 +66,7 @@ def _throughput(result: Result, axes: Any) -> bool:
 
 
 def _latency(result: Result, axes: Any) -> bool:
-    """Percentiles of the latency to the peer."""
+    """Plot percentiles of the latency to the peer."""
     anything = False
     for name, colour in (("p50", COLOURS[0]), ("p99", COLOURS[1])):
         found = [(pairs, result.spread(f"rate-{pairs}", "server", f"peer_{name}_ms")) for pairs in PAIRS]
@@ -91,7 +91,7 @@ def _latency(result: Result, axes: Any) -> bool:
 
 
 def _cost(result: Result, axes: Any) -> bool:
-    """Processor time per message, by process."""
+    """Plot CPU time per message, by process."""
     scenarios = [f"pairs-{pairs}" for pairs in PAIRS if f"pairs-{pairs}" in result.scenarios]
     if not scenarios:
         return False
@@ -108,7 +108,7 @@ def _cost(result: Result, axes: Any) -> bool:
         )
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axes.set_ylabel("µs per message")
-    axes.margins(y=0.2)  # room for the legend
+    axes.margins(y=0.2)  # space for the legend
     axes.legend(frameon=False, loc="upper left", ncols=len(PROCESSES))
     axes.set_title("Processor time per message, as fast as it goes", fontsize=10)
     return True

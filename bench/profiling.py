@@ -1,8 +1,8 @@
-"""The scenario of the profile: which step of a message's way takes how much of the server's processor time.
+"""The scenario of the profile: how much of the server's CPU time each step of a message takes.
 
-py-spy looks from outside, without stopping the server, at who holds Python's lock (GIL). Who holds it is not who uses
-the processor, since system calls let go of it; so the samples of the event loop's thread, and those of the others, are
-taken as shares of the processor time that the kernel counts for them. Within a thread what its system calls take is
+py-spy samples from outside, without stopping the server, which thread holds Python's lock (GIL). That is not the thread
+that uses the CPU, since system calls release the lock. So the samples of the event loop's thread, and those of the
+others, are shares of the CPU time that the kernel counts for them. Within a thread, the time of its system calls is
 spread over its steps.
 """
 
@@ -33,22 +33,22 @@ STEPS = {
     "loop": "event loop, rest",
 }
 RATE = 250  # samples a second; more would take too much of the other core
-END_WITHIN = 10  # seconds for py-spy to write what it saw
-BATCHING = frozenset(("common/batching.py",))  # what is stored travels in batches
+END_WITHIN = 10  # seconds for py-spy to write its samples
+BATCHING = frozenset(("common/batching.py",))  # batches belong to storage
 STORAGE = frozenset(("storage", "pymongo", "motor", "bson", "redis", "hiredis", "pymysql"))
-CODECS = frozenset(("models/protocol/v1.py", "models/protocol/v2.py"))  # belong to whoever calls them
-OUT = frozenset(("_pay", "write_frame", "_flush"))  # of handlers/, where frames out begin that no model asks for
+CODECS = frozenset(("models/protocol/v1.py", "models/protocol/v2.py"))  # count for their callers
+OUT = frozenset(("_pay", "write_frame", "_flush"))  # of handlers/: outgoing frames that no model requests
 THREAD = "Thread._bootstrap "  # the outermost frame of all threads but the event loop's
 
 Stack = Sequence[str]  # `function (file)`, the outermost first
 
 
 class ProfilerError(Exception):
-    """py-spy is not there, or may not look at the server."""
+    """py-spy is missing, or is not allowed to read the server's memory."""
 
 
 async def profile(bench: Bench) -> None:
-    """Pairs as fast as it goes, while py-spy looks at the server."""
+    """Let pairs chat at full speed while py-spy samples the server."""
     pairs = await bench.pairs(PAIRS)
     load = flat_out(pairs, bench.options.window)
     spent, messages = dict.fromkeys(STEPS, 0.0), 0.0
@@ -63,13 +63,13 @@ async def profile(bench: Bench) -> None:
             messages += figures["messages"]
             for step, share in shares.items():
                 spent[step] += share * figures["server_us_per_message"] * figures["messages"]
-    # Of all repeats together, since medians of parts would not add up.
+    # Over all repeats together, since medians of parts would not add up.
     bench.record("server", {f"step_{step}_us_per_message": spent[step] / messages for step in STEPS})
     bench.record("server", {"step_all_us_per_message": sum(spent.values()) / messages, "samples": float(spy.seen)})
 
 
 class Spy:
-    """py-spy beside a process, while it is under load."""
+    """py-spy beside a process under load."""
 
     def __init__(self, process: psutil.Process) -> None:
         self.seen = 0  # samples so far
@@ -89,12 +89,12 @@ class Spy:
         self._directory.cleanup()
 
     async def beside(self, load: Load, until: float) -> None:
-        """Puts load on the process until a time of `perf_counter`, and looks meanwhile. Raises ProfilerError."""
+        """Put load on the process until a time of `perf_counter`, and sample it meanwhile. Raises ProfilerError."""
         self._spying = self._spy()
         before = self._times()
         await load(until)
         after = self._times()
-        self._spying.send_signal(SIGINT)  # it writes then
+        self._spying.send_signal(SIGINT)  # makes it write its samples
         self._used = after[0] - before[0], after[1] - before[1]
 
     def _spy(self) -> subprocess.Popen[str]:
@@ -110,7 +110,7 @@ class Spy:
         )
 
     def shares(self) -> dict[str, float]:
-        """The share of each step in the processor time under the last load, 1 together. Raises ProfilerError."""
+        """Return the share of each step in the CPU time under the last load, 1 together. Raises ProfilerError."""
         if self._spying is None:
             raise ProfilerError("there was no load")
         _, errors = self._spying.communicate(timeout=END_WITHIN)
@@ -128,16 +128,16 @@ class Spy:
         return shares
 
     def _times(self) -> tuple[float, float]:
-        """Seconds of processor time: of the event loop's thread, and of all others."""
+        """Return the seconds of CPU time of the event loop's thread, and of all others."""
         used = {thread.id: thread.user_time + thread.system_time for thread in self._process.threads()}
         loop = used.pop(self._process.pid)
         return loop, sum(used.values())
 
 
 def counted(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """Samples by step, of the event loop's thread and of the others, from py-spy's lines: a stack and how many.
+    """Count samples by step, of the event loop's thread and of the others, from py-spy's lines: a stack and a count.
 
-    A stack that was read while it changed may hold anything, a line's end included: what has no number is passed over.
+    A stack that changed while it was read may hold anything, even a line's end: a line without a number is skipped.
     """
     loop, others = Counter[str](), Counter[str]()
     for line in lines:
@@ -145,24 +145,24 @@ def counted(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
         if not (count.isascii() and count.isdigit()):
             continue
         if frames.startswith(THREAD):
-            others["storage"] += int(count)  # blocking work is storage's alone
+            others["storage"] += int(count)  # only storage has blocking work
         else:
             loop[step_of(frames.split(";"))] += int(count)
     return loop, others
 
 
 def step_of(stack: Stack) -> str:
-    """The step of a stack of the event loop's thread: what its innermost frame in this project or a driver is for."""
+    """Return the step of a stack of the event loop's thread, by its innermost frame in this project or a driver."""
     handling = False
     for frame in reversed(stack):
         name, _, file = frame.removesuffix(")").partition(" (")
-        room = file.partition("/")[0]
-        if room == "handlers":
+        folder = file.partition("/")[0]
+        if folder == "handlers":
             handling = True
             if name.rpartition(".")[2] in OUT:
                 return "out"
-        elif room in STORAGE or file in BATCHING:
+        elif folder in STORAGE or file in BATCHING:
             return "storage"
-        elif room == "models" and file not in CODECS:
-            return "out" if handling else "chat"  # what models call handlers for is to deliver and to answer
+        elif folder == "models" and file not in CODECS:
+            return "out" if handling else "chat"  # models call handlers to deliver and to answer
     return "in" if handling else "loop"

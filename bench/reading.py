@@ -1,4 +1,4 @@
-"""Scenarios of reading: history and resume at random places of many stored messages, while others chat."""
+"""Scenarios of reading: history and resume at random seqs of many stored messages, while others chat."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
 from bench.alarm import UnexpectedError
-from bench.dialect2 import Asker
 from bench.filling import fill
 from bench.load import PATIENCE, TICK, sockets_of
 from bench.measuring import latencies_of
+from bench.protocol_v2 import Asker
 from bench.scenario import BESIDE, BESIDE_RATE, Bench, at_rate
 
 __all__ = ["LONGER", "history_and_resume"]
 
 FULL, FEW = 1_000_000, 100_000  # stored messages
-QUICK = 10  # times fewer when it has to be quick
+QUICK = 10  # times fewer in a quick run
 PAGE, RESUMED = 50, 100  # messages in an answer
-REQUESTS = 100.0  # a second, in turns for history and to resume
+REQUESTS = 100.0  # a second, history and resume in turns
 ASKERS = 10  # sockets
-LONGER = 4  # times as long as other stretches: a percentile needs as many requests
+LONGER = 4  # times as long as other measurements, to have enough requests for a percentile
 
 
 def history_and_resume(stored: int) -> Callable[[Bench], Awaitable[None]]:
-    """With so many messages stored, half of them in the conversation that is read."""
+    """Return a scenario with so many messages stored, half of them in the conversation that is read."""
 
     async def run(bench: Bench) -> None:
         count = stored // QUICK if bench.options.quick else stored
@@ -57,17 +57,17 @@ def history_and_resume(stored: int) -> Callable[[Bench], Awaitable[None]]:
 async def _ask(
     askers: Sequence[Asker], newest: int, since: float, until: float, history: array[float], resume: array[float]
 ) -> None:
-    """Asks evenly until a time; what should be asked before `since` warms up and is not kept.
+    """Send requests evenly until a time; those before `since` warm up and are not counted.
 
-    Raises UnexpectedError when an answer does not come.
+    Raises UnexpectedError if an answer does not come.
     """
-    chance = random.Random(2)  # noqa: S311  # places, no secrets
+    chance = random.Random(2)  # noqa: S311  # seqs, no secrets
     begun, number = perf_counter(), 0
     while (now := perf_counter()) < until:
         while (intended := begun + number / REQUESTS) <= now:
             asker, kept = askers[number // 2 % len(askers)], intended >= since
             if number % 2:
-                first = chance.randint(1, newest - RESUMED)  # there is one more behind it
+                first = chance.randint(1, newest - RESUMED)  # at least one more follows
                 asker.resume(first, RESUMED, intended, resume if kept else array("d"))
             else:
                 first = chance.randint(1, newest - PAGE)

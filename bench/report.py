@@ -1,11 +1,11 @@
-"""A run as the measured section of docs/performance.md, with plots; what people write around it stays."""
+"""Render a run as the measured section of docs/performance.md, with plots; the text around it stays."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bench.arena import ROOT
-from bench.chatting import ON_THEIR_WAY
+from bench.chatting import MAX_IN_FLIGHT
 from bench.plots import draw
 from bench.reading import LONGER
 from bench.results import Result
@@ -25,9 +25,9 @@ ALTS = {
 
 
 def write_report(result: Result, page: Path = PAGE) -> None:
-    """Renders a run into a page, which is made if it is not there, and the plots into `images/` beside it.
+    """Render a run into a page, which is made if it does not exist, and the plots into `images/` beside it.
 
-    Raises OSError, and ValueError when the page is there without its marks.
+    Raises OSError, and ValueError if the page exists without its marks.
     """
     before, behind = around(page)
     images = page.parent / "images"
@@ -37,7 +37,7 @@ def write_report(result: Result, page: Path = PAGE) -> None:
 
 
 def around(page: Path) -> tuple[str, str]:
-    """What people wrote before and behind the measured section. Raises OSError, and ValueError without its marks."""
+    """Return the text before and after the measured section. Raises OSError, and ValueError without its marks."""
     text = page.read_text("utf-8") if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, behind = rest.partition(END)
@@ -52,10 +52,10 @@ def _section(result: Result, plots: list[str]) -> str:
     *others, targets = sheets(result)
     parts = [
         f"Taken {result.taken}" + (f" at commit {result.commit}" if result.commit else "") + f". {machine}.\n",
-        f"Server, engines and load generator share this machine. {_repeated(options)}, after {options.warm_up:g} s to "
-        f"warm up; windows are of {options.window} messages, or fewer where more than {ON_THEIR_WAY:,} would be "
-        f"on their way together; `rate-*` is {options.rate:,.0f} messages a second. A "
-        "latency counts from when a message should have been sent; `late` is the load generator's own part of it.\n",
+        f"Server, databases and load generator share this machine. {_repeated(options)}. Each sender has "
+        f"{options.window} messages in flight, or fewer if that would be more than {MAX_IN_FLIGHT:,} in all. `rate-*` "
+        f"is {options.rate:,.0f} messages a second. A latency counts from the moment at which a message should have "
+        "been sent; `late` is the load generator's part of it.\n",
         disturbance(result),
         legend(result),
         *(f"![{ALTS[name]}](images/performance-{name}.svg)\n" for name in plots),
@@ -65,9 +65,11 @@ def _section(result: Result, plots: list[str]) -> str:
 
 
 def _repeated(options: Options) -> str:
+    one = f"of {options.seconds:g} s, after {options.warm_up:g} s to warm up"
+    longer = f"Those of `reading-*` take {LONGER} times as long"
     if options.repeats == 1:
-        return f"Each figure is of one stretch of {options.seconds:g} s, of `reading-*` {LONGER} times as long"
+        return f"Each figure is one measurement {one}. {longer}"
     return (
-        f"Each figure is the median of {options.repeats} stretches of {options.seconds:g} s, of `reading-*` {LONGER} "
-        "times as long, with the least and the greatest in brackets"
+        f"Each figure is the median of {options.repeats} measurements {one}, with the lowest and the highest in "
+        f"brackets. {longer}"
     )

@@ -1,4 +1,4 @@
-"""What a run found, and how it is kept: each figure of each repeat, the machine, and the options."""
+"""The results of a run, and how they are stored: each figure of each repeat, the machine, and the options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.arena import ROOT, Arena
 from bench.scenario import Options, Rows
 from tests.support.database import mysql_connection
 
-__all__ = ["Found", "Result", "Spread", "describe_engines", "describe_machine", "read", "write"]
+__all__ = ["Found", "Result", "Spread", "describe_databases", "describe_machine", "read", "write"]
 
 PACKAGES = ("tornado", "uvloop", "pymongo", "motor", "redis", "hiredis", "msgspec")
 
@@ -36,7 +36,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """That of at least one value."""
+        """Return the spread of one or more values."""
         return cls(statistics.median(values), min(values), max(values))
 
     def __str__(self) -> str:
@@ -46,12 +46,12 @@ class Spread(NamedTuple):
 
 
 def number(value: float) -> str:
-    """As many digits as are worth reading."""
+    """Return a figure with as many digits as are worth reading."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 class Found(NamedTuple):
-    """One figure: of which scenario and row, its name with the unit, and its values."""
+    """One figure: its scenario and row, its name with the unit, and its values."""
 
     scenario: str
     row: str
@@ -70,34 +70,34 @@ class Result(Struct):
 
     @classmethod
     def begin(cls, options: Options) -> Result:
-        """A run that has not found anything yet."""
+        """Return a run without figures."""
         return cls(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", _commit(), describe_machine(), options)
 
     def figures(self) -> Iterator[Found]:
-        """All of them."""
+        """Yield all figures."""
         for scenario, rows in self.scenarios.items():
             for row, figures in rows.items():
                 for name, values in figures.items():
                     yield Found(scenario, row, name, Spread.of(values))
 
     def spread(self, scenario: str, row: str, name: str) -> Spread | None:
-        """One of them; None if it was not measured."""
+        """Return one figure; None if it was not measured."""
         values = self.scenarios.get(scenario, {}).get(row, {}).get(name)
         return Spread.of(values) if values else None
 
 
 def read(path: Path) -> Result:
-    """A run that was kept. Raises OSError, msgspec.DecodeError."""
+    """Read a stored run. Raises OSError, msgspec.DecodeError."""
     return msgspec.json.decode(path.read_bytes(), type=Result)
 
 
 def write(result: Result, path: Path) -> None:
-    """Keeps a run. Raises OSError."""
+    """Store a run. Raises OSError."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 
 
 def describe_machine() -> dict[str, str]:
-    """What it is that figures are taken on, and with which packages."""
+    """Return what identifies the machine and the versions of packages."""
     cpu = Path("/proc/cpuinfo")
     models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
     return {
@@ -110,8 +110,8 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def describe_engines(arena: Arena) -> dict[str, str]:
-    """Their versions."""
+def describe_databases(arena: Arena) -> dict[str, str]:
+    """Return the versions of the databases."""
     with (
         MongoClient[dict[str, Any]](arena.mongo) as mongo,
         Redis.from_url(arena.redis) as redis,
@@ -128,7 +128,7 @@ def describe_engines(arena: Arena) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of the source that is measured, with a + if something in it was changed; empty without git."""
+    """Return the commit of the measured source, with a + if something was changed; empty without git."""
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],  # noqa: S607

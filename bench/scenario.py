@@ -1,4 +1,4 @@
-"""What a scenario is, and what it is given: an arena, the run's options, and a place for its figures."""
+"""What a scenario is, and what it gets: an arena, the run's options, and an object that records its figures."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bench.sockets import Connection, Talker
 
 __all__ = ["BESIDE", "BESIDE_RATE", "PAIRS", "Bench", "Load", "Options", "Rows", "Scenario", "at_rate", "flat_out"]
 
-PAIRS = 200  # where a scenario is not about how many there are
-BESIDE, BESIDE_RATE = 50, 1000  # pairs that chat beside something else, and messages a second of these together
+PAIRS = 200  # in scenarios that do not vary their number
+BESIDE, BESIDE_RATE = 50, 1000  # pairs that chat beside another load, and their messages a second together
 
-Load = Callable[[float], Awaitable[None]]  # goes on until a time of `perf_counter`
+Load = Callable[[float], Awaitable[None]]  # runs until a time of `perf_counter`
 C = TypeVar("C", bound=Connection)
 Rows = dict[str, dict[str, list[float]]]  # by row and figure: one value for each repeat
 
@@ -37,7 +37,7 @@ class Options(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """A scenario: what it is about, how many stretches a repeat has, and flags that its server needs besides."""
+    """A scenario: its description, the number of measurements in a repeat, and additional flags of its server."""
 
     about: str
     run: Callable[[Bench], Awaitable[None]]
@@ -46,7 +46,7 @@ class Scenario(NamedTuple):
 
 
 class Bench:
-    """A scenario's surroundings. `progress` is told what is measured, and when a stretch is done."""
+    """A scenario's surroundings. `progress` gets what is measured, and when a measurement is done."""
 
     def __init__(
         self, options: Options, arena: Arena, alarm: Alarm, progress: Callable[[str, int], None] = lambda *_: None
@@ -59,38 +59,38 @@ class Bench:
         self._connections: list[Connection] = []
 
     def repeats(self) -> Iterator[int]:
-        """Counts the repeats."""
+        """Count the repeats."""
         yield from range(self.options.repeats)
 
     def tell(self, what: str) -> None:
-        """Shows what is being done."""
+        """Show what is being done."""
         self._progress(what, 0)
 
     def done(self, what: str) -> None:
-        """Shows that a stretch is done."""
+        """Show that a measurement is done."""
         self._progress(what, 1)
 
     def record(self, row: str, figures: Mapping[str, float]) -> None:
-        """Keeps the figures of a repeat."""
+        """Keep the figures of a repeat."""
         for name, value in figures.items():
-            if isnan(value):  # nothing of the kind was there to be measured
+            if isnan(value):  # there was nothing to measure
                 continue
             self.rows.setdefault(row, {}).setdefault(name, []).append(value)
 
-    async def pairs(self, count: int, *, port: int = 0, dialect: int = 1) -> list[Pair]:
-        """So many pairs that have not chatted before, on the server or on another port. Raises UnexpectedError."""
+    async def pairs(self, count: int, *, port: int = 0, version: int = 1) -> list[Pair]:
+        """Return so many new pairs, on the server or on another port. Raises UnexpectedError."""
         self.tell(f"opening {2 * count} sockets")
-        pairs = await open_pairs(port or self.arena.port, self.arena.users(2 * count), self.alarm, dialect=dialect)
+        pairs = await open_pairs(port or self.arena.port, self.arena.users(2 * count), self.alarm, version=version)
         self._connections += [socket for pair in pairs for socket in pair.sockets]
         return pairs
 
     async def connect(self, connection: C) -> C:
-        """Opens another socket to the server. Raises UnexpectedError."""
+        """Open another socket to the server. Raises UnexpectedError."""
         self._connections.append(await connect(self.arena.port, connection))
         return connection
 
     def close(self) -> None:
-        """Hangs up whatever is open."""
+        """Close all open sockets."""
         for connection in self._connections:
             if not connection.closing:
                 connection.close()
@@ -105,10 +105,10 @@ class Bench:
         times: float = 1,
         shared: bool = False,
     ) -> Figures:
-        """Measures one stretch, `times` as long as the others, and records its figures. Raises UnexpectedError.
+        """Measure once, `times` as long as usual, and record the figures. Raises UnexpectedError.
 
-        `shared` says that the processes have other work besides these messages, which would be counted as theirs: no
-        cost of a message is recorded then.
+        `shared` says that the processes have other work besides these messages. It would be counted as theirs, so no
+        cost of a message is recorded.
         """
         self.tell(row)
         figures = await measured(
@@ -126,10 +126,10 @@ class Bench:
 
 
 def flat_out(pairs: Sequence[Pair], window: int) -> Load:
-    """As fast as it goes: each writer keeps a window of messages on their way."""
+    """Return a load in which each writer keeps a window of messages in flight."""
     return partial(run_flat_out, [pair.writer for pair in pairs], window)
 
 
 def at_rate(pairs: Sequence[Pair], rate: float) -> Load:
-    """At a rate, in messages a second of all together."""
+    """Return a load at a rate, in messages a second of all writers together."""
     return partial(run_at, [pair.writer for pair in pairs], rate)

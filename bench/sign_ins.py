@@ -1,9 +1,9 @@
-"""How much a storm of sign-ins delays messages: `python -m bench.sign_ins`.
+"""Measure how much many sign-ins delay messages: `python -m bench.sign_ins`.
 
-A server of its own on engines of its own. Pairs of users write at a fixed rate, and each message is timed from the
-moment it should have been sent to its acknowledgement, so that a stall counts for all that it delays. Stretches with
-and without sign-ins take turns; half of the sign-ins have the right password, the others a wrong one. `--busy` has
-processes beside them that do nothing but use the processors, as on a machine that others share.
+It has a server and databases of its own. Pairs of users write at a fixed rate. Each message is timed from the moment at
+which it should have been sent to its acknowledgement, so a stall counts for all messages that it delays. Measurements
+with and without sign-ins take turns; half of the sign-ins have the right password, the others a wrong one. `--busy`
+adds processes that only use the CPU, as on a machine that is shared.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tests.support.database import mysql_connection
 from tests.support.processes import ServerProcess, embedded_databases, external
 
 GIVEN_UP_AFTER = 60.0  # seconds
-UNANSWERED = 0  # counted instead of a status
-PASSWORD = "correct horse battery"  # noqa: S105  # of the bench's own users
+UNANSWERED = 0  # counted as a status
+PASSWORD = "correct horse battery"  # noqa: S105  # of the bench's own users, no secret
 
 
 async def chat(port: int, pair: tuple[int, int], rate: float, until: float, delays: list[float]) -> None:
-    """One user writes to another at `rate` messages a second until a time; the delays in milliseconds."""
+    """Let one user write to another at `rate` messages a second until a time; return the delays in milliseconds."""
     one, two = [
         await websocket_connect(f"ws://127.0.0.1:{port}/ws?uid={user}&toUid={peer}")
         for user, peer in (pair, pair[::-1])
@@ -80,7 +80,7 @@ async def sign_in(
     outcomes: collections.Counter[int],
     durations: list[float],
 ) -> None:
-    """Signs in `rate` times a second until a time."""
+    """Sign in `rate` times a second until a time."""
     client = AsyncHTTPClient(force_instance=True, max_clients=1000)
     asked: set[asyncio.Future[None]] = set()
 
@@ -117,9 +117,10 @@ async def sign_in(
 async def stretch(
     port: int, pairs: list[tuple[int, int]], names: list[str], options: argparse.Namespace, *, storm: bool
 ) -> tuple[list[float], collections.Counter[int], list[float]]:
-    """One stretch of chatting, with or without a storm.
+    """Measure chatting once, with or without sign-ins.
 
-    The delays of messages in milliseconds; sign-ins by HTTP status; how long those took that were not refused.
+    Returns the delays of messages in milliseconds, sign-ins by HTTP status, and the seconds of those that were not
+    refused.
     """
     durations: list[float] = []
     delays: list[float] = []
@@ -133,7 +134,7 @@ async def stretch(
 
 
 async def measure(port: int, pairs: list[tuple[int, int]], names: list[str], options: argparse.Namespace) -> None:
-    """Takes turns, and prints what came of it."""
+    """Measure with and without sign-ins in turns, and print the results."""
     found: dict[bool, list[list[float]]] = {False: [], True: []}
     outcomes: collections.Counter[int] = collections.Counter()
     took: list[float] = []
@@ -162,14 +163,24 @@ async def measure(port: int, pairs: list[tuple[int, int]], names: list[str], opt
 
 
 def main(argv: Sequence[str]) -> None:
-    """Starts engines and a server, and measures."""
+    """Start databases and a server, and measure."""
     parser = argparse.ArgumentParser(prog="python -m bench.sign_ins", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=50, metavar="N", help="pairs that write (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=500, metavar="N", help="messages a second (default: %(default)s)")
-    parser.add_argument("--sign-ins", type=float, default=50, metavar="N", help="a second (default: %(default)s)")
-    parser.add_argument("--busy", type=int, default=0, metavar="N", help="processes beside (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=10, help="of each stretch (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=3, metavar="N", help="of each kind (default: %(default)s)")
+    parser.add_argument(
+        "--sign-ins", type=float, default=50, metavar="N", help="sign-ins a second (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--busy", type=int, default=0, metavar="N", help="processes that only use the CPU (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=10, help="duration of each measurement (default: %(default)s)")
+    parser.add_argument(
+        "--turns",
+        type=int,
+        default=3,
+        metavar="N",
+        help="measurements with sign-ins, and without (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
     with embedded_databases() as embedded:
         server = ServerProcess(
@@ -200,7 +211,7 @@ def main(argv: Sequence[str]) -> None:
 
 @contextmanager
 def _kept_busy(count: int) -> Iterator[None]:
-    """Processes that use the processors as long as the context lasts."""
+    """Run processes that use the CPU as long as the context lasts."""
     with ExitStack() as stack:
         for _ in range(count):
             process = subprocess.Popen([sys.executable, "-c", "while True: pass"])

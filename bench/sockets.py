@@ -1,8 +1,8 @@
-"""Sockets of users who chat, and what they have to be told.
+"""Sockets of chatting users, and the answers that they expect.
 
-Each message is checked for arrival and order as it comes. Times are those of `time.perf_counter`, in seconds, since
-uvloop's clock knows milliseconds only; a latency counts from when a message should have been sent, so that a stall
-counts for all that it delays.
+Each message is checked for arrival and order when it arrives. Times are those of `time.perf_counter`, in seconds, since
+uvloop's clock only has milliseconds. A latency counts from the moment at which a message should have been sent, so a
+stall counts for all messages that it delays.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from bench.wire import ACKNOWLEDGED, CYCLE, GREETED, PING, PONG, Stream, client_
 
 __all__ = ["SHOWN", "Connection", "InFlight", "PlainSocket", "Talker"]
 
-SHOWN = 200  # bytes of what was not expected
+SHOWN = 200  # bytes of an unexpected frame that are shown
 
 
 class InFlight:
-    """Messages on their way, oldest first, by when they should have been sent; and how long they took."""
+    """Messages in flight, oldest first, by when they should have been sent; and the latencies of those that ended."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.latencies = array("d")  # seconds, of those that ended while it was measured
-        self._times: deque[tuple[float, int]] = deque()  # those of one moment together
+        self.latencies = array("d")  # seconds, of messages that ended during the measurement
+        self._times: deque[tuple[float, int]] = deque()  # a time, and how many
 
     def add(self, intended: float, count: int) -> None:
-        """So many more should have been sent at a time."""
+        """Add so many that should have been sent at a time."""
         self.count += count
         self._times.append((intended, count))
 
     def end(self, count: int, now: float, *, measuring: bool) -> bool:
-        """The oldest have arrived; False if there were not so many."""
+        """End the oldest; return False if there were not so many."""
         if count > self.count:
             return False
         self.count -= count
@@ -55,7 +55,7 @@ class InFlight:
 
 
 class Connection(asyncio.Protocol):
-    """A socket that opens itself and is greeted; a closing that it did not ask for rings the alarm."""
+    """A socket that opens itself and is greeted; a closing that it did not request rings the alarm."""
 
     def __init__(self, path: str, alarm: Alarm) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -66,32 +66,32 @@ class Connection(asyncio.Protocol):
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asks for the upgrade."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
+        """Request the upgrade."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports do not inherit from asyncio's
         self._transport.write(self._handshake)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A socket that closes by itself is a fault."""
+        """Ring the alarm if the server closed the socket."""
         if not self.closing:
             self.fail(f"closed by the server: {exc}")
 
     def close(self) -> None:
-        """Hangs up."""
+        """Close the socket."""
         self.closing = True
         self._transport.abort()
 
     def fail(self, text: str) -> None:
-        """Rings the alarm."""
+        """Ring the alarm."""
         error = UnexpectedError(f"{self._path}: {text}")
         if not self.opened.done():
             self.opened.set_exception(error)
-            self.opened.exception()  # whoever opened it may have been cancelled
+            self.opened.exception()  # the opening task may have been cancelled
         else:
             self._alarm.ring(error)
         self.close()
 
     def data_received(self, data: bytes) -> None:
-        """Waits for the greeting, then reads frames."""
+        """Wait for the greeting, then read frames."""
         if self._rest:
             data, self._rest = self._rest + data, b""
         if not self.opened.done():
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
             self._read(data)
 
     def _read(self, data: bytes) -> None:
-        """Takes frames; what is incomplete it leaves in `_rest`."""
+        """Read frames; incomplete ones stay in `_rest`."""
         raise NotImplementedError
 
     def _pong(self, payload: bytes) -> None:
@@ -117,13 +117,13 @@ class Connection(asyncio.Protocol):
 
 
 class Talker(Connection):
-    """A socket that sends messages, and the accounts of what became of them."""
+    """A socket that sends messages, and counts the answers."""
 
     def __init__(self, path: str, alarm: Alarm) -> None:
         super().__init__(path, alarm)
-        self.peer: Talker | None = None  # who is given the messages, while it is there
+        self.peer: Talker | None = None  # the recipient, while it is online
         self.sent = self.acknowledged = self.received = 0
-        self.window = 0  # messages that it keeps on their way by itself
+        self.window = 0  # messages that it keeps in flight by itself
         self.unacknowledged, self.undelivered = InFlight(), InFlight()
         # Seconds between when a message should have been sent and when it was: the load generator's own part.
         self.late = array("d")
@@ -131,7 +131,7 @@ class Talker(Connection):
         self.progressed: Callable[[], None] | None = None  # called when something has arrived
 
     def send(self, intended: Sequence[float]) -> None:
-        """Sends messages, as many as there are times at which they should have been sent."""
+        """Send messages, one for each time at which one should have been sent."""
         for time in intended:
             self._account(time, 1)
         self._write(len(intended))
@@ -140,7 +140,7 @@ class Talker(Connection):
             self.late.extend([now - time for time in intended])
 
     def send_now(self, count: int, now: float) -> None:
-        """Sends messages that should be sent now."""
+        """Send messages that are due now."""
         self._account(now, count)
         self._write(count)
 
@@ -154,11 +154,11 @@ class Talker(Connection):
         self._transport.write(self._requests(first, count))
 
     def _requests(self, first: int, count: int) -> bytes:
-        """The frames of messages, from a number on."""
+        """Return the frames of messages, from a number on."""
         raise NotImplementedError
 
     def _settle(self, acknowledged: int, received: int, now: float) -> None:
-        """Accounts for what has just arrived."""
+        """Record what has just arrived."""
         if received:
             self.received += received
             sender = self.peer
@@ -176,9 +176,9 @@ class Talker(Connection):
 
 
 class PlainSocket(Talker):
-    """A user's socket of dialect 1: what arrives is compared with the very bytes that have to come.
+    """A user's socket of protocol v1: received bytes are compared with the exact bytes that are expected.
 
-    Whole runs of frames are compared at once: a server that works in bulk answers so.
+    Whole runs of frames are compared at once, since the server also answers in runs.
     """
 
     def __init__(self, path: str, alarm: Alarm, out: Stream, into: Stream) -> None:
@@ -188,7 +188,7 @@ class PlainSocket(Talker):
         self.expect(ACKNOWLEDGED)
 
     def expect(self, answer: bytes) -> None:
-        """How messages are acknowledged from now on."""
+        """Set how messages are acknowledged from now on."""
         self._answer = answer
         self._answers = answer * CYCLE
 
@@ -203,7 +203,7 @@ class PlainSocket(Talker):
         now = perf_counter()
         at, end, acknowledged, received = 0, len(data), 0, 0
         answer, lives, size = self._answer, self._in.lives, self._in.live_size
-        place = self.received % CYCLE * size
+        next_live = self.received % CYCLE * size
         while at < end:
             if data.startswith(answer, at):
                 run = min((end - at) // len(answer), CYCLE)
@@ -211,18 +211,18 @@ class PlainSocket(Talker):
                     run = 1
                 acknowledged += run
                 at += run * len(answer)
-            elif data.startswith(lives[place : place + size], at):
-                run = min(end - at, len(lives) - place) // size
-                if run > 1 and not lives.startswith(data[at : at + run * size], place):
+            elif data.startswith(lives[next_live : next_live + size], at):
+                run = min(end - at, len(lives) - next_live) // size
+                if run > 1 and not lives.startswith(data[at : at + run * size], next_live):
                     run = 1
                 received += run
                 at += run * size
-                place = (place + run * size) % len(lives)
+                next_live = (next_live + run * size) % len(lives)
             elif data[at] == PING and end - at >= 2 and end - at >= 2 + data[at + 1]:
                 self._pong(data[at + 2 : at + 2 + data[at + 1]])
                 at += 2 + data[at + 1]
             else:
-                rest, next_ = data[at:], lives[place : place + size]
+                rest, next_ = data[at:], lives[next_live : next_live + size]
                 if not (answer.startswith(rest) or next_.startswith(rest) or (rest[0] == PING and len(rest) < 127)):
                     self.fail(f"got {rest[:SHOWN]!r} instead of {next_!r}")
                     return

@@ -1,4 +1,4 @@
-"""A run as tables, for the terminal and for Markdown."""
+"""Show a run as tables, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ COSTS = {
     "others_cores": "others, cores",
 }
 STEP_COLUMNS = {f"step_{step}_us_per_message": text for step, text in {**STEPS, "all": "all"}.items()}
-HIDDEN = ("_p99.9_ms", "_cores")  # in the JSON file all the same
-NOTICEABLE = 0.2  # cores that others use
-DISTURBED = ", while others took much"  # a ratio most of all: they may have taken it from one side alone
+HIDDEN = ("_p99.9_ms", "_cores")  # only in the JSON file
+NOTICEABLE = 0.2  # cores used by other processes
+DISTURBED = ", while others took much"  # a ratio most of all: only one side may have been disturbed
 NOT_APART = "the ranges overlap"
 
 
 class Sheet(NamedTuple):
-    """A table: what it shows, the heads of its columns, of which the first `texts` are text, and its rows."""
+    """A table: its title, the heads of its columns, of which the first `texts` are text, and its rows."""
 
     title: str
     heads: Sequence[str]
@@ -50,7 +50,7 @@ class Sheet(NamedTuple):
 
 
 def sheets(result: Result) -> list[Sheet]:
-    """All tables of a run that have anything in them."""
+    """Return all tables of a run that are not empty."""
     found = list(result.figures())
     rest = [
         (each.scenario, each.row, named(each.name), str(each.spread))
@@ -94,13 +94,13 @@ def sheets(result: Result) -> list[Sheet]:
 
 
 def _others(result: Result, scenario: str) -> float:
-    """The most cores that others took while one of its rows was measured."""
+    """Return the most cores that other processes took while a row of the scenario was measured."""
     rows = result.scenarios.get(scenario, {}).values()
     return max((value for figures in rows for value in figures.get("others_cores", ())), default=0.0)
 
 
 def _grid(result: Result, columns: dict[str, str], having: str) -> list[list[str]]:
-    """A row of the table for each row of a scenario that has a certain figure."""
+    """Return a row of the table for each row of a scenario that has a certain figure."""
     grid = []
     for scenario, rows in result.scenarios.items():
         for row, figures in rows.items():
@@ -111,12 +111,12 @@ def _grid(result: Result, columns: dict[str, str], having: str) -> list[list[str
 
 
 def named(figure: str) -> str:
-    """A figure's name in words."""
+    """Return a figure's name in words."""
     return figure.replace("_per_s", "/s").replace("_us_", " µs ").replace("_", " ")
 
 
 def compared(old: Result, new: Result) -> list[Sheet]:
-    """Two runs side by side: where they were taken, and every figure that both have."""
+    """Return two runs side by side: where they were taken, and every figure that both have."""
     about = [
         (name, old.machine.get(name, ""), new.machine.get(name, ""))
         for name in {**old.machine, **new.machine}
@@ -149,7 +149,7 @@ def _side_by_side(each: Found, before: dict[tuple[str, str, str], Spread]) -> li
 
 
 def show(sheets: Sequence[Sheet], console: Console) -> None:
-    """Prints tables."""
+    """Print tables."""
     for sheet in sheets:
         table = Table(title=sheet.title, title_justify="left", title_style="bold")
         for index, head in enumerate(sheet.heads):
@@ -160,14 +160,14 @@ def show(sheets: Sequence[Sheet], console: Console) -> None:
 
 
 def markdown(sheet: Sheet) -> str:
-    """A table in Markdown, under its title."""
+    """Return a table in Markdown, under its title."""
     aligned = ["---" if index < sheet.texts else "---:" for index in range(len(sheet.heads))]
     lines = [sheet.heads, aligned, *sheet.rows]
     return f"### {sheet.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def disturbance(result: Result) -> str:
-    """What has to be known of the machine before the figures are believed; empty if nothing."""
+    """Return a warning if other processes took so much that the figures are wrong; empty if not."""
     others = [each.spread for each in result.figures() if each.name == "others_cores"]
     worst = max((spread.high for spread in others), default=0.0)
     if worst < NOTICEABLE:
@@ -181,5 +181,5 @@ def disturbance(result: Result) -> str:
 
 
 def legend(result: Result) -> str:
-    """What the scenarios of a run are about, in Markdown."""
+    """Return the descriptions of a run's scenarios, in Markdown."""
     return "".join(f"- `{name}`: {SCENARIOS[name].about}\n" for name in result.scenarios if name in SCENARIOS)

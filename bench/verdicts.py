@@ -1,4 +1,4 @@
-"""What the server should reach, and whether it did."""
+"""The targets of the server, and whether they were met."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bench.results import Result, Spread, number
 
 __all__ = ["RATE", "TARGETS", "Target", "Verdict", "verdicts"]
 
-RATE = 20_000  # messages a second that are to be reached
+RATE = 20_000  # messages a second: the target
 
 
 class Target(NamedTuple):
@@ -23,19 +23,19 @@ class Target(NamedTuple):
 
     @property
     def bounded(self) -> str:
-        """The bound in writing."""
+        """The bound as text."""
         return f"{'≥' if self.at_least else '≤'} {number(self.bound) if self.bound % 1 else f'{self.bound:,.0f}'}"
 
 
 class Verdict(NamedTuple):
-    """A target and what was reached; None if it was not measured."""
+    """A target and the figure that was reached; None if it was not measured."""
 
     target: Target
     reached: Spread | None
 
     @property
     def met(self) -> bool:
-        """Whether the median keeps to the bound."""
+        """Whether the median is within the bound."""
         if self.reached is None:
             return False
         within = self.reached.median >= self.target.bound
@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 
     @property
     def text(self) -> str:
-        """In a word, with a warning when not every repeat says the same."""
+        """The verdict in a word, with a warning if the repeats differ."""
         if self.reached is None:
             return "not measured"
         bound = self.target.bound
@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
 
     @property
     def share(self) -> str:
-        """What was reached in terms of the bound."""
+        """What was reached as a multiple of the bound."""
         return "" if self.reached is None else f"{self.reached.median / self.target.bound:.2f}"
 
 
@@ -62,7 +62,7 @@ TARGETS = (
     Target("times one-by-one's rate, 200 pairs", "compared", "one by one", "server_to_this", 20, at_least=True),
     Target("ms to the peer, p50, half of that rate", "half-rate", "half-rate", "peer_p50_ms", 5),
     Target("ms to the peer, p99, half of that rate", "half-rate", "half-rate", "peer_p99_ms", 25),
-    Target("one pair's p50 in terms of the engines' alone", "ping-pong", "server", "ack_to_engines_alone", 1.5),
+    Target("one pair's p50, as a multiple of the databases'", "ping-pong", "server", "ack_to_engines_alone", 1.5),
     Target("bytes for an idle connection", "idle", "with idle sockets", "bytes_per_idle_socket", 12_000),
     Target("connections a second", "connecting", "server", "connections_per_s", 3000, at_least=True),
     *(
@@ -76,5 +76,5 @@ TARGETS = (
 
 
 def verdicts(result: Result) -> list[Verdict]:
-    """Of all targets."""
+    """Return the verdicts of all targets."""
     return [Verdict(target, result.spread(target.scenario, target.row, target.figure)) for target in TARGETS]

@@ -1,7 +1,7 @@
-"""Frames as the load generator writes and reads them: bytes made once, compared whole.
+"""Frames as the load generator writes and reads them: bytes made once, and compared whole.
 
-What the server writes in dialect 1 is known to the byte, so what arrives is compared with what has to come next, many
-frames at a time. That costs a small part of parsing it, and checks more.
+Every byte that the server writes in protocol v1 is known. So received bytes are compared with the expected ones, many
+frames at a time. That costs a small part of parsing them, and checks more.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = [
 # FIN and the opcode, RFC 6455 section 5.2.
 TEXT, PING, PONG = 0x81, 0x89, 0x8A
 MASKED = 0x80
-MASK = bytes(4)  # to mask with zeros leaves the bytes as they are; to unmask costs the server the same
+MASK = bytes(4)  # masking with zeros leaves the bytes unchanged; unmasking costs the server the same
 CONTENT = 90  # bytes of a message
-CYCLE = 128  # messages until a stream repeats itself: more than are ever on their way with a window
+CYCLE = 128  # messages until a stream repeats itself: more than are ever in flight
 
 
 def handshake(path: str, host: str = "127.0.0.1") -> bytes:
-    """The request that opens a WebSocket."""
+    """Return the request that opens a WebSocket."""
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -45,7 +45,7 @@ def handshake(path: str, host: str = "127.0.0.1") -> bytes:
 
 
 def client_frame(payload: bytes, first: int = TEXT) -> bytes:
-    """A client's frame, of text unless its first byte says otherwise."""
+    """Return a client's frame, of text unless its first byte says otherwise."""
     size = len(payload)
     if size < 126:
         return struct.pack("!BB", first, MASKED | size) + MASK + payload
@@ -53,24 +53,26 @@ def client_frame(payload: bytes, first: int = TEXT) -> bytes:
 
 
 def server_frame(payload: bytes) -> bytes:
-    """A server's text frame."""
+    """Return a server's text frame."""
     size = len(payload)
     if size < 126:
         return struct.pack("!BB", TEXT, size) + payload
     return struct.pack("!BBH", TEXT, 126, size) + payload
 
 
-GREETED = '{"from":"","code":50002,"content":"已连接至服务器"'.encode()  # what both dialects greet with, and no more
+GREETED = (
+    '{"from":"","code":50002,"content":"已连接至服务器"'.encode()
+)  # the part of the greeting that both versions have
 GREETING = server_frame(GREETED + b"}")
 ACKNOWLEDGED = server_frame('{"from":"","code":50004,"content":"对方在线应答"}'.encode())
 ACKNOWLEDGED_OFFLINE = server_frame('{"from":"","code":50005,"content":"对方不在线应答"}'.encode())
 
 
 class Stream:
-    """The messages from one user to another, all of the same size and told apart by their number.
+    """The messages from one user to another, all of the same size and distinguished by their number.
 
-    Numbers begin anew after CYCLE, so that all frames can be made beforehand: `requests` sends them, `lives` are what
-    the peer gets, one behind the other. A loss of exactly CYCLE messages is noticed when they are counted.
+    Numbers start again after CYCLE, so that all frames can be made beforehand: `requests` sends them, `lives` are what
+    the peer gets, joined. A loss of exactly CYCLE messages is noticed when they are counted.
     """
 
     def __init__(self, name: int) -> None:
@@ -92,24 +94,24 @@ class Stream:
         return (head + before + content + behind) * CYCLE % numbers
 
     def request(self, number: int) -> bytes:
-        """The frame that sends a message."""
+        """Return the frame that sends a message."""
         at = number % CYCLE * self.request_size
         return self.requests[at : at + self.request_size]
 
     def live(self, number: int) -> bytes:
-        """The frame that the peer gets."""
+        """Return the frame that the peer gets."""
         at = number % CYCLE * self.live_size
         return self.lives[at : at + self.live_size]
 
 
 class Frames:
-    """Splits what a server writes into frames, for those that have to be parsed."""
+    """Splits the server's bytes into frames, for sockets that have to parse them."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The first byte and the payload of each frame that is complete."""
+        """Yield the first byte and the payload of each complete frame."""
         data = self._rest + data if self._rest else data
         frames, at, end = [], 0, len(data)
         while end - at >= 2:

@@ -1,8 +1,8 @@
-"""What Tandem is measured against: `python -m bench.yardsticks relay|one-by-one [--uvloop]`.
+"""The servers that Tandem is compared with: `python -m bench.yardsticks relay|one-by-one [--uvloop]`.
 
-Two servers for the same clients, each as one writes it first. `relay` is plain Tornado that passes messages on and
-keeps nothing. `one-by-one` awaits for each message four trips to Redis and one insert into MongoDB, as the article's
-program does, and acknowledges when they are done. Neither checks who asks, and neither would be good for anything else.
+Both are written in the simplest form, for the same clients. `relay` is plain Tornado that relays messages and stores
+nothing. `one-by-one` awaits four round trips to Redis and one insert into MongoDB for each message, as the article's
+program does, and acknowledges when they are done. Neither authenticates callers, so neither is fit for other uses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 KEPT = 90 * 86_400  # seconds
-CONNECTIONS = 64  # to Redis; who finds none waits
+CONNECTIONS = 64  # to Redis; a request without one waits
 
 
 def _frame(code: int, content: str) -> str:
@@ -34,51 +34,51 @@ def _frame(code: int, content: str) -> str:
 
 
 class Relay(WebSocketHandler):
-    """Passes a message on to the peer's sockets, and says whether there were any."""
+    """Relays a message to the peer's sockets, and answers whether there were any."""
 
     here: ClassVar[defaultdict[tuple[str, str], set[Relay]]] = defaultdict(set)
 
     def open(self, *_: str, **__: str) -> None:
-        """Enters the registry."""
+        """Add the socket to the registry."""
         self.user, self.peer = self.get_query_argument("uid"), self.get_query_argument("toUid")
         self.set_nodelay(True)
         self.here[self.user, self.peer].add(self)
         self.write_message(_frame(50002, "已连接至服务器"))
 
     def pass_on(self, content: str) -> None:
-        """Writes to the peer, and answers."""
+        """Write to the peer, and answer."""
         sockets = self.here.get((self.peer, self.user), ())
         for socket in sockets:
             socket.write_message(_frame(50001, content))
         self.write_message(_frame(50004, "对方在线应答") if sockets else _frame(50005, "对方不在线应答"))
 
     async def on_message(self, message: str | bytes) -> None:
-        """Takes a message."""
+        """Relay a message."""
         self.pass_on(json.loads(message)["content"])
 
     def on_close(self) -> None:
-        """Leaves the registry."""
+        """Remove the socket from the registry."""
         self.here[self.user, self.peer].discard(self)
 
 
 class Health(RequestHandler):
-    """How many sockets are open, in Tandem's form."""
+    """The number of open sockets, in Tandem's format."""
 
     def get(self) -> None:
-        """Says so."""
+        """Answer with the number."""
         self.write({"data": {"sockets": sum(map(len, Relay.here.values()))}})
 
 
 class OneByOne(Relay):
-    """Awaits each engine in turn, for each message."""
+    """Awaits each database in turn, for each message."""
 
     def initialize(self, redis: Redis, messages: Any) -> None:
-        """Takes the engines' clients."""
+        """Take the databases' clients."""
         self.redis = redis
         self.messages = messages
 
     async def on_message(self, message: str | bytes) -> None:
-        """Takes a message: the counts of both, one more, its life, and the message itself."""
+        """Handle a message: read both counts, raise one, set its expiry, and insert the message."""
         content = json.loads(message)["content"]
         mine, theirs = f"bench:{self.user}->{self.peer}", f"bench:{self.peer}->{self.user}"
         count, others = await self.redis.get(mine), await self.redis.get(theirs)
@@ -101,7 +101,7 @@ class OneByOne(Relay):
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Listens until it is killed."""
+    """Serve until the process is killed."""
     if options.which == "relay":
         app = Application([("/ws", Relay), ("/healthz", Health)])
     else:
@@ -116,7 +116,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serves."""
+    """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(prog="python -m bench.yardsticks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("which", choices=("relay", "one-by-one"))
     parser.add_argument("--mongo", default="", help="URL, for one-by-one")

@@ -12,7 +12,7 @@ import pytest
 from pymongo import MongoClient
 
 from bench.alarm import Alarm, UnexpectedError
-from bench.dialect2 import NumberedSocket, text_of
+from bench.protocol_v2 import NumberedSocket, text_of
 from bench.filling import document
 from bench.load import Pair, settle
 from bench.measuring import percentile
@@ -80,7 +80,7 @@ def live2(number: int, seq: int) -> bytes:
 async def test_it_fits_the_server(http_server: Server, dialect: int, pair: tuple[int, int]) -> None:
     """Greeting, acknowledgements and messages are what the load generator compares with, beyond a stream's cycle."""
     chat, alarm = Pair(*pair), Alarm()
-    await alarm.guard(chat.open(http_server.port, alarm, dialect=dialect))
+    await alarm.guard(chat.open(http_server.port, alarm, version=dialect))
     chat.writer.window = 16
     chat.writer.send_now(16, perf_counter())
     await until(lambda: chat.writer.sent > 2 * CYCLE or alarm.error is not None)

@@ -1,6 +1,6 @@
-"""Sockets of dialect 2: each message has an id, and what comes back is parsed and held against `id` and `seq`.
+"""Sockets of protocol v2: each message has an id, and answers are parsed and compared with `id` and `seq`.
 
-Parsing costs the load generator several times what comparing does; read its share of the processors beside the figures.
+Parsing costs the load generator several times as much as comparing. Read its share of the CPU beside the figures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Shown(Struct):
 
 
 class Answer(Struct):
-    """What of a server's frame is looked at."""
+    """The fields of a server's frame that are checked."""
 
     code: int
     content: str = ""
@@ -43,17 +43,17 @@ _decode = msgspec.json.Decoder(Answer).decode
 
 
 def text_of(number: int) -> str:
-    """The content of a message."""
+    """Return the content of a message."""
     return f"{number:09d} {FILL}"
 
 
 class NumberedSocket(Talker):
-    """A user's socket. Only one of a pair writes at a time, so that every `seq` is known before it comes."""
+    """A user's socket. Only one user of a pair writes at a time, so every `seq` is known beforehand."""
 
     def __init__(self, path: str, alarm: Alarm) -> None:
         super().__init__(path, alarm)
         self._frames = Frames()
-        self._seq = 0  # the last that this socket heard of, as writer or as reader
+        self._seq = 0  # the last one that this socket saw, as writer or as reader
         self._time = 0  # of that message, milliseconds
 
     def _requests(self, first: int, count: int) -> bytes:
@@ -92,7 +92,7 @@ class NumberedSocket(Talker):
 
 
 class Asker(Connection):
-    """A socket that asks for stored messages; each answer must hold exactly the places it was asked for."""
+    """A socket that requests stored messages; each answer must hold exactly the requested seqs."""
 
     def __init__(self, path: str, alarm: Alarm, number: int) -> None:
         super().__init__(path, alarm)
@@ -102,11 +102,11 @@ class Asker(Connection):
         self._waiting: dict[str, tuple[float, int, int, array[float]]] = {}
 
     def history(self, first: int, count: int, intended: float, latencies: array[float]) -> None:
-        """Asks for the page that begins with a `seq`; the answer's latency in seconds goes to `latencies`."""
+        """Request the page that begins with a `seq`; add the latency in seconds to `latencies`."""
         self._ask(f'"type":2,"before":{first + count},"limit":{count}', first, count, intended, latencies)
 
     def resume(self, first: int, count: int, intended: float, latencies: array[float]) -> None:
-        """Asks for everything from a `seq` on, of which there is more than the `count` that are answered."""
+        """Request everything after a `seq`; there are more messages than the `count` in the answer."""
         self._ask(f'"type":6,"after":{first - 1}', first, count, intended, latencies)
 
     def _ask(self, fields: str, first: int, count: int, intended: float, latencies: array[float]) -> None:
@@ -117,7 +117,7 @@ class Asker(Connection):
 
     @property
     def waiting(self) -> int:
-        """Requests without an answer."""
+        """The number of requests without an answer."""
         return len(self._waiting)
 
     def _read(self, data: bytes) -> None:
@@ -125,7 +125,7 @@ class Asker(Connection):
             if first == PING:
                 self._pong(payload)
                 continue
-            now = perf_counter()  # a client has an answer before it parses it
+            now = perf_counter()  # the answer has arrived before it is parsed
             try:
                 frame = _decode(payload)
                 if frame.code == PRESENCE:  # of the other askers
