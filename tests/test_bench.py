@@ -12,11 +12,11 @@ import pytest
 from pymongo import MongoClient
 
 from bench.alarm import Alarm, UnexpectedError
-from bench.protocol_v2 import NumberedSocket, text_of
 from bench.filling import document
 from bench.load import Pair, settle
 from bench.measuring import percentile
 from bench.profiling import counted, step_of
+from bench.protocol_v2 import NumberedSocket, text_of
 from bench.results import Spread
 from bench.sockets import InFlight, PlainSocket, Talker
 from bench.verdicts import Target, Verdict
