@@ -1,4 +1,4 @@
-"""Outages of the databases: each is logged once when it begins, with its cause, and once when it ends."""
+"""Log outages of the databases: once when one begins, with its cause, and once when it ends."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ _log = structlog.get_logger(__name__)
 
 
 class Outages:
-    """Watches the calls to one database; one object for all clients of it.
+    """Watch the calls to one database. All clients of a database share one object.
 
-    An outage begins with a call that raises EngineUnavailable, and is logged as `outage_began`. It ends, logged as
-    `outage_ended`, with an answer to a call that began after the last such error: an earlier one says nothing. An
-    outage that begins within QUIET seconds of the last one is logged only if it goes on.
+    An outage begins with a call that raises EngineUnavailable, and is logged as `outage_began`. It ends with an answer
+    to a call that began after the last such error, and is logged as `outage_ended`. An outage that begins within QUIET
+    seconds of the last one is logged only if it goes on.
 
-    DatabaseRefused is no outage, since the database answers. It is logged as `database_refused`, once in REPEAT
-    seconds for each kind. `clock` returns seconds, and never goes back
-    (time.monotonic).
+    DatabaseRefused is not an outage, since the database answers. It is logged as `database_refused`, once in REPEAT
+    seconds for each kind. `clock` is monotonic, in seconds.
     """
 
     def __init__(self, database: str, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
         self._failures = 0  # how many calls have failed
-        self._began: float | None = None  # when the present outage began
-        self._logged = False  # whether its begin was logged
+        self._began: float | None = None  # when the current outage began
+        self._logged = False  # whether its beginning was logged
         self._quiet_until = clock()
-        self._refusals: dict[str, float] = {}  # when each kind was logged last
+        self._refusals: dict[str, float] = {}  # when each kind was last logged
 
     @property
     def away(self) -> bool:
-        """Whether the last that was heard of the database is that it does not answer."""
+        """Whether there is an outage, as far as the last calls tell."""
         return self._began is not None
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Watch one call, whose errors are ours already. A call that is cancelled says nothing."""
+        """Watch one call, which raises errors of models/errors.py. A cancelled call does not count."""
         failures = self._failures
         try:
             yield
@@ -72,7 +71,7 @@ class Outages:
             _log.warning("outage_began", database=self._database, reason=reason)
 
     def _answered(self, failures: int) -> None:
-        """Note an answer to a call that began after so many failures."""
+        """Record an answer to a call that began after so many failures."""
         if self._began is None or failures != self._failures:
             return
         now = self._clock()

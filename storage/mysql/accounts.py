@@ -1,4 +1,4 @@
-"""Accounts: rows of the user table that somebody signs up for, signs in to, and leaves."""
+"""Accounts in the user table: registering, signing in, changing the password, deleting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["MySQLAccounts"]
 class MySQLAccounts:
     """The accounts in the user table.
 
-    `known` tells the greatest id of a user whose messages are stored; `clock` returns seconds since the epoch.
+    `known` returns the greatest id of a user with stored messages. `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class MySQLAccounts:
         self._passwords = passwords
 
     async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
-        """Adds a user; `password` has 8 to 72 bytes.
+        """Add a user. `password` has 8 to 72 bytes.
 
-        Raises NameTaken, InvalidRequest for what the table cannot keep, EngineUnavailable; DatabaseRefused, and adds
-        nobody, when the table gives an id that messages know.
+        Raises NameTaken, InvalidRequest for a value that the table cannot store, and EngineUnavailable. Raises
+        DatabaseRefused, without adding the user, if the table assigns an id that stored messages have.
         """
 
         def taken(cursor: Cursor) -> bool:
             with naming("user_name"):
                 return bool(cursor.execute("SELECT 1 FROM `user` WHERE user_name = %s", (user_name,)))
 
-        if await self._mysql.run(taken):  # spares the hash
+        if await self._mysql.run(taken):  # saves hashing the password
             raise NameTaken(user_name)
         digest = await self._passwords.digest(password)
         known = await self._known()
@@ -60,7 +60,7 @@ class MySQLAccounts:
         def added(cursor: Cursor, lock: str = "") -> User | None:
             cursor.execute(
                 SELECT + "u.user_name = %s AND BINARY u.password_digest = %s" + lock,
-                (user_name, digest),  # of this very attempt: it has a salt of its own
+                (user_name, digest),  # the digest identifies this attempt, since it has a salt of its own
             )
             row = cursor.fetchone()
             return user_of(row) if row else None
@@ -83,15 +83,15 @@ class MySQLAccounts:
                 )
             user = added(cursor)
             if user is None:
-                raise DatabaseRefused("mysql", "a row that was inserted into `user` is not as it was given", "row")
+                raise DatabaseRefused("mysql", "a row that was inserted into `user` has other values there", "row")
             if user.id > MAX_ID:
-                raise DatabaseRefused("mysql", f"`user` has given all ids up to {MAX_ID}", "id")
+                raise DatabaseRefused("mysql", f"`user` has assigned all ids up to {MAX_ID}", "id")
             return user
 
         return await self._mysql.change(insert, lambda cursor: added(cursor, " FOR UPDATE"))
 
     async def find(self, user_name: str) -> Found | None:
-        """The active account of that name, and its password digest."""
+        """Return the active account of that name, with its password digest; None if there is none."""
 
         def work(cursor: Cursor) -> Found | None:
             try:
@@ -109,7 +109,7 @@ class MySQLAccounts:
         return await self._mysql.run(work)
 
     async def digest_of(self, user: int) -> str:
-        """The password digest of an active account, "" if it has none."""
+        """Return the password digest of an active account, "" if it has none."""
 
         def work(cursor: Cursor) -> str:
             cursor.execute(
@@ -122,16 +122,16 @@ class MySQLAccounts:
         return await self._mysql.run(work)
 
     async def matches(self, password: bytes, digest: str | None) -> bool:
-        """Whether a digest is this password's; takes as long for None. Raises EngineUnavailable."""
+        """Return whether a digest is this password's. It takes as long for None. Raises EngineUnavailable."""
         return await self._passwords.matches(password, digest)
 
     @property
     def busy(self) -> bool:
-        """Whether so many passwords wait to be checked that no more are taken."""
+        """Whether the queue of passwords is full, so that further ones are refused."""
         return self._passwords.busy
 
     async def confirm(self, user: int, digest: str) -> User | None:
-        """The active account as it is now, if its password digest still is this one."""
+        """Return the active account as it is now; None if its password digest has changed."""
 
         def work(cursor: Cursor) -> User | None:
             cursor.execute(SELECT + "u.id = %s AND BINARY u.password_digest = %s", (user, digest))
@@ -141,9 +141,9 @@ class MySQLAccounts:
         return await self._mysql.run(work)
 
     async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
-        """Gives an account whose digest is this one a new password, and ends its tokens; the new digest.
+        """Set the password of an account with this digest, and end its tokens. Return the new digest.
 
-        None, if another change was faster.
+        Returns None if another change was faster.
         """
         changed = await self._passwords.digest(password)
 
@@ -168,9 +168,9 @@ class MySQLAccounts:
         return changed if was_this_one else None
 
     async def erase(self, user: int, digest: str) -> bool:
-        """Deletes an account as gin-chat-demo's ORM does, and what it says about a person; whether it was there.
+        """Delete an account as gin-chat-demo's ORM does, with its personal data. Return whether it existed.
 
-        The row stays, so that its id and its name are never somebody else's.
+        The row stays, so that no other account gets its id or name.
         """
 
         def work(cursor: Cursor) -> bool:

@@ -1,4 +1,4 @@
-"""What MySQL's errors mean: an outage, a refusal that lasts, or a value that its column cannot keep."""
+"""MySQL's errors: outages, permanent refusals, and values that their column cannot store."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from models.errors import DatabaseRefused, EngineUnavailable, InvalidRequest
 
 __all__ = ["is_duplicate", "is_lost", "mysql_errors", "naming"]
 
-# Errors of the server that go by themselves: it is starting, ending, full or busy, or another transaction was faster.
-# The client's own, from 2000 to 2999, are about the connection. All others stay until the operator changes something.
+# Temporary errors of the server: it is starting, ending, full or busy, or another transaction was faster. The client's
+# own errors, from 2000 to 2999, are about the connection. All others stay until the operator changes something.
 PASSING = frozenset(
     (
         1021,  # disk full
@@ -28,9 +28,9 @@ PASSING = frozenset(
         1077,
         1079,
         1080,
-        1135,  # no thread can be made
+        1135,  # no thread can be created
         1152,  # the connection was aborted
-        1158,  # read and write errors of the network
+        1158,  # network read and write errors
         1159,
         1160,
         1161,
@@ -52,12 +52,12 @@ PASSING = frozenset(
 )
 LOST = frozenset((1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2055, 3169, 4031))
 
-# Texts that a column's character set does not have, or that are too long for it.
+# Texts with characters that the column's character set lacks, and texts that are too long for the column.
 UNSUITABLE = {
-    ER.TRUNCATED_WRONG_VALUE_FOR_FIELD: "holds a character that the user table cannot keep",
-    ER.DATA_TOO_LONG: "is longer than the user table can keep",
+    ER.TRUNCATED_WRONG_VALUE_FOR_FIELD: "holds a character that the user table cannot store",
+    ER.DATA_TOO_LONG: "is longer than the user table can store",
 }
-# The same, told of a comparison: MySQL's and MariaDB's codes for a text that cannot be converted.
+# The first of these in a comparison: MySQL's and MariaDB's codes for a text that cannot be converted.
 INCOMPARABLE = frozenset((ER.CANT_AGGREGATE_2COLLATIONS, 1300, 1977, 3854, 3988))
 
 _COLUMN = re.compile(r"column (?:`[^`]*`\.`[^`]*`\.)?[`']([^`']+)[`']")
@@ -69,18 +69,18 @@ def _code(error: BaseException) -> int:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error says that the connection has ended, and not that the server refuses."""
+    """Return whether an error means that the connection was lost, rather than that the server refused."""
     return isinstance(error, (OSError, pymysql.InterfaceError)) or _code(error) in LOST
 
 
 def is_duplicate(error: pymysql.MySQLError) -> bool:
-    """Whether an error says that another row has a value that must be unique."""
+    """Return whether an error means that another row already has a value that must be unique."""
     return _code(error) == ER.DUP_ENTRY
 
 
 @contextmanager
 def naming(*columns: str) -> Iterator[None]:
-    """Raises InvalidRequest when one of these columns cannot keep its value, or the only one be compared with it."""
+    """Raise InvalidRequest if one of these columns cannot store its value, or a single one be compared with it."""
     try:
         yield
     except pymysql.MySQLError as error:
@@ -95,12 +95,12 @@ def naming(*columns: str) -> Iterator[None]:
 
 @contextmanager
 def mysql_errors() -> Iterator[None]:
-    """The driver's errors as ours."""
+    """Turn the driver's errors into EngineUnavailable and DatabaseRefused."""
     try:
         yield
     except (pymysql.MySQLError, OSError) as error:
         code = _code(error)
-        text = _VALUES.sub(r"\1 …", str(error))  # what users have given stays out of logs
+        text = _VALUES.sub(r"\1 …", str(error))  # users' values stay out of the log
         reason = f"{type(error).__name__}: {text}"
         if isinstance(error, (OSError, pymysql.InterfaceError)) or 2000 <= code < 3000 or code in PASSING or not code:
             raise EngineUnavailable("mysql", reason) from error

@@ -1,7 +1,7 @@
-"""MySQL, through PyMySQL in threads of its own; the only place that has connections.
+"""MySQL, through PyMySQL in threads. Only this module has connections.
 
-Each thread keeps one connection. What is asked of the database is a function of a cursor, which runs in a thread: a
-read, which is repeated when its connection was lost, or a change, one transaction that is tried once.
+Each thread keeps one connection. Work for the database is a function of a cursor, which runs in a thread. A read is
+repeated if its connection was lost. A change is one transaction that is tried once.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from storage.outages import Outages
 
 __all__ = ["MySQL"]
 
-# DATETIME has no time zone: gin-chat-demo's driver writes UTC, whatever the zone of the server is. A strict mode makes
-# a value that does not fit an error; else it would be cut in silence.
+# DATETIME has no time zone: gin-chat-demo's driver writes UTC, whatever the server's zone is. In strict mode a value
+# that does not fit is an error; otherwise it would be truncated silently.
 SESSION = (
     "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = {lock}"
 )
-LOOK_AGAIN = 0.1  # seconds between two tries to find out what became of a change
-LOOK_FOR = 4  # timeouts for which that is tried
+LOOK_AGAIN = 0.1  # seconds between two attempts to learn a change's outcome
+LOOK_FOR = 4  # these attempts go on for so many times the timeout
 
 Result = TypeVar("Result")
 
@@ -42,7 +42,7 @@ class _UnknownOutcome(EngineUnavailable):
 
 
 class _Connection(Connection):
-    """A connection that says goodbye when its thread has ended."""
+    """A connection that is closed when its thread has ended."""
 
     def __del__(self) -> None:
         with suppress(pymysql.MySQLError):
@@ -50,37 +50,42 @@ class _Connection(Connection):
 
 
 class _Threads(threading.local):
-    """What each thread keeps."""
+    """The connection of each thread."""
 
     connection: _Connection | None = None
 
 
 class _Commit:
-    """Whether a change may still be committed: its caller and its thread must agree on that."""
+    """Whether a change may still be committed, on which its caller and its thread have to agree."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._begun = self._abandoned = False
 
     def begin(self) -> None:
-        """Raises EngineUnavailable when the caller has given up."""
+        """Begin to commit. Raises EngineUnavailable if the caller has given up."""
         with self._lock:
             if self._abandoned:
                 raise EngineUnavailable("mysql", "too late")
             self._begun = True
 
     def abandon(self) -> bool:
-        """Sees to it that a change is not committed; False when that has begun."""
+        """Prevent the change from being committed. Return False if that has already begun."""
         with self._lock:
             self._abandoned = True
             return not self._begun
 
 
 class MySQL:
-    """The database behind `url`, mysql://user:password@host:port/database[?unix_socket=path].
+    """The database at a URL.
 
-    `timeout` (seconds) bounds each step on a connection, and twice of it the wait for an answer; `waiting` bounds how
-    many requests wait at once. Raises ValueError for a URL that is none.
+    Args:
+        url: mysql://user:password@host:port/database[?unix_socket=path]
+        timeout: Seconds for each step on a connection; a call may take twice as long.
+        threads: The number of threads, each with one connection.
+        waiting: How many calls may be in progress or queued.
+
+    Raises ValueError for an invalid URL.
     """
 
     def __init__(self, url: str, *, timeout: float, threads: int, waiting: int) -> None:
@@ -93,38 +98,38 @@ class MySQL:
         self._outages = Outages("mysql", time.monotonic)
 
     async def ping(self) -> None:
-        """Raises EngineUnavailable unless the database answers."""
+        """Raise EngineUnavailable unless the database answers."""
         await self.always(lambda cursor: cursor.execute("SELECT 1"))
 
     async def close(self) -> None:
-        """Ends the threads and their connections."""
+        """End the threads and their connections."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """One of the `waiting` places; refuses at once when there is none."""
+        """Hold one of the `waiting` turns. Raises EngineUnavailable at once if there is none."""
         if self._waiting.locked():
-            raise EngineUnavailable("mysql", "too many requests are waiting")
+            raise EngineUnavailable("mysql", "too many requests are queued")
         async with self._waiting:
             yield
 
     async def run(self, work: Callable[[Cursor], Result]) -> Result:
-        """Runs `work`, which reads, with a cursor in a thread; again when the connection was lost meanwhile.
+        """Run `work`, which reads, with a cursor in a thread, and once more if the connection was lost meanwhile.
 
-        Raises EngineUnavailable, at once when too many wait; DatabaseRefused; and what `work` raises itself.
+        Raises EngineUnavailable, at once if too many calls are queued; DatabaseRefused; and what `work` raises.
         """
         async with self.turn():
             return await self.always(work)
 
     async def always(self, work: Callable[[Cursor], Result]) -> Result:
-        """The same however many wait: for what a flood of requests must not stop, and for who has a turn."""
+        """Run `work` like `run`, without taking a turn: for callers that have one, or that must not be refused."""
 
         def in_thread() -> Result:
             began = time.monotonic()
             try:
                 return self._with_cursor(work)
             except (pymysql.MySQLError, OSError) as error:
-                # It may have taken all the time there is to find out.
+                # Noticing a lost connection may have taken all the time that is left.
                 if not is_lost(error) or time.monotonic() - began >= self._timeout:
                     raise
                 return self._with_cursor(work)
@@ -138,12 +143,12 @@ class MySQL:
     async def change(
         self, work: Callable[[Cursor], Result], done: Callable[[Cursor], Result | None] | None = None
     ) -> Result:
-        """Runs `work` with a cursor in one transaction, once.
+        """Run `work` with a cursor in one transaction, once.
 
-        When the connection is lost while it is committed, `done` looks for what became of it, and returns what `work`
-        would have, None if nothing was changed. It has to read with a lock (FOR UPDATE), so that it waits for the
-        transaction. Raises what `run` does; nothing was changed then, unless there is no `done`, or nothing could be
-        found out either.
+        If the connection is lost during the commit, `done` looks for the change. It returns what `work` would have
+        returned, or None if nothing was changed. It has to read with a lock (FOR UPDATE), so that it waits for the
+        transaction. Raises the same errors as `run`. Then nothing was changed, unless the commit's outcome is unknown:
+        without `done`, or if the database did not answer that either.
         """
         commit = _Commit()
 
@@ -155,7 +160,7 @@ class MySQL:
                     result = work(cursor)
                 commit.begin()
             except BaseException:
-                with suppress(pymysql.MySQLError, OSError):  # a connection that is lost gives up by itself
+                with suppress(pymysql.MySQLError, OSError):  # on a lost connection the server rolls back by itself
                     connection.rollback()
                 raise
             try:
@@ -181,7 +186,7 @@ class MySQL:
                 return found
 
     async def _found_out(self, done: Callable[[Cursor], Result | None]) -> Result | None:
-        """What became of a change, as soon as the database answers again. Raises EngineUnavailable when it does not."""
+        """Call `done` until the database answers. Raises EngineUnavailable if it does not."""
         loop = asyncio.get_running_loop()
         until = loop.time() + LOOK_FOR * self._timeout
         while True:
@@ -205,7 +210,7 @@ class MySQL:
             return work(cursor)
 
     def _connected(self) -> _Connection:
-        """This thread's connection, which answered just now."""
+        """Return this thread's connection, after checking that it works."""
         kept = self._kept.connection
         if kept is not None:
             try:
@@ -221,24 +226,24 @@ class MySQL:
 def _arguments(url: str, timeout: float) -> dict[str, Any]:
     parts = urlsplit(url)
     if parts.scheme != "mysql" or not parts.path.strip("/"):
-        raise ValueError("a URL like mysql://user:password@host:3306/database is expected")
+        raise ValueError("expected a URL such as mysql://user:password@host:3306/database")
     seconds = math.ceil(timeout)
     arguments: dict[str, Any] = {
         "host": parts.hostname or "localhost",
         "port": parts.port or 3306,
         "user": unquote(parts.username or "root"),
-        "password": unquote(parts.password or "").encode(),  # PyMySQL would make latin1 of text
+        "password": unquote(parts.password or "").encode(),  # PyMySQL would encode text as latin1
         "database": unquote(parts.path.strip("/")),
         "connect_timeout": seconds,
         "read_timeout": seconds,
         "write_timeout": seconds,
         "charset": "utf8mb4",
         "autocommit": True,
-        # To wait for a lock must end before the connection does, or what becomes of the statement is not known.
+        # Waiting for a lock has to end before the connection times out, or the statement's outcome would be unknown.
         "init_command": SESSION.format(lock=max(1, seconds - 1)),
     }
     options = parse_qs(parts.query, keep_blank_values=True)
     socket = options.pop("unix_socket", None)
-    if options:  # in particular none that is about TLS may be passed over
-        raise ValueError(f"{', '.join(options)}: unknown in this URL; unix_socket is the only option")
+    if options:  # unknown options must not be ignored, in particular those about TLS
+        raise ValueError(f"{', '.join(options)}: unknown option in the URL; unix_socket is the only one")
     return arguments | {"unix_socket": socket[0]} if socket else arguments

@@ -1,7 +1,7 @@
-"""The user table: created when absent, gin-chat-demo's own used as it is with what it lacks added.
+"""The user table: create it if it is absent, or add what Tandem needs to gin-chat-demo's table.
 
-The numbered files in `storage/sql/` are applied in order, each when what it brings is not there yet. That is
-looked up in the database and not remembered elsewhere, since the table may be another program's.
+The numbered files in `storage/mysql/sql/` are applied in order, each if its change is missing. That is looked up in the
+database and not recorded elsewhere, since the table may belong to another program.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WIDE = (
     "AND column_name = 'user_id' AND data_type = 'bigint'"
 )
 
-# Each file, and a query that finds what it brings.
+# Each file, and a query that finds a row if its change was made.
 STEPS = (
     (
         "001_user.sql",
@@ -45,16 +45,16 @@ STEPS = (
     ("006_account_wide.sql", WIDE.format(table="tandem_account")),
     ("007_signed_out_wide.sql", WIDE.format(table="tandem_signed_out")),
 )
-LOCK_WAIT = 10  # seconds for another process that migrates at the same time
-SHOWN = 10  # names in the error about duplicates
+LOCK_WAIT = 10  # seconds to wait for another process that migrates at the same time
+SHOWN = 10  # names that the error about duplicates shows
 
 
 class SchemaError(Exception):
-    """The user table cannot be used as it is; the text says what to change."""
+    """The user table cannot be used as it is. The text says what to change."""
 
 
 def migrate(cursor: Cursor) -> None:
-    """Brings the `user` table of the cursor's database up to date. Raises SchemaError."""
+    """Update the tables of the cursor's database. Raises SchemaError."""
     cursor.execute("SELECT GET_LOCK(CONCAT('tandem:', DATABASE()), %s)", (LOCK_WAIT,))
     if cursor.fetchone() != (1,):
         raise SchemaError("another process has been changing the user table for too long")
@@ -71,7 +71,7 @@ def migrate(cursor: Cursor) -> None:
 
 
 def seed(cursor: Cursor) -> None:
-    """Puts the article's two users, ids 1 and 2, into an empty table. No password matches their digest."""
+    """Add the article's two users, with ids 1 and 2, to an empty table. No password matches their digest."""
     cursor.execute("SELECT 1 FROM `user` LIMIT 1")
     if not cursor.fetchone():
         cursor.executemany(
@@ -82,10 +82,10 @@ def seed(cursor: Cursor) -> None:
 
 
 def next_id(cursor: Cursor) -> int | None:
-    """The id that the `user` table gives to the next row; None where it gives none by itself."""
-    cursor.execute("SHOW CREATE TABLE `user`")  # information_schema may be a day old in this
+    """Return the id that the `user` table gives to the next row; None if it does not assign ids."""
+    cursor.execute("SHOW CREATE TABLE `user`")  # information_schema may be a day old
     _, table = cursor.fetchone() or ("", "")
-    table = re.sub(r"'(?:[^'\\]|''|\\.)*'", "''", table)  # comments may say anything
+    table = re.sub(r"'(?:[^'\\]|''|\\.)*'", "''", table)  # comments may contain anything
     if not re.search(r"^ *`id` .*\bAUTO_INCREMENT\b", table, re.MULTILINE | re.IGNORECASE):
         return None
     given = re.search(r"^\) .*?\bAUTO_INCREMENT=([0-9]+)", table, re.MULTILINE)
@@ -93,16 +93,16 @@ def next_id(cursor: Cursor) -> int | None:
 
 
 def remedy(known: int) -> str:
-    """What to do about a table that gives ids up to `known`, the greatest that messages know."""
+    """Return the problem and its remedy for a table that assigns ids up to `known`, the greatest in stored messages."""
     return (
-        f"messages of users up to id {known} are stored: the table was restored from a copy that is older than they, "
-        "and a new account would read them. Restore a newer copy, or run: "
+        f"messages of users up to id {known} are stored: the table was restored from a copy that is older than these "
+        "messages, and a new account could read them. Restore a newer copy, or run: "
         f"ALTER TABLE `user` AUTO_INCREMENT = {known + 1}; see docs/operations.md"
     )
 
 
 def require_unused(cursor: Cursor, known: int) -> None:
-    """Raises SchemaError when the next row would get an id that messages know; `known` is the greatest of those."""
+    """Raise SchemaError if the next row would get an id up to `known`, the greatest in stored messages."""
     following = next_id(cursor)
     if following is not None and following <= known:
         raise SchemaError(f"the user table would give id {following} to the next account, but {remedy(known)}")
@@ -119,5 +119,5 @@ def _require_distinct_names(cursor: Cursor) -> None:
         rows = "; ".join(f"{name!r} (ids {ids})" for name, ids in shared)
         raise SchemaError(
             f"user.user_name must be unique, and these rows share a name: {rows}. "
-            "Rename or remove all but one of each and start again."
+            "Rename or remove all but one row of each name, and start again."
         )

@@ -1,8 +1,8 @@
-"""Signing out: the tokens that are no longer good although their time is not over.
+"""Sessions that have ended: tokens that are no longer valid although they have not expired.
 
-One token is ended by a row of its own, which goes when the token's time is over anyhow; all of a user's by a counter
-in the user's row of `tandem_account`, which the version of tokens follows from. Tokens that another back end issues
-have no version: those from before `tokens_since` are not good.
+A single token is ended by a row of its own, which is deleted after the token has expired. All tokens of a user are
+ended by a counter in `tandem_account`, which is part of the tokens' version. Tokens of another back end have no
+version; they are not valid if they were issued before `tokens_since`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from storage.mysql.users import BATCH, MySQLUsers
 
 __all__ = ["MySQLSessions", "end_tokens"]
 
-SWEPT = 100  # rows of tokens whose time is over that go with each sign-out
-SPARE = 3600  # seconds that a row stays beyond that, for clocks that differ
+SWEPT = 100  # rows of expired tokens that each sign-out deletes
+SPARE = 3600  # seconds that a row stays after the token has expired, since clocks differ
 
 
 def end_tokens(cursor: Cursor, user: int, now: float) -> None:
-    """Ends all tokens of a user that were issued before `now`, in seconds since the epoch."""
+    """End all tokens of a user that were issued before `now`, in seconds since the epoch."""
     since = math.ceil(now)
     cursor.execute(
         "INSERT INTO `tandem_account` (user_id, generation, tokens_since) VALUES (%s, 1, %s) "
@@ -36,7 +36,7 @@ def end_tokens(cursor: Cursor, user: int, now: float) -> None:
 
 
 class MySQLSessions:
-    """The ended tokens; `cache_size` and `cache_ttl` (seconds) bound what is remembered of single ones.
+    """The ended tokens, with a cache for single tokens of `cache_size` entries and `cache_ttl` seconds.
 
     `clock` returns seconds since the epoch.
     """
@@ -50,7 +50,7 @@ class MySQLSessions:
         self._cache: TTLCache[bytes, bool] = TTLCache(cache_size, cache_ttl)
 
     async def signed_out(self, session: bytes) -> bool:
-        """Whether a token was ended by itself, from what is remembered or from the table."""
+        """Return whether a single token was ended, from the cache or the table."""
         known = self._cache.get(session)
         if known is None:
             async with self._mysql.turn():
@@ -58,7 +58,7 @@ class MySQLSessions:
         return known
 
     async def signed_out_now(self, sessions: Sequence[bytes]) -> set[bytes]:
-        """Which of these tokens were ended by themselves, from the table."""
+        """Return which of these tokens were ended as single ones, from the table."""
         ended: set[bytes] = set()
 
         def work(cursor: Cursor) -> set[bytes]:
@@ -74,11 +74,11 @@ class MySQLSessions:
         return ended
 
     async def sign_out(self, identity: Identity) -> None:
-        """Ends one token."""
+        """End one token."""
         expires = math.ceil(identity.expires or 0)
 
         def end(cursor: Cursor) -> None:
-            cursor.execute(  # INSERT IGNORE would pass over what does not fit as well
+            cursor.execute(  # not INSERT IGNORE, which would also ignore values that do not fit
                 "INSERT INTO `tandem_signed_out` (session, user_id, expires) VALUES (%s, %s, %s) "
                 "ON DUPLICATE KEY UPDATE user_id = user_id",
                 (identity.session, identity.user, expires),
@@ -91,10 +91,10 @@ class MySQLSessions:
 
         await self._mysql.change(end)
         self._cache.pop(identity.session, None)
-        with suppress(EngineUnavailable):  # the next one does it
+        with suppress(EngineUnavailable):  # the next sign-out sweeps instead
             await self._mysql.change(sweep)
 
     async def sign_out_everywhere(self, user: int) -> None:
-        """Ends all tokens of a user."""
+        """End all tokens of a user."""
         await self._mysql.change(lambda cursor: end_tokens(cursor, user, self._clock()))
         self._users.forget(user)

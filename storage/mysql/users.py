@@ -1,8 +1,8 @@
-"""Users in gin-chat-demo's MySQL table: who is there.
+"""Users in gin-chat-demo's MySQL table.
 
-Lookups that come together travel in one query, and are remembered for a few seconds; whether a user is active is
-looked up again after that. The version of a user's tokens follows from the password digest and from how often all
-tokens were ended: a token is good for as long as it names the present one, whichever program changes the row.
+Concurrent lookups share a query, and are cached for a few seconds. The version of a user's tokens is a digest of the
+password digest and of how often all tokens were ended. A token is valid as long as it has the current version, so it
+becomes invalid whichever program changes the row.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["ACTIVE", "SELECT", "MySQLUsers", "user_of"]
 ACTIVE = "active"  # the status of a usable account in gin-chat-demo
 BATCH = 500  # users looked up in one query
 
-# The columns of a user, with its tokens' version; to be followed by a condition on `u`, the user table.
+# The columns of a user, with the version of its tokens. A condition on `u`, the user table, has to follow.
 SELECT = (
     "SELECT u.id, u.user_name, u.nick_name, u.email, u.avatar, u.status, UNIX_TIMESTAMP(u.created_at), "
     "LEFT(SHA2(CONCAT(IFNULL(u.password_digest, ''), ':', IFNULL(a.generation, 0)), 256), 16), a.tokens_since "
@@ -38,7 +38,7 @@ Row = tuple[int, str | None, str | None, str | None, str | None, str, int | None
 
 
 def user_of(row: Row) -> User:
-    """The user that a row of SELECT is."""
+    """Return the user in a row of SELECT."""
     number, user_name, nick_name, email, avatar, status, created, version, since = row
     return User(
         number,
@@ -54,7 +54,7 @@ def user_of(row: Row) -> User:
 
 
 class MySQLUsers:
-    """The user table; `cache_size` and `cache_ttl` (seconds) bound what is remembered."""
+    """The user table, with a cache of `cache_size` entries and `cache_ttl` seconds."""
 
     def __init__(self, mysql: MySQL, *, cache_size: int, cache_ttl: float) -> None:
         self._mysql = mysql
@@ -62,9 +62,9 @@ class MySQLUsers:
         self._look_up = Batcher(self._fetch, max_batch=BATCH, max_concurrent=mysql.threads)
 
     async def prepare(self, *, with_article_users: bool) -> None:
-        """Brings the tables up to date; `with_article_users` puts ids 1 and 2 into an empty one."""
+        """Update the tables. `with_article_users` adds users 1 and 2 to an empty user table."""
 
-        def work(cursor: Cursor) -> None:  # each step looks first whether it is done: it may be repeated
+        def work(cursor: Cursor) -> None:  # may be repeated, since each step first checks whether it was done
             migrate(cursor)
             if with_article_users:
                 seed(cursor)
@@ -72,11 +72,11 @@ class MySQLUsers:
         await self._mysql.run(work)
 
     async def require_unused_ids(self, known: int) -> None:
-        """Raises SchemaError when a new account would get an id up to `known`, the greatest that messages know."""
+        """Raise SchemaError if a new account would get an id up to `known`, the greatest in stored messages."""
         await self._mysql.run(lambda cursor: require_unused(cursor, known))
 
     async def active(self, *ids: int) -> dict[int, User]:
-        """The active users among `ids`, from what is remembered or from the table."""
+        """Return the active users among `ids`, from the cache or the table."""
         found = {user: known for user in ids if (known := self._cache.get(user)) is not None}
         unknown = [user for user in ids if user not in found]
         if not unknown:
@@ -85,7 +85,7 @@ class MySQLUsers:
             return found | self._remembered(await asyncio.gather(*(self._look_up(user) for user in unknown)))
 
     async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
-        """The active users among `ids`, from the table."""
+        """Return the active users among `ids`, from the table."""
         found: dict[int, User] = {}
         for start in range(0, len(ids), BATCH):
             chunk = ids[start : start + BATCH]
@@ -94,16 +94,16 @@ class MySQLUsers:
                     self.forget(number)
                     continue
                 found[number] = user
-                if number in self._cache:  # else nothing older is remembered
+                if number in self._cache:  # only an older entry has to be replaced
                     self._cache[number] = user
         return found
 
     def forget(self, user: int) -> None:
-        """What is remembered of a user is no longer true."""
+        """Drop a user from the cache."""
         self._cache.pop(user, None)
 
     async def named(self, user_name: str) -> User | None:
-        """The active user of that name."""
+        """Return the active user of that name."""
 
         def work(cursor: Cursor) -> User | None:
             try:
@@ -117,7 +117,7 @@ class MySQLUsers:
         return await self._mysql.run(work)
 
     async def first(self, count: int) -> list[User]:
-        """The active users with the lowest ids, by id, at most `count`, from the table."""
+        """Return at most `count` active users with the lowest ids, in order, from the table."""
 
         def work(cursor: Cursor) -> list[User]:
             cursor.execute(SELECT + "u.id > 0 ORDER BY u.id LIMIT %s", (count,))
@@ -126,9 +126,9 @@ class MySQLUsers:
         return await self._mysql.run(work)
 
     async def change(self, user: int, profile: Profile) -> User | None:
-        """Changes what is given of a user's profile; the user as it is then, None if there is none.
+        """Change the fields of a user's profile that are not None. Return the changed user, None if there is none.
 
-        Raises InvalidRequest for what the table cannot keep.
+        Raises InvalidRequest for a value that the table cannot store.
         """
         changes = {
             "nick_name": profile.nick_name,
@@ -147,8 +147,8 @@ class MySQLUsers:
                         (*given.values(), user),
                     )
             except pymysql.IntegrityError as error:
-                if is_duplicate(error):  # the table may ask for more than we do
-                    raise InvalidRequest(" or ".join(given), "is another account's") from None
+                if is_duplicate(error):  # the table may have further unique columns
+                    raise InvalidRequest(" or ".join(given), "is used by another account") from None
                 raise
 
         if given:

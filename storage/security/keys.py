@@ -1,7 +1,7 @@
-"""The keys of tokens, in files: a JWK Set (RFC 7517) with any number of keys, or one public key as PEM.
+"""Token keys in files: a JWK Set (RFC 7517) with any number of keys, or one public key in PEM.
 
-A secret (kty oct) signs and checks HS256, an RSA public key checks RS256, one on P-256 checks ES256. Each key is for
-one algorithm, whatever a token's header says.
+A secret (kty oct) signs and verifies HS256. An RSA public key verifies RS256, and one on P-256 verifies ES256. Each key
+is used for one algorithm only, regardless of a token's header.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ LEAST_RSA = 2048  # bits; RFC 7518, section 3.3
 
 
 class KeyFileError(Exception):
-    """A key cannot be used; the text says which one, and why."""
+    """A token key cannot be used. The text says which one, and why."""
 
 
 class Key(NamedTuple):
-    """A key, the name that tokens know it by, and its one algorithm."""
+    """A key, its name in tokens (`kid`), and its algorithm."""
 
     name: str | None
     algorithm: str
@@ -40,17 +40,17 @@ class Key(NamedTuple):
 
     @property
     def signs(self) -> bool:
-        """Whether tokens can be issued with it."""
+        """Whether the key can sign tokens."""
         return self.algorithm == "HS256"
 
 
 def key_of_secret(secret: str) -> Key:
-    """The key that a secret from the settings is. Raises KeyFileError."""
+    """Return the key for a secret from the settings. Raises KeyFileError."""
     return Key(None, "HS256", _long_enough(secret.encode(), "--token-secret"))
 
 
 def keys_in(path: Path) -> Sequence[Key]:
-    """The keys in a file. Raises KeyFileError."""
+    """Return the keys in a file. Raises KeyFileError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -63,7 +63,7 @@ def keys_in(path: Path) -> Sequence[Key]:
     try:
         entries = json.loads(content)["keys"]
         keys = [_from_jwk(entry, f"{path}: key {number}") for number, entry in enumerate(entries, 1)]
-    # AttributeError and NotImplementedError: entries that are no objects, and what PyJWT does not implement.
+    # AttributeError and NotImplementedError: entries that are not objects, and key types that PyJWT lacks.
     except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RecursionError):
         raise KeyFileError(f"{path}: neither a JWK Set nor a public key in PEM") from None
     if not keys:
@@ -73,13 +73,13 @@ def keys_in(path: Path) -> Sequence[Key]:
 
 
 def require_distinct(keys: Sequence[Key], where: str) -> None:
-    """Raises KeyFileError when two keys cannot be told apart by what a token says."""
+    """Raise KeyFileError if a token's header could name two of these keys."""
     if len({key.name or (key.name, key.algorithm) for key in keys}) != len(keys):
         raise KeyFileError(f"{where}: two keys with the same kid, or two without one for the same algorithm")
 
 
 def generated_keys(path: Path) -> Sequence[Key]:
-    """The keys in a file that is made with a new secret if it is not there; only its owner may read it."""
+    """Return the keys in a file, which is created with a new secret if needed. Only its owner may read it."""
     if not path.exists():
         entry = {
             "kty": "oct",
@@ -87,7 +87,7 @@ def generated_keys(path: Path) -> Sequence[Key]:
             "kid": secrets.token_hex(4),
             "k": base64.urlsafe_b64encode(secrets.token_bytes(LEAST_SECRET)).rstrip(b"=").decode(),
         }
-        # Written elsewhere first: of two servers that begin at once, both must read the same whole file.
+        # Written to another file first, so that two servers that start at once read the same complete file.
         making = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
             try:
@@ -102,7 +102,7 @@ def generated_keys(path: Path) -> Sequence[Key]:
 
 
 def _write(path: Path, entry: dict[str, str]) -> None:
-    """Writes a set of one key to a new file that only its owner may read."""
+    """Write a JWK Set of one key to a new file that only its owner may read."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump({"keys": [entry]}, file)
         file.flush()
@@ -114,23 +114,23 @@ def _from_jwk(entry: dict[str, Any], where: str) -> Key:
     if name is not None and not isinstance(name, str):
         raise KeyFileError(f"{where}: kid is not text")
     if "d" in entry:
-        raise KeyFileError(f"{where}: a private key; give the public one")
+        raise KeyFileError(f"{where}: a private key; use the public key instead")
     if entry.get("use", "sig") != "sig":
-        raise KeyFileError(f"{where}: not for signatures")
+        raise KeyFileError(f"{where}: the key is not for signatures")
     try:
         key = jwt.PyJWK(entry).key
     except jwt.PyJWTError:
-        raise KeyFileError(f"{where}: not a key that is understood") from None
+        raise KeyFileError(f"{where}: not a supported key") from None
     found = Key(name, "HS256", _long_enough(key, where)) if isinstance(key, bytes) else _public(name, key, where)
     if entry.get("alg", found.algorithm) != found.algorithm:
-        raise KeyFileError(f"{where}: alg is not {found.algorithm}, the one for such a key")
+        raise KeyFileError(f"{where}: alg is not {found.algorithm}, the algorithm of such a key")
     return found
 
 
 def _public(name: str | None, key: Any, where: str) -> Key:
     if isinstance(key, RSAPublicKey):
         if key.key_size < LEAST_RSA:
-            raise KeyFileError(f"{where}: an RSA key of less than {LEAST_RSA} bits")
+            raise KeyFileError(f"{where}: the RSA key has less than {LEAST_RSA} bits")
         return Key(name, "RS256", key)
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         return Key(name, "ES256", key)
@@ -139,5 +139,5 @@ def _public(name: str | None, key: Any, where: str) -> Key:
 
 def _long_enough(secret: bytes, where: str) -> bytes:
     if len(secret) < LEAST_SECRET:
-        raise KeyFileError(f"{where}: a secret of less than {LEAST_SECRET} bytes")
+        raise KeyFileError(f"{where}: the secret has less than {LEAST_SECRET} bytes")
     return secret

@@ -1,11 +1,11 @@
-"""Passwords: gin-chat-demo's bcrypt digests, in a few threads of low priority.
+"""Passwords: gin-chat-demo's bcrypt digests, computed in a few threads of low priority.
 
-A hash takes a good part of a second of processor time, on purpose. Its threads therefore yield to the event loop and
-to the databases (nice(2) is a matter of threads on Linux), and only so many callers wait for them. On a machine that
-others keep busy such a thread hardly runs at all, and no process may raise the priority of its threads again: what it
-has been at for too long is done once more by a thread of ordinary priority, and so is what waits behind it.
+A hash takes a good part of a second of processor time, on purpose. Its threads have a low priority, so that the event
+loop and the databases go first (on Linux, nice(2) applies to threads), and the queue of callers is limited. On a busy
+machine such a thread hardly runs at all, and a process may not raise its threads' priority again. So a job that takes
+too long is done once more by a thread of ordinary priority, and so are jobs that are queued behind it.
 
-To be told that a password is wrong takes as long for a name that nobody has, so that time tells nothing.
+Checking a password takes the same time for a name that does not exist, so the time tells nothing about accounts.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from models.errors import Overloaded
 
 __all__ = ["COST", "Passwords"]
 
-COST = 12  # bcrypt's, as gin-chat-demo's
-NICENESS = 19  # of the threads that begin: the least of the processor's time
-PATIENCE = 2.0  # seconds after which a hash counts as held up; it takes a quarter of one by itself
-ORDINARY_THREADS = 2  # that do what is held up
+COST = 12  # bcrypt's cost, the same as gin-chat-demo's
+NICENESS = 19  # of the threads of low priority; the highest value
+PATIENCE = 2.0  # seconds after which a hash counts as delayed; on an idle machine it takes a quarter of a second
+ORDINARY_THREADS = 2  # threads for delayed jobs
 TOO_BUSY = "this machine is too busy to check a password in time; try again in a moment"
 ENDING = "the server is going away"
 
 _DIGEST = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 
 Result = TypeVar("Result")
-Done = Callable[[Any, Exception | None], None]  # is given the result, or an error
+Done = Callable[[Any, Exception | None], None]  # called with the result, or with an error
 
 
 class _Job:
-    """A piece of work, and the future of who waits for it."""
+    """A job, and the future that its caller awaits."""
 
     __slots__ = ("answer", "hurried", "work")
 
@@ -51,8 +51,8 @@ class _Job:
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.hurried = False  # taken by a thread of ordinary priority
 
-    def settle(self, result: Any, error: Exception | None) -> None:
-        """Answers, unless another thread was faster or nobody waits any more."""
+    def resolve(self, result: Any, error: Exception | None) -> None:
+        """Set the future, unless another thread was faster or the caller was cancelled."""
         if self.answer.done():
             return
         if error is None:
@@ -62,7 +62,7 @@ class _Job:
 
 
 class _Thread(threading.Thread):
-    """Does one piece of work after the other. It keeps no process from ending: what it is at may take minutes."""
+    """A thread that does one job after the other. It is a daemon, so a job that takes minutes does not delay exit."""
 
     def __init__(self, name: str, niceness: int) -> None:
         super().__init__(name=name, daemon=True)
@@ -71,11 +71,11 @@ class _Thread(threading.Thread):
         self.start()
 
     def do(self, work: Callable[[], Any], done: Done) -> None:
-        """Does this next; `done` is called in this thread, with the result or an error."""
+        """Do this job next. `done` is called in this thread, with the result or an error."""
         self._work.put((work, done))
 
     def end(self) -> None:
-        """Ends the thread after what it is at."""
+        """End the thread after its current job."""
         self._work.put(None)
 
     def run(self) -> None:
@@ -85,29 +85,29 @@ class _Thread(threading.Thread):
             work, done = item
             try:
                 result, error = work(), None
-            except Exception as failed:  # noqa: BLE001  # whoever waits is told
+            except Exception as failed:  # noqa: BLE001  # the caller gets it
                 result, error = None, failed
-            with suppress(RuntimeError):  # the loop has ended meanwhile
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
                 done(result, error)
 
 
 class _Pool:
-    """Up to `size` threads of one priority, each begun when it is first needed."""
+    """Up to `size` threads of one priority, each started when it is first needed."""
 
     def __init__(self, name: str, size: int, niceness: int) -> None:
         self._name = name
         self._niceness = niceness
-        self._left = size  # threads that have not begun
+        self._left = size  # threads that were not started yet
         self._free: list[_Thread] = []
         self._all: list[_Thread] = []
 
     @property
-    def has_room(self) -> bool:
-        """Whether a thread has nothing to do."""
+    def has_capacity(self) -> bool:
+        """Whether a thread is free."""
         return bool(self._free) or self._left > 0
 
     def do(self, work: Callable[[], Any], done: Done) -> None:
-        """Does a piece of work in a thread that has nothing to do; `done` is called on this event loop."""
+        """Do a job in a free thread. `done` is called on this event loop."""
         if not self._free:
             self._left -= 1
             self._free.append(_Thread(f"{self._name}_{self._left}", self._niceness))
@@ -124,15 +124,20 @@ class _Pool:
         thread.do(work, ended_there)
 
     def end(self) -> None:
-        """Ends the threads."""
+        """End the threads after their current jobs."""
         for thread in self._all:
             thread.end()
 
 
 class Passwords:
-    """Hashes passwords; `threads` at once, while at most `waiting` callers wait, each for up to `timeout` seconds.
+    """Hash passwords in threads.
 
-    `cost` is bcrypt's. What takes a thread longer than `patience` (seconds) gets ordinary priority.
+    Args:
+        threads: The number of threads of low priority.
+        waiting: How many callers may be queued besides.
+        timeout: Seconds that a caller waits.
+        cost: bcrypt's cost.
+        patience: Seconds after which a job gets ordinary priority.
     """
 
     def __init__(
@@ -143,36 +148,37 @@ class Passwords:
         self._patience = patience
         self._threads = threads
         self._most = threads + waiting
-        self._asked: set[_Job] = set()  # for which somebody waits
-        self._waiting: deque[_Job] = deque()  # that no thread has begun
-        self._held_up: list[_Job] = []  # what a thread of low priority has been at for too long
+        self._asked: set[_Job] = set()  # jobs whose callers are waiting
+        self._queue: deque[_Job] = deque()  # jobs that no thread has begun
+        self._delayed: list[_Job] = []  # jobs that a thread of low priority has not done in time
         self._low = _Pool("password", threads, NICENESS)
         self._ordinary = _Pool("password-in-haste", ORDINARY_THREADS, 0)
         self._closed = False
 
     @property
     def busy(self) -> bool:
-        """Whether so many wait that no more are taken."""
+        """Whether the queue is full, so that further calls are refused."""
         return len(self._asked) >= self._most
 
     async def close(self) -> None:
-        """Ends the threads; who waits is told that the server is going away."""
+        """End the threads. Waiting callers get Overloaded, which says that the server is going away."""
         self._closed = True
         for job in self._asked:
-            job.settle(None, Overloaded(ENDING))
+            job.resolve(None, Overloaded(ENDING))
         for pool in (self._low, self._ordinary):
             pool.end()
 
     async def digest(self, password: bytes) -> str:
-        """The digest of a password of at most 72 bytes. Raises Overloaded when too many wait, or for too long."""
+        """Return a digest of a password of at most 72 bytes. Raises Overloaded if the queue is full or too slow."""
         form = prepared(password.decode()).encode()
         return (await self._run(lambda: bcrypt.hashpw(form, bcrypt.gensalt(self._cost)))).decode()
 
     async def matches(self, password: bytes, digest: str | None) -> bool:
-        """Whether a digest is this password's; None, or what is no digest, is nobody's.
+        """Return whether a digest is this password's; False for None or an invalid digest.
 
-        A password that is typed in another form than it is hashed in now may have been hashed as it was typed, and is
-        checked a second time. Takes as long in any case, for digests of a lower cost as well. Raises Overloaded.
+        Passwords are normalized before hashing, but earlier ones were hashed as they were typed. So a password that
+        differs from its normalized form is checked in both. The check takes the same time for every digest, also for
+        one of a lower cost. Raises Overloaded.
         """
         forms = forms_of(password.decode())
         return await self._run(lambda: any(self._matches(form, digest or "") for form in forms))
@@ -181,7 +187,7 @@ class Passwords:
         form = _DIGEST.fullmatch(digest)
         try:
             matches = form is not None and bcrypt.checkpw(password, digest.encode())
-        except ValueError:  # a cost or a salt that cannot be
+        except ValueError:  # an invalid cost or salt
             form, matches = None, False
         cost = int(form[1]) if form else self._cost
         if form is None:
@@ -197,12 +203,12 @@ class Passwords:
         if self.busy:
             raise Overloaded(TOO_MANY)
         job = _Job(work)
-        self._waiting.append(job)
+        self._queue.append(job)
         self._asked.add(job)
         self._begin()
         try:
             async with asyncio.timeout(self._timeout):
-                result: Result = await job.answer  # cancelled with this task, and then not begun any more
+                result: Result = await job.answer  # cancelled with this task; then no thread begins the job
                 return result
         except TimeoutError:
             raise Overloaded(TOO_BUSY) from None
@@ -210,38 +216,38 @@ class Passwords:
             self._asked.discard(job)
 
     def _begin(self) -> None:
-        """Hands to threads what they can take."""
-        while not self._closed and self._low.has_room and (job := self._next()):
-            timer = asyncio.get_running_loop().call_later(self._patience, self._hold_up, job)
+        """Give jobs to free threads."""
+        while not self._closed and self._low.has_capacity and (job := self._next()):
+            timer = asyncio.get_running_loop().call_later(self._patience, self._delay, job)
             self._low.do(job.work, partial(self._ended, job, timer))
-        while not self._closed and self._ordinary.has_room and (job := self._next_in_haste()):
+        while not self._closed and self._ordinary.has_capacity and (job := self._next_in_haste()):
             job.hurried = True
             self._ordinary.do(job.work, partial(self._ended, job, None))
 
     def _next(self) -> _Job | None:
-        """The next one that waits; None if there is none."""
-        while self._waiting:
-            job = self._waiting.popleft()
+        """Take the next job from the queue; None if it is empty."""
+        while self._queue:
+            job = self._queue.popleft()
             if not job.answer.done():
                 return job
         return None
 
     def _next_in_haste(self) -> _Job | None:
-        """The next one for ordinary priority: what is held up, then what waits while every other thread is held up."""
-        for job in self._held_up:
+        """Return the next job for ordinary priority: a delayed one, or a queued one if all threads are delayed."""
+        for job in self._delayed:
             if not job.hurried and not job.answer.done():
                 return job
-        return self._next() if len(self._held_up) == self._threads else None
+        return self._next() if len(self._delayed) == self._threads else None
 
-    def _hold_up(self, job: _Job) -> None:
-        self._held_up.append(job)
+    def _delay(self, job: _Job) -> None:
+        self._delayed.append(job)
         self._begin()
 
     def _ended(self, job: _Job, timer: asyncio.TimerHandle | None, result: Any, error: Exception | None) -> None:
-        """A thread is through with a job; `timer` is that of a thread of low priority."""
+        """Resolve a job that a thread has done. `timer` is that of a thread of low priority."""
         if timer is not None:
             timer.cancel()
-            if job in self._held_up:
-                self._held_up.remove(job)
-        job.settle(result, error)
+            if job in self._delayed:
+                self._delayed.remove(job)
+        job.resolve(result, error)
         self._begin()

@@ -1,4 +1,4 @@
-"""What the tests of several stores share: MySQL and the users in it, Redis, and an address where nobody answers."""
+"""Fixtures that tests of several stores share: MySQL, users, Redis, and addresses without a database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MakeMySQL = Callable[..., MySQL]
 
 
 class Fresh(NamedTuple):
-    """A database of the test's own: its name and URL, and a cursor in it."""
+    """A database of the test's own: its name, its URL, and a cursor in it."""
 
     name: str
     url: str
@@ -42,7 +42,7 @@ SetUser = Callable[[int, str], None]
 
 
 def pem(key: Any) -> bytes:
-    """A key as PEM, private or public as it is."""
+    """Return a private or public key as PEM."""
     if hasattr(key, "private_bytes"):
         return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -50,7 +50,7 @@ def pem(key: Any) -> bytes:
 
 @pytest.fixture
 def make_mysql(io_loop: IOLoop, addresses: Addresses, database: pymysql.Connection) -> Iterator[MakeMySQL]:
-    """Opens MySQL."""
+    """Open MySQL."""
     opened: list[MySQL] = []
 
     def make(url: str = addresses.mysql, *, timeout: float = 2, threads: int = 2, waiting: int = 100) -> MySQL:
@@ -64,7 +64,7 @@ def make_mysql(io_loop: IOLoop, addresses: Addresses, database: pymysql.Connecti
 
 @pytest.fixture
 def make_fresh(addresses: Addresses) -> Iterator[MakeFresh]:
-    """Makes databases without tables, in a character set."""
+    """Create databases without tables, with a character set."""
     with ExitStack() as stack:
 
         def make(charset: str = "utf8mb4") -> Fresh:
@@ -81,7 +81,7 @@ def make_fresh(addresses: Addresses) -> Iterator[MakeFresh]:
 
 @pytest.fixture
 def set_zone(database: pymysql.Connection) -> Iterator[SetZone]:
-    """Sets the time zone that new connections begin with."""
+    """Set the default time zone of new connections."""
 
     def set_zone(zone: str) -> None:
         with database.cursor() as cursor:
@@ -93,7 +93,7 @@ def set_zone(database: pymysql.Connection) -> Iterator[SetZone]:
 
 @pytest.fixture
 def make_relay(addresses: Addresses) -> Iterator[MakeRelay]:
-    """Makes relays to MySQL."""
+    """Make relays to MySQL."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(closing(Relay(addresses.mysql)))
 
@@ -106,13 +106,13 @@ def mysql(make_mysql: MakeMySQL) -> MySQL:
 
 @pytest.fixture
 def users(mysql: MySQL) -> MySQLUsers:
-    """The users, remembered for longer than a test takes."""
+    """The users, with a cache that outlives the test."""
     return MySQLUsers(mysql, cache_size=100, cache_ttl=60)
 
 
 @pytest.fixture
 def set_user(database: pymysql.Connection) -> SetUser:
-    """Changes a user's row as another program does, in SQL."""
+    """Change a user's row in SQL, as another program does."""
 
     def set_columns(user: int, assignment: str) -> None:
         with database.cursor() as cursor:
@@ -123,7 +123,7 @@ def set_user(database: pymysql.Connection) -> SetUser:
 
 @pytest.fixture
 def redis_server(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisServer]:
-    """Redis, as the stores have it."""
+    """Redis, as the stores use it."""
     server = RedisServer(addresses.redis, timeout=PATIENCE, connections=8)
     yield server
     io_loop.run_sync(server.close)
@@ -137,7 +137,7 @@ def redis(redis_server: RedisServer) -> Redis:
 
 @pytest.fixture
 def redis_away(io_loop: IOLoop) -> Iterator[RedisServer]:
-    """A Redis that is not there."""
+    """A Redis that is unavailable."""
     server = RedisServer(NOBODY.redis, timeout=1, connections=1)
     yield server
     io_loop.run_sync(server.close)
@@ -145,5 +145,5 @@ def redis_away(io_loop: IOLoop) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def prefix() -> str:
-    """What the test's own keys in Redis begin with."""
+    """The prefix of the test's keys in Redis."""
     return f"test-{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""Outages: what is logged when a database goes, comes back, and refuses."""
+"""Tests of what is logged when a database becomes unavailable, available, or refuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.outages import QUIET, REPEAT, Outages
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that tests advance."""
 
     now = 0.0
 
@@ -36,7 +36,7 @@ def outages(clock: Clock) -> Outages:
 
 @pytest.fixture
 def logs() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What was logged."""
+    """The log's entries."""
     with capture_logs() as lines:
         yield lines
 
@@ -57,7 +57,7 @@ AWAY = EngineUnavailable("mysql", "connection refused")
 def test_an_outage_is_logged_once_with_its_cause_and_once_when_it_ends(
     outages: Outages, clock: Clock, logs: list[MutableMapping[str, Any]]
 ) -> None:
-    """However many calls fail in between, and however many succeed afterwards."""
+    """An outage is logged once with its cause and once at its end, however many calls fail or succeed."""
     answer(outages)
     for _ in range(3):
         fail(outages, AWAY)
@@ -81,7 +81,7 @@ def test_an_outage_is_logged_once_with_its_cause_and_once_when_it_ends(
 def test_an_answer_to_an_earlier_call_does_not_end_an_outage(
     outages: Outages, logs: list[MutableMapping[str, Any]]
 ) -> None:
-    """It was asked for when the database was still there."""
+    """An answer to a call that began before the last error does not end the outage."""
     with outages.watch():
         fail(outages, AWAY)
     assert outages.away
@@ -109,7 +109,7 @@ def test_a_database_that_comes_and_goes_does_not_fill_the_log(
 def test_what_a_database_refuses_is_no_outage(
     outages: Outages, clock: Clock, logs: list[MutableMapping[str, Any]]
 ) -> None:
-    """It is logged as an error, once in a while for each kind; and the database is there."""
+    """A refusal is logged as an error, once in a while for each kind, and is not an outage."""
     fail(outages, AWAY)
     refused = DatabaseRefused("mysql", "UPDATE command denied", "1142")
     for _ in range(3):
@@ -127,10 +127,8 @@ def test_what_a_database_refuses_is_no_outage(
 
 
 @pytest.mark.parametrize(("error", "away"), [(NameTaken("x"), False), (asyncio.CancelledError(), True)])
-def test_what_is_found_out_is_an_answer_and_giving_up_is_none(
-    error: BaseException, away: bool, outages: Outages
-) -> None:
-    """A refusal of ours needs an answer of the database; a caller that has gone knows nothing of it."""
+def test_refusals_and_cancelled_calls(error: BaseException, away: bool, outages: Outages) -> None:
+    """An error such as NameTaken ends an outage, since the database has answered; a cancelled call does not."""
     fail(outages, AWAY)
     with pytest.raises(type(error)), outages.watch():
         raise error

@@ -1,4 +1,4 @@
-"""All stores together: opened, refused, closed."""
+"""Tests of all stores together: opening, refusing and closing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.sockets import until
 
 @pytest.fixture
 def options(prefix: str, database: pymysql.Connection) -> Options:
-    """Bounds that are soon reached."""
+    """Options with low limits."""
     return Options(
         engine_timeout=PATIENCE,
         mongo_database="tandem",
@@ -52,14 +52,14 @@ def options(prefix: str, database: pymysql.Connection) -> Options:
 
 @pytest.fixture
 def stack(io_loop: IOLoop) -> Iterator[AsyncExitStack]:
-    """What the stores are closed by; once more after the test, which does nothing if that was done."""
+    """The stack that closes the stores, at the end of the test if not before."""
     stack = AsyncExitStack()
     yield stack
     io_loop.run_sync(stack.aclose)
 
 
 def own_threads() -> list[str]:
-    """The threads of MySQL and of passwords that are there."""
+    """Return the threads of MySQL and of passwords."""
     names = (thread.name for thread in threading.enumerate())
     return [name for name in names if name.startswith(("mysql", "password"))]
 
@@ -67,7 +67,7 @@ def own_threads() -> list[str]:
 async def test_all_are_ready(
     addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, pair: tuple[int, int]
 ) -> None:
-    """Each works on its engine."""
+    """Each store works after opening."""
     stores = await open_stores(addresses, options, stack, clock, article_users=False)
     for ping in (stores.messages.ping(), stores.redis.ping(stores.redis_prefix), stores.mysql.ping()):
         await ping
@@ -83,7 +83,7 @@ async def test_all_are_ready(
 async def test_what_was_opened_is_closed(
     addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, redis: Redis
 ) -> None:
-    """Connections and threads, all of them."""
+    """All connections and threads are closed."""
     before = len(await redis.client_list())
     stores = await open_stores(addresses, options, stack, clock, article_users=False)
     assert not await stores.accounts.matches(b"password", None)
@@ -97,10 +97,10 @@ async def test_what_was_opened_is_closed(
 
 
 @pytest.mark.parametrize("away", [["mongo"], ["redis"], ["mysql"], ["mongo", "redis", "mysql"]])
-async def test_engines_away(
+async def test_databases_unavailable(
     addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, away: list[str]
 ) -> None:
-    """All of them are named, and what was opened is closed."""
+    """The error names all databases that are unavailable, and what was opened is closed."""
     partly = addresses._replace(**{engine: getattr(NOBODY, engine) for engine in away})
     with pytest.raises(DatabasesUnavailable) as caught:
         await open_stores(partly, options, stack, clock, article_users=False)
@@ -123,20 +123,20 @@ async def test_engines_away(
         ("mysql", "mysql://localhost:port/tandem"),
     ],
 )
-async def test_an_address_that_is_none(
+async def test_an_invalid_address(
     addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, engine: str, url: str
 ) -> None:
-    """Names its engine, and says what is wrong with it."""
+    """The error about an invalid address names its database and the reason."""
     with pytest.raises(UnusableAddressError) as caught:
         await open_stores(addresses._replace(**{engine: url}), options, stack, clock, article_users=False)
     assert caught.value.engine == engine
     assert str(caught.value)
 
 
-async def test_an_engine_that_does_not_suit(
+async def test_an_unsuitable_database(
     addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, redis: Redis
 ) -> None:
-    """Is refused as the store says it."""
+    """An unsuitable database is refused with its store's error."""
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
         with pytest.raises(UnsuitableRedisError):
@@ -148,7 +148,7 @@ async def test_an_engine_that_does_not_suit(
 async def test_a_user_table_that_is_older_than_the_messages(
     addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, make_fresh: MakeFresh
 ) -> None:
-    """The error says what to run; afterwards new accounts have ids of their own, also if it is restored meanwhile."""
+    """The error about an old user table has its remedy, after which new accounts get ids that no message has."""
     fresh = make_fresh()
     there = addresses._replace(mysql=fresh.url)
     options = options._replace(mongo_database=fresh.name)

@@ -1,5 +1,5 @@
--- gin-chat-demo's table as its ORM makes it (gorm.Model and six columns), for a database that has none; but with
--- ids of 64 bits, as its program has them.
+-- gin-chat-demo's table as its ORM creates it (gorm.Model and six columns), but with ids of 64 bits, as its program has
+-- them.
 CREATE TABLE `user` (
   `id` bigint unsigned NOT NULL AUTO_INCREMENT,
   `created_at` datetime NULL,

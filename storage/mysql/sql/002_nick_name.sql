@@ -1,3 +1,3 @@
--- gin-chat-demo asks for a nick name at registration and then has no column for it. Whatever characters the table has
--- otherwise, this one holds all of them.
+-- gin-chat-demo asks for a nick name at registration, but has no column for it. This column can hold all characters,
+-- whatever the table's character set is.
 ALTER TABLE `user` ADD COLUMN `nick_name` varchar(255) CHARACTER SET utf8mb4 NULL

@@ -1,2 +1,2 @@
--- Of two simultaneous registrations of one name one must lose, and only the database can tell.
+-- Of two simultaneous registrations of one name, one has to fail, which only the database can decide.
 ALTER TABLE `user` ADD UNIQUE INDEX `tandem_user_name` (`user_name`)

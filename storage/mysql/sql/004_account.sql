@@ -1,4 +1,4 @@
--- What is to be known of an account beyond gin-chat-demo's columns.
+-- An account's data besides gin-chat-demo's columns.
 CREATE TABLE `tandem_account` (
   `user_id` bigint unsigned NOT NULL,
   `generation` int unsigned NOT NULL DEFAULT 0 COMMENT 'how often all tokens were ended',

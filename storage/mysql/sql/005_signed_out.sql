@@ -1,4 +1,4 @@
--- Tokens that were ended by signing out, until their time would have been over.
+-- Tokens that were ended by signing out, until they would have expired.
 CREATE TABLE `tandem_signed_out` (
   `session` binary(16) NOT NULL,
   `user_id` bigint unsigned NOT NULL,

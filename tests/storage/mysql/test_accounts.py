@@ -1,4 +1,4 @@
-"""Accounts in MySQL: signing up, passwords, leaving."""
+"""Tests of accounts in MySQL: registering, passwords, deleting."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.support.relay import Relay
 
 
 async def nothing_known() -> int:
-    """The greatest id that messages know, where there are none."""
+    """Return 0 as the greatest id in stored messages, of which there are none."""
     return 0
 
 
 @pytest.fixture
 def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
-    """Cheap hashes."""
+    """Passwords with cheap hashes."""
     store = Passwords(1, 16, 10, cost=4)
     yield store
     io_loop.run_sync(store.close)
@@ -49,13 +49,13 @@ def accounts(mysql: MySQL, users: MySQLUsers, passwords: Passwords, clock: Clock
 
 @pytest.fixture
 def account(io_loop: IOLoop, accounts: MySQLAccounts, name: str) -> User:
-    """Somebody who has signed up, with the password "password"."""
+    """An account with the password "password"."""
     return io_loop.run_sync(lambda: accounts.register(name, "nick", b"password"))
 
 
 @pytest.fixture
 def name() -> str:
-    """A name that nobody has."""
+    """A name that no account has."""
     return f"Name-{secrets.token_hex(4)}"
 
 
@@ -66,7 +66,7 @@ def row_of(database: pymysql.Connection, user: int, columns: str) -> tuple[objec
 
 
 async def test_registration(accounts: MySQLAccounts, database: pymysql.Connection, name: str) -> None:
-    """A bcrypt digest, an active row, and the user as it stands there."""
+    """A new account has a bcrypt digest and an active row, and `register` returns the user in it."""
     user = await accounts.register(name, "昵称", "pässword1".encode())
     digest, status, nick_name = row_of(database, user.id, "password_digest, status, nick_name")
     assert bcrypt.checkpw("pässword1".encode(), digest.encode())
@@ -76,7 +76,7 @@ async def test_registration(accounts: MySQLAccounts, database: pymysql.Connectio
 
 
 async def test_two_registrations_of_one_name(accounts: MySQLAccounts, name: str) -> None:
-    """At the same moment: one wins. In other letter case it is the same name."""
+    """Of two concurrent registrations of one name, in any letter case, one fails."""
     outcomes = await asyncio.gather(
         *(accounts.register(each, "nick", b"password") for each in (name, name, name.upper())),
         return_exceptions=True,
@@ -87,21 +87,21 @@ async def test_two_registrations_of_one_name(accounts: MySQLAccounts, name: str)
 async def test_a_name_that_is_taken_costs_no_hash(
     accounts: MySQLAccounts, account: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused before one is made."""
+    """A name that is taken is refused before the password is hashed."""
     monkeypatch.setattr(bcrypt, "hashpw", None)
     with pytest.raises(NameTaken):
         await accounts.register(account.user_name, "nick", b"password")
 
 
 async def test_names_are_data(accounts: MySQLAccounts, users: MySQLUsers) -> None:
-    """What looks like SQL is a name."""
+    """A name that looks like SQL is only a name."""
     user = await accounts.register("'; DROP--", "$ne", b"password")
     assert (await users.active(user.id))[user.id].user_name == "'; DROP--"
     assert (await accounts.find("'; DROP--")).user == user.id
 
 
 async def test_an_account_is_found_by_its_name(accounts: MySQLAccounts, account: User) -> None:
-    """In any letter case, with the digest that its password matches."""
+    """An account is found by its name in any letter case, with its password digest."""
     found = await accounts.find(account.user_name.swapcase())
     assert found == Found(account.id, await accounts.digest_of(account.id))
     assert await accounts.matches(b"password", found.digest)
@@ -109,8 +109,10 @@ async def test_an_account_is_found_by_its_name(accounts: MySQLAccounts, account:
 
 
 @pytest.mark.parametrize("assignment", ["deleted_at = NOW()", "status = 'banned'", "status = NULL"])
-async def test_inactive_is_nobody(accounts: MySQLAccounts, account: User, set_user: SetUser, assignment: str) -> None:
-    """Neither is somebody who never was."""
+async def test_inactive_accounts_are_not_found(
+    accounts: MySQLAccounts, account: User, set_user: SetUser, assignment: str
+) -> None:
+    """An inactive account, or one that does not exist, is not found."""
     set_user(account.id, assignment)
     assert await accounts.digest_of(account.id) == ""
     assert await accounts.find(account.user_name) is None
@@ -118,7 +120,7 @@ async def test_inactive_is_nobody(accounts: MySQLAccounts, account: User, set_us
 
 
 async def test_no_password(accounts: MySQLAccounts, account: User, set_user: SetUser) -> None:
-    """A row without a digest has none that matches, and so has no row."""
+    """No password matches a row without a digest, or a name without a row."""
     set_user(account.id, "password_digest = NULL")
     assert (await accounts.find(account.user_name)).digest == ""
     assert await accounts.digest_of(account.id) == await accounts.digest_of(4_000_000_000) == ""
@@ -127,7 +129,7 @@ async def test_no_password(accounts: MySQLAccounts, account: User, set_user: Set
 
 
 async def test_a_new_password(accounts: MySQLAccounts, account: User, users: MySQLUsers) -> None:
-    """Is the only one that is good, and ends the tokens at once."""
+    """Only the new password matches after a change, and the user's tokens have ended."""
     before = (await users.active(account.id))[account.id]
     changed = await accounts.set_password(account.id, await accounts.digest_of(account.id), b"new password")
     digest = await accounts.digest_of(account.id)
@@ -140,13 +142,13 @@ async def test_a_new_password(accounts: MySQLAccounts, account: User, users: MyS
 
 
 async def test_the_same_password_again(accounts: MySQLAccounts, account: User, users: MySQLUsers) -> None:
-    """Ends the tokens all the same."""
+    """Setting the same password again ends the tokens too."""
     await accounts.set_password(account.id, await accounts.digest_of(account.id), b"password")
     assert (await users.active(account.id))[account.id].token_version != account.token_version
 
 
 async def test_two_changes_at_once(accounts: MySQLAccounts, account: User, users: MySQLUsers) -> None:
-    """Of those that begin with one digest, one wins; the others change nothing and end no tokens."""
+    """Of concurrent changes that begin with one digest, one succeeds; the others change nothing and end no tokens."""
     digest = await accounts.digest_of(account.id)
     outcomes = await asyncio.gather(*(accounts.set_password(account.id, digest, b"password") for _ in range(5)))
     (changed,) = [outcome for outcome in outcomes if outcome is not None]
@@ -159,7 +161,7 @@ async def test_two_changes_at_once(accounts: MySQLAccounts, account: User, users
 
 
 async def test_confirming(accounts: MySQLAccounts, account: User, set_user: SetUser) -> None:
-    """To the letter, and while the account is active."""
+    """`confirm` returns the account if the digest is exactly this one and the account is active."""
     digest = await accounts.digest_of(account.id)
     assert (await accounts.confirm(account.id, digest)).id == account.id
     for other in (digest.swapcase(), digest + " ", "", "%"):
@@ -171,7 +173,7 @@ async def test_confirming(accounts: MySQLAccounts, account: User, set_user: SetU
 async def test_leaving(
     accounts: MySQLAccounts, account: User, users: MySQLUsers, set_user: SetUser, database: pymysql.Connection
 ) -> None:
-    """Takes all that is said about a person with it, at once."""
+    """Deleting an account removes all personal data at once."""
     set_user(account.id, "email = 'a@b', avatar = 'https://x', phone = '110'")
     await users.active(account.id)
     assert await accounts.erase(account.id, await accounts.digest_of(account.id))
@@ -183,7 +185,7 @@ async def test_leaving(
 
 
 async def test_a_name_stays_taken(accounts: MySQLAccounts, account: User) -> None:
-    """Nobody becomes who has left, nor gives them a password."""
+    """The name of a deleted account cannot be registered, signed in to, or given a new password."""
     await accounts.erase(account.id, await accounts.digest_of(account.id))
     with pytest.raises(NameTaken):
         await accounts.register(account.user_name, "nick", b"password")
@@ -192,7 +194,7 @@ async def test_a_name_stays_taken(accounts: MySQLAccounts, account: User) -> Non
 
 
 async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: Passwords, clock: Clock) -> None:
-    """An error for every call."""
+    """Every call raises EngineUnavailable while MySQL is unavailable."""
     accounts = MySQLAccounts(make_mysql(NOBODY.mysql), users, passwords, nothing_known, clock=clock)
     for call in (
         accounts.register("nobody", "nobody", b"password"),
@@ -211,13 +213,13 @@ async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: P
 
 @pytest.fixture
 def relay(make_relay: MakeRelay) -> Relay:
-    """Between the accounts and MySQL, in the tests that ask for it."""
+    """A relay between the accounts and MySQL, for the tests that use it."""
     return make_relay()
 
 
 @pytest.fixture
 def shaky(relay: Relay, make_mysql: MakeMySQL, passwords: Passwords, clock: Clock) -> MySQLAccounts:
-    """The accounts behind the relay."""
+    """Accounts whose connections go through the relay."""
     mysql = make_mysql(relay.url)
     return MySQLAccounts(mysql, MySQLUsers(mysql, cache_size=100, cache_ttl=60), passwords, nothing_known, clock=clock)
 
@@ -225,7 +227,7 @@ def shaky(relay: Relay, make_mysql: MakeMySQL, passwords: Passwords, clock: Cloc
 async def test_registering_while_the_connection_is_lost(
     relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, name: str
 ) -> None:
-    """The account was made, or it was not, and the answer says which; never that its name is taken."""
+    """If the connection is lost, the answer tells whether the account was made, and never that its name is taken."""
     relay.lose = b"INSERT INTO `user`"
     with pytest.raises(EngineUnavailable):
         await shaky.register(name, "nick", b"password")
@@ -241,7 +243,7 @@ async def test_registering_while_the_connection_is_lost(
 async def test_a_name_that_another_takes_while_the_connection_is_lost(
     relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That account is not taken for one's own."""
+    """An account that another caller makes meanwhile is not returned as one's own."""
     digest = shaky._passwords.digest
 
     async def slow(password: bytes) -> str:
@@ -259,7 +261,7 @@ async def test_a_name_that_another_takes_while_the_connection_is_lost(
 async def test_a_new_password_while_the_connection_is_lost(
     relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, account: User, users: MySQLUsers
 ) -> None:
-    """It was changed and all tokens have ended, or neither; and the answer says which."""
+    """If the connection is lost, the password changed and all tokens ended, or neither did; the answer tells."""
     before = (await users.active_now([account.id]))[account.id]
     for statement in (b"UPDATE `user`", b"INSERT INTO `tandem_account`"):
         relay.lose = statement
@@ -276,7 +278,7 @@ async def test_a_new_password_while_the_connection_is_lost(
 async def test_deleting_while_the_connection_is_lost(
     relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, account: User
 ) -> None:
-    """The same."""
+    """If the connection is lost, the answer tells whether the account was deleted."""
     digest = await accounts.digest_of(account.id)
     relay.lose = b"UPDATE `user`"
     with pytest.raises(EngineUnavailable):
@@ -287,14 +289,14 @@ async def test_deleting_while_the_connection_is_lost(
     assert await accounts.find(account.user_name) is None
 
 
-# Tables that are another program's
+# Tables of another program
 
 
 @pytest.fixture
 def elsewhere(
     make_fresh: MakeFresh, make_mysql: MakeMySQL, passwords: Passwords, clock: Clock
 ) -> Callable[[str], tuple[MySQLAccounts, MySQLUsers, Cursor]]:
-    """Makes accounts in gin-chat-demo's table, in a character set."""
+    """Make accounts in gin-chat-demo's table with a character set."""
 
     def make(charset: str = "utf8mb4") -> tuple[MySQLAccounts, MySQLUsers, Cursor]:
         fresh = make_fresh(charset)
@@ -309,7 +311,7 @@ def elsewhere(
 
 @pytest.mark.parametrize(("charset", "text"), [("utf8mb3", "foxes🦊"), ("latin1", "foxes🦊"), ("latin1", "北京的狐狸")])
 async def test_a_name_that_the_table_cannot_keep(charset: str, text: str, elsewhere: Any) -> None:
-    """It is the field that is wrong, and nothing is made; to sign in with it finds nobody."""
+    """A name that the table cannot store is an invalid field; no account is made, and none is found by it."""
     accounts, users, cursor = elsewhere(charset)
     with pytest.raises(InvalidRequest, match=r"^user_name: holds a character"):
         await accounts.register(text, "nick", b"password")
@@ -321,7 +323,7 @@ async def test_a_name_that_the_table_cannot_keep(charset: str, text: str, elsewh
 
 
 async def test_a_value_that_must_be_unique_elsewhere(elsewhere: Any) -> None:
-    """The name is not taken: the table asks for what we cannot give, which is for its owner to see."""
+    """A duplicate in another unique column is not reported as a name that is taken, but as the database's refusal."""
     accounts, _, cursor = elsewhere()
     cursor.execute("ALTER TABLE `user` ADD UNIQUE INDEX phones (phone)")
     await accounts.register("first", "nick", b"password")
@@ -332,7 +334,7 @@ async def test_a_value_that_must_be_unique_elsewhere(elsewhere: Any) -> None:
 
 
 async def test_ids_that_a_trigger_gives(elsewhere: Any) -> None:
-    """The id of a new account is the one that its row has."""
+    """The id of a new account is the one in its row, even if a trigger has set it."""
     accounts, _, cursor = elsewhere()
     cursor.execute("ALTER TABLE `user` MODIFY id bigint")
     cursor.execute("CREATE TRIGGER t BEFORE INSERT ON `user` FOR EACH ROW SET NEW.id = 7000000007")
@@ -343,7 +345,7 @@ LARGEST = 2**63 - 1
 
 
 async def test_the_largest_id(elsewhere: Any, clock: Clock) -> None:
-    """Signing in and out, everywhere as well, a new password and leaving: as with any other."""
+    """An account with the largest id can sign in and out, also everywhere, change its password, and be deleted."""
     accounts, users, cursor = elsewhere()
     cursor.execute("ALTER TABLE `user` MODIFY id bigint unsigned AUTO_INCREMENT, AUTO_INCREMENT = 9223372036854775807")
     user = await accounts.register("largest", "nick", b"password")
@@ -362,13 +364,13 @@ async def test_the_largest_id(elsewhere: Any, clock: Clock) -> None:
     assert await accounts.erase(LARGEST, digest)
 
 
-# A table that is older than the messages
+# A table that is older than the stored messages
 
 
 async def test_an_id_that_messages_know(
     mysql: MySQL, users: MySQLUsers, passwords: Passwords, account: User, accounts: MySQLAccounts, clock: Clock
 ) -> None:
-    """It is never given to a new account; the error has the statement that mends the table."""
+    """An id in stored messages is never assigned to a new account, and the error has the remedy as a statement."""
 
     async def known() -> int:
         return account.id + 2
@@ -382,7 +384,7 @@ async def test_an_id_that_messages_know(
 
 
 async def test_ids_beyond_those_that_can_be(elsewhere: Any) -> None:
-    """An id that no request could name is not given either."""
+    """An id that is larger than requests can name is not assigned."""
     accounts, _, cursor = elsewhere()
     cursor.execute("ALTER TABLE `user` MODIFY id bigint unsigned AUTO_INCREMENT, AUTO_INCREMENT = 9223372036854775808")
     with pytest.raises(DatabaseRefused, match="all ids"):

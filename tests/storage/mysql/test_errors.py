@@ -1,4 +1,4 @@
-"""MySQL's errors: which pass, which stay, and which are about what a user has given."""
+"""Tests of MySQL's errors: temporary ones, permanent ones, and errors about users' values."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ LASTING = {
 
 
 @pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
-def test_what_passes_is_an_outage(error: Exception) -> None:
-    """To try again is of use."""
+def test_temporary_errors_are_outages(error: Exception) -> None:
+    """A temporary error is raised as EngineUnavailable."""
     with pytest.raises(EngineUnavailable) as caught, mysql_errors():
         raise error
     assert type(caught.value) is EngineUnavailable
@@ -40,16 +40,16 @@ def test_what_passes_is_an_outage(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", LASTING.values(), ids=LASTING)
-def test_what_stays_is_a_refusal(error: Exception) -> None:
-    """It has the database's own code and its words."""
+def test_permanent_errors_are_refusals(error: Exception) -> None:
+    """A permanent error is raised as DatabaseRefused, with the database's code and text."""
     with pytest.raises(DatabaseRefused) as caught, mysql_errors():
         raise error
     assert caught.value.kind == str(error.args[0])
     assert error.args[1] in str(caught.value)
 
 
-def test_what_users_gave_is_not_repeated() -> None:
-    """Errors end in logs, and some quote the value."""
+def test_values_of_users_are_not_shown() -> None:
+    """Users' values are removed from errors, since errors are logged."""
     for code, text in (
         (1062, "Duplicate entry 'secret' for key 'email'"),
         (1064, "You have an error in your SQL syntax near 'secret' at line 1"),
@@ -60,14 +60,14 @@ def test_what_users_gave_is_not_repeated() -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_what_is_ours_passes() -> None:
-    """The work's own errors are not the driver's."""
+def test_other_errors_are_not_changed() -> None:
+    """Errors that are not the driver's are not changed."""
     with pytest.raises(InvalidRequest), mysql_errors():
         raise InvalidRequest("field", "x")
 
 
 def test_a_lost_connection() -> None:
-    """Is one that has ended, whoever ended it; not one whose server refuses."""
+    """`is_lost` is true for a connection that has ended on either side, and false for a refusal of the server."""
     assert all(is_lost(PASSING[name]) for name in ("gone away", "connection closed", "killed", "refused"))
     assert not any(is_lost(error) for error in (PASSING["deadlock"], *LASTING.values()))
 
@@ -77,7 +77,7 @@ def test_a_lost_connection() -> None:
     [("utf8mb3", "fox🦊fox"), ("latin1", "fox🦊fox"), ("latin1", "北京的狐狸"), ("ascii", "Zoë-Zoë")],
 )
 def test_a_text_that_a_column_cannot_keep(charset: str, text: str, make_fresh: MakeFresh) -> None:
-    """Its column is named; to compare with it is no error, or the same one."""
+    """An error names the column that cannot store a text; a comparison with that text is no error, or the same one."""
     *_, cursor = make_fresh(charset)
     cursor.execute("CREATE TABLE t (name varchar(255), other varchar(255))")
     with pytest.raises(InvalidRequest, match=r"^name: holds a character"), naming("name", "other"):
@@ -92,7 +92,7 @@ def test_a_text_that_a_column_cannot_keep(charset: str, text: str, make_fresh: M
 
 
 def test_a_text_that_is_too_long(make_fresh: MakeFresh) -> None:
-    """The same."""
+    """An error names the column for which a text is too long."""
     *_, cursor = make_fresh()
     cursor.execute("CREATE TABLE t (name varchar(5) UNIQUE)")
     with pytest.raises(InvalidRequest, match=r"^name: is longer"), naming("name"):
@@ -105,7 +105,7 @@ def test_a_text_that_is_too_long(make_fresh: MakeFresh) -> None:
 
 @pytest.mark.parametrize("code", [1267, 1977, 3854, 3988])
 def test_a_text_that_cannot_be_compared(code: int) -> None:
-    """Is one that the column cannot keep, where it is known which."""
+    """A text that cannot be compared is reported for its column, if only one column comes into question."""
     with pytest.raises(InvalidRequest, match=r"^name:"), naming("name"):
         raise pymysql.OperationalError(code, "Conversion from collation utf8mb4 into latin1 impossible for parameter")
     with pytest.raises(pymysql.OperationalError), naming("name", "other"):

@@ -1,4 +1,4 @@
-"""MySQL: its URL, threads and connections, and how many may wait."""
+"""Tests of MySQL's URL, threads, connections and limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.sockets import until
 
 
 async def connection_id(mysql: MySQL) -> int:
-    """The number of the connection that the work was given."""
+    """Return the id of the cursor's connection."""
 
     def work(cursor: Cursor) -> int:
         cursor.execute("SELECT CONNECTION_ID()")
@@ -31,19 +31,19 @@ async def connection_id(mysql: MySQL) -> int:
 
 
 async def test_work_stays_off_the_event_loop(mysql: MySQL) -> None:
-    """PyMySQL blocks; it does so in threads of its own."""
+    """Work runs in the executor's threads, since PyMySQL blocks."""
     name = await mysql.run(lambda cursor: threading.current_thread().name)
     assert name.startswith("mysql")
 
 
 async def test_each_thread_keeps_one_connection(mysql: MySQL) -> None:
-    """However much is asked, there are no more connections than threads."""
+    """There are no more connections than threads."""
     numbers = await asyncio.gather(*(connection_id(mysql) for _ in range(20)))
     assert len(set(numbers)) <= 2
 
 
 async def test_what_is_read_is_what_is_there(mysql: MySQL, database: pymysql.Connection, pair: tuple[int, int]) -> None:
-    """A read has no transaction, in which it would see an old state."""
+    """Each read sees the current rows, since it runs without a transaction."""
 
     def work(cursor: Cursor) -> object:
         cursor.execute("SELECT email FROM `user` WHERE id = %s", (pair[0],))
@@ -56,7 +56,7 @@ async def test_what_is_read_is_what_is_there(mysql: MySQL, database: pymysql.Con
 
 
 async def test_connections_that_died_are_replaced(make_mysql: MakeMySQL, database: pymysql.Connection) -> None:
-    """A restart of MySQL costs nobody an answer."""
+    """A connection that MySQL has closed is replaced, and no call fails."""
     mysql = make_mysql(threads=1)
     before = await connection_id(mysql)
     with database.cursor() as cursor:
@@ -65,7 +65,7 @@ async def test_connections_that_died_are_replaced(make_mysql: MakeMySQL, databas
 
 
 async def test_closing_ends_the_threads(mysql: MySQL, database: pymysql.Connection) -> None:
-    """None is left, nor its connection."""
+    """After `close` no thread and no connection is left."""
     number = await connection_id(mysql)
     await mysql.close()
     await until(lambda: not any(thread.name.startswith("mysql") for thread in threading.enumerate()))
@@ -78,7 +78,7 @@ async def test_closing_ends_the_threads(mysql: MySQL, database: pymysql.Connecti
 
 
 async def test_waiting_is_bounded(make_mysql: MakeMySQL) -> None:
-    """Who finds all places taken is refused at once; a place that was left is free again."""
+    """A call is refused at once if all turns are taken, and a turn that ends is free again."""
     mysql = make_mysql(waiting=2)
     async with mysql.turn(), mysql.turn():
         with pytest.raises(EngineUnavailable, match="too many"):
@@ -88,8 +88,8 @@ async def test_waiting_is_bounded(make_mysql: MakeMySQL) -> None:
         await mysql.ping()
 
 
-async def test_who_gives_up_leaves_the_place(make_mysql: MakeMySQL) -> None:
-    """A caller that is cancelled does not wait on."""
+async def test_a_cancelled_call_frees_its_turn(make_mysql: MakeMySQL) -> None:
+    """A cancelled call frees its turn."""
     mysql = make_mysql(waiting=1)
     holding = asyncio.Event()
 
@@ -108,7 +108,7 @@ async def test_who_gives_up_leaves_the_place(make_mysql: MakeMySQL) -> None:
 
 
 async def test_no_answer_in_time(make_mysql: MakeMySQL) -> None:
-    """The caller is told, although the thread still waits."""
+    """A caller gets EngineUnavailable after the timeout, though its thread still waits."""
     mysql, answer = make_mysql(timeout=0.05), threading.Event()
     try:
         with pytest.raises(EngineUnavailable, match="mysql: no answer in time"):
@@ -117,15 +117,15 @@ async def test_no_answer_in_time(make_mysql: MakeMySQL) -> None:
         answer.set()
 
 
-async def test_nobody_there(make_mysql: MakeMySQL) -> None:
-    """An error that names the engine."""
+async def test_no_database(make_mysql: MakeMySQL) -> None:
+    """Without a database at the URL, the error names MySQL."""
     with pytest.raises(EngineUnavailable) as caught:
         await make_mysql(NOBODY.mysql).ping()
     assert caught.value.engine == "mysql"
 
 
 async def test_errors(mysql: MySQL) -> None:
-    """The driver's become ours, what the work itself raises stays."""
+    """The driver's errors are translated, and the work's own errors are not."""
     with pytest.raises(DatabaseRefused, match="ProgrammingError"):
         await mysql.run(lambda cursor: cursor.execute("SELECT * FROM nowhere"))
 
@@ -137,7 +137,7 @@ async def test_errors(mysql: MySQL) -> None:
 
 
 async def test_a_url_is_unquoted(make_mysql: MakeMySQL, addresses: Addresses, database: pymysql.Connection) -> None:
-    """Names and passwords may hold any character."""
+    """Names and passwords in a URL may contain any character."""
     with database.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE USER 'o@dd'@'localhost' IDENTIFIED BY 'p/:?#% @é字'")
         cursor.execute("GRANT SELECT ON tandem.* TO 'o@dd'@'localhost'")
@@ -152,21 +152,21 @@ async def test_a_url_is_unquoted(make_mysql: MakeMySQL, addresses: Addresses, da
 
 
 @pytest.mark.parametrize("url", ["", "postgres://x/y", "mysql://host", "mysql://host/"])
-def test_a_url_that_is_none(url: str) -> None:
-    """Says what is expected."""
+def test_an_invalid_url(url: str) -> None:
+    """The error about an invalid URL shows what is expected."""
     with pytest.raises(ValueError, match="mysql://user:password@host"):
         MySQL(url, timeout=1, threads=1, waiting=1)
 
 
-def test_an_option_that_is_not_known() -> None:
-    """Is no wish that can be passed over in silence."""
-    with pytest.raises(ValueError, match="ssl_ca: unknown in this URL"):
+def test_an_unknown_option() -> None:
+    """An unknown option in the URL is an error, and is not ignored."""
+    with pytest.raises(ValueError, match="ssl_ca: unknown option in the URL"):
         MySQL("mysql://u:p@h/d?ssl_ca=/x", timeout=1, threads=1, waiting=1)
 
 
 @pytest.mark.parametrize("url", ["mysql://host:port/x", "mysql://host:99999/x", "mysql://[::1/x"])
 def test_a_url_with_an_impossible_host(url: str) -> None:
-    """Is none either."""
+    """A URL with an invalid host or port is an error."""
     with pytest.raises(ValueError, match=r"[Pp]ort|IPv6"):
         MySQL(url, timeout=1, threads=1, waiting=1)
 
@@ -187,7 +187,7 @@ async def email_of(mysql: MySQL, user: int) -> str:
 
 
 async def test_a_change_is_all_or_nothing(mysql: MySQL, pair: tuple[int, int]) -> None:
-    """What was done before an error is undone; the connection goes on."""
+    """A change that raises is rolled back, and its connection is used again."""
 
     def work(cursor: Cursor, then: Callable[[], object]) -> None:
         for user in pair:
@@ -205,7 +205,7 @@ async def test_a_change_is_all_or_nothing(mysql: MySQL, pair: tuple[int, int]) -
 
 
 async def test_a_read_is_repeated(make_relay: MakeRelay, make_mysql: MakeMySQL, pair: tuple[int, int]) -> None:
-    """Its connection was lost when the statement had arrived; nobody notices."""
+    """A read whose connection was lost after its statement arrived is repeated, without an error."""
     relay = make_relay()
     mysql = make_mysql(relay.url)
     relay.lose = b"SELECT email"
@@ -214,7 +214,7 @@ async def test_a_read_is_repeated(make_relay: MakeRelay, make_mysql: MakeMySQL, 
 
 
 async def test_a_change_is_not_repeated(make_relay: MakeRelay, make_mysql: MakeMySQL, pair: tuple[int, int]) -> None:
-    """Not even before it was committed: then nothing was changed, and whoever asked decides."""
+    """A change whose connection was lost before the commit is not repeated, and the caller gets an error."""
     relay = make_relay()
     mysql = make_mysql(relay.url)
     tried = 0
@@ -233,7 +233,7 @@ async def test_a_change_is_not_repeated(make_relay: MakeRelay, make_mysql: MakeM
 async def test_a_change_whose_outcome_is_not_known_is_looked_up(
     make_relay: MakeRelay, make_mysql: MakeMySQL, pair: tuple[int, int]
 ) -> None:
-    """As soon as the database answers again; what was found is the outcome."""
+    """A change whose connection was lost during the commit is looked up when the database answers again."""
     relay = make_relay()
     mysql = make_mysql(relay.url, timeout=1)
     looked: list[object] = []
@@ -255,7 +255,7 @@ async def test_a_change_whose_outcome_is_not_known_is_looked_up(
 async def test_looking_up_waits_for_the_database(
     make_relay: MakeRelay, make_mysql: MakeMySQL, pair: tuple[int, int]
 ) -> None:
-    """A restart takes a while, in which no connection can be had."""
+    """A lookup of an unknown outcome goes on during a restart, while no connection is possible."""
     relay = make_relay()
     mysql = make_mysql(relay.url)
 
@@ -276,7 +276,7 @@ async def test_looking_up_waits_for_the_database(
 
 
 async def test_a_change_that_is_given_up_is_not_committed(make_mysql: MakeMySQL, pair: tuple[int, int]) -> None:
-    """Its thread was slow: the caller was told that nothing was changed, and so it stays."""
+    """A change that was too slow is not committed later, since its caller was told that nothing changed."""
     mysql, answer = make_mysql(timeout=0.5, threads=1), threading.Event()
 
     def work(cursor: Cursor) -> None:
@@ -286,17 +286,17 @@ async def test_a_change_that_is_given_up_is_not_committed(make_mysql: MakeMySQL,
     with pytest.raises(EngineUnavailable, match="no answer in time"):
         await mysql.change(work, lambda cursor: None)
     answer.set()
-    assert await email_of(mysql, pair[0]) is None  # the thread does this when it is done with the change
+    assert await email_of(mysql, pair[0]) is None  # the same thread does this after the change
 
 
-# What every connection begins with
+# The state of new connections
 
 
 @pytest.mark.parametrize("zone", ["+08:00", "-03:30"])
 async def test_every_connection_is_in_utc_and_strict(
     zone: str, make_mysql: MakeMySQL, set_zone: SetZone, database: pymysql.Connection
 ) -> None:
-    """Whatever the server's own settings are, and after a connection was lost as well."""
+    """Each connection uses UTC and strict mode, whatever the server's settings are, also after one was lost."""
     set_zone(zone)
     mysql = make_mysql(threads=1)
 
@@ -310,11 +310,11 @@ async def test_every_connection_is_in_utc_and_strict(
     assert await mysql.run(work) == ("+00:00", 1, 1)
 
 
-# What is logged
+# Logging
 
 
 async def test_an_outage_is_logged_once_and_so_is_its_end(make_relay: MakeRelay, make_mysql: MakeMySQL) -> None:
-    """With its cause, however many ask."""
+    """An outage is logged once with its cause, and its end once, however many calls there are."""
     relay = make_relay()
     mysql = make_mysql(relay.url)
     await mysql.ping()
@@ -343,10 +343,10 @@ LASTING = {
 
 
 @pytest.mark.parametrize(("code", "statement"), LASTING.values(), ids=LASTING)
-async def test_what_lasts_is_an_error_of_its_own(
+async def test_a_permanent_error_is_logged(
     code: str, statement: str, make_mysql: MakeMySQL, make_fresh: MakeFresh
 ) -> None:
-    """Logged with its cause; it is no outage, and is not tried again."""
+    """A permanent error is logged with its cause, is not an outage, and is not repeated."""
     fresh = make_fresh()
     cursor = fresh.cursor
     cursor.execute("CREATE TABLE needy (a int, b int unsigned NOT NULL)")

@@ -1,4 +1,4 @@
-"""The user table: made when absent, gin-chat-demo's kept as it is."""
+"""Tests of the user table: it is created if absent, and gin-chat-demo's own is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.database import mysql_connection
 
 numbers = itertools.count()
 
-# The table as gin-chat-demo's gorm makes it.
+# The table as gin-chat-demo's gorm creates it.
 GIN_CHAT_DEMO = """CREATE TABLE `user` (`id` int unsigned AUTO_INCREMENT, `created_at` DATETIME NULL,
 `updated_at` DATETIME NULL, `deleted_at` DATETIME NULL, `user_name` varchar(255), `password_digest` varchar(255),
 `email` varchar(255), `avatar` varchar(1000), `phone` varchar(255), `status` varchar(255), PRIMARY KEY (`id`))
@@ -23,7 +23,7 @@ DEFAULT CHARSET=utf8mb4"""
 
 @pytest.fixture
 def cursor(addresses: Addresses) -> Iterator[Cursor]:
-    """A cursor in a database of the test's own."""
+    """A cursor in the test's own database."""
     name = f"schema{next(numbers)}"
     with mysql_connection(addresses.mysql, database=None) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
@@ -41,7 +41,7 @@ def columns(cursor: Cursor) -> list[str]:
 
 
 def test_an_absent_table_is_made(cursor: Cursor) -> None:
-    """Column for column gin-chat-demo's, plus the nick name; doing it again changes nothing."""
+    """An absent table is created with gin-chat-demo's columns and the nick name, and a second run changes nothing."""
     for _ in range(2):
         migrate(cursor)
         assert columns(cursor) == [
@@ -51,7 +51,7 @@ def test_an_absent_table_is_made(cursor: Cursor) -> None:
 
 
 def test_an_existing_table_is_used_as_it_is(cursor: Cursor) -> None:
-    """Its rows stay, what it lacks is added."""
+    """An existing table keeps its rows and gets what it lacks."""
     cursor.execute(GIN_CHAT_DEMO)
     cursor.execute("INSERT INTO `user` (user_name, password_digest, status) VALUES ('olduser', '$2a$12$x', 'active')")
     migrate(cursor)
@@ -61,7 +61,7 @@ def test_an_existing_table_is_used_as_it_is(cursor: Cursor) -> None:
 
 
 def test_rows_that_share_a_name_are_named(cursor: Cursor) -> None:
-    """Nothing is deleted or renamed by us; the error tells what to change."""
+    """Rows with the same name are not changed, and the error names them and the remedy."""
     cursor.execute(GIN_CHAT_DEMO)
     cursor.execute("INSERT INTO `user` (user_name) VALUES ('twice'), ('once1'), ('TWICE'), (NULL), (NULL)")
     with pytest.raises(SchemaError, match=r"(?i)'twice' \(ids 1, 3\)"):
@@ -71,7 +71,7 @@ def test_rows_that_share_a_name_are_named(cursor: Cursor) -> None:
 
 
 def test_a_unique_index_of_another_name_will_do(cursor: Cursor) -> None:
-    """What the index is called is the owner's business."""
+    """A unique index is accepted whatever its name is."""
     cursor.execute(GIN_CHAT_DEMO)
     cursor.execute("CREATE UNIQUE INDEX mine ON `user` (user_name)")
     migrate(cursor)
@@ -83,7 +83,7 @@ def test_a_unique_index_of_another_name_will_do(cursor: Cursor) -> None:
 
 
 def test_the_articles_users(cursor: Cursor) -> None:
-    """Ids 1 and 2 in an empty table, with a digest that no password has; never beside other rows."""
+    """Users 1 and 2 are added to an empty table only, with a digest that no password matches."""
     migrate(cursor)
     seed(cursor)
     seed(cursor)
@@ -104,7 +104,7 @@ def user_ids(cursor: Cursor) -> dict[str, str]:
 
 
 def test_columns_of_ids_are_as_wide_as_ids(cursor: Cursor) -> None:
-    """In new tables, and in those of before, whose rows stay."""
+    """Columns for ids have 64 bits, in new tables and in existing ones, which keep their rows."""
     wide = {"tandem_account": "bigint(20) unsigned", "tandem_signed_out": "bigint(20) unsigned"}
     migrate(cursor)
     assert user_ids(cursor) == wide
@@ -120,7 +120,7 @@ def test_columns_of_ids_are_as_wide_as_ids(cursor: Cursor) -> None:
 
 
 def test_an_existing_column_of_ids_is_its_owners(cursor: Cursor) -> None:
-    """Other programs' columns may refer to it."""
+    """The id column of an existing user table is not changed, since other programs may refer to it."""
     cursor.execute(GIN_CHAT_DEMO)
     migrate(cursor)
     cursor.execute("SHOW COLUMNS FROM `user` LIKE 'id'")
@@ -129,7 +129,7 @@ def test_an_existing_column_of_ids_is_its_owners(cursor: Cursor) -> None:
 
 @pytest.mark.parametrize("table", ["", GIN_CHAT_DEMO])
 def test_the_next_id(table: str, cursor: Cursor) -> None:
-    """It must be beyond those that messages know; a row that was removed keeps its id."""
+    """The next id has to be greater than all ids in stored messages, and a removed row's id is not reused."""
     if table:
         cursor.execute(table)
     migrate(cursor)
@@ -146,8 +146,8 @@ def test_the_next_id(table: str, cursor: Cursor) -> None:
     require_unused(cursor, 4)
 
 
-def test_ids_that_the_table_does_not_give(cursor: Cursor) -> None:
-    """They are another program's, which has to see to it."""
+def test_ids_that_the_table_does_not_assign(cursor: Cursor) -> None:
+    """A table that does not assign ids is accepted; another program assigns them."""
     cursor.execute(GIN_CHAT_DEMO.replace("AUTO_INCREMENT", "NOT NULL COMMENT 'AUTO_INCREMENT=7'"))
     migrate(cursor)
     cursor.execute("ALTER TABLE `user` COMMENT = 'AUTO_INCREMENT=7'")
@@ -156,7 +156,7 @@ def test_ids_that_the_table_does_not_give(cursor: Cursor) -> None:
 
 
 def test_one_process_at_a_time(cursor: Cursor, addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers that start together wait for each other."""
+    """Processes that start together migrate one after the other."""
     monkeypatch.setattr("storage.mysql.schema.LOCK_WAIT", 0)
     cursor.execute("SELECT DATABASE()")
     (name,) = cursor.fetchone()
@@ -164,6 +164,6 @@ def test_one_process_at_a_time(cursor: Cursor, addresses: Addresses, monkeypatch
         second.execute("SELECT GET_LOCK(CONCAT('tandem:', DATABASE()), 0)")
         with pytest.raises(SchemaError, match="another process"):
             migrate(cursor)
-        # A connection that is closed gives its lock back a moment later.
+        # A closed connection releases its lock a moment later.
         second.execute("SELECT RELEASE_LOCK(CONCAT('tandem:', DATABASE()))")
     migrate(cursor)

@@ -1,4 +1,4 @@
-"""Ended tokens in MySQL: one by itself, all of a user's, and what is remembered of them."""
+"""Tests of ended tokens in MySQL: single ones, all of a user's, and the cache."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ Pair = tuple[int, int]
 
 
 def token(user: int, lifetime: float = 3600) -> Identity:
-    """A token of a user, as it is known once it was verified."""
+    """Return the identity of a user's verified token."""
     return Identity(user, secrets.token_bytes(16), "version", time.time(), time.time() + lifetime)
 
 
 @pytest.fixture
 def sessions(mysql: MySQL, users: MySQLUsers, clock: Clock) -> MySQLSessions:
-    """The ended tokens, remembered for longer than a test takes."""
+    """The ended tokens, with a cache that outlives the test."""
     return MySQLSessions(mysql, users, clock=clock, cache_size=100, cache_ttl=60)
 
 
 @pytest.fixture
 def forgetting(mysql: MySQL, users: MySQLUsers, clock: Clock) -> MySQLSessions:
-    """The same in another process, which remembers nothing."""
+    """The ended tokens in another process, without a cache."""
     return MySQLSessions(mysql, users, clock=clock, cache_size=0, cache_ttl=60)
 
 
 async def present(users: MySQLUsers, user: int) -> User:
-    """A user as the table has it now."""
+    """Return a user as the table has it now."""
     return (await users.active_now([user]))[user]
 
 
 async def test_one_token_is_ended(sessions: MySQLSessions, forgetting: MySQLSessions, pair: Pair) -> None:
-    """In every process, and no other token of the same user."""
+    """Signing out ends one token in every process, and no other token of the user."""
     ended, other = token(pair[0]), token(pair[0])
     await sessions.sign_out(ended)
     for store in (sessions, forgetting):
@@ -54,14 +54,14 @@ async def test_one_token_is_ended(sessions: MySQLSessions, forgetting: MySQLSess
 
 
 async def test_a_token_can_be_ended_twice(sessions: MySQLSessions, pair: Pair) -> None:
-    """By requests that come at the same time."""
+    """Two concurrent requests can end the same token."""
     ended = token(pair[0])
     await asyncio.gather(*(sessions.sign_out(ended) for _ in range(5)))
     assert await sessions.signed_out(ended.session)
 
 
 async def test_ended_here_is_ended_at_once(sessions: MySQLSessions, pair: Pair) -> None:
-    """Whatever was remembered."""
+    """A token that this process ends is invalid at once, whatever the cache has."""
     ended = token(pair[0])
     assert not await sessions.signed_out(ended.session)
     await sessions.sign_out(ended)
@@ -69,7 +69,7 @@ async def test_ended_here_is_ended_at_once(sessions: MySQLSessions, pair: Pair) 
 
 
 async def test_ended_elsewhere_is_learnt(sessions: MySQLSessions, forgetting: MySQLSessions, pair: Pair) -> None:
-    """Not while another answer is remembered, but when the table is asked, and from then on."""
+    """A token that another process ends is invalid once the cache entry has expired or the table was read."""
     ended = token(pair[0])
     assert not await sessions.signed_out(ended.session)
     await forgetting.sign_out(ended)
@@ -82,7 +82,7 @@ async def test_ended_elsewhere_is_learnt(sessions: MySQLSessions, forgetting: My
 async def test_many_are_looked_up_in_parts(
     sessions: MySQLSessions, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are, and if there are none."""
+    """Any number of tokens, also none, can be looked up."""
     monkeypatch.setattr(module, "BATCH", 3)
     tokens = [token(pair[0]) for _ in range(7)]
     for each in tokens[::3]:
@@ -94,7 +94,7 @@ async def test_many_are_looked_up_in_parts(
 async def test_old_rows_go(
     sessions: MySQLSessions, forgetting: MySQLSessions, database: pymysql.Connection, pair: Pair
 ) -> None:
-    """Some with each sign-out, once their time has been over for longer than clocks differ."""
+    """Each sign-out deletes some rows of tokens that expired longer ago than clocks differ."""
     old = [token(pair[0], -SPARE - 60) for _ in range(SWEPT + 20)]
     recent = token(pair[0], 60 - SPARE)
     with database.cursor() as cursor:
@@ -112,7 +112,7 @@ async def test_old_rows_go(
 async def test_a_token_is_ended_for_all_of_its_time(
     sessions: MySQLSessions, forgetting: MySQLSessions, clock: Clock, pair: Pair
 ) -> None:
-    """The last second included."""
+    """An ended token stays invalid up to its last second."""
     ended = token(pair[0])
     await sessions.sign_out(ended)
     clock.offset = 3600 + SPARE / 2
@@ -121,7 +121,7 @@ async def test_a_token_is_ended_for_all_of_its_time(
 
 
 async def test_all_tokens_are_ended(sessions: MySQLSessions, users: MySQLUsers, pair: Pair) -> None:
-    """Those with a version have an old one at once, every time; another user's stay."""
+    """Ending all tokens changes the user's version every time, and no other user's."""
     versions = [(await users.active(pair[0]))[pair[0]].token_version]
     for _ in range(3):
         await sessions.sign_out_everywhere(pair[0])
@@ -133,7 +133,7 @@ async def test_all_tokens_are_ended(sessions: MySQLSessions, users: MySQLUsers, 
 async def test_tokens_without_a_version_are_ended(
     sessions: MySQLSessions, users: MySQLUsers, clock: Clock, pair: Pair
 ) -> None:
-    """Those issued until now, also by a clock that went back since."""
+    """Tokens without a version are ended if they were issued until now, even by a clock that went back since."""
     before = clock()
     await sessions.sign_out_everywhere(pair[0])
     since = (await present(users, pair[0])).tokens_since
@@ -147,7 +147,7 @@ async def test_tokens_without_a_version_are_ended(
 
 
 async def test_many_end_all_tokens_at_once(sessions: MySQLSessions, database: pymysql.Connection, pair: Pair) -> None:
-    """Each counts."""
+    """Concurrent calls that end all tokens are all counted."""
     await asyncio.gather(*(sessions.sign_out_everywhere(pair[0]) for _ in range(10)))
     with database.cursor() as cursor:
         cursor.execute("SELECT generation FROM `tandem_account` WHERE user_id = %s", (pair[0],))
@@ -158,7 +158,7 @@ async def test_many_end_all_tokens_at_once(sessions: MySQLSessions, database: py
 async def test_another_program_changes_a_password(
     users: MySQLUsers, set_user: SetUser, pair: Pair, digest: str
 ) -> None:
-    """Which ends the user's tokens as well; a change of anything else does not."""
+    """A password that another program changes ends the user's tokens, and other changes do not."""
     set_user(pair[0], "password_digest = '$2a$12$one'")
     before = await present(users, pair[0])
     set_user(pair[0], "email = 'a@b', updated_at = '2020-01-01', nick_name = 'x'")
@@ -168,7 +168,7 @@ async def test_another_program_changes_a_password(
 
 
 async def test_versions_differ(users: MySQLUsers, sessions: MySQLSessions, set_user: SetUser, pair: Pair) -> None:
-    """A password of another time does not bring that time's tokens back."""
+    """Setting an earlier password again does not make that time's tokens valid."""
     set_user(pair[0], "password_digest = 'one'")
     before = await present(users, pair[0])
     await sessions.sign_out_everywhere(pair[0])
@@ -178,7 +178,7 @@ async def test_versions_differ(users: MySQLUsers, sessions: MySQLSessions, set_u
 
 
 async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, clock: Clock) -> None:
-    """An error for every call: an ended token is never taken for a good one."""
+    """Every call raises EngineUnavailable while MySQL is unavailable, so no ended token is accepted."""
     sessions = MySQLSessions(make_mysql(NOBODY.mysql), users, clock=clock, cache_size=1, cache_ttl=1)
     for call in (
         sessions.signed_out(bytes(16)),

@@ -1,4 +1,4 @@
-"""The connection to a MySQL that offers TLS."""
+"""Tests of the connection to a MySQL that offers TLS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[b
 
 @asynccontextmanager
 async def mariadb_with_tls() -> AsyncIterator[int]:
-    """A MariaDB of its own with a certificate that nobody has signed; its port on loopback."""
+    """Start a MariaDB with a self-signed certificate. Return its port on loopback."""
     program = find_program("mariadbd")
     with tempfile.TemporaryDirectory(prefix="tandem-test-") as name, socket.socket() as free:
         directory = Path(name)
@@ -49,7 +49,7 @@ async def mariadb_with_tls() -> AsyncIterator[int]:
 
 
 async def test_tls_is_used_where_it_is_offered() -> None:
-    """The connection is encrypted, although nobody vouches for the certificate: docs/security.md says so."""
+    """The connection uses TLS if MySQL offers it, without verifying the certificate, as docs/security.md says."""
     async with mariadb_with_tls() as port:
         mysql = MySQL(f"mysql://u:pw@127.0.0.1:{port}/tandem", timeout=15, threads=1, waiting=1)
 

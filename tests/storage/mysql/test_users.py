@@ -1,4 +1,4 @@
-"""Users in MySQL: lookups, what is remembered and for how long, changes of a profile."""
+"""Tests of users in MySQL: lookups, the cache, and changes of a profile."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ INACTIVE = ["deleted_at = NOW()", "status = 'banned'", "status = NULL", "status 
 
 
 async def test_active_users_are_found(users: MySQLUsers, pair: Pair) -> None:
-    """Those that exist, and nobody else."""
+    """Lookups find the users that exist, and no others."""
     found = await users.active(*pair, 4_000_000_000)
     assert set(pair) == set(found)
     assert found[pair[0]].status == "active"
 
 
 @pytest.mark.parametrize("assignment", INACTIVE)
-async def test_inactive_is_nobody(users: MySQLUsers, set_user: SetUser, pair: Pair, assignment: str) -> None:
-    """A row that was deleted or deactivated, by id and by name."""
+async def test_inactive_users_are_not_found(users: MySQLUsers, set_user: SetUser, pair: Pair, assignment: str) -> None:
+    """A deleted or deactivated user is not found, by id or by name."""
     set_user(pair[0], f"user_name = '{secrets.token_hex(6)}'")
     name = (await users.active(pair[0]))[pair[0]].user_name
     users.forget(pair[0])
@@ -45,16 +45,14 @@ async def test_inactive_is_nobody(users: MySQLUsers, set_user: SetUser, pair: Pa
 
 
 async def test_columns_that_are_null(users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
-    """Are empty texts, and the beginning of time."""
+    """Columns that are NULL are empty texts, and time 0."""
     set_user(pair[0], "user_name = NULL, nick_name = NULL, email = NULL, avatar = NULL, created_at = NULL")
     user = (await users.active(pair[0]))[pair[0]]
     assert (user.user_name, user.nick_name, user.email, user.avatar, user.created_at) == ("", "", "", "", 0)
 
 
-async def test_a_lookup_is_remembered_and_forgotten(
-    mysql: MySQL, users: MySQLUsers, set_user: SetUser, pair: Pair
-) -> None:
-    """For as long as it was told to, and not at all with no room."""
+async def test_a_lookup_is_cached(mysql: MySQL, users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
+    """A lookup is cached for its time to live, and not at all if the cache has no capacity."""
     forgetting = MySQLUsers(mysql, cache_size=0, cache_ttl=60)
     for store in (users, forgetting):
         assert len(await store.active(*pair)) == 2
@@ -63,10 +61,8 @@ async def test_a_lookup_is_remembered_and_forgotten(
     assert len(await forgetting.active(*pair)) == 1
 
 
-async def test_a_look_at_the_table_corrects_what_is_remembered(
-    users: MySQLUsers, set_user: SetUser, pair: Pair
-) -> None:
-    """Of somebody who has gone, and of somebody who has changed."""
+async def test_active_now_updates_the_cache(users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
+    """`active_now` updates the cache for users who have changed or were deleted."""
     await users.active(*pair)
     set_user(pair[0], "status = 'banned'")
     set_user(pair[1], "nick_name = 'new'")
@@ -75,8 +71,8 @@ async def test_a_look_at_the_table_corrects_what_is_remembered(
     assert {pair[1]: "new"} == {user.id: user.nick_name for user in found.values()}
 
 
-async def test_what_is_no_longer_true_can_be_forgotten(users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
-    """Somebody who was not remembered can be forgotten as well."""
+async def test_forget(users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
+    """`forget` drops a user from the cache, and does nothing for a user that is not in it."""
     await users.active(*pair)
     set_user(pair[0], "status = 'banned'")
     for _ in range(2):
@@ -84,16 +80,16 @@ async def test_what_is_no_longer_true_can_be_forgotten(users: MySQLUsers, set_us
     assert {pair[1]} == set(await users.active(*pair))
 
 
-async def test_who_is_unknown_is_not_remembered(users: MySQLUsers, people: People) -> None:
-    """Somebody who has just registered is found at once."""
+async def test_unknown_users_are_not_cached(users: MySQLUsers, people: People) -> None:
+    """An unknown user is not cached, so a user who has just registered is found at once."""
     (one,) = people(1)
     assert not await users.active(one + 1)
     assert people(1) == [one + 1]
     assert await users.active(one + 1)
 
 
-async def test_lookups_travel_together(users: MySQLUsers, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A storm of connections is few queries."""
+async def test_lookups_share_queries(users: MySQLUsers, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Concurrent lookups share a few queries."""
     ids, batches = people(50), []
     fetch = users._look_up._execute
 
@@ -108,7 +104,7 @@ async def test_lookups_travel_together(users: MySQLUsers, people: People, monkey
 
 
 async def test_many_are_looked_up_in_parts(users: MySQLUsers, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are, and if there are none."""
+    """Any number of users, also none, can be looked up."""
     monkeypatch.setattr(module, "BATCH", 3)
     ids = people(7)
     assert set(ids) == set(await users.active_now(ids))
@@ -123,8 +119,8 @@ async def test_waiting_is_bounded(make_mysql: MakeMySQL, people: People) -> None
     assert len(refused) == 18
 
 
-async def test_somebody_of_a_name(users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
-    """In any letter case; what looks like SQL is a name."""
+async def test_a_user_by_name(users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
+    """A user is found by name in any letter case, and a name that looks like SQL is only a name."""
     name = f"'; DROP--{pair[0]}"
     set_user(pair[0], f"user_name = '''; DROP--{pair[0]}'")
     for spelling in (name, name.lower()):
@@ -133,7 +129,7 @@ async def test_somebody_of_a_name(users: MySQLUsers, set_user: SetUser, pair: Pa
 
 
 async def test_a_profile_is_changed(users: MySQLUsers, pair: Pair) -> None:
-    """What is given of it, at once."""
+    """The given fields of a profile are changed at once."""
     await users.active(*pair)
     await users.change(pair[0], Profile(nick_name="昵称", email="a@b"))
     changed = await users.change(pair[0], Profile(avatar="https://x/'y", email=""))
@@ -143,8 +139,8 @@ async def test_a_profile_is_changed(users: MySQLUsers, pair: Pair) -> None:
     assert (await users.active_now([pair[1]]))[pair[1]].nick_name == ""
 
 
-async def test_a_profile_of_nobody(users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
-    """Neither one that never was nor a deleted one is changed."""
+async def test_a_profile_that_does_not_exist(users: MySQLUsers, set_user: SetUser, pair: Pair) -> None:
+    """The profile of a deleted user, or of one that never existed, is not changed."""
     set_user(pair[0], "deleted_at = NOW(), nick_name = 'before'")
     assert await users.change(pair[0], Profile(nick_name="after")) is None
     set_user(pair[0], "deleted_at = NULL")
@@ -162,7 +158,7 @@ def empty(addresses: Addresses, database: pymysql.Connection) -> Iterator[str]:
 
 
 async def test_an_empty_database_is_prepared(make_mysql: MakeMySQL, empty: str) -> None:
-    """The article's users are there if they are wanted; a second time changes nothing."""
+    """An empty database gets the tables, with the article's users on request, and a second run changes nothing."""
     users = MySQLUsers(make_mysql(empty), cache_size=0, cache_ttl=1)
     await users.prepare(with_article_users=False)
     assert not await users.active(1, 2)
@@ -172,7 +168,7 @@ async def test_an_empty_database_is_prepared(make_mysql: MakeMySQL, empty: str) 
 
 
 async def test_the_first_users(make_mysql: MakeMySQL, empty: str, database: pymysql.Connection) -> None:
-    """By id, no more than asked for, as the table has them now; nobody who is gone is among them."""
+    """`first` returns at most `count` active users by id, as the table has them now."""
     users = MySQLUsers(make_mysql(empty), cache_size=100, cache_ttl=60)
     await users.prepare(with_article_users=False)
     assert await users.first(3) == []
@@ -222,14 +218,14 @@ def daylight(database: pymysql.Connection) -> Iterator[None]:
 async def test_when_an_account_was_made(
     zone: str, moment: int, daylight: None, make_fresh: MakeFresh, make_mysql: MakeMySQL, set_zone: SetZone
 ) -> None:
-    """DATETIME is UTC, as gin-chat-demo writes it, and TIMESTAMP the moment that it is, in any zone of the server."""
+    """The time when an account was made is right for DATETIME in UTC and for TIMESTAMP, in any zone of the server."""
     fresh = make_fresh()
     for kind in ("datetime", "timestamp"):
         users = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
         fresh.cursor.execute("DROP TABLE IF EXISTS `user`")
         await users.prepare(with_article_users=False)
         fresh.cursor.execute(f"ALTER TABLE `user` MODIFY created_at {kind} NULL")
-        fresh.cursor.execute("SET time_zone = '+00:00'")  # both kinds take a text as UTC then
+        fresh.cursor.execute("SET time_zone = '+00:00'")  # so that both types read a text as UTC
         written = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
         fresh.cursor.execute(
             "INSERT INTO `user` (id, user_name, status, created_at) VALUES (7, 'seven', 'active', %s)", (written,)
@@ -245,7 +241,7 @@ async def test_when_an_account_was_made(
 async def test_when_something_is_done_now(
     zone: str, daylight: None, make_fresh: MakeFresh, make_mysql: MakeMySQL, set_zone: SetZone
 ) -> None:
-    """It is written as gin-chat-demo would read it: UTC."""
+    """Times of changes are written in UTC, as gin-chat-demo reads them."""
     fresh = make_fresh()
     set_zone(zone)
     users = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
@@ -258,12 +254,12 @@ async def test_when_something_is_done_now(
     assert fresh.cursor.fetchone() == (1, 1)
 
 
-# Tables that cannot keep all texts
+# Tables that cannot store all texts
 
 
 @pytest.mark.parametrize("charset", ["utf8mb3", "latin1"])
 async def test_a_table_in_another_character_set(charset: str, make_fresh: MakeFresh, make_mysql: MakeMySQL) -> None:
-    """It keeps nick names of all characters; of what it cannot keep the field is named, and no name is found by it."""
+    """Nick names may have all characters; for other fields that cannot be stored the error names the field."""
     fresh = make_fresh(charset)
     fresh.cursor.execute(GIN_CHAT_DEMO.replace("utf8mb4", charset))
     users = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
@@ -284,18 +280,18 @@ async def test_a_table_in_another_character_set(charset: str, make_fresh: MakeFr
 
 
 async def test_a_table_that_asks_for_more(make_fresh: MakeFresh, make_mysql: MakeMySQL) -> None:
-    """A value that must be unique there is another account's."""
+    """A value that has to be unique in the table is reported as used by another account."""
     fresh = make_fresh()
     users = MySQLUsers(make_mysql(fresh.url), cache_size=0, cache_ttl=1)
     await users.prepare(with_article_users=True)
     fresh.cursor.execute("ALTER TABLE `user` ADD UNIQUE INDEX emails (email)")
     await users.change(1, Profile(email="a@b"))
-    with pytest.raises(InvalidRequest, match=r"^email: is another account's"):
+    with pytest.raises(InvalidRequest, match=r"^email: is used by another account"):
         await users.change(2, Profile(email="A@B"))
 
 
 async def test_mysql_away(make_mysql: MakeMySQL) -> None:
-    """An error for every call."""
+    """Every call raises EngineUnavailable while MySQL is unavailable."""
     users = MySQLUsers(make_mysql(NOBODY.mysql), cache_size=1, cache_ttl=1)
     for call in (
         users.active(1),

@@ -1,4 +1,4 @@
-"""Keys of tokens: what a file may hold, what is refused, and the file that is generated."""
+"""Tests of token keys: files with keys, keys that are refused, and the generated file."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SMALL_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505  # that is the p
 EC = ec.generate_private_key(ec.SECP256R1())
 OTHER_EC = ec.generate_private_key(ec.SECP384R1())
 ED25519 = ed25519.Ed25519PrivateKey.generate()
-UNUSABLE = "not a key that is understood|neither a JWK Set|a secret of less|alg is not"
+UNUSABLE = "not a supported key|neither a JWK Set|the secret has less|alg is not"
 SECRET = "0123456789abcdefghijklmnopqrstuv"
 
 
 def oct_jwk(secret: str = SECRET, **members: Any) -> dict[str, Any]:
-    """A secret as a JWK."""
+    """Return a secret as a JWK."""
     return {"kty": "oct", "k": base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode(), **members}
 
 
 def rsa_jwk(key: Any = None, **members: Any) -> dict[str, Any]:
-    """An RSA key as a JWK."""
+    """Return an RSA key as a JWK."""
     return {
         **jwt.algorithms.RSAAlgorithm.to_jwk(key or RSA.public_key(), as_dict=True),
         "key_ops": ["verify"],
@@ -40,18 +40,18 @@ def rsa_jwk(key: Any = None, **members: Any) -> dict[str, Any]:
 
 
 def ec_jwk(key: Any = None, **members: Any) -> dict[str, Any]:
-    """A key on a curve as a JWK."""
+    """Return a key on a curve as a JWK."""
     return jwt.algorithms.ECAlgorithm.to_jwk(key or EC.public_key(), as_dict=True) | members
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the file is."""
+    """The path of the key file."""
     return tmp_path / "keys"
 
 
 def test_a_secret_from_the_settings() -> None:
-    """Signs, and has no name."""
+    """A secret from the settings signs, and has no name."""
     key = key_of_secret(SECRET)
     assert key == Key(None, "HS256", SECRET.encode())
     assert key.signs
@@ -59,14 +59,14 @@ def test_a_secret_from_the_settings() -> None:
 
 
 def test_a_short_secret_from_the_settings() -> None:
-    """Names the setting, and does not show the secret."""
+    """The error about a short secret names the setting, and does not show the secret."""
     with pytest.raises(KeyFileError, match=r"--token-secret: .* 32 bytes") as caught:
         key_of_secret(SECRET[:-1])
     assert SECRET[:-1] not in str(caught.value)
 
 
 def test_a_set_of_keys(path: Path) -> None:
-    """In the order of the file, each by its name, for one algorithm; only a secret signs."""
+    """A JWK Set gives its keys in order, each with its name and one algorithm, and only a secret signs."""
     entries = [oct_jwk(kid="a"), rsa_jwk(kid="b", use="sig", alg="RS256"), ec_jwk(kid="字"), oct_jwk(alg="HS256")]
     path.write_text(json.dumps({"keys": entries, "more": 1}))
     keys = keys_in(path)
@@ -79,7 +79,7 @@ def test_a_set_of_keys(path: Path) -> None:
 
 @pytest.mark.parametrize(("key", "algorithm"), [(RSA, "RS256"), (EC, "ES256")])
 def test_a_public_key_in_pem(path: Path, key: Any, algorithm: str) -> None:
-    """Is the one key, without a name; what stands before it does not matter."""
+    """A PEM file gives one key without a name, and text before the key is ignored."""
     path.write_bytes(b"of the other back end\n" + pem(key.public_key()))
     (found,) = keys_in(path)
     assert (found.name, found.algorithm, found.signs) == (None, algorithm, False)
@@ -96,9 +96,9 @@ def test_a_public_key_in_pem(path: Path, key: Any, algorithm: str) -> None:
         (oct_jwk(alg="RS256"), UNUSABLE),
         (oct_jwk(kid=5), "kid is not text"),
         (oct_jwk(use="enc"), "not for signatures"),
-        (oct_jwk(kty="OCT"), "not a key that is understood"),
+        (oct_jwk(kty="OCT"), "not a supported key"),
         (oct_jwk(kty=None), UNUSABLE),
-        ({}, "not a key that is understood"),
+        ({}, "not a supported key"),
         (rsa_jwk(SMALL_RSA.public_key()), "less than 2048 bits"),
         (rsa_jwk(RSA), "private key"),
         (rsa_jwk(alg="RS512"), "alg is not RS256"),
@@ -113,7 +113,7 @@ def test_a_public_key_in_pem(path: Path, key: Any, algorithm: str) -> None:
     ],
 )
 def test_a_key_that_cannot_be_used(path: Path, entry: dict[str, Any], reason: str) -> None:
-    """Is refused together with the good one before it, naming the file."""
+    """A file with an invalid key is refused by its path, even if another key in it is valid."""
     path.write_text(json.dumps({"keys": [oct_jwk(kid="good"), entry]}))
     with pytest.raises(KeyFileError, match=reason) as caught:
         keys_in(path)
@@ -123,7 +123,7 @@ def test_a_key_that_cannot_be_used(path: Path, entry: dict[str, Any], reason: st
 
 @pytest.mark.parametrize("kid", ["a", None])
 def test_two_keys_of_one_name(path: Path, kid: str | None) -> None:
-    """Are refused, as are two without one for the same algorithm: a token must not fit two."""
+    """Two keys with the same name, or without one for the same algorithm, are refused: a token could match both."""
     path.write_text(json.dumps({"keys": [oct_jwk(kid=kid), ec_jwk(kid=kid) if kid else oct_jwk(kid=kid)]}))
     with pytest.raises(KeyFileError, match="the same kid") as caught:
         keys_in(path)
@@ -160,7 +160,7 @@ def test_two_keys_of_one_name(path: Path, kid: str | None) -> None:
     ],
 )
 def test_a_file_without_keys(path: Path, content: bytes) -> None:
-    """Is refused by its name."""
+    """A file without keys is refused by its path."""
     path.write_bytes(content)
     with pytest.raises(KeyFileError) as caught:
         keys_in(path)
@@ -168,7 +168,7 @@ def test_a_file_without_keys(path: Path, content: bytes) -> None:
 
 
 def test_no_file(path: Path) -> None:
-    """A name that is nobody's, and one that is a directory's, say so."""
+    """The error about a missing file, or about a directory, says so."""
     with pytest.raises(KeyFileError, match=f"{path}: No such file"):
         keys_in(path)
     with pytest.raises(KeyFileError, match=f"{path.parent}: Is a directory"):
@@ -176,7 +176,7 @@ def test_no_file(path: Path) -> None:
 
 
 def test_keys_are_generated(path: Path) -> None:
-    """Once: one that signs, in a file that only its owner may read, with nothing left beside it."""
+    """A signing key is generated once, in a file that only its owner may read, and no other file is left."""
     (key,) = generated_keys(path)
     assert key.signs
     assert key.name
@@ -187,14 +187,14 @@ def test_keys_are_generated(path: Path) -> None:
 
 
 def test_two_directories(tmp_path: Path) -> None:
-    """Have two keys."""
+    """Two directories get different keys."""
     (one,), (other,) = generated_keys(tmp_path / "one"), generated_keys(tmp_path / "other")
     assert one.key != other.key
     assert one.name != other.name
 
 
 def test_keys_that_are_there_are_kept(path: Path) -> None:
-    """Whoever made them; a file that is none is not replaced."""
+    """An existing file is used and never replaced, even if it is invalid."""
     path.write_text(json.dumps({"keys": [oct_jwk(kid="a")]}))
     assert [Key("a", "HS256", SECRET.encode())] == list(generated_keys(path))
     path.write_text("")
@@ -204,13 +204,13 @@ def test_keys_that_are_there_are_kept(path: Path) -> None:
 
 
 def test_no_directory_for_keys(path: Path) -> None:
-    """Is said by name."""
+    """The error about a directory that does not exist names the path."""
     with pytest.raises(KeyFileError, match=str(path)):
         generated_keys(path / "keys")
 
 
 def test_two_servers_that_begin_at_once(tmp_path: Path) -> None:
-    """Read the same key."""
+    """Two servers that start at once read the same key."""
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         for path in (tmp_path / str(number) for number in range(20)):
             found = pool.map(generated_keys, [path] * 4, chunksize=1)

@@ -1,4 +1,4 @@
-"""Passwords: digests, the work that each check takes, and the threads that do it."""
+"""Tests of passwords: digests, the work of each check, and the threads that do it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.sockets import until
 
 OWN = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())  # the main thread's niceness, before any test
 
-# What golang.org/x/crypto/bcrypt makes of "allmine".
+# The digest of "allmine" by golang.org/x/crypto/bcrypt.
 FROM_GO = "$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga"
 
 NO_DIGESTS = [
@@ -32,14 +32,14 @@ NO_DIGESTS = [
     "$2a$03$" + "." * 53,
     "$1$04$" + "." * 53,
     "$2a$04$" + "." * 53 + "\n",
-    "$2a$04$" + "9" * 53,  # the salt's last character has bits too many
+    "$2a$04$" + "9" * 53,  # the salt's last character has too many bits
     "字",
 ]
 
 
 @pytest.fixture
 def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
-    """One thread, and one more caller that waits for it."""
+    """Passwords with one thread, and a queue of one caller."""
     store = Passwords(1, 1, PATIENCE, cost=6, patience=PATIENCE)
     yield store
     io_loop.run_sync(store.close)
@@ -47,7 +47,7 @@ def passwords(io_loop: IOLoop) -> Iterator[Passwords]:
 
 @pytest.fixture
 def rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rounds of each hash that is made, while it is made as ever."""
+    """The rounds of each hash that is made, while bcrypt works as usual."""
     made: list[int] = []
     hashpw, checkpw = bcrypt.hashpw, bcrypt.checkpw
 
@@ -56,7 +56,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return hashpw(password, salt)
 
     def checking(password: bytes, digest: bytes) -> bool:
-        matches = checkpw(password, digest)  # what raises has made no hash
+        matches = checkpw(password, digest)  # raises before a hash is made
         made.append(2 ** int(digest.split(b"$")[2]))
         return matches
 
@@ -66,7 +66,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def test_a_digest_is_its_password_s(passwords: Passwords) -> None:
-    """And no other's; never the same twice."""
+    """A digest matches its password and no other, and two digests of a password differ."""
     one, other = await passwords.digest(b"password"), await passwords.digest(b"password")
     assert one != other
     assert one.startswith("$2b$06$")
@@ -75,7 +75,7 @@ async def test_a_digest_is_its_password_s(passwords: Passwords) -> None:
 
 
 async def test_the_cost_unless_another_is_told(rounds: list[int]) -> None:
-    """Is that of gin-chat-demo."""
+    """The default cost is gin-chat-demo's."""
     passwords = Passwords(1, 1, PATIENCE, patience=PATIENCE)
     assert (await passwords.digest(b"password")).startswith("$2b$12$")
     assert rounds == [2**COST]
@@ -83,13 +83,13 @@ async def test_the_cost_unless_another_is_told(rounds: list[int]) -> None:
 
 
 async def test_a_digest_that_go_made(passwords: Passwords) -> None:
-    """Is as good as our own."""
+    """A digest from Go's bcrypt matches."""
     assert await passwords.matches(b"allmine", FROM_GO)
     assert not await passwords.matches(b"allmines", FROM_GO)
 
 
 async def test_all_of_a_password_counts(passwords: Passwords) -> None:
-    """Up to 72 bytes."""
+    """All characters of a password count, up to 72 bytes."""
     digest = await passwords.digest(b"a" * 72)
     assert await passwords.matches(b"a" * 72, digest)
     assert not await passwords.matches(b"a" * 71 + b"b", digest)
@@ -100,7 +100,7 @@ async def test_all_of_a_password_counts(passwords: Passwords) -> None:
 async def test_a_lower_cost_takes_the_same_work(
     passwords: Passwords, rounds: list[int], cost: int, password: bytes
 ) -> None:
-    """Whether the password is right or not: time tells nothing about the account."""
+    """Checking a digest of a lower cost takes the same work, whether the password is right or not."""
     digest = bcrypt.hashpw(b"password", bcrypt.gensalt(cost)).decode()
     rounds.clear()
     assert await passwords.matches(password, digest) == (password == b"password")
@@ -109,13 +109,13 @@ async def test_a_lower_cost_takes_the_same_work(
 
 @pytest.mark.parametrize("digest", NO_DIGESTS)
 async def test_no_digest_takes_the_same_work(passwords: Passwords, rounds: list[int], digest: str | None) -> None:
-    """And is nobody's."""
+    """Without a valid digest no password matches, and the check takes the same work."""
     assert not await passwords.matches(b"password", digest)
     assert sum(rounds) == 2**6
 
 
 async def test_waiting_is_bounded(passwords: Passwords) -> None:
-    """Who would wait too long is refused at once; when the others are done there is room again."""
+    """A call is refused at once if the queue is full, and accepted when it is not."""
     outcomes = await asyncio.gather(*(passwords.matches(b"", None) for _ in range(5)), return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
     assert [outcome for outcome in outcomes if outcome not in refused] == [False, False]
@@ -124,7 +124,7 @@ async def test_waiting_is_bounded(passwords: Passwords) -> None:
 
 
 async def test_the_threads_yield_to_others(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They run at the lowest priority, the main thread at its own."""
+    """The threads run at the lowest priority, and the main thread at its own."""
     seen: list[tuple[str, int]] = []
 
     def looking(password: bytes, salt: bytes) -> bytes:
@@ -139,7 +139,7 @@ async def test_the_threads_yield_to_others(passwords: Passwords, monkeypatch: py
 
 
 async def test_closing_ends_the_threads(passwords: Passwords) -> None:
-    """None is left."""
+    """After `close` no thread is left."""
     await passwords.digest(b"password")
     await passwords.close()
     threads = [*passwords._low._all, *passwords._ordinary._all]
@@ -149,7 +149,7 @@ async def test_closing_ends_the_threads(passwords: Passwords) -> None:
 
 @pytest.fixture
 def stuck(io_loop: IOLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Keeps threads of low priority from going on until it is set, as a busy machine does; the names of all threads."""
+    """Block threads of low priority until the event is set, as a busy machine does. Has the names of all threads."""
     go_on, hashpw = threading.Event(), bcrypt.hashpw
 
     def starving(password: bytes, salt: bytes) -> bytes:
@@ -163,7 +163,7 @@ def stuck(io_loop: IOLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[threadin
 
 
 async def test_not_in_time(stuck: threading.Event) -> None:
-    """Whoever waits for too long is told what is the matter; the threads lose nothing by it."""
+    """A caller that waits too long gets an error that says so, and the threads go on."""
     store = Passwords(1, 1, 0.01, cost=4)
     for _ in range(3):
         with pytest.raises(Overloaded, match="this machine is too busy"):
@@ -175,20 +175,20 @@ async def test_not_in_time(stuck: threading.Event) -> None:
 
 
 async def test_a_machine_that_others_keep_busy(stuck: threading.Event) -> None:
-    """What the thread of low priority is held up with gets ordinary priority, and so does what waits behind it."""
+    """A job that a thread of low priority does not finish in time gets ordinary priority, as do jobs behind it."""
     store = Passwords(1, 16, PATIENCE, cost=4, patience=0.05)
     digests = await asyncio.gather(*(store.digest(b"password") for _ in range(10)))
     assert len(set(digests)) == 10
     assert not stuck.is_set()
     stuck.set()
-    await until(lambda: not store._held_up)
+    await until(lambda: not store._delayed)
     digest = await store.digest(b"password")
     assert await store.matches(b"password", digest)
     await store.close()
 
 
 async def test_a_storm_alone_gets_no_haste(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the thread of low priority goes on, all that waits is left to it: messages go before sign-ins."""
+    """While the threads of low priority make progress, queued jobs wait for them, since messages go before sign-ins."""
     seen: set[int] = set()
 
     def looking(password: bytes, salt: bytes) -> bytes:
@@ -201,8 +201,8 @@ async def test_a_storm_alone_gets_no_haste(passwords: Passwords, monkeypatch: py
     assert seen == {NICENESS}
 
 
-async def test_who_does_not_wait_any_more(stuck: threading.Event) -> None:
-    """Takes no place, and nothing is done for them that was not begun."""
+async def test_cancelled_callers(stuck: threading.Event) -> None:
+    """A cancelled caller leaves the queue, and its job is not begun."""
     store = Passwords(1, 5, PATIENCE, cost=4, patience=60)
     asked = [asyncio.ensure_future(store.digest(b"password")) for _ in range(6)]
     await until(lambda: store.busy)
@@ -212,12 +212,12 @@ async def test_who_does_not_wait_any_more(stuck: threading.Event) -> None:
     assert not store.busy
     stuck.set()
     assert await store.digest(b"password")
-    assert not store._waiting
+    assert not store._queue
     await store.close()
 
 
-async def test_closing_while_somebody_waits(stuck: threading.Event) -> None:
-    """They are told that the server is going away, whether a thread had begun with theirs or not."""
+async def test_closing_while_callers_wait(stuck: threading.Event) -> None:
+    """Callers that wait at `close` are told that the server is going away, even if their job had begun."""
     store = Passwords(1, 5, PATIENCE, cost=4, patience=60)
     asked = [asyncio.ensure_future(store.digest(b"password")) for _ in range(3)]
     await until(lambda: len(store._asked) == 3)
@@ -233,7 +233,7 @@ NFC, NFD = unicodedata.normalize("NFC", "Pässwörter"), unicodedata.normalize("
 
 
 async def test_a_password_from_any_keyboard(passwords: Passwords) -> None:
-    """Letters typed as one character or as two, and spaces of any kind, are the same password."""
+    """A letter typed as one character or two, and spaces of any kind, give the same password."""
     for one, other in ((NFC, NFD), (NFD, NFC), ("한국어 암호", unicodedata.normalize("NFD", "한국어\u00a0암호"))):
         digest = await passwords.digest(one.encode())
         assert await passwords.matches(one.encode(), digest)
@@ -241,8 +241,8 @@ async def test_a_password_from_any_keyboard(passwords: Passwords) -> None:
         assert bcrypt.checkpw(prepared(one).encode(), digest.encode())
 
 
-async def test_a_password_of_before(passwords: Passwords) -> None:
-    """That was hashed as it was typed signs in when it is typed so again."""
+async def test_a_password_hashed_before_normalization(passwords: Passwords) -> None:
+    """A password that was hashed as it was typed matches when it is typed so again."""
     for typed in (NFC, NFD, "two\u00a0words", "two\u3000words"):
         digest = bcrypt.hashpw(typed.encode(), bcrypt.gensalt(4)).decode()
         assert await passwords.matches(typed.encode(), digest)
@@ -250,7 +250,7 @@ async def test_a_password_of_before(passwords: Passwords) -> None:
 
 
 async def test_the_second_form_takes_the_same_work_for_all(passwords: Passwords, rounds: list[int]) -> None:
-    """Whether an account has that name does not show in the time; ordinary passwords are hashed once."""
+    """The second form takes the same work for names without an account, and ordinary passwords are hashed once."""
     digest = bcrypt.hashpw(b"another one", bcrypt.gensalt(6)).decode()
     for password, hashes in ((NFD, 2), (NFC, 1), ("ascii", 1)):
         for given in (digest, None):

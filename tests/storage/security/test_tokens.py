@@ -1,4 +1,4 @@
-"""Signed tokens: whose are good, and for how long; keys that come and go."""
+"""Tests of signed tokens: which are valid, for how long, and with which keys."""
 
 from __future__ import annotations
 
@@ -36,35 +36,35 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 def tokens_with(*keys: Key, clock: Any = time.time, lifetime: float = LIFETIME) -> SignedTokens:
-    """Tokens by these keys."""
+    """Return tokens with these keys."""
     return SignedTokens(keys, audience="tandem", lifetime=lifetime, clock=clock)
 
 
 def claims(**changed: Any) -> dict[str, Any]:
-    """What a token from elsewhere says; None leaves something out."""
+    """Return the claims of a token from another issuer, without those that are None."""
     said = {"sub": "7", "aud": "tandem", "iat": int(time.time()), "exp": int(time.time()) + LIFETIME, **changed}
     return {name: value for name, value in said.items() if value is not None}
 
 
 def secret_key(name: str | None, letter: str) -> Key:
-    """A secret with a name."""
+    """Return a secret with a name."""
     return Key(name, "HS256", letter.encode() * 32)
 
 
 def signed(header: object, payload: object, secret: bytes = HERE.key) -> str:
-    """A token with whatever in it, in text or to become JSON; signed as HS256 whatever the header says."""
+    """Return a token with any header and payload, as text or encoded as JSON, always signed with HS256."""
     parts = [part if isinstance(part, str) else json.dumps(part) for part in (header, payload)]
     text = ".".join(encoded(part.encode()) for part in parts)
     return f"{text}.{encoded(hmac.digest(secret, text.encode(), hashlib.sha256))}"
 
 
 def encoded(raw: bytes) -> str:
-    """Base64 as in tokens."""
+    """Encode as base64, as in tokens."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def test_a_token_comes_back(clock: Clock) -> None:
-    """Whose it is, by which of the user's versions, and for how long."""
+    """A token gives its user, version and times."""
     tokens = tokens_with(HERE, clock=clock)
     before = int(clock())
     identity = tokens.verify(tokens.issue(SOMEBODY))
@@ -74,14 +74,14 @@ def test_a_token_comes_back(clock: Clock) -> None:
 
 
 def test_no_two_tokens_are_the_same() -> None:
-    """Although they were issued to the same user in the same second."""
+    """Two tokens that are issued to a user in the same second differ."""
     tokens = tokens_with(HERE)
     assert len({tokens.verify(tokens.issue(SOMEBODY)).session for _ in range(50)}) == 50
 
 
 @pytest.mark.parametrize(("private", "algorithm"), [(RSA, "RS256"), (EC, "ES256")])
 def test_another_back_end_issues_tokens(tmp_path: Path, private: Any, algorithm: str) -> None:
-    """With a key of which only the public half is here; they have no version."""
+    """Tokens of another back end are verified with its public key, and have no version."""
     path = tmp_path / "public.pem"
     path.write_bytes(pem(private.public_key()))
     tokens = tokens_with(*keys_in(path))
@@ -95,7 +95,7 @@ def test_another_back_end_issues_tokens(tmp_path: Path, private: Any, algorithm:
 
 
 def test_tokens_from_here_and_from_elsewhere() -> None:
-    """Both are good when both keys are there; the secret signs, wherever it stands."""
+    """Own tokens and another back end's are both valid, and the secret signs, wherever it is in the list."""
     tokens = tokens_with(Key("there", "ES256", EC.public_key()), secret_key("here", "a"))
     assert tokens.issues
     assert tokens.verify(tokens.issue(SOMEBODY)).version == "version"
@@ -103,7 +103,7 @@ def test_tokens_from_here_and_from_elsewhere() -> None:
 
 
 def test_keys_come_and_go() -> None:
-    """A token is good while its key is there, although a newer one signs."""
+    """A token is valid as long as its key is configured, even if a newer key signs."""
     old, new = secret_key("old", "a"), secret_key("new", "b")
     token = tokens_with(old).issue(SOMEBODY)
     both = tokens_with(new, old)
@@ -114,7 +114,7 @@ def test_keys_come_and_go() -> None:
 
 
 def test_a_token_without_a_name() -> None:
-    """Is checked with the key that has none, or the only one, and with no other."""
+    """A token without a key name is verified with the key without a name, or with the only key."""
     one, other, nameless = secret_key("one", "a"), secret_key("other", "b"), secret_key(None, "c")
     by_one, by_nameless = (jwt.encode(claims(), key.key, "HS256") for key in (one, nameless))
     assert tokens_with(one).verify(by_one).user == 7
@@ -125,17 +125,17 @@ def test_a_token_without_a_name() -> None:
 
 
 def test_clocks_differ_a_little() -> None:
-    """By some seconds, when a token begins and when it ends."""
+    """A token is accepted a few seconds before its time and after it, since clocks differ."""
     now = int(time.time())
     for said in (claims(iat=now + 3, nbf=now + 3), claims(exp=now - 2)):
         identity = tokens_with(HERE).verify(jwt.encode(said, HERE.key, "HS256"))
-        assert identity.expires > time.time()  # also for who looks at it later
-        assert identity.issued <= time.time()  # or it would outlive a sign-out everywhere
+        assert identity.expires > time.time()  # including the leeway
+        assert identity.issued <= time.time()  # or the token would outlive signing out everywhere
 
 
 @pytest.mark.parametrize(("key", "private"), [(HERE, HERE.key), (Key(None, "ES256", EC.public_key()), EC)])
 def test_a_signature_of_other_spelling(key: Key, private: Any) -> None:
-    """Is refused or the same token: who signs out must not stay in by changing what means nothing."""
+    """A signature in another spelling is refused or gives the same session, so signing out ends both."""
     tokens = tokens_with(key)
     token = jwt.encode(claims(), private, key.algorithm)
     found = set()
@@ -146,7 +146,7 @@ def test_a_signature_of_other_spelling(key: Key, private: Any) -> None:
 
 
 def test_the_twin_of_a_signature_is_the_same_token() -> None:
-    """On an elliptic curve (r, -s) is as good as (r, s)."""
+    """The signatures (r, s) and (r, -s) on a curve are both valid, and give the same session."""
     tokens = tokens_with(Key(None, "ES256", EC.public_key()))
     token = jwt.encode(claims(), EC, "ES256")
     signed, _, signature = token.rpartition(".")
@@ -159,7 +159,7 @@ def test_the_twin_of_a_signature_is_the_same_token() -> None:
 
 
 def test_what_is_signed_is_spelt_in_one_way() -> None:
-    """Another spelling of header or payload is another text, and not signed."""
+    """A header or payload in another spelling does not match the signature."""
     tokens = tokens_with(HERE)
     header, payload, signature = tokens.issue(SOMEBODY).split(".")
     for other in (f"{header}=.{payload}", f"{header}.{payload}=", f"{header}.{payload}\n", f" {header}.{payload}"):
@@ -168,13 +168,13 @@ def test_what_is_signed_is_spelt_in_one_way() -> None:
 
 
 def test_a_forged_token_could_be_good() -> None:
-    """Were nothing wrong with it: the tests below show what is."""
+    """The tests' own token is accepted if nothing is wrong with it."""
     assert tokens_with(HERE).verify(signed({"alg": "HS256"}, claims())).user == 7
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, "HS512", "hs256", ["HS256"], {}, 5])
 def test_the_header_chooses_no_algorithm(algorithm: object) -> None:
-    """Signed or not, by any key."""
+    """A token whose header names another algorithm, or none, is refused."""
     forged = signed({"alg": algorithm}, claims())
     for key in (HERE, Key(None, "RS256", RSA.public_key()), Key(None, "ES256", EC.public_key())):
         for token in (forged, forged.rpartition(".")[0] + ".", forged.rpartition(".")[0]):
@@ -184,7 +184,7 @@ def test_the_header_chooses_no_algorithm(algorithm: object) -> None:
 
 @pytest.mark.parametrize("private", [RSA, EC])
 def test_a_public_key_is_no_secret(private: Any) -> None:
-    """A token that is signed with its text as if it were one is refused."""
+    """A token that is signed with a public key's text as the secret is refused."""
     key = Key(None, "RS256" if private is RSA else "ES256", private.public_key())
     for secret in (pem(private.public_key()), pem(private.public_key()).strip()):
         for algorithm in ("HS256", key.algorithm):
@@ -194,7 +194,7 @@ def test_a_public_key_is_no_secret(private: Any) -> None:
 
 @pytest.mark.parametrize("secret", [b"", b"another secret of thirty-two byte", HERE.key[::-1], HERE.key + b"w"])
 def test_another_key(secret: bytes) -> None:
-    """Is not ours."""
+    """A token that another key has signed is refused."""
     with pytest.raises(Unauthenticated):
         tokens_with(HERE).verify(signed({"alg": "HS256"}, claims(), secret))
 
@@ -203,7 +203,7 @@ def test_another_key(secret: bytes) -> None:
     "name", ["b", "A", "", "a/../a", "../../etc/passwd", "http://x/keys", None, 5, [], {"a": 1}, True]
 )
 def test_an_unknown_key(name: object) -> None:
-    """Is looked for nowhere."""
+    """A token that names an unknown key is refused."""
     for keys in ([secret_key("a", "a")], [secret_key("a", "a"), secret_key("c", "a")]):
         with pytest.raises(Unauthenticated):
             tokens_with(*keys).verify(signed({"alg": "HS256", "kid": name}, claims(), b"a" * 32))
@@ -226,7 +226,7 @@ def test_an_unknown_key(name: object) -> None:
     ids=lambda wrong: re.sub(r"[0-9]{9,}", "N", json.dumps(wrong))[:40],
 )
 def test_wrong_claims(wrong: dict[str, Any]) -> None:
-    """Although they are signed."""
+    """A token with missing or invalid claims is refused, though its signature is valid."""
     with pytest.raises(Unauthenticated):
         tokens_with(HERE).verify(signed({"alg": "HS256"}, claims(**wrong)))
 
@@ -237,20 +237,20 @@ def test_wrong_claims(wrong: dict[str, Any]) -> None:
     ids=lambda header: header[:20],
 )
 def test_odd_parts(header: str) -> None:
-    """Are refused, as headers and as payloads."""
+    """A malformed header or payload is refused."""
     for token in (signed(header, claims()), signed({"alg": "HS256"}, header)):
         with pytest.raises(Unauthenticated):
             tokens_with(HERE).verify(token)
 
 
 def test_a_long_token() -> None:
-    """Is nobody's, however good."""
+    """A token that is too long is refused, though it is valid otherwise."""
     with pytest.raises(Unauthenticated, match="too long"):
         tokens_with(HERE).verify(signed({"alg": "HS256"}, claims(more="x" * 5000)))
 
 
 def test_a_token_is_good_as_a_whole() -> None:
-    """Cut short, or with one character changed, it is refused; or nothing of what it says has changed."""
+    """A token that is cut or has one character changed is refused, or has the same content."""
     tokens = tokens_with(HERE)
     token = tokens.issue(SOMEBODY)
     said = tokens.verify(token)
@@ -264,7 +264,7 @@ def test_a_token_is_good_as_a_whole() -> None:
 
 
 def test_a_secret_of_ours_beside_a_key_of_another_back_end() -> None:
-    """Neither has a name: each is for its own algorithm, also where that back end names keys of its own."""
+    """A secret and a public key, both without a name, are each used for their own algorithm."""
     tokens = tokens_with(HERE, Key(None, "ES256", EC.public_key()))
     assert tokens.verify(tokens.issue(SOMEBODY)).user == 7
     for headers in ({}, {"kid": "theirs"}):
@@ -279,7 +279,7 @@ def test_a_secret_of_ours_beside_a_key_of_another_back_end() -> None:
     ids=["long", "text", "true", "infinite", "NaN", "far"],
 )
 def test_times_that_are_no_numbers(exp: Any) -> None:
-    """Are refused, however well signed: a token has to end."""
+    """Times that are not numbers are refused, so that every token expires."""
     with pytest.raises(Unauthenticated):
         tokens_with(HERE).verify(signed({"alg": "HS256", "typ": "JWT"}, claims(exp=exp)))
 
@@ -297,7 +297,7 @@ TEXT = st.text(st.characters(exclude_categories=()))
 @settings(deadline=None)
 @given(TEXT | st.lists(TEXT, min_size=3, max_size=3).map(".".join))
 def test_any_text(text: str) -> None:
-    """Is refused, and does no harm."""
+    """Any text that is not a token is refused as unauthenticated."""
     with pytest.raises(Unauthenticated):
         tokens_with(HERE).verify(text)
 
@@ -307,7 +307,7 @@ def test_any_text(text: str) -> None:
     st.fixed_dictionaries({"alg": st.just("HS256") | JSON}, optional={"kid": JSON, "crit": JSON, "b64": JSON}), CLAIMS
 )
 def test_any_content(header: dict[str, Any], changed: dict[str, Any]) -> None:
-    """Is somebody's or refused, even if it is signed."""
+    """Any signed content gives an identity or is refused as unauthenticated."""
     try:
         identity = tokens_with(HERE).verify(signed(header, claims() | changed))
     except Unauthenticated:
