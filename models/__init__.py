@@ -1,1 +1,1 @@
-"""What a chat is, without I/O: records, the wire's frames, the limit rule, and the steps of a message in order."""
+"""The chat without I/O: records, wire format, limit rule, and the pipeline of a message."""

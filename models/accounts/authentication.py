@@ -1,8 +1,8 @@
-"""Who may speak as whom: what makes a request or a socket somebody's, and for how long.
+"""Authentication: who the caller of a request or socket is, and for how long.
 
-In the modes that believe, `uid` says who asks. Otherwise a token does: a signed one, or a ticket that was had for
-one. A token is good until its time is over, its user is gone, or it was ended before: alone by signing out, or with
-all of the user's by signing out everywhere and by a change of the password, whoever makes that.
+In the modes `local` and `open` the parameter `uid` is believed. Otherwise the caller shows a signed token, or a ticket
+that was issued for one. A token is valid until it expires, its user is gone, or it is ended. Signing out ends one
+token. Signing out everywhere and a changed password, also one that another program changes, end all tokens of a user.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ __all__ = ["Access", "Mode"]
 
 
 class Mode(StrEnum):
-    """How it is known who asks."""
+    """How callers are authenticated."""
 
     LOCAL = "local"  # `uid` is believed, from this machine alone
     OPEN = "open"  # `uid` is believed, from everywhere
-    TOKEN = "token"  # only a token says who somebody is  # noqa: S105  # a mode's name
+    TOKEN = "token"  # a token is required  # noqa: S105  # a mode's name
 
     @property
     def believes(self) -> bool:
-        """Whether `uid` alone says who asks."""
+        """Whether `uid` alone authenticates the caller."""
         return self is not Mode.TOKEN
 
 
 class Access:
-    """Tells who asks; `clock` returns seconds since the epoch."""
+    """Authenticate callers. `clock` returns seconds since the epoch."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class Access:
     async def identify(
         self, *, uid: int | None = None, token: str | None = None, ticket: str | None = None
     ) -> Identity:
-        """Who asks, by what the request says. A ticket is used up by this.
+        """Return the identity of the caller. A ticket is used up by this.
 
-        Raises Unauthenticated, Forbidden when `uid` is somebody else, UnknownUser and InvalidRequest where `uid` is
-        believed, EngineUnavailable.
+        Raises Unauthenticated, Forbidden if `uid` is not the user of the token, UnknownUser and InvalidRequest where
+        `uid` is believed, EngineUnavailable.
         """
         if self.mode.believes and uid is not None:
             identity = Identity(uid)
@@ -79,7 +79,7 @@ class Access:
         return identity
 
     async def ended(self, identities: Collection[Identity]) -> set[Identity]:
-        """Those who may no longer speak, by the tables as they are now. Raises EngineUnavailable."""
+        """Return the identities that are no longer valid, by the tables as they are now. Raises EngineUnavailable."""
         users = await self._users.active_now(list({identity.user for identity in identities}))
         out = await self._sessions.signed_out_now([each.session for each in identities if each.session])
         return {
@@ -90,19 +90,19 @@ class Access:
 
     @property
     def issues(self) -> bool:
-        """Whether tokens are issued here, and not elsewhere alone."""
+        """Whether this server issues tokens."""
         return self._tokens.issues
 
     def issue(self, user: User) -> str:
-        """A token for a user who has signed in. Raises Forbidden where tokens are issued elsewhere."""
+        """Return a token for a user who has signed in. Raises Forbidden if only another back end issues tokens."""
         return self._tokens.issue(user)
 
     async def ticket(self, identity: Identity) -> str:
-        """A ticket with which one socket can be opened, soon. Raises EngineUnavailable."""
+        """Return a ticket that opens one socket within a short time. Raises EngineUnavailable."""
         return await self._tickets.issue(identity)
 
     def _over(self, identity: Identity, user: User) -> bool:
-        """Whether a token's time is over, or all of its user's tokens of then were ended."""
+        """Return whether a token has expired, or was ended together with all tokens of its user."""
         if identity.expires is not None and identity.expires <= self._clock():
             return True
         if identity.version is not None:

@@ -1,8 +1,8 @@
-"""Passwords as text: the one form that is hashed, whatever keyboard they were typed on.
+"""Passwords as text: the one form that is hashed, independent of the keyboard.
 
-A letter with an accent can be typed as one character or as two (NFC, NFD), and a space as one of several: the device
-decides, and shows no difference. New passwords are hashed as OpaqueString of PRECIS has them (RFC 8265, section 4.2):
-spaces become U+0020, and the text is normalised to NFC. Passwords of before were hashed as they were typed.
+An accented letter can be typed as one character or as two (NFC, NFD), and a space as one of several. The device
+decides, and the user sees no difference. New passwords are hashed in the form of PRECIS's OpaqueString (RFC 8265,
+section 4.2): spaces become U+0020, and the text is normalised to NFC. Older passwords were hashed as they were typed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOO_MANY = "too many passwords are waiting to be checked; try again in a moment"
 
 
 def prepared(password: str) -> str:
-    """The form of a password that is hashed."""
+    """Return the form of a password that is hashed."""
     if password.isascii():
         return password
     spaced = "".join(" " if unicodedata.category(letter) == "Zs" else letter for letter in password)
@@ -24,6 +24,9 @@ def prepared(password: str) -> str:
 
 
 def forms_of(password: str) -> list[bytes]:
-    """The forms in which a password may have been hashed, the likelier one first; none that is too long for bcrypt."""
+    """Return the forms in which a password may have been hashed, the likeliest first.
+
+    A form that is too long for bcrypt is left out.
+    """
     forms = dict.fromkeys((prepared(password).encode(), password.encode()))
     return [form for form in forms if len(form) <= LONGEST]

@@ -1,6 +1,6 @@
-"""What accounts ask of storage and handlers: Protocols that these implement, as in models/chat/ports.py.
+"""What accounts need from storage and handlers: Protocols that these implement, as in models/chat/ports.py.
 
-All coroutines raise EngineUnavailable when their engine is down or slow.
+All coroutines raise EngineUnavailable when their database is down or slow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["AccountStore", "Attempts", "Found", "OpenSockets", "Rule", "Sessions
 
 
 class Found(NamedTuple):
-    """An account, and its password digest; "" if it has none."""
+    """An account and its password digest, "" if it has none."""
 
     user: int
     digest: str
@@ -25,48 +25,48 @@ class AccountStore(Protocol):
     """The accounts in the user table."""
 
     async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
-        """Adds a user; `password` has 8 to 72 bytes. Raises NameTaken."""
+        """Add a user. `password` has 8 to 72 bytes. Raises NameTaken."""
 
     async def find(self, user_name: str) -> Found | None:
-        """The active account of that name."""
+        """Return the active account of that name."""
 
     async def digest_of(self, user: int) -> str:
-        """The password digest of an account."""
+        """Return the password digest of an account."""
 
     async def matches(self, password: bytes, digest: str | None) -> bool:
-        """Whether a digest is this password's; takes as long when there is none."""
+        """Return whether a digest belongs to this password. It takes as long when there is no digest."""
 
     @property
     def busy(self) -> bool:
-        """Whether so many passwords wait to be checked that no more are taken."""
+        """Whether the queue of passwords to be checked is full."""
 
     async def confirm(self, user: int, digest: str) -> User | None:
-        """The active account as it is now, if its password digest still is this one."""
+        """Return the active account as it is now, if its password digest is still this one."""
 
     async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
-        """Gives an account whose digest is this one a new password, and ends its tokens; the new digest.
+        """Set the password of an account whose digest is this one, and end its tokens. Return the new digest.
 
-        None, if another change was faster.
+        None if the digest has changed meanwhile.
         """
 
     async def erase(self, user: int, digest: str) -> bool:
-        """Deletes an account whose digest is this one, and what it says about a person; whether it was there."""
+        """Delete an account whose digest is this one, and its personal data. Return whether it existed."""
 
 
 class Sessions(Protocol):
-    """The tokens that were ended before their time was over."""
+    """The tokens that were ended before they expired."""
 
     async def signed_out(self, session: bytes) -> bool:
-        """Whether a token was ended by itself, some seconds ago or earlier."""
+        """Return whether a token was ended by itself, some seconds ago or earlier."""
 
     async def signed_out_now(self, sessions: Sequence[bytes]) -> set[bytes]:
-        """Which of these tokens were ended by themselves."""
+        """Return which of these tokens were ended by themselves."""
 
     async def sign_out(self, identity: Identity) -> None:
-        """Ends one token."""
+        """End one token."""
 
     async def sign_out_everywhere(self, user: int) -> None:
-        """Ends all tokens of a user."""
+        """End all tokens of a user."""
 
 
 class Tokens(Protocol):
@@ -77,24 +77,27 @@ class Tokens(Protocol):
         """Whether there is a key to sign with."""
 
     def issue(self, user: User) -> str:
-        """A token for a user. Raises Forbidden when tokens are issued elsewhere alone."""
+        """Return a token for a user. Raises Forbidden if only another back end issues tokens."""
 
     def verify(self, token: str) -> Identity:
-        """Whose token it is. Raises Unauthenticated unless it is signed by a known key, for us, and in its time."""
+        """Return the identity in a token.
+
+        Raises Unauthenticated unless a known key signed it, for this server, and it is valid now.
+        """
 
 
 class Tickets(Protocol):
-    """Tickets for one use within a moment."""
+    """Tickets: secrets for one use within a short time."""
 
     async def issue(self, identity: Identity) -> str:
-        """A ticket that makes its bearer somebody."""
+        """Return a ticket for an identity."""
 
     async def redeem(self, ticket: str) -> Identity:
-        """Whom a ticket makes its bearer; it is used up. Raises Unauthenticated."""
+        """Return the identity of a ticket, which is used up. Raises Unauthenticated."""
 
 
 class Rule(StrEnum):
-    """What may be tried so often and no more; the text is for the error."""
+    """What is limited by attempts. The text is part of the error."""
 
     ACCOUNT = "attempts to sign in to this account"
     CONFIRMATION = "attempts to confirm the password of this account"
@@ -103,23 +106,23 @@ class Rule(StrEnum):
 
 
 class Attempts(Protocol):
-    """How often something was tried, counted for all processes together."""
+    """Counters of attempts, shared by all processes."""
 
     async def take(self, rule: Rule, subject: str) -> None:
-        """Counts an attempt. Raises TooFast when there were too many."""
+        """Count an attempt. Raises TooFast if there were too many."""
 
     async def forgive(self, rule: Rule, subject: str) -> None:
-        """Forgets the attempts of a subject."""
+        """Forget the attempts of a subject."""
 
 
 class OpenSockets(Protocol):
-    """The sockets of this process, as somebody who closes them sees them."""
+    """The sockets of this process, as the session reaper needs them."""
 
     def users(self) -> Collection[int]:
-        """Who has sockets here."""
+        """Return the users that have sockets here."""
 
     def identities(self, users: Iterable[int]) -> set[Identity]:
-        """As whom these users have sockets here."""
+        """Return the identities with which the sockets of these users were opened."""
 
     def close_sessions(self, identities: Collection[Identity]) -> None:
-        """Closes their sockets."""
+        """Close the sockets of these identities."""

@@ -1,8 +1,8 @@
-"""Closing the sockets of those who may no longer speak.
+"""Closing the sockets whose account or token has ended.
 
-A socket outlives the request that opened it. So all of them are looked at again every few seconds, by the tables as
-they are then, for other programs change these as well; and those of one user at once when something is known to
-have changed, in this process or in another.
+A socket outlives the request that opened it. So all sockets are checked again every few seconds against the tables as
+they are then, since other programs change these too. The sockets of one user are checked at once when this process or
+another knows of a change.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _log = structlog.get_logger(__name__)
 
 
 class SessionReaper:
-    """Looks at the sockets of this process every `interval` seconds."""
+    """Check the sockets of this process every `interval` seconds."""
 
     def __init__(self, access: Access, sockets: OpenSockets, interval: float) -> None:
         self._access = access
         self._sockets = sockets
-        # Nobody is sent away because the tables cannot be read; open sockets chat on.
+        # While the tables cannot be read, no socket is closed.
         self.sweep = Sweep(interval, sockets.users, self._look, "sessions_not_checked", EngineUnavailable)
 
     async def _look(self, users: set[int]) -> None:

@@ -1,7 +1,7 @@
 """Acquaintances: two users who have both written to each other.
 
-Whether a user is here, types, or gets a message at once is told to these alone: a stranger could otherwise watch over
-anyone whose id it knows. That two have both written stays so, and is remembered.
+Presence, typing and whether a message reached a socket at once are shown to acquaintances only. Otherwise a stranger
+could watch every user whose id they know. That two users have both written never changes, so it is cached.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from models.records import conversation_of
 
 __all__ = ["Acquaintances"]
 
-KNOWN = 50_000  # conversations that are remembered
-LOOKS = 64  # at a time, for what may be lost
+KNOWN = 50_000  # conversations in the cache
+LOOKS = 64  # concurrent look-ups for `if_acquainted`; further ones are dropped
 
 _log = structlog.get_logger(__name__)
 
 
 class Acquaintances:
-    """Who has written to each other, as `directory` knows and this process remembers."""
+    """Which users have written to each other, from `directory` and a cache."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -33,16 +33,16 @@ class Acquaintances:
         self._looking: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Look no more."""
+        """Cancel the look-ups in progress."""
         await end(*self._looking)
 
     async def introduce(self, conversation: str) -> None:
-        """Note for good that both have written. Raises EngineUnavailable."""
+        """Record for good that both have written. Raises EngineUnavailable."""
         await self._directory.introduce(conversation)
         self._note(conversation)
 
     async def acquainted(self, one: int, other: int) -> bool:
-        """Whether both have written. Raises EngineUnavailable."""
+        """Return whether both have written. Raises EngineUnavailable."""
         conversation = conversation_of(one, other)
         if conversation not in self._known:
             if not await self._directory.mutual(conversation):
@@ -51,11 +51,14 @@ class Acquaintances:
         return True
 
     async def met(self, user: int, peers: Sequence[int]) -> list[int]:
-        """Those of `peers` with whom `user` has a conversation, whoever has written. Raises EngineUnavailable."""
+        """Return those of `peers` with whom `user` has a conversation, whichever of them wrote.
+
+        Raises EngineUnavailable.
+        """
         return await self._directory.met(user, peers) if peers else []
 
     def if_acquainted(self, one: int, other: int, action: Callable[[], None]) -> None:
-        """Do something that may be left out: at once or soon, if both have written and that can be known now."""
+        """Call an optional action, now or soon, if both have written. Skip it if that cannot be known now."""
         if conversation_of(one, other) in self._known:
             action()
         elif len(self._looking) < LOOKS:

@@ -1,12 +1,12 @@
-"""Blocks: while one of two has blocked the other, nothing passes between them.
+"""Blocks: while one of two users has blocked the other, nothing passes between them.
 
-Neither can send, and neither hears of the other's typing, positions or presence. A block is kept with the last `seq`
-of then: whoever blocks is shown the conversation up to there, live, in history and when resuming. So what another
-process took a moment before it heard of the block stays unseen, and the conversation has no hole when the block is
-lifted.
+Neither can send, and neither learns of the other's typing, positions or presence. A block is stored with the last `seq`
+of that moment. The user who blocks is shown the conversation up to there: live, in history and when resuming. So what
+another process stored just before it learned of the block stays hidden, and the conversation has no hole when the block
+is lifted.
 
-Who sends is asked for in the store, and remembered for a moment; who is shown something has a socket here, and for
-those users all their blocks are held.
+For a sender, the store is asked, and the answer is cached for a moment. For the users who have sockets here, all their
+blocks are held in memory.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from models.records import Message
 
 __all__ = ["EVERYTHING", "Blocks"]
 
-EVERYTHING = 2**62  # the seq up to which somebody is shown a conversation without a block
-REMEMBERED = 4.0  # seconds for which a sender's conversation is known to have no block, unless one is heard of
-ASKING = 0.0  # stands for such a time while the store is asked
+EVERYTHING = 2**62  # the seq up to which a user is shown a conversation without a block
+REMEMBERED = 4.0  # seconds for which "no block" is cached for a sender's conversation, unless an event reports one
+ASKING = 0.0  # the value of `unblocked_until` while the store is asked
 HELD_WITHIN = 1.0  # seconds that a socket's opening waits for its user's blocks
-LOOK_EVERY = 4.0  # seconds between two looks at the blocks of those who have sockets here
+LOOK_EVERY = 4.0  # seconds between two reads of the blocks of users who have sockets here
 
 
 class Blocks:
-    """The blocks, as far as this process is concerned. `changed` is told of both when one comes or goes."""
+    """The blocks that concern this process. `changed` is called with both users when a block is made or lifted."""
 
     def __init__(
         self, store: BlockStore, sockets: Sockets, cluster: Cluster, changed: Callable[[int, int], None]
@@ -43,26 +43,26 @@ class Blocks:
         self._cluster = cluster
         self._changed = changed
         self._here: Counter[int] = Counter()  # sockets by user
-        self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: whom, and up to which seq
+        self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: peers and the blocks' seqs
         self._awaited: dict[int, asyncio.Future[None]] = {}  # by user: done when the blocks are held
-        self._withheld: set[tuple[int, int]] = set()  # user and peer: something was not shown
+        self._withheld: set[tuple[int, int]] = set()  # user and peer: a message was not shown
         self.sweep = Sweep(LOOK_EVERY, lambda: self._here, self._look, "blocks_not_read", EngineUnavailable)
 
-    # Who has sockets here
+    # Sockets
 
     async def opening(self, user: int) -> None:
-        """A socket of `user` is about to open; waits a moment until that user's blocks are known."""
+        """Note that a socket of `user` is about to open. Wait a moment until that user's blocks are known."""
         self._here[user] += 1
         if user in self._held:
             return
         self.sweep.mark_dirty(user)
         known = self._awaited.setdefault(user, asyncio.get_running_loop().create_future())
-        with suppress(TimeoutError):  # then nothing passes for now
+        with suppress(TimeoutError):  # then nothing is shown for now
             async with asyncio.timeout(HELD_WITHIN):
                 await asyncio.shield(known)
 
     def closed(self, user: int) -> None:
-        """The counterpart of `opening`."""
+        """Note that a socket was closed; the counterpart of `opening`."""
         self._here[user] -= 1
         if not self._here[user]:
             del self._here[user]
@@ -70,17 +70,17 @@ class Blocks:
             self._awaited.pop(user, None)
             self._withheld = {(who, peer) for who, peer in self._withheld if who != user}
 
-    # What follows from a block
+    # What a block hides
 
     def passes(self, event: PeerEvent) -> bool:
-        """Whether a user may hear of what a peer does, by the blocks of those of the two who have sockets here."""
+        """Return whether a user may see an event of a peer, by the blocks of those of the two who have sockets here."""
         for user, peer in ((event.peer, event.user), (event.user, event.peer)):
             if user in self._here and (user not in self._held or peer in self._held[user]):
                 return False
         return True
 
     def withholds(self, message: Message) -> bool:
-        """Whether the recipient, who has a socket here, is not to be shown a message, or that is not known yet."""
+        """Return whether a message is hidden from its recipient, who has a socket here, or that is not known yet."""
         if message.recipient not in self._here:
             return False
         if message.recipient in self._held:
@@ -91,33 +91,33 @@ class Blocks:
         return True
 
     async def require_open(self, conversation: Conversation) -> None:
-        """Raises Blocked when one of the two has blocked the other, EngineUnavailable when that is not known.
+        """Raise Blocked if one of the two has blocked the other, EngineUnavailable if that is not known.
 
-        Need not be asked before `unblocked_until`.
+        There is no need to call it before `unblocked_until`.
         """
         conversation.unblocked_until = ASKING
         if await self.apart(*conversation.users):
             raise Blocked
-        if conversation.unblocked_until == ASKING:  # else a block was heard of after the store was asked
+        if conversation.unblocked_until == ASKING:  # else an event reported a block meanwhile
             conversation.unblocked_until = asyncio.get_running_loop().time() + REMEMBERED
 
     async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
-        """Up to which `seq` each is shown the conversation because of a block of the other; None: there is none."""
+        """Return the `seq` of the block of each by the other, None where there is none."""
         return await self._store.between(one, other)
 
     async def apart(self, one: int, other: int) -> bool:
-        """Whether one of two has blocked the other."""
+        """Return whether one of the two has blocked the other."""
         return any(upto is not None for upto in await self.between(one, other))
 
     async def shown_upto(self, reader: int, peer: int) -> int:
-        """Up to which `seq` a user is shown a conversation."""
+        """Return up to which `seq` a user is shown a conversation."""
         if reader in self._held:
             return self._held[reader].get(peer, EVERYTHING)
         upto, _ = await self.between(reader, peer)
         return EVERYTHING if upto is None else upto
 
     async def shown_all(self, user: int) -> Mapping[int, int]:
-        """Up to which `seq` a user is shown the conversations with those whom that user has blocked."""
+        """Return up to which `seq` a user is shown the conversations with the peers whom that user has blocked."""
         if user in self._held:
             return self._held[user]
         return (await self._store.by([user])).get(user, {})
@@ -125,30 +125,30 @@ class Blocks:
     # Blocking
 
     async def block(self, user: int, peer: int) -> None:
-        """`user` blocks `peer`. Raises Forbidden when that would be one too many."""
+        """Block `peer` for `user`. Raises Forbidden if that would be one too many."""
         upto = await self._store.block(user, peer)
         if user in self._held:
             self._held[user][peer] = upto
-        self._tell(user, peer)
+        self._publish(user, peer)
 
     async def unblock(self, user: int, peer: int) -> None:
-        """`user` lifts a block; no error if there is none."""
+        """Lift a block of `user`. There is no error if there is none."""
         await self._store.unblock(user, peer)
-        with suppress(EngineUnavailable):  # it will be looked for again
-            await self._look({user})  # whoever has the answer can resume
-        self._tell(user, peer)
+        with suppress(EngineUnavailable):  # the sweep repeats it
+            await self._look({user})  # a client that gets the answer can resume at once
+        self._publish(user, peer)
 
     async def of(self, user: int) -> list[int]:
-        """Whom `user` has blocked."""
+        """Return the peers whom `user` has blocked."""
         return sorted((await self._store.by([user])).get(user, {}))
 
-    def _tell(self, user: int, peer: int) -> None:
+    def _publish(self, user: int, peer: int) -> None:
         self.heard(user, peer)
         if not self._cluster.single_process:
             self._cluster.publish(BlockChanged(user, peer))
 
     def heard(self, user: int, peer: int) -> None:
-        """A block of `user` has come or gone, here or elsewhere."""
+        """Note that a block of `user` was made or lifted, here or in another process."""
         self._changed(user, peer)
         if user in self._here:
             self.sweep.mark_dirty(user)
@@ -165,14 +165,17 @@ class Blocks:
                 self._hold(user, blocks)
 
     async def _goes_beyond(self, user: int, peer: int, upto: int) -> bool:
-        """Whether there are messages that a block has hidden: also from sockets that opened after they came."""
+        """Return whether a block has hidden messages, also from sockets that opened after these were stored."""
         try:
             return await self._store.newest(user, peer) > upto
         except EngineUnavailable:
             return True
 
     def _hold(self, user: int, blocks: dict[int, int]) -> None:
-        """Holds the blocks of a user. Sockets that were not shown something before one was lifted have to resume."""
+        """Hold the blocks of a user in memory.
+
+        After a block was lifted, make the sockets resume that it hid messages from.
+        """
         self._held[user] = blocks
         known = self._awaited.pop(user, None)
         if known is not None:

@@ -1,4 +1,4 @@
-"""Deadlines of messages: who has no answer in time is told so. One timer for a conversation, not for each message."""
+"""Deadlines of messages: a sender without an outcome at the deadline gets an error. One timer for each conversation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from models.errors import EngineUnavailable
 
 __all__ = ["keep_deadline"]
 
-SOON = 0.001  # seconds; what uvloop is to call sooner is no timer there, and does not say when it will be called
+SOON = 0.001  # seconds; uvloop makes no timer of a shorter delay, so that its handle has no `when()`
 
 
 def keep_deadline(conversation: Conversation, deadline: float) -> None:
-    """Sees to it that a message is answered with EngineUnavailable if it has no outcome at its deadline (loop time)."""
+    """Resolve a message with EngineUnavailable if it has no outcome at its deadline (loop time)."""
     timer = conversation.overdue
     if timer is not None:
         if timer.when() <= deadline:

@@ -1,9 +1,9 @@
 """Departures: users whose accounts are gone while others still have sockets to them.
 
-A socket's opening and an inbox's first message look the peer up, and are refused when there is none. Afterwards the
-peer may be deleted or deactivated, by another program as well. So the two of a conversation in which messages are sent
-are looked up again every few seconds, behind the messages: none of them waits for the user table, and while that cannot
-be read open sockets chat on.
+Opening a socket and an inbox's first message look the peer up, and are refused if there is none. Afterwards the peer
+may be deleted or deactivated, also by another program. So the two users of a conversation in which messages are sent
+are looked up again every few seconds, beside the messages. No message waits for the user table, and open sockets work
+while the table cannot be read.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from models.errors import EngineUnavailable, UnknownUser
 
 __all__ = ["Active", "Departures", "all_active"]
 
-KNOWN = 10_000  # users who are known to be gone
-LOOKS = 64  # at a time
+KNOWN = 10_000  # users known to be gone that are kept
+LOOKS = 64  # concurrent look-ups
 LOOK_AGAIN = 1.0  # seconds after which a user who was gone is looked up again
 LONG_AGO = -1.0  # loop time
 
@@ -26,26 +26,27 @@ Active = Callable[..., Awaitable[Container[int]]]  # takes ids, and returns thos
 
 
 async def all_active(*ids: int) -> Container[int]:
-    """Where nobody ever goes."""
+    """Return all ids: a user table from which no account goes."""
     return ids
 
 
 class Departures:
-    """Who is known to be gone of those who are written to. `active` may raise EngineUnavailable."""
+    """Which recipients and senders are known to be gone. `active` may raise EngineUnavailable."""
 
     def __init__(self, active: Active) -> None:
         self._active = active
-        self._gone: dict[int, float] = {}  # by user: when the last look was (loop time); oldest first
+        self._gone: dict[int, float] = {}  # by user: when they were last looked up (loop time); oldest first
         self._looks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Look no more."""
+        """Cancel the look-ups in progress."""
         await end(*self._looks)
 
     def require_here(self, conversation: Conversation) -> None:
-        """Raises UnknownUser when one of the two was gone at the last look. The next look begins now.
+        """Raise UnknownUser if one of the two was gone at the last look-up. Start the next look-up.
 
-        Is to be asked whenever the conversation's `unblocked_until` is over; a look that finds one gone ends that.
+        Call it whenever the conversation's `unblocked_until` is over. A look-up that finds one of them gone ends that
+        time.
         """
         loop = asyncio.get_running_loop()
         gone = next((user for user in conversation.users if user in self._gone), None)
