@@ -1,4 +1,4 @@
-"""What a process knows of an active conversation: where it stands, who waits, what each of the two has read."""
+"""The state of an active conversation in this process: its head, its queue, and what each of the two users has read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["Conversation", "PendingMessage", "ReadState", "Stored"]
 
 
 class Stored(NamedTuple):
-    """A message is stored, at this place; `online` tells whether a socket of the recipient gets it.
+    """The outcome of a message that is stored at `seq`. `online` says whether a socket of the recipient gets it.
 
-    `dup` says that it was stored before, by an earlier attempt to send it.
+    `dup` says that an earlier attempt to send the message had stored it.
     """
 
     seq: int
@@ -27,17 +27,17 @@ class Stored(NamedTuple):
 
     @property
     def code(self) -> Code:
-        """What the wire says."""
+        """The wire code of the answer."""
         return Code.ONLINE if self.online else Code.OFFLINE
 
 
 class PendingMessage:
-    """A message on its way to being stored, and its sender's answer: `outcome`, as soon as there is one.
+    """A message that was accepted from a socket. Its `outcome` is None until it is resolved.
 
-    `resolved` is called then, and once more when a message that was answered with EngineUnavailable turns out to
-    be stored. `origin` is the socket that it came from: its copy of the message is the answer. `answered` is called
-    before `resolved`; `taken` is when the message was accepted, `deadline` when it is answered with EngineUnavailable
-    (both loop time).
+    `resolved` is called with the outcome. It is called once more if the message was answered with EngineUnavailable and
+    turns out to be stored. `answered` is called before `resolved`. `origin` is the socket that the message came from;
+    it gets the answer instead of a copy of the message. `taken` is when the message was accepted, `deadline` when it is
+    answered with EngineUnavailable (both loop time).
     """
 
     __slots__ = (
@@ -80,7 +80,7 @@ class PendingMessage:
         self.outcome: Stored | ChatError | None = None
 
     def resolve(self, outcome: Stored | ChatError) -> None:
-        """Answers the sender, unless it was answered before with something that stands."""
+        """Set the outcome and answer the sender. A message that already has a final outcome is left as it is."""
         late = isinstance(self.outcome, EngineUnavailable) and isinstance(outcome, Stored)
         if self.outcome is None or late:
             self.outcome = outcome
@@ -89,17 +89,16 @@ class PendingMessage:
             self.resolved(self)
 
     def at(self, seq: int, time: int) -> Message:
-        """The message that this one becomes at a place."""
+        """Return the message as it is stored at `seq`."""
         return Message(self.sender, self.recipient, seq, time, self.content, self.key, self.id)
 
 
 class ReadState:
-    """What one user of the conversation has read, in dialect 1's sense: by asking, or by being there.
+    """What one user of the conversation has read, in the sense of protocol v1: by asking, or by live delivery.
 
-    The article marks each message as read or not. One position says the same as long as the peer's
-    messages before it were all read; a message that was delivered live while an older one is still unread
-    therefore moves nothing, and is shown again with it. `missed` is the peer's last message that was not
-    delivered live.
+    The article marks each message as read or not. One position says the same while all of the peer's messages before it
+    are read. So a message that is delivered live while an older one is unread does not move the position, and is shown
+    again with the older one. `missed` is the peer's last message that was not delivered live.
     """
 
     __slots__ = ("first_unread", "missed", "read")
@@ -110,7 +109,7 @@ class ReadState:
         self.missed = missed
 
     def received(self, seq: int, *, live: bool) -> bool:
-        """Notes the peer's next message; whether the read position moved."""
+        """Note the peer's next message. Return whether the read position moved."""
         if not live:
             self.missed = seq
             if self.first_unread is None:
@@ -121,15 +120,15 @@ class ReadState:
         return False
 
     def sent(self, seq: int) -> None:
-        """Notes the user's own next message: with nothing unread before it, there is nothing to look for."""
+        """Note the user's own next message. If nothing before it is unread, the position moves over it."""
         if self.first_unread is None:
             self.read = seq
 
     def shown(self, upto: int, last: int) -> None:
-        """Notes that everything up to `upto` was shown on request, in a conversation that ends at `last`."""
+        """Note that everything up to `upto` was shown on request, in a conversation that ends at `last`."""
         if self.first_unread is None or self.first_unread > upto:
             return
-        if self.missed > upto:  # something arrived meanwhile that nobody took
+        if self.missed > upto:  # a message arrived meanwhile that no socket took
             self.read = upto
             self.first_unread = upto + 1
         else:
@@ -138,18 +137,7 @@ class ReadState:
 
 
 class Conversation:
-    """The state of one conversation while it is used; models/chat/conversations.py makes and drops it.
-
-    `leases` counts its users, `followers` those among them whose sockets get what is said. `head` is where it stands in
-    the store, as far as this process knows; None until it was read. `delivered_seq` is up to which `seq` the sockets of
-    this process were served; None until that matters. While it is not known, `since` may say that it is the last
-    message up to a time (milliseconds since the epoch). `carried` are the messages of the run in progress,
-    `inserting` those of them that are being inserted, `writer` the insert or task that goes on with them;
-    `overdue` is the timer of the first deadline.
-    `announced_until` (loop time) says how long messages up to the time `announced_to` (milliseconds) may be stored.
-    `open_until` (seconds since the epoch) says how long the limit rule is known not to refuse, `unblocked_until` (loop
-    time) how long neither is taken to have blocked the other.
-    """
+    """The state of one conversation while it is used. `Conversations` makes it and drops it."""
 
     __slots__ = (
         "announced_to",
@@ -178,34 +166,45 @@ class Conversation:
     def __init__(self, one: int, other: int) -> None:
         self.name = conversation_of(one, other)
         self.users = (one, other)
+        # The last message in the store, as far as this process knows; None until it was read.
         self.head: Head | None = None
+        # The last message that the sockets of this process were given; None until that matters. While it is not known,
+        # `since` may say that it is the last message up to a time (milliseconds since the epoch).
         self.delivered_seq: int | None = None
-        # Lists, though they are queues: they are short, and an empty deque takes 760 bytes.
+        self.since: int | None = None
+        # The pipeline: messages that no run has taken yet, those of the current run, those of the run that are being
+        # inserted, the insert or task that continues with them, and the timer of the first deadline. The first two are
+        # lists because they are short, and an empty deque takes 760 bytes.
         self.queue: list[PendingMessage] = []
-        self.writer: asyncio.Future[Any] | None = None
         self.carried: list[PendingMessage] = []
-        self.overdue: asyncio.TimerHandle | None = None
         self.inserting: Sequence[Message] = ()
+        self.writer: asyncio.Future[Any] | None = None
+        self.overdue: asyncio.TimerHandle | None = None
+        # Messages from other processes: buffered by seq, which of them the store did not have at the last read, whether
+        # more has to be read once `inserting` is resolved, and the task that reads.
+        self.out_of_order: dict[int, Message] = {}
+        self.unconfirmed: Sequence[int] = ()
+        self.needs_fetch = False
         self.catch_up_task: asyncio.Task[None] | None = None
-        self.out_of_order: dict[int, Message] = {}  # by seq, what came before its turn
-        self.unconfirmed: Sequence[int] = ()  # of `out_of_order`, what the store did not have when it was read last
-        self.needs_fetch = False  # there is more to be fetched once `inserting` is decided
+        # Uses, and how many of them are sockets that follow the conversation.
         self.leases = 0
         self.followers = 0
-        self.since: int | None = None
+        # Until when the limit rule is known not to refuse (seconds since the epoch).
         self.open_until = 0.0
+        # Until when (loop time) messages up to the time `announced_to` (milliseconds) may be stored.
         self.announced_until = -1.0
         self.announced_to = 0
+        # Until when (loop time) neither user is taken to have blocked the other.
         self.unblocked_until = -1.0
-        self.read_states: dict[int, ReadState] = {}
+        self.read_states: dict[int, ReadState] = {}  # by user
 
     @property
     def active(self) -> bool:
-        """Whether there are sockets to be served, or messages on their way."""
+        """Whether there are sockets to deliver to, or messages in the pipeline."""
         return self.followers > 0 or self.writer is not None or bool(self.queue)
 
     def clear(self) -> None:
-        """Forgets what only holds while sockets or messages see to it that it is kept up to date."""
+        """Forget what is only true while sockets or messages keep it up to date."""
         self.head = None
         self.delivered_seq = None
         self.since = None
@@ -215,11 +214,11 @@ class Conversation:
         self.read_states.clear()
 
     def other(self, user: int) -> int:
-        """The peer of `user`."""
+        """Return the peer of `user`."""
         return self.users[1] if user == self.users[0] else self.users[0]
 
     def advance(self, message: Message) -> None:
-        """Notes that `message` exists; what lies between it and what is known has to be read then."""
+        """Note that `message` exists. If messages before it are not known, the head has to be read again."""
         if self.head is None or message.seq <= self.head.seq:
             return
         if message.seq > self.head.seq + 1:

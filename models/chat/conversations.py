@@ -1,9 +1,8 @@
-"""The conversations that are active in this process: the one owner of their states.
+"""The conversations that are active in this process; the one owner of their states.
 
-There is never more than one state for a conversation. It is made when the first user of it comes, and dropped when the
-last one has gone. A lease is a use from outside: that of a pair socket or an inbox, which follow the conversation, or
-that of a request which reads it. The state's own work is seen in the state itself: its queue, its writer, its
-catch-up task.
+A conversation has at most one state. It is made for the first use and dropped after the last one. A lease is a use from
+outside: a pair socket or an inbox, which follow the conversation, or a request that reads it. The state's own work is
+visible in the state itself: its queue, its writer, its catch-up task.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ __all__ = ["Conversations", "Lease"]
 
 
 class Lease:
-    """A use of a conversation's state, which is kept until the lease is closed. It can be closed any number of times.
+    """A use of a conversation's state, which keeps the state until the lease is closed. Closing it again does nothing.
 
-    As a context it gives the conversation, and closes at the end.
+    As a context manager it returns the conversation, and closes at the end.
     """
 
     __slots__ = ("_conversations", "_follows", "_open", "conversation")
@@ -39,7 +38,7 @@ class Lease:
         self.close()
 
     def close(self) -> None:
-        """Ends the use."""
+        """End the use."""
         if not self._open:
             return
         self._open = False
@@ -51,8 +50,8 @@ class Lease:
 class Conversations:
     """The states, by name.
 
-    `begins` is asked when the sockets of two users begin to be served: the time (milliseconds since the epoch) behind
-    which an inbox is to have all messages, 0 for all there are, None if no inbox says so.
+    `begins` is called when delivery to the sockets of two users begins. It returns the time (milliseconds since the
+    epoch) after which an inbox needs all messages, 0 if it needs all there are, None if no inbox needs any.
     """
 
     def __init__(self, begins: Callable[[int, int], int | None]) -> None:
@@ -60,52 +59,52 @@ class Conversations:
         self._conversations: dict[str, Conversation] = {}
 
     def __iter__(self) -> Iterator[Conversation]:
-        """The conversations, as they are now."""
+        """Iterate over the conversations as they are now."""
         return iter(tuple(self._conversations.values()))
 
     def __len__(self) -> int:
         return len(self._conversations)
 
     def get(self, name: str) -> Conversation | None:
-        """The state of a conversation, if it is active."""
+        """Return the state of a conversation, None if it is not active."""
         return self._conversations.get(name)
 
     def lease(self, one: int, other: int) -> Lease:
-        """A use by a request that reads."""
+        """Return a use by a request that reads."""
         return Lease(self, self._enter(one, other), follows=False)
 
     def follow(self, one: int, other: int) -> Lease:
-        """A use by sockets that are to get every message from now on."""
+        """Return a use by sockets that get every message from now on."""
         conversation = self._enter(one, other)
         lease = Lease(self, conversation, follows=True)
         self._begin(conversation, None)
         return lease
 
     def write(self, one: int, other: int) -> Conversation:
-        """The state, for a message that the caller puts into its queue before it awaits anything."""
+        """Return the state for a message that the caller puts into its queue before it awaits anything."""
         conversation = self._enter(one, other)
         if conversation.delivered_seq is None:
             self._begin(conversation, None)
         return conversation
 
     def begin(self, conversation: Conversation, seq: int) -> None:
-        """Serves the sockets from behind `seq` on, unless they are served already.
+        """Begin delivery to the sockets after `seq`, unless it has begun.
 
-        An inbox that knows its user's conversations, but not this one, has been given none of the messages that came
-        since, however many are stored by now. It is served from the first of them on. Which one that is, `Loader` finds
-        out if it is not the first of all.
+        An inbox that knows its user's conversations, but not this one, has been given none of the messages since,
+        whatever their number. Its delivery begins with the first of them. If that is not the conversation's first
+        message, `Loader` finds out which it is.
         """
         if conversation.delivered_seq is None and conversation.active:
             self._begin(conversation, seq)
 
     def begin_behind(self, conversation: Conversation, seq: int) -> None:
-        """Serves the sockets from behind the last message that no inbox misses, which is found to be at `seq`."""
+        """Begin delivery after the last message that no inbox misses, which is at `seq`."""
         if conversation.delivered_seq is None and conversation.active:
             conversation.delivered_seq = seq
         conversation.since = None
 
     def release(self, conversation: Conversation) -> None:
-        """Lets go of what is not needed any more: the state, or what it knows of sockets that have gone."""
+        """Drop what is no longer needed: the state, or what it knows of sockets that are closed."""
         if conversation.active or conversation.catch_up_task is not None:
             return
         if conversation.leases:

@@ -1,7 +1,7 @@
-"""Step 4 and 5 of a message's way: to the sockets of this process, and to the other processes.
+"""Steps 4 and 5 of the pipeline: deliver to the sockets of this process, and publish to the other processes.
 
 Sockets are given a conversation's messages in ascending order and without a gap. `delivered_seq` says up to where this
-process has served them; what comes before its turn waits, and what does not come is fetched from the store.
+process has delivered. Messages that come out of order are buffered, and missing ones are read from the store.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from models.records import Message, conversation_of
 
 __all__ = ["Delivery"]
 
-CHUNK = 100  # messages fetched at once for sockets that are behind
-FETCHES = 32  # conversations fetched at once
-MAX_OUT_OF_ORDER = 64  # messages of a conversation that are kept when they come before their turn
+CHUNK = 100  # messages read at once when catching up
+FETCHES = 32  # conversations that catch up at once
+MAX_OUT_OF_ORDER = 64  # buffered messages of a conversation
 
 
 _log = structlog.get_logger(__name__)
 
 
 class Delivery:
-    """What the sockets of this process are given of the active conversations.
+    """Delivers the messages of the active conversations to the sockets of this process.
 
-    `delivered` is told of every message that the sockets are given, `blocks` tells who is not to be given any.
+    `delivered` is called with every message that the sockets are given. `blocks` says which users may not see one.
     """
 
     def __init__(
@@ -58,11 +58,14 @@ class Delivery:
         self._fetches = asyncio.Semaphore(FETCHES)
 
     async def close(self) -> None:
-        """Fetches nothing any more."""
+        """Cancel the catch-up tasks."""
         await end(*(each.catch_up_task for each in self._conversations if each.catch_up_task is not None))
 
     async def publish(self, conversation: Conversation, message: Message, origin: object) -> bool:
-        """Delivers a message here and tells the other processes; whether a socket of the recipient gets it."""
+        """Deliver a message here and publish it to the other processes.
+
+        Return whether a socket of the recipient gets it.
+        """
         live = self.deliver(conversation, message, origin).live
         if self._cluster.single_process:
             return live
@@ -72,7 +75,7 @@ class Delivery:
         return await self._cluster.publish_and_count(message)
 
     def deliver(self, conversation: Conversation, message: Message, origin: object = None) -> Reached:
-        """Hands the next message to the sockets of both, unless they have it."""
+        """Give the next message to the sockets of both users, unless they have it."""
         conversation.advance(message)
         if conversation.delivered_seq is not None and message.seq <= conversation.delivered_seq:
             return Reached(live=False, read=False)
@@ -89,7 +92,7 @@ class Delivery:
         return reached
 
     def tell(self, event: PeerEvent) -> None:
-        """Tells the peer, here and elsewhere, of what is not a message."""
+        """Send an event to the peer's sockets, here and in other processes."""
         if not self._blocks.passes(event):
             return
         self._sockets.tell(event)
@@ -97,19 +100,19 @@ class Delivery:
             self._cluster.publish(event)
 
     def moved(self, event: PositionsChanged) -> None:
-        """A user's positions have moved: tells the peer."""
+        """Tell the peer that the positions of a user have changed."""
         self.note(event)
         self.tell(event)
 
     def note(self, event: PositionsChanged) -> None:
-        """Notes what a user has read, for the sockets that count by it."""
+        """Note what a user has read, for the sockets of protocol v1."""
         conversation = self._conversations.get(conversation_of(event.user, event.peer))
         read_state = conversation.read_states.get(event.user) if conversation else None
         if conversation is not None and read_state is not None:
             read_state.shown(event.read, conversation.delivered_seq or event.read)
 
     def on_remote_message(self, conversation: Conversation, message: Message) -> None:
-        """Delivers a stored message if its turn has come, else sees to it that its turn comes."""
+        """Deliver a message that another process has stored. Buffer it if the one before it is missing."""
         self._conversations.begin(conversation, message.seq - 1)
         if not conversation.active or message.seq <= (conversation.delivered_seq or 0):
             return
@@ -120,7 +123,10 @@ class Delivery:
         self.drain_buffered(conversation)
 
     def drain_buffered(self, conversation: Conversation) -> None:
-        """Delivers what is known, then has the rest fetched; not while a message of ours is being inserted."""
+        """Deliver the buffered messages that are next, and have missing ones read.
+
+        Do nothing while an own insert is unresolved.
+        """
         if conversation.inserting or not (conversation.out_of_order or conversation.needs_fetch):
             return
         buffered = conversation.out_of_order
@@ -129,10 +135,10 @@ class Delivery:
         ):
             self.deliver(conversation, message)
         if conversation.out_of_order or conversation.needs_fetch:
-            self.schedule_catch_up(conversation)  # one that is at it already ends with a call of this
+            self.schedule_catch_up(conversation)  # a task that already runs ends with a call of this method
 
     def schedule_catch_up(self, conversation: Conversation) -> None:
-        """Has what the sockets miss fetched from the store, soon; nothing is fetched where nothing is to be served."""
+        """Start a task that reads missing messages from the store, unless it runs already or no socket needs them."""
         if conversation.catch_up_task is None and conversation.active:
             conversation.catch_up_task = asyncio.get_running_loop().create_task(self._keep_catching_up(conversation))
 
@@ -143,13 +149,13 @@ class Delivery:
                 try:
                     async with self._fetches:
                         await self.catch_up(conversation)
-                        # What comes from elsewhere and is delivered here may count as read (dialect 1).
+                        # What other processes store and this one delivers may count as read (protocol v1).
                         for user in conversation.users:
                             await self._loader.read_state(conversation, user)
                     if not conversation.unconfirmed:
                         break
                     if pause == BACKOFF[1]:
-                        self._doubt(conversation)
+                        self._drop_unconfirmed(conversation)
                         break
                 except EngineUnavailable:
                     pass
@@ -160,8 +166,8 @@ class Delivery:
         self.drain_buffered(conversation)
         self._conversations.release(conversation)
 
-    def _doubt(self, conversation: Conversation) -> None:
-        """Drops messages that others told of and the store does not have: the next sweep finds them if it has them."""
+    def _drop_unconfirmed(self, conversation: Conversation) -> None:
+        """Drop buffered messages that the store does not have. If it does have them, the next sweep finds them."""
         _log.warning("message_not_in_store", conversation=conversation.name, seqs=sorted(conversation.unconfirmed))
         for seq in conversation.unconfirmed:
             conversation.out_of_order.pop(seq, None)
@@ -176,7 +182,7 @@ class Delivery:
             conversation.delivered_seq = max(conversation.delivered_seq, last)  # also over what has expired
 
     async def catch_up(self, conversation: Conversation) -> None:
-        """Delivers what the store has and the sockets have not. Raises EngineUnavailable."""
+        """Deliver the messages that are stored and that the sockets do not have. Raises EngineUnavailable."""
         if conversation.delivered_seq is None:
             newest = await self._loader.begin(conversation)
             if conversation.delivered_seq is None:
@@ -189,7 +195,7 @@ class Delivery:
             told = tuple(conversation.out_of_order)
             messages = await self._messages.after(conversation.name, conversation.delivered_seq, CHUNK)
             for message in messages:
-                if conversation.inserting:  # ours may be among these, and its sender gets another copy
+                if conversation.inserting:  # it may be among these, and its sender would get a copy
                     conversation.needs_fetch = True
                     return
                 self.deliver(conversation, message)

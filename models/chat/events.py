@@ -1,4 +1,4 @@
-"""What processes tell each other about a conversation. Each event is from one user, about what both talk."""
+"""Events that processes publish about a conversation. Each is from one user and concerns both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PositionsChanged(Struct, frozen=True, tag="moved"):
 
 
 class Typing(Struct, frozen=True, tag="typing"):
-    """`user` is writing to `peer`."""
+    """`user` is typing to `peer`."""
 
     user: int
     peer: int
@@ -38,6 +38,6 @@ class BlockChanged(Struct, frozen=True, tag="barred"):
     peer: int
 
 
-# Of these the peer's sockets are told.
+# The events that are sent to the peer's sockets.
 PeerEvent = PositionsChanged | Typing
 Event = MessageStored | PeerEvent | BlockChanged
