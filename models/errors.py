@@ -1,21 +1,21 @@
-"""What can go wrong in a chat, one tree; each error carries its wire code (docs/protocol.md, "Codes").
+"""The errors of a chat, as one tree. Each carries its wire code (docs/protocol.md, "Codes").
 
 ChatError
 ├── Refused             the request cannot be granted
 │   ├── InvalidFrame            400    the frame is not valid
 │   ├── InvalidRequest          400    an HTTP request is not valid; names the field
-│   ├── Unauthenticated         401    it is not known who asks
-│   ├── Forbidden               403    it is known who asks, and that they may not
-│   │   └── Blocked             403    one of the two has blocked the other
+│   ├── Unauthenticated         401    the caller is not authenticated
+│   ├── Forbidden               403    the caller is authenticated, but not allowed
+│   │   └── Blocked             403    one of the two users has blocked the other
 │   ├── UnknownUser             404    no such user, or not an active one
 │   ├── NameTaken               409    a user of that name exists
-│   ├── TooFast                 429    too many requests; says when the next one has a chance
-│   └── LimitReached            50006  the limit rule
-│       └── QuotaReached            50006  what one account may do in an hour or a day
-└── EngineUnavailable   40001   an engine is down or slow; nothing is promised
-    ├── NotSent                 40001  … and it is known that nothing reached the engine
-    ├── Overloaded              40001  the server has too much to do, or is about to end; says with what
-    └── DatabaseRefused         40001  it answers, and would refuse the same again; HTTP says 500
+│   ├── TooFast                 429    too many requests; says when to retry
+│   └── LimitReached            50006  the limit rule refuses
+│       └── QuotaReached            50006  the quota of an account for an hour or a day is used up
+└── EngineUnavailable   40001   a database is down or slow; the outcome is unknown
+    ├── NotSent                 40001  nothing reached the database
+    ├── Overloaded              40001  the server has too much to do, or is about to end
+    └── DatabaseRefused         40001  the database would refuse the same again; HTTP says 500
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ __all__ = [
 
 
 class ChatError(Exception):
-    """The root; `code` is what the wire says."""
+    """The root of the tree. `code` is the wire code."""
 
     code = 500
 
 
 class Refused(ChatError):
-    """The request cannot be granted, now or ever; nothing was changed."""
+    """The request cannot be granted. Nothing was changed."""
 
     code = 400
 
 
 class InvalidFrame(Refused):
-    """The frame is not valid; the text is "field: reason" ("frame: …" for the whole), and quotes nothing of it."""
+    """The frame is not valid. The text is "field: reason" ("frame: …" for the whole frame), and quotes no value."""
 
 
 class InvalidRequest(Refused):
@@ -65,26 +65,26 @@ class InvalidRequest(Refused):
 
 
 class Unauthenticated(Refused):
-    """It is not known who asks; the text says what was wrong, without saying it."""
+    """The caller is not authenticated. The text says what was wrong with the credentials, and quotes none of them."""
 
     code = 401
 
 
 class Forbidden(Refused):
-    """It is known who asks, and that they may not."""
+    """The caller is authenticated, but not allowed to do this."""
 
     code = 403
 
 
 class Blocked(Forbidden):
-    """One of the two has blocked the other; the message was not stored."""
+    """One of the two users has blocked the other. The message was not stored."""
 
     def __init__(self) -> None:
         super().__init__("one of the two has blocked the other")
 
 
 class TooFast(Refused):
-    """Too many requests; `retry_after` (seconds) says when the next one has a chance."""
+    """There were too many requests. `retry_after` (seconds) says when to retry."""
 
     code = 429
 
@@ -113,15 +113,15 @@ class NameTaken(Refused):
 
 
 class LimitReached(Refused):
-    """The limit rule refuses the message; it was not stored."""
+    """The limit rule refuses the message. It was not stored."""
 
     code = 50006
 
 
 class QuotaReached(LimitReached):
-    """An account has written to too many strangers in an hour, or too much in a day; the message was not stored.
+    """An account has written to too many strangers in an hour, or too much in a day. The message was not stored.
 
-    `retry_after` (seconds) says when there is room again.
+    `retry_after` (seconds) says when the quota allows more.
     """
 
     def __init__(self, what: str, retry_after: float) -> None:
@@ -130,7 +130,7 @@ class QuotaReached(LimitReached):
 
 
 class EngineUnavailable(ChatError):
-    """An engine is down or slow. What was asked of it may or may not have happened."""
+    """A database is down or slow. The operation may have been done or not."""
 
     code = 40001
 
@@ -140,13 +140,13 @@ class EngineUnavailable(ChatError):
 
 
 class NotSent(EngineUnavailable):
-    """No connection to the engine could be had, so nothing of the request reached it."""
+    """There was no connection to the database, so nothing of the request reached it."""
 
 
 class Overloaded(EngineUnavailable):
-    """The server has too much to do for this, or is about to end. Nothing was done, and no database is to blame.
+    """The server has too much to do, or is about to end. Nothing was done, and no database is the cause.
 
-    `reason` is a sentence for whoever asked: what is the matter, and what to do.
+    `reason` is a sentence for the caller: what is wrong, and what to do.
     """
 
     def __init__(self, reason: str) -> None:
@@ -155,10 +155,10 @@ class Overloaded(EngineUnavailable):
 
 
 class DatabaseRefused(EngineUnavailable):
-    """A database answers, and will not do what is asked until its operator changes something.
+    """A database answers, but refuses the operation until its operator changes something.
 
     A right is missing, or the tables do not fit. `kind` is the database's own code of the error. HTTP answers 500,
-    since to try again is no use; the cause is in the log alone.
+    since a retry is of no use. Only the log has the cause.
     """
 
     def __init__(self, engine: str, reason: str, kind: str) -> None:

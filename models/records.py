@@ -1,4 +1,4 @@
-"""The records that pass between the rooms: users, messages, and what a conversation is called."""
+"""The records that the packages exchange: users, messages, positions, and the names of conversations."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ __all__ = [
     "user_id",
 ]
 
-MAX_ID = 2**63 - 1  # what MongoDB can hold
+MAX_ID = 2**63 - 1  # the largest integer of MongoDB
 
 
 def user_id(text: str) -> int | None:
-    """The id of a user that a text is, None if it is none."""
+    """Return the user id in a text, None if it is not one."""
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and text[0] != "0"):
         return None
     return int(text) if int(text) <= MAX_ID else None
 
 
 def conversation_of(one: int, other: int) -> str:
-    """The name of the conversation of two users: both ids, the smaller first, whoever asks."""
+    """Return the name of the conversation of two users, in either order: both ids, the smaller first."""
     return f"{one}-{other}" if one < other else f"{other}-{one}"
 
 
 def key_of(sender: int, message_id: str) -> bytes:
-    """The key of a message to which its sender gave an id: the same for every attempt to send it.
+    """Return the key of a message to which its sender gave an id. It is the same for every attempt to send the message.
 
-    Keys that rise keep the index over them cheap, so the time in a UUIDv7 (RFC 9562, section 5.7) leads.
+    Rising keys keep the index over them cheap, so the time in a UUIDv7 (RFC 9562, section 5.7) comes first.
     """
     digest = hashlib.blake2b(f"{sender} {message_id}".encode(), digest_size=16).digest()
     try:
@@ -56,10 +56,10 @@ def key_of(sender: int, message_id: str) -> bytes:
 
 
 def new_keys(now: Callable[[], float], process: bytes) -> Callable[[], bytes]:
-    """What makes keys for messages without an id; `now` returns seconds since the epoch.
+    """Return a function that makes keys for messages without an id. `now` returns seconds since the epoch.
 
-    Six bytes of time, so that the index over keys grows at its end, then `process`, six bytes that tell this process
-    from every other, then a count.
+    A key is six bytes of time, so that the index over keys grows at its end, then `process`, six bytes that are
+    different for each process, then a counter.
     """
     numbers = itertools.count()
 
@@ -70,10 +70,10 @@ def new_keys(now: Callable[[], float], process: bytes) -> Callable[[], bytes]:
 
 
 class User(Struct, frozen=True):
-    """A row of the user table, without its password digest; `created_at` in seconds since the epoch.
+    """A row of the user table, without its password digest. `created_at` is in seconds since the epoch.
 
-    `token_version` is that of the user's good tokens; tokens without one were issued after `tokens_since` (seconds
-    since the epoch).
+    `token_version` is the version of the user's valid tokens. Tokens without a version are valid if they were issued
+    after `tokens_since` (seconds since the epoch).
     """
 
     id: int
@@ -88,7 +88,7 @@ class User(Struct, frozen=True):
 
 
 class Profile(Struct, frozen=True):
-    """What users may change of their rows; None leaves it as it is."""
+    """The fields of their row that users may change; None leaves one as it is."""
 
     nick_name: str | None = None
     email: str | None = None
@@ -96,11 +96,11 @@ class Profile(Struct, frozen=True):
 
 
 class Message(Struct, frozen=True):
-    """One message at its place in a conversation.
+    """A message at its seq in a conversation.
 
-    `seq` counts 1, 2, 3 … within the conversation, `time` is in milliseconds since the epoch and never
-    before the previous message's. `key` (16 bytes) tells this message from every other of the
-    conversation, so that a repeated insert is recognised. `id` is what its sender called it, "" if nothing.
+    `seq` counts 1, 2, 3 … within the conversation. `time` is in milliseconds since the epoch, and never before the
+    previous message's. `key` (16 bytes) identifies the message in its conversation, so that a repeated insert is
+    recognised. `id` is the sender's id for it, "" if it has none.
     """
 
     sender: int
@@ -118,10 +118,10 @@ class Message(Struct, frozen=True):
 
 
 class Head(Struct, frozen=True):
-    """Where a conversation stands: the last `seq` and `time` that exist, and up to which `seq` places are reserved.
+    """The head of a conversation: its last `seq` and `time`, and the last `reserved` seq.
 
-    `senders` are the senders and times of the newest messages, at most three, newest first; `mutual` says that
-    both have written.
+    `senders` are the senders and times of the newest messages, at most three, newest first. `mutual` says that both
+    users have written.
     """
 
     seq: int
@@ -132,14 +132,17 @@ class Head(Struct, frozen=True):
 
 
 class UnreadStart(Struct, frozen=True):
-    """What one user has read of a conversation: up to `read`, and the peer's first message after that, if any."""
+    """Where the unread messages of a user begin.
+
+    The user has read up to `read`. `first_unread` is the first message of the peer after it, None if there is none.
+    """
 
     read: int
     first_unread: int | None
 
 
 class ReadPositions(Struct, frozen=True):
-    """Up to which `seq` one user has received a conversation, and read it; what is read was received."""
+    """Up to which `seq` a user has received and read a conversation. What is read counts as received."""
 
     received: int = 0
     read: int = 0
@@ -148,7 +151,7 @@ class ReadPositions(Struct, frozen=True):
 class Summary(Struct, frozen=True):
     """A conversation as one of its users sees it in a list.
 
-    `last` is the last message that the user is shown, `mutual` says that both have written. `mine` and `theirs` are the
+    `last` is the last message that the user is shown. `mutual` says that both have written. `mine` and `theirs` are the
     positions of the user and of the peer.
     """
 
@@ -160,7 +163,7 @@ class Summary(Struct, frozen=True):
 
 
 class Cursor(NamedTuple):
-    """A place in a user's list of conversations: behind that of `peer`, whose last message is of `time`.
+    """A position in a user's list of conversations: after the one with `peer`, whose last message has this `time`.
 
     Newer times come first, lower peers first within a millisecond. `time` is in milliseconds since the epoch.
     """
@@ -170,9 +173,9 @@ class Cursor(NamedTuple):
 
 
 class Identity(Struct, frozen=True):
-    """Who somebody is, and by which token: `session` (16 bytes) tells it from all others; empty if `uid` was believed.
+    """The caller's user, and the token: `session` (16 bytes) identifies it, and is empty if `uid` was believed.
 
-    `version` is that of the user's tokens when it was issued, None if another back end issued it; `issued` and
+    `version` is the version of the user's tokens when it was issued, None if another back end issued it. `issued` and
     `expires` are in seconds since the epoch.
     """
 

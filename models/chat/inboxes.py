@@ -1,9 +1,9 @@
 """Inbox sockets: one socket for all conversations of a user.
 
-Such a conversation has to be followed although no socket was opened for it: an inbox that opens asks the store
-which conversations its user has, and where they stand. Of one that was not among them it is to have all messages from
-then on: all there are if it knows all of its user's conversations, else those behind the last message of the oldest
-one that it knows.
+These conversations have to be followed although no pair socket was opened for them. So a new inbox asks the store which
+conversations its user has, and where they stand. A conversation that was not among them may begin later, and the inbox
+is to have all of its messages since. If the inbox knows all of its user's conversations, these are all messages there
+are. Otherwise they are those after the last message of the oldest conversation that it knows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.records import Message
 
 __all__ = ["FOLLOWED", "Inboxes"]
 
-FOLLOWED = 1000  # conversations of a user that are followed from the start; others from their next message on
+FOLLOWED = 1000  # conversations of a user that are followed at once; the others from their next message on
 
 
 class _Inbox:
@@ -33,8 +33,8 @@ class _Inbox:
     def __init__(self) -> None:
         self.sockets = 0
         self.leases: dict[int, Lease] = {}  # by peer
-        self.known = False  # it has been looked once
-        self.since = 0  # then all other conversations had no message behind this time (milliseconds)
+        self.known = False  # its conversations have been read
+        self.since = 0  # at that time no other conversation had a message after this time (milliseconds)
         self.looking: asyncio.Task[None] | None = None
 
 
@@ -52,18 +52,18 @@ class Inboxes:
 
     @property
     def users(self) -> Iterable[int]:
-        """Who has an inbox socket here."""
+        """The users that have an inbox socket here."""
         return self._inboxes
 
     def opened(self, user: int) -> None:
-        """An inbox socket of `user` has opened."""
+        """Note that an inbox socket of `user` has opened."""
         inbox = self._inboxes.setdefault(user, _Inbox())
         inbox.sockets += 1
         if inbox.sockets == 1:
             self.look(user)
 
     def closed(self, user: int) -> None:
-        """The counterpart of `opened`."""
+        """Note that an inbox socket has closed; the counterpart of `opened`."""
         inbox = self._inboxes[user]
         inbox.sockets -= 1
         if inbox.sockets:
@@ -76,7 +76,7 @@ class Inboxes:
             self._presence.unwatch(user, peer)
 
     async def looked(self, *users: int) -> bool:
-        """Waits until the conversations of the inboxes of these users are known; whether there was one to wait for."""
+        """Wait until the conversations of these users' inboxes are known. Return whether there was one to wait for."""
         looking = [
             inbox.looking
             for inbox in map(self._inboxes.get, users)
@@ -87,9 +87,9 @@ class Inboxes:
         return bool(looking)
 
     def begins(self, one: int, other: int) -> int | None:
-        """The time behind which an inbox of one of the two misses all messages of a conversation that it does not know.
+        """Return the time after which an inbox of one of the two needs the messages of an unknown conversation.
 
-        0 if it knows all of its user's conversations; None if there is no such inbox.
+        0 if the inbox knows all of its user's conversations; None if there is no such inbox.
         """
         times = [
             inbox.since
@@ -98,14 +98,14 @@ class Inboxes:
         ]
         return min(times, default=None)
 
-    def follow(self, user: int, peer: int, seen: int) -> None:
-        """Follows a conversation for an inbox of `user`, from behind `seen` on unless it was followed before."""
+    def follow(self, user: int, peer: int, seq: int) -> None:
+        """Follow a conversation for an inbox of `user`, from after `seq` on unless it was followed before."""
         inbox = self._inboxes.get(user)
         if inbox is not None:
-            self._follow(user, inbox, peer, seen)
+            self._follow(user, inbox, peer, seq)
 
     def entered(self, message: Message) -> Conversation | None:
-        """The conversation of a message from elsewhere, if that is for an inbox of this process."""
+        """Return the conversation of another process's message if it is for an inbox of this process."""
         for user, peer in ((message.recipient, message.sender), (message.sender, message.recipient)):
             inbox = self._inboxes.get(user)
             if inbox is not None:
@@ -113,14 +113,14 @@ class Inboxes:
         return None
 
     def note(self, conversation: Conversation, message: Message) -> None:
-        """Follows a conversation from now on in which an inbox of this process gets a message."""
+        """Follow a conversation in which an inbox of this process gets a message."""
         for user in (message.recipient, message.sender):
             inbox = self._inboxes.get(user)
             if inbox is not None:
                 self._follow(user, inbox, conversation.other(user), message.seq)
 
     def look(self, user: int) -> None:
-        """Has the conversations of `user` read from the store, soon: the first message of one may have been missed."""
+        """Start a task that reads the conversations of `user`: the first message of one may have been missed."""
         inbox = self._inboxes.get(user)
         if inbox is not None and inbox.looking is None:
             inbox.looking = asyncio.get_running_loop().create_task(self._look(user, inbox))
@@ -145,10 +145,10 @@ class Inboxes:
         finally:
             inbox.looking = None
 
-    def _follow(self, user: int, inbox: _Inbox, peer: int, seen: int) -> Conversation:
+    def _follow(self, user: int, inbox: _Inbox, peer: int, seq: int) -> Conversation:
         lease = inbox.leases.get(peer)
         if lease is None:
             lease = inbox.leases[peer] = self._conversations.follow(user, peer)
             self._presence.watch(user, peer)
-        self._conversations.begin(lease.conversation, seen)
+        self._conversations.begin(lease.conversation, seq)
         return lease.conversation

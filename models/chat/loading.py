@@ -1,4 +1,4 @@
-"""What an active conversation is read from the store for: where it stands, and what its users have read."""
+"""Loading what is needed about an active conversation: its head, and what its users have read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class Loader:
-    """Reads a conversation's state when it is needed and not known; `clock` returns seconds since the epoch.
+    """Reads a conversation's state when it is needed and not known. `clock` returns seconds since the epoch.
 
-    `looked` waits until the inboxes that two users have here know their conversations, and says whether it had to.
+    `looked` waits until the inboxes of two users here know their conversations, and returns whether it had to.
     """
 
     def __init__(
@@ -35,23 +35,23 @@ class Loader:
         self._looked = looked
 
     def knows(self, conversation: Conversation) -> bool:
-        """Whether nothing has to be read before a message can be inserted."""
+        """Return whether a message can be inserted without reading anything first."""
         return not self._stale(conversation.head) and len(conversation.read_states) == len(conversation.users)
 
     def _stale(self, head: Head | None) -> bool:
-        """Whether a head is not known, or for too long: one whose message may have expired says nothing.
+        """Return whether a head is not known, or too old: after its message has expired it says nothing.
 
-        `seq` goes on elsewhere then (storage/mongo/messages.py).
+        Another process may then continue `seq` differently (storage/mongo/messages.py).
         """
         return head is None or bool(head.seq and head.time < (self._clock() - ACCEPTED_DAYS * DAY) * 1000)
 
     async def head(self, conversation: Conversation) -> Head:
-        """Where the conversation stands; read again when it is known for too long."""
+        """Return the conversation's head; read it if it is not known or too old."""
         known = conversation.head
         if self._stale(known):
             head = await self._read(conversation, self._messages.head)
-            await self._begin(conversation, head.seq)  # nothing is sent off before that is known
-            if conversation.head is known or conversation.head is None:  # else somebody was faster, and may know more
+            await self._begin(conversation, head.seq)  # nothing is inserted before that is known
+            if conversation.head is known or conversation.head is None:  # no concurrent call set a newer one
                 conversation.head = head
                 conversation.read_states.clear()
         if conversation.head is None:
@@ -59,7 +59,7 @@ class Loader:
         return conversation.head
 
     async def begin(self, conversation: Conversation) -> int:
-        """Finds out from where on the sockets are served; the last `seq` of the conversation."""
+        """Find out from where on the sockets are given messages. Return the last `seq` of the conversation."""
         newest = await self._read(conversation, self._messages.newest)
         await self._begin(conversation, newest)
         return newest
@@ -71,10 +71,10 @@ class Loader:
             self._conversations.begin_behind(conversation, last)
 
     async def _read(self, conversation: Conversation, read: Callable[[str], Awaitable[T]]) -> T:
-        """Reads where sockets may begin to be served.
+        """Read from where on sockets may be given messages.
 
         An inbox that opens meanwhile may find that it has no such conversation, although the first message is stored by
-        now. So it is read again once such an inbox has looked.
+        now. So the value is read again once such an inbox knows its conversations.
         """
         found = await read(conversation.name)
         while conversation.delivered_seq is None and await self._looked(*conversation.users):
@@ -82,12 +82,12 @@ class Loader:
         return found
 
     async def read_state(self, conversation: Conversation, reader: int) -> ReadState:
-        """What one of the two has read, in dialect 1's sense."""
+        """Return what one of the two has read, in the sense of protocol v1."""
         read_state = conversation.read_states.get(reader)
         if read_state is None:
             start = await self._messages.unread_start(conversation.name, reader, conversation.other(reader))
             last = max(conversation.head.seq if conversation.head else 0, conversation.delivered_seq or 0)
             read_state = ReadState(start.read, start.first_unread, last if start.first_unread else 0)
-            # Whoever asked first is right: messages may have arrived since.
+            # The first of concurrent calls wins: messages may have arrived since.
             read_state = conversation.read_states.setdefault(reader, read_state)
         return read_state

@@ -1,6 +1,6 @@
-"""What the chat asks of the rest of the house: Protocols that `storage` and `handlers` fulfil.
+"""What the chat needs from storage and handlers: Protocols that these implement.
 
-All coroutines raise EngineUnavailable when their engine is down or slow.
+All coroutines raise EngineUnavailable when their database is down or slow.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = [
     "Users",
 ]
 
-# Given a time in milliseconds since the epoch, what both users had sent to each other by then,
-# (mine, theirs), each counted up to the limit.
+# Given a time in milliseconds since the epoch: how many messages both users had sent each other by then (mine, theirs),
+# each counted up to the limit.
 Recount = Callable[[int], Awaitable[tuple[int, int]]]
 
 
 class Conflict(NamedTuple):
-    """A message of a run was not inserted, that at `offset`, nor any behind it: `existing` is there instead.
+    """The message at `offset` of a run, and all after it, were not inserted: `existing` has its seq or its key.
 
-    At the same place it may be the very message (same key: an earlier attempt did succeed) or another
-    process's; at another place it is the first copy of the message, and this one a resend.
+    With the same seq it may be the message itself (same key), which an earlier attempt has stored, or another process's
+    message. With another seq it is the first copy of the message, which is a resend.
     """
 
     existing: Message
@@ -45,7 +45,7 @@ class Conflict(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """A message counted by the limit rule: enough to give the count back, and what the rule saw."""
+    """A message that the limit rule counted: what is needed to take the count back, and what the rule saw."""
 
     sender: int
     recipient: int
@@ -54,7 +54,7 @@ class Admission(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """What is asked of a conversation: how many messages of `sender` lie behind `read`, and up to `upto`."""
+    """A question about a conversation: how many messages of `sender` there are after `read`, up to `upto`."""
 
     conversation: str
     sender: int
@@ -62,7 +62,7 @@ class Unread(NamedTuple):
     upto: int | None = None
 
 
-# The outcome of an attempt to store messages: None if all are.
+# The outcome of an attempt to store messages: None if all are stored.
 Insert = asyncio.Future[Conflict | None]
 
 
@@ -70,231 +70,238 @@ class Messages(Protocol):
     """The stored messages."""
 
     async def head(self, conversation: str) -> Head:
-        """Where the conversation stands, counting messages that have expired but are still there."""
+        """Return the conversation's head, counting messages that have expired but still exist."""
 
     async def reserve(self, conversation: str, seq: int, until: int) -> int:
-        """Reserves places up to `seq` and some way beyond, and returns up to where; announces messages up to `until`.
+        """Reserve seqs up to `seq` and some more, and return the last one. Announce messages up to the time `until`.
 
-        No message stands, or will ever arrive, at a place that was not reserved before.
+        No message has, or will ever have, a seq that was not reserved before.
         """
 
     async def announce(self, conversation: str, until: int) -> None:
-        """Announces messages up to a time (milliseconds): from now on lists reckon with them.
+        """Announce messages up to a time (milliseconds): lists allow for them from now on.
 
         Each message is announced before it is stored, at most ANNOUNCED_FOR seconds (models/chat/inserting.py) before
         an attempt to store it begins.
         """
 
     def insert(self, *run: Message) -> Insert:
-        """Stores messages of one conversation, on a majority and journaled, in order.
+        """Store messages of one conversation in order, on a majority and journaled.
 
-        That ends at the first whose place or key is taken; none is stored, now or later, without all that stand before
-        it in the run. NotSent says that nothing was sent, any other EngineUnavailable that the outcome is not known.
+        The insert ends at the first message whose seq or key is taken. No message is stored, now or later, without all
+        those before it in the run. NotSent says that nothing was sent; any other EngineUnavailable means an unknown
+        outcome.
         """
 
     async def find(self, conversation: str, key: bytes) -> Message | None:
-        """The message with this key, if it is stored."""
+        """Return the message with this key, None if it is not stored."""
 
     async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
-        """The unexpired messages behind `seq`, ascending, at most so many."""
+        """Return the first unexpired messages after `seq`, ascending, at most `most`."""
 
     async def before(self, conversation: str, seq: int | None, most: int) -> list[Message]:
-        """The last unexpired messages before `seq`, or of all, ascending, at most so many."""
+        """Return the last unexpired messages before `seq`, or of all, ascending, at most `most`."""
 
     async def page(self, conversation: str, first: int, last: int) -> list[Message]:
-        """The unexpired messages with `first` <= seq <= `last`, ascending."""
+        """Return the unexpired messages with `first` <= seq <= `last`, ascending."""
 
     async def newest(self, conversation: str) -> int:
-        """The last `seq` that exists, 0 if none does."""
+        """Return the last `seq` that exists, 0 if none does."""
 
     async def last_before(self, conversation: str, time: int) -> int:
-        """The last `seq` whose message is older than `time` (milliseconds), 0 if none is."""
+        """Return the last `seq` whose message is older than `time` (milliseconds), 0 if none is."""
 
     async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
-        """How many unexpired messages of `sender` there are from up to `until` (milliseconds), at most `most`."""
+        """Return how many unexpired messages `sender` has sent up to `until` (milliseconds), at most `most`."""
 
     async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
-        """What `reader` has read."""
+        """Return where the messages begin that `reader` has not read."""
 
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
-        """Moves the read position forward, soon: positions are gathered and written together."""
+        """Move the read position forward, soon: positions are collected and written together."""
 
     async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
-        """Moves positions forward, durably; where they are then, and whether they moved."""
+        """Move positions forward, durably. Return the positions then, and whether they moved."""
 
     async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
-        """The first messages of the peer that `reader` has not read, ascending, at most so many."""
+        """Return the peer's first messages that `reader` has not read, ascending, at most `most`."""
 
     async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
-        """By conversation, how many messages are unread, counted up to `most`; those that have none are left out."""
+        """Return the numbers of unread messages by conversation, counted up to `most`, without those that are 0."""
 
     async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
-        """The last `seq` of each conversation, 0 if it has no messages any more; those that never had are left out."""
+        """Return the last `seq` of each conversation, 0 if all its messages are gone.
+
+        Conversations that never had any are left out.
+        """
 
 
 class Directory(Protocol):
-    """Who talks with whom."""
+    """Which users talk with each other."""
 
     async def introduce(self, conversation: str) -> None:
-        """Notes that both users have written."""
+        """Record that both users have written."""
 
     async def mutual(self, conversation: str) -> bool:
-        """Whether both users have written."""
+        """Return whether both users have written."""
 
     async def met(self, user: int, peers: Sequence[int]) -> list[int]:
-        """Those of `peers` with whom `user` has a conversation."""
+        """Return those of `peers` with whom `user` has a conversation."""
 
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
     ) -> list[Summary]:
-        """The user's conversations that have unexpired messages, in the order of cursors, those behind `before`.
+        """Return the user's conversations that have unexpired messages, in the order of cursors, those after `before`.
 
-        With the peers in `upto` only messages up to a `seq` count.
+        For the peers in `upto`, only messages up to that `seq` count.
         """
 
 
 class Counters(Protocol):
-    """The limit rule's counters, and the quotas of accounts."""
+    """The counters of the limit rule, and the quotas of accounts."""
 
     @property
     def spent(self) -> Set[int]:
-        """The accounts that may have no more stored for now; `admit` says until when."""
+        """The accounts whose quota is used up for now; `admit` says until when."""
 
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
-        """Decides on one message and counts it. Raises LimitReached, and QuotaReached, which is one."""
+        """Decide on one message and count it. Raises LimitReached, and QuotaReached, a subclass of it."""
 
     async def take_stranger(self, sender: int, recipient: int) -> None:
-        """Notes that a sender writes to somebody who never wrote to the sender. Raises QuotaReached."""
+        """Count that a sender writes to a user who has never written to the sender. Raises QuotaReached."""
 
     def weigh(self, sender: int, content: str) -> None:
-        """Counts the bytes of a message that was admitted and is stored, soon."""
+        """Count the bytes of a message that was admitted and is stored, soon."""
 
     async def give_back(self, admission: Admission) -> None:
-        """Takes back the count of a message that is known not to be stored; to be called once."""
+        """Take back the count of a message that is known not to be stored. Call it once."""
 
     def gather(self, sender: int, recipient: int, recount: Recount, content: str) -> None:
-        """Counts a stored message that the rule could not refuse, and its bytes, soon."""
+        """Count a stored message that the rule could not refuse, and its bytes, soon."""
 
 
 class BlockStore(Protocol):
-    """Who has blocked whom. A block is kept with the last `seq` that the conversation of the two had then."""
+    """The blocks. A block is stored with the last `seq` that the conversation had then."""
 
     async def block(self, user: int, peer: int) -> int:
-        """Keeps a block; its `seq`. Raises Forbidden when that would be one too many."""
+        """Store a block and return its `seq`. Raises Forbidden if the user has too many."""
 
     async def unblock(self, user: int, peer: int) -> None:
-        """Lifts a block."""
+        """Delete a block."""
 
     async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
-        """The `seq` of the block of the other by the one, and of the reverse; None where there is none."""
+        """Return the `seq` of the block of `other` by `one`, and of the reverse; None where there is none."""
 
     async def newest(self, one: int, other: int) -> int:
-        """The last `seq` of the conversation of two, 0 if it has none."""
+        """Return the last `seq` of the conversation of two users, 0 if it has none."""
 
     async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
-        """By user, whom these users have blocked, and the `seq` of each block."""
+        """Return by user the peers whom these users have blocked, and the `seq` of each block."""
 
 
 class Users(Protocol):
     """The user table."""
 
     async def active(self, *ids: int) -> dict[int, User]:
-        """The active users among `ids`, as they were some seconds ago or less."""
+        """Return the active users among `ids`, as they were at most some seconds ago."""
 
     async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
-        """The active users among `ids`, as they are now."""
+        """Return the active users among `ids`, as they are now."""
 
     async def named(self, user_name: str) -> User | None:
-        """The active user of that name."""
+        """Return the active user of that name."""
 
     async def first(self, count: int) -> list[User]:
-        """The active users with the lowest ids, by id, at most so many, as they are now."""
+        """Return the active users with the lowest ids, in order, at most `count`, as they are now."""
 
     async def change(self, user: int, profile: Profile) -> User | None:
-        """Changes what is given of a user's profile; the user as it is then, None if there is none."""
+        """Change the given fields of a user's profile. Return the changed user, None if there is none."""
 
 
 class Reached(NamedTuple):
-    """Which of the recipient's sockets took a message: any; one for which that counts as read."""
+    """Which of the recipient's sockets took a message.
+
+    `live` if any did, `read` if one did for which delivery counts as read.
+    """
 
     live: bool
     read: bool
 
 
 class Sockets(Protocol):
-    """The sockets that this process holds."""
+    """The sockets of this process."""
 
     def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
-        """Writes a message to all sockets of both users that talk with each other, except `origin`.
+        """Write a message to all sockets of the two users' conversation, except `origin`.
 
-        `withheld` leaves out those of the recipient.
+        With `withheld`, the recipient's sockets are left out.
         """
 
     def resume(self, user: int, peer: int) -> None:
-        """Closes the sockets of `user` that talk with `peer`, so that they resume."""
+        """Close the sockets of `user` that talk with `peer`, so that they resume."""
 
     def reaches(self, user: int, peer: int) -> bool:
-        """Whether a socket of `user` gets what `peer` writes."""
+        """Return whether a socket of `user` gets what `peer` writes."""
 
     def tell(self, event: PeerEvent) -> None:
-        """Writes what is not a message to the peer's sockets; those that are slow may go without."""
+        """Write an event to the peer's sockets. A slow socket may miss it."""
 
     def present(self, user: int, peer: int, *, online: bool) -> None:
-        """Tells the sockets of `user` that `peer` came online or went offline."""
+        """Tell the sockets of `user` that `peer` came online or went offline."""
 
 
 class Cluster(Protocol):
-    """The other processes that serve the same users. All of it is best effort: what is lost is found in the store."""
+    """The other processes with the same databases. All calls are best effort: what is lost is found in the store."""
 
     @property
     def single_process(self) -> bool:
         """Whether there is no other process."""
 
     def follow(self, user: int, peer: int) -> None:
-        """A socket of `user` that talks with `peer` has opened; 0 stands for all peers."""
+        """Subscribe for a new socket of `user` that talks with `peer`; 0 stands for all peers."""
 
     def unfollow(self, user: int, peer: int) -> None:
-        """The counterpart of `follow`."""
+        """Undo `follow`."""
 
     def watch(self, user: int) -> None:
-        """Somebody here wants to know when `user` comes or goes."""
+        """Subscribe to the presence of `user`."""
 
     def unwatch(self, user: int) -> None:
-        """The counterpart of `watch`."""
+        """Undo `watch`."""
 
     def publish(self, event: Event) -> None:
-        """Tells the others, soon."""
+        """Publish an event to the other processes, soon."""
 
     async def publish_and_count(self, message: Message) -> bool:
-        """Tells the others of a stored message; whether a socket of the recipient gets it there."""
+        """Publish a stored message. Return whether a socket of the recipient in another process gets it."""
 
     async def reaches(self, user: int, peer: int) -> bool:
-        """Whether a socket of another process gets what `peer` writes to `user`."""
+        """Return whether a socket in another process gets what `peer` writes to `user`."""
 
     def publish_presence_change(self, user: int) -> None:
-        """Tells those who watch `user` to look again."""
+        """Make the processes that watch `user` read their presence again."""
 
     def publish_account_change(self, user: int) -> None:
-        """Tells those who have sockets of `user` to look whether they still may."""
+        """Make the processes that have sockets of `user` check whether these are still allowed."""
 
     async def online(self, users: Sequence[int]) -> set[int]:
-        """Which of these users have a socket in another process."""
+        """Return which of these users have a socket in another process."""
 
 
 class Listener(Protocol):
-    """Who is told what comes from the other processes."""
+    """What is called with the events of the other processes."""
 
     def arrived(self, event: Event) -> None:
-        """Something happened that may concern sockets of this process."""
+        """Handle an event that may concern sockets of this process."""
 
     def followed(self, user: int, peer: int) -> None:
-        """From now on events for this user come in; before, some may have been missed."""
+        """Note that events for this user arrive from now on. Earlier ones may have been missed."""
 
     def presence_changed(self, user: int) -> None:
-        """A watched user came or went."""
+        """Note that a watched user came online or went offline."""
 
     def account_changed(self, user: int) -> None:
-        """A user's account or tokens have changed."""
+        """Note that a user's account or tokens have changed."""
 
     def interrupted(self) -> None:
-        """For a while nothing came in."""
+        """Note that for a while no events arrived."""

@@ -1,9 +1,8 @@
-"""Presence: telling users that somebody with whom they have talked came online or went offline.
+"""Presence: tell users when a peer comes online or goes offline.
 
-A user is online while a socket of theirs is open in any process. Whoever sees a change tells those who watch the
-user to look again; and they look again by themselves now and then, for a process that was killed tells nobody.
-Only to somebody who has talked with a user, both having written, is anything told; and while one of the two has
-blocked the other, both are offline to each other.
+A user is online while they have a socket in any process. A process that sees a change makes those who watch the user
+look again. They also look again from time to time by themselves, since a killed process publishes nothing. Only
+acquaintances are told anything. While one of the two has blocked the other, both are offline to each other.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Presence:
-    """Who is here, and who wants to know.
+    """The users that are online here, and which users watch them.
 
-    A user whose last socket has closed is told to be offline `offline_after` seconds later, and not at all if another
-    one has opened by then: a page that is loaded again, or a socket that another process has just opened.
+    When a user's last socket has closed, they are shown as offline `offline_after` seconds later, unless another socket
+    has opened by then. That is the case when a page is reloaded, or a socket has just opened in another process.
     """
 
     def __init__(
@@ -43,22 +42,22 @@ class Presence:
         self._here: Counter[int] = Counter()  # sockets by user
         self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
         self._watching: Counter[tuple[int, int]] = Counter()
-        self._doubtful: set[tuple[int, int]] = set()  # watchers and users between whom a block has come or gone
+        self._doubtful: set[tuple[int, int]] = set()  # watchers and users between whom a block has changed
         self._looking: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
 
     async def close(self) -> None:
-        """Looks no more."""
+        """Cancel the look-ups in progress."""
         await end(*self._looking.values())
 
     def opened(self, user: int) -> None:
-        """A socket of `user` has opened."""
+        """Note that a socket of `user` has opened."""
         self._here[user] += 1
         if self._here[user] == 1:
             self._changed(user)
 
     def closed(self, user: int) -> None:
-        """The counterpart of `opened`."""
+        """Note that a socket has closed; the counterpart of `opened`."""
         self._here[user] -= 1
         if not self._here[user]:
             del self._here[user]
@@ -66,23 +65,23 @@ class Presence:
 
     @property
     def watched(self) -> Iterable[int]:
-        """Who is watched by somebody here."""
+        """The users that are watched here."""
         return self._watchers
 
     def watch(self, watcher: int, user: int) -> None:
-        """A socket of `watcher` wants to know when `user` comes and goes."""
+        """Tell `watcher` when `user` comes online and goes offline, from now on."""
         self._watching[watcher, user] += 1
         if self._watching[watcher, user] > 1:
             return
         if user not in self._watchers:
             self._watchers[user] = {}
             self._cluster.watch(user)
-        # How it is now is not news; None when that is not known yet.
+        # The current state is not news; None if it is not known yet.
         self._watchers[user][watcher] = True if user in self._here else False if self._cluster.single_process else None
         self.look(user)
 
     def unwatch(self, watcher: int, user: int) -> None:
-        """The counterpart of `watch`."""
+        """Undo `watch`."""
         self._watching[watcher, user] -= 1
         if self._watching[watcher, user]:
             return
@@ -94,13 +93,13 @@ class Presence:
             self._cluster.unwatch(user)
 
     async def online(self, users: list[int]) -> set[int]:
-        """Which of these users are online, in any process."""
+        """Return which of these users are online, in any process."""
         here = {user for user in users if user in self._here}
         elsewhere = [user for user in users if user not in here]
         return here | await self._cluster.online(elsewhere) if elsewhere else here
 
     def look(self, user: int) -> None:
-        """Tells those who watch `user` how it is now, soon."""
+        """Start a task that tells the watchers of `user` if their state has changed."""
         if user not in self._watchers:
             return
         if user in self._looking:
@@ -109,14 +108,14 @@ class Presence:
             self._looking[user] = asyncio.get_running_loop().create_task(self._look(user))
 
     def doubt(self, one: int, other: int) -> None:
-        """A block between two has come or gone: looks whether they may see each other."""
+        """Look again whether two users may see each other: a block between them has changed."""
         for watcher, user in ((one, other), (other, one)):
             if self._watching.get((watcher, user)):
                 self._doubtful.add((watcher, user))
             self.look(user)
 
     def look_at_all(self) -> None:
-        """Looks whether somebody came or went unnoticed."""
+        """Look again at all watched users: changes may have been missed."""
         for user in tuple(self._watchers):
             self.look(user)
 
@@ -136,7 +135,7 @@ class Presence:
                         online = user in await self.online([user])
                     await self._tell(user, online)
                 except EngineUnavailable as error:
-                    _log.debug("presence_unknown", user=user, reason=str(error))  # the next look will tell
+                    _log.debug("presence_unknown", user=user, reason=str(error))  # the next look finds it
                 if user not in self._again:
                     break
         finally:

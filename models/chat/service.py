@@ -1,6 +1,6 @@
-"""The chat: what sockets and other processes ask of it, and who does it.
+"""The chat: the methods that sockets and other processes call, and the objects that carry them out.
 
-How a message gets from its sender to the store and to the sockets is in models/chat/writing.py.
+The pipeline of a message is in models/chat/writing.py.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from models.records import Message, conversation_of, key_of
 __all__ = ["Attendance", "Chat"]
 
 NEVER = -1.0  # loop time
-SWEEP_PACE = 0.005  # least seconds between two looks of a sweep
+SWEEP_PACE = 0.005  # seconds between two checks of a sweep, at least
 
 
 class Attendance:
-    """A socket that is open. `leave` ends it, and can be called any number of times."""
+    """An open socket. `leave` ends it; calling it again does nothing."""
 
     __slots__ = ("_chat", "_here", "_lease", "_peer", "_user", "_watching")
 
@@ -43,7 +43,7 @@ class Attendance:
         self._here = True
 
     def leave(self) -> None:
-        """The socket is closing: its user may be offline now."""
+        """Note that the socket is closing; its user may be offline now."""
         if not self._here:
             return
         self._here = False
@@ -51,12 +51,12 @@ class Attendance:
 
 
 class Chat:
-    """The conversations that are active in this process, on the event loop that runs.
+    """The conversations that are active in this process, on the running event loop.
 
-    `clock` returns seconds since the epoch, `new_key` the 16 bytes that tell a message without an id from every
-    other. `active` takes ids of users, and tells which of them are there. `account_changed` is told of users whose
-    sockets may have to be closed, `observe` of each answer to a message: its code, and how many seconds it took.
-    `offline_after` is for how many seconds a user without a socket is still shown as online.
+    `clock` returns seconds since the epoch, `new_key` the 16-byte key of a message without an id. `active` takes ids of
+    users and returns which of them are active. `account_changed` is called with users whose sockets may have to be
+    closed, `observe` with the code of each answer to a message and the seconds it took. `offline_after` is how many
+    seconds a user without a socket is still shown as online.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Chat:
         observe: Callable[[int, float], None] = lambda code, seconds: None,
         offline_after: float,
     ) -> None:
-        self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each question for it asks the kernel who one is
+        self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each get_running_loop() calls getpid()
         self._messages = messages
         self._directory = directory
         self._counters = counters
@@ -85,7 +85,7 @@ class Chat:
         self._new_key = new_key
         self._observe = observe
         self.account_changed = account_changed
-        # The lambdas tie the knot: an inbox follows conversations, which ask inboxes where they begin.
+        # The lambdas resolve a cycle: an inbox follows conversations, which ask inboxes where delivery begins.
         self.conversations = Conversations(lambda one, other: self._inboxes.begins(one, other))
         self.loader = Loader(self.conversations, messages, clock, lambda one, other: self._inboxes.looked(one, other))
         self.blocks = Blocks(blocks, sockets, cluster, self._block_changed)
@@ -110,12 +110,12 @@ class Chat:
         self.presence = Presence(sockets, cluster, self.acquaintances, self.blocks, offline_after)
         self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
 
-    # Who is here
+    # Sockets
 
     def join(self, user: int, peer: int | None, *, watching: bool) -> Attendance:
-        """A socket of `user` has opened that talks with `peer`, or with all (None).
+        """Note that a socket of `user` has opened that talks with `peer`, or with all peers (None).
 
-        `watching` says that it wants to know when the peer comes and goes.
+        With `watching`, it is told when the peer comes online and goes offline.
         """
         self._cluster.follow(user, peer or 0)
         self.presence.opened(user)
@@ -142,22 +142,22 @@ class Chat:
         self._cluster.unfollow(user, peer or 0)
 
     async def watches(self, user: int) -> None:
-        """Waits until an inbox of `user`, if there is one here, is told of who comes and goes."""
+        """Wait until an inbox of `user`, if there is one here, is told of presence changes."""
         await self._inboxes.looked(user)
 
     async def follow(self, user: int, peers: Collection[int]) -> dict[int, int]:
-        """Sees to it that sockets of `user` get every message with these peers that is stored from now on.
+        """Make sure that sockets of `user` get every message with these peers that is stored from now on.
 
-        What is read from the store afterwards, and what they get, have no gap between them. Returns the last `seq` of
-        each conversation, as far as the store or this process knows it, 0 if it has no messages any more; those that
-        never had are left out.
+        There is no gap between what is read from the store afterwards and what they get. Return the last `seq` of each
+        conversation as far as the store or this process knows it, 0 if all its messages are gone. Conversations that
+        never had any are left out.
         """
         await self._inboxes.looked(user)
         names = {conversation_of(user, peer): peer for peer in peers}
         found = await self._messages.newest_of(tuple(names))
         for name, peer in names.items():
             newest = found.get(name, 0)
-            if newest:  # else its first message is the first to be delivered anyhow
+            if newest:  # otherwise its first message is the first to be delivered anyway
                 self._inboxes.follow(user, peer, newest)
             conversation = self.conversations.get(name)
             if conversation is not None:
@@ -169,10 +169,10 @@ class Chat:
                     found[name] = max(newest, conversation.delivered_seq)
         return {names[name]: newest for name, newest in found.items()}
 
-    # A message's way
+    # Messages
 
     async def ask_for(self, user: int, peer: int) -> None:
-        """Count an id that no account has among the strangers of `user`: who exists is not to be tried out.
+        """Count an id without an account among the strangers of `user`, so that ids cannot be tried out.
 
         Raises QuotaReached, EngineUnavailable.
         """
@@ -189,12 +189,12 @@ class Chat:
         message_id: str = "",
         origin: object = None,
     ) -> PendingMessage:
-        """Takes a message; messages of one sender keep the order of these calls.
+        """Accept a message. Messages of one sender keep the order of these calls.
 
-        The outcome is Stored once the message is durable, or a ChatError: LimitReached, Blocked, UnknownUser when
-        one of the two is gone, InvalidFrame for an id that was used for another content, or EngineUnavailable at the
-        deadline (loop time), which promises nothing: the message may still be stored and delivered, and `resolved` be
-        called again.
+        The outcome is Stored once the message is durable, or a ChatError. LimitReached, Blocked, and UnknownUser if one
+        of the two is gone, refuse the message; so does InvalidFrame if its id was used for another content.
+        EngineUnavailable at the deadline (loop time) promises nothing: the message may still be stored and delivered,
+        and `resolved` be called again.
         """
         conversation = self.conversations.write(sender, recipient)
         key = key_of(sender, message_id) if message_id else self._new_key()
@@ -210,27 +210,27 @@ class Chat:
             self._observe(pending.outcome.code, self._loop.time() - pending.taken)
 
     async def drain(self, timeout: float) -> None:
-        """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
+        """Wait up to `timeout` seconds for pending messages, then abandon those without an outcome."""
         await self._writer.drain(timeout)
 
     async def close(self) -> None:
-        """Ends what goes on behind the sockets; to be called once they are closed."""
+        """End the background tasks. Call it once all sockets are closed."""
         await self.delivery.close()
         await self.presence.close()
         await self.acquaintances.close()
         await self.departures.close()
 
-    # What else happens
+    # Events
 
     def _delivered(self, conversation: Conversation, message: Message) -> None:
         self._inboxes.note(conversation, message)
 
     def typing(self, user: int, peer: int) -> None:
-        """`user` is writing to `peer`, who is told if both have written before."""
+        """Tell `peer` that `user` is typing, if both have written before."""
         self.acquaintances.if_acquainted(user, peer, lambda: self.delivery.tell(Typing(user, peer)))
 
     def arrived(self, event: Event) -> None:
-        """Another process tells of something that may concern sockets of this one."""
+        """Handle an event of another process that may concern sockets of this one."""
         if isinstance(event, BlockChanged):
             self.blocks.heard(event.user, event.peer)
             return
@@ -248,14 +248,14 @@ class Chat:
             self.delivery.on_remote_message(conversation, message)
 
     def _block_changed(self, user: int, peer: int) -> None:
-        """A block has come or gone: what was known of the two is not any more."""
+        """Forget what was known about two users: a block between them has changed."""
         conversation = self.conversations.get(conversation_of(user, peer))
         if conversation is not None:
             conversation.unblocked_until = NEVER
         self.presence.doubt(user, peer)
 
     def followed(self, user: int, peer: int) -> None:
-        """From now on this process hears of what is stored elsewhere; before, it may have missed something."""
+        """Note that events for this user arrive from now on. Read what may have been missed before."""
         if self._cluster.single_process:
             return
         if peer:
@@ -264,7 +264,7 @@ class Chat:
             self._inboxes.look(user)
 
     async def sweep(self, interval: float) -> None:
-        """Looks again and again, every `interval` seconds or less often, for what was missed. Never returns."""
+        """Look for what was missed, every `interval` seconds or less often. Never return."""
         while True:
             looks = [
                 *(
@@ -287,9 +287,9 @@ class Chat:
             self.delivery.schedule_catch_up(conversation)
 
     def presence_changed(self, user: int) -> None:
-        """A user came or went in another process."""
+        """Note that a user came online or went offline in another process."""
         self.presence.look(user)
 
     def interrupted(self) -> None:
-        """For a while this process heard nothing; conversations are looked at as each is followed again."""
+        """Note that no events arrived for a while. Conversations are checked as each is followed again."""
         self.presence.look_at_all()

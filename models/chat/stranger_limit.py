@@ -1,9 +1,8 @@
-"""The limit rule: who may write to somebody that has never answered.
+"""The limit rule: how many messages a user may send to a peer who has never answered.
 
-The rule is the article's (section 2.3.3), with its figures: a may send to b while a has sent fewer than
-three messages, or once b has written to a. Each accepted message lets a's count live for 90 days more, a
-refusal cuts it to 30 days. `storage/redis/counters.py` carries the rule out in Redis, in one atomic script that
-is tested against this function.
+The rule and its figures are the article's (section 2.3.3). A may send to B while A has sent fewer than three messages,
+or once B has written to A. Each accepted message keeps A's count for another 90 days; a refusal cuts that to 30 days.
+`storage/redis/counters.py` applies the rule in Redis, in one atomic script that is tested against this function.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ REFUSED_DAYS = 30
 
 
 class Verdict(NamedTuple):
-    """Whether a message passes, the sender's count afterwards, and how many days that count lives."""
+    """Whether a message is accepted, the sender's count afterwards, and how many days that count lives."""
 
     accepted: bool
     count_after: int
@@ -27,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 def decide(mine: int, theirs: int) -> Verdict:
-    """Decides on one message, given what the sender sent to the peer (`mine`) and the peer to the sender."""
+    """Decide on one message, given the numbers of messages from the sender to the peer (`mine`) and back (`theirs`)."""
     if mine < LIMIT or theirs > 0:
         return Verdict(True, mine + 1, ACCEPTED_DAYS)
     return Verdict(False, mine, REFUSED_DAYS)

@@ -1,12 +1,12 @@
-"""The steps of a message in order, from its conversation's queue to its sender's answer. They stand nowhere else.
+"""The pipeline: the steps of a message in order, from its conversation's queue to the answer to its sender.
 
-A message is admitted by the limit rule, stored at its conversation's next `seq`, delivered, acknowledged.
-One run of messages of a conversation is on its way at a time, stored in order as far as it goes; what is behind it
-waits in the conversation's queue. Trying the place is the fence between processes: of two that insert at the same `seq`
-one is told what stands there, delivers it, and goes on behind it. docs/design.md says why nothing is lost on this way.
+A message is admitted by the limit rule, stored at its conversation's next `seq`, delivered, and acknowledged. One run
+of messages of a conversation is in progress at a time, and is stored in order as far as possible. Messages after it
+wait in the conversation's queue. The insert is the fence between processes: if two insert at the same `seq`, one gets
+the other's message, delivers it, and tries the next seq. docs/design.md explains why nothing is lost.
 
-While nothing but the insert has to be awaited a run goes without a task: it is sent off where it comes in, and goes on
-where the insert lands. Whatever else happens to it is seen through by a task.
+While only the insert has to be awaited, a run goes without a task: it is inserted where it arrives, and continues in
+the callback of the insert. Everything else is done by a task.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from models.records import Message
 
 __all__ = ["Writer"]
 
-OPEN_FOR = 3600.0  # seconds for which a conversation is taken to stay open before the rule is asked again
-# How many messages of one conversation travel together: the least, the most, and between these one for so many
-# conversations that are being written. Where few others write, a long run would keep them waiting.
+OPEN_FOR = 3600.0  # seconds for which a conversation is taken to be open before the rule is checked again
+# How many messages of one conversation make a run: at least, at most, and between these one for every FOR_EACH
+# conversations with pending messages. With few of them, a long run would delay the others.
 RUN = (8, 32)
 FOR_EACH = 4
 
@@ -46,7 +46,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Writer:
-    """Carries the messages of all conversations; `clock` returns seconds since the epoch."""
+    """Runs the pipeline for the messages of all conversations. `clock` returns seconds since the epoch."""
 
     def __init__(
         self,
@@ -74,10 +74,10 @@ class Writer:
         self._delivery = delivery
         self._inserter = Inserter(messages, loader, clock, delivery.on_remote_message, delivery.deliver_through)
         self._clock = clock
-        self._writing = 0  # conversations with messages on their way
+        self._writing = 0  # conversations with pending messages
 
     def take(self, conversation: Conversation, pending: PendingMessage) -> None:
-        """Takes a message; those of one conversation keep the order of these calls."""
+        """Accept a message. Messages of one conversation keep the order of these calls."""
         conversation.queue.append(pending)
         keep_deadline(conversation, pending.deadline)
         if conversation.writer is None:
@@ -85,7 +85,7 @@ class Writer:
             self._go_on(conversation)
 
     async def drain(self, timeout: float) -> None:
-        """Waits up to `timeout` seconds for messages on their way, then abandons those without an outcome."""
+        """Wait up to `timeout` seconds for pending messages, then abandon those without an outcome."""
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
         while writers := [c.writer for c in self._conversations if c.writer is not None]:
@@ -95,14 +95,14 @@ class Writer:
                 break
 
     def _go_on(self, conversation: Conversation) -> None:
-        """Goes on with what waits, if anything does."""
+        """Start the next run, if the queue is not empty."""
         if not conversation.queue:
             self._rest(conversation)
         elif not self._sent_off(conversation):
             conversation.writer = asyncio.get_running_loop().create_task(self._write(conversation))
 
     def _sent_off(self, conversation: Conversation) -> bool:
-        """Sends off the next run without a task, if there is one and nothing but the insert has to be awaited."""
+        """Insert the next run without a task. Return whether that was possible: only the insert has to be awaited."""
         now = asyncio.get_running_loop().time()
         if conversation.unblocked_until <= now or not self._is_open(conversation) or not self._cluster.single_process:
             return False
@@ -117,7 +117,7 @@ class Writer:
         return True
 
     def _landed(self, conversation: Conversation, insert: Insert) -> None:
-        """Goes on with a run that was sent off without a task."""
+        """Continue a run whose insert without a task has ended."""
         if insert.cancelled():  # the server ends
             self._clear(conversation)
             self._rest(conversation)
@@ -136,9 +136,9 @@ class Writer:
         self._go_on(conversation)
 
     async def _write(self, conversation: Conversation, insert: Insert | None = None) -> None:
-        """Carries the conversation's messages through, one run after the other, until they go without a task again.
+        """Run the conversation's messages through the pipeline, until they can go without a task again.
 
-        The first run was sent off already if its `insert` is given.
+        With `insert`, the first run was inserted already.
         """
         sent_off = False
         try:
@@ -164,35 +164,36 @@ class Writer:
             pending.resolve(ChatError(str(error)))
 
     def _clear(self, conversation: Conversation) -> None:
-        """Nothing of the conversation is on its way."""
+        """Note that no run of the conversation is in progress."""
         conversation.carried = []
         conversation.inserting = ()
         self._delivery.drain_buffered(conversation)
 
     def _rest(self, conversation: Conversation) -> None:
-        """Lets go of a conversation of which nothing is on its way."""
+        """Release a conversation that has no pending messages."""
         self._writing -= 1
         conversation.writer = None
         self._conversations.release(conversation)
 
     def _is_open(self, conversation: Conversation) -> bool:
-        """Whether neither the limit rule nor a quota is known to refuse."""
+        """Return whether neither the limit rule nor a quota is known to refuse."""
         if self._spent and not self._spent.isdisjoint(conversation.users):
             return False
         return conversation.open_until > self._clock()
 
     def _run_of(self, conversation: Conversation) -> list[PendingMessage]:
-        """The next messages from the queue that can travel together: those that the rule cannot refuse."""
+        """Take the next messages from the queue that can make a run: those that the rule cannot refuse."""
         least, longest = RUN
         most = 1
         if self._is_open(conversation):
             most = min(longest, max(least, self._writing // FOR_EACH))
         run = conversation.queue[:most]
         del conversation.queue[:most]
-        return [pending for pending in run if pending.outcome is None]  # others waited too long, and were never tried
+        # The others have passed their deadline, and were never tried.
+        return [pending for pending in run if pending.outcome is None]
 
     async def _carry(self, conversation: Conversation, run: list[PendingMessage], insert: Insert | None) -> None:
-        """The steps of messages that travel together, in order; takes from `run` what has its outcome."""
+        """Take a run through the steps in order; remove messages that have their outcome from `run`."""
         if not run:
             return
         admission = None
@@ -208,11 +209,11 @@ class Writer:
                         await self._on_inserted(conversation, run[0], each, admission)
                         del run[0]
         except (LimitReached, Blocked, UnknownUser) as error:
-            # A count that MongoDB knows to be true is kept: it is not given back.
+            # A count that MongoDB confirms is not given back.
             for pending in run:
                 pending.resolve(await self._repeated(conversation, pending) or error)
         except ChatError as error:
-            # Whatever is raised here is raised for messages that are known not to be stored.
+            # Any error here is about messages that are known not to be stored.
             await self._give_back(admission)
             if isinstance(error, NotSent) and any(pending.outcome is not None for pending in run):
                 conversation.queue[:0] = [pending for pending in run if pending.outcome is None]  # they have time left
@@ -221,7 +222,7 @@ class Writer:
                 pending.resolve(error)
 
     async def _admit(self, conversation: Conversation, run: list[PendingMessage]) -> Admission | None:
-        """Asks what has to be asked before a run may be stored; puts back what has to wait for the answer.
+        """Check what has to be checked before a run may be stored. Put back messages that have to wait for the result.
 
         Raises Blocked, UnknownUser, LimitReached, EngineUnavailable.
         """
@@ -238,7 +239,7 @@ class Writer:
     async def _on_inserted(
         self, conversation: Conversation, pending: PendingMessage, inserted: Inserted, admission: Admission | None
     ) -> None:
-        """The steps of a message that is stored."""
+        """Do the steps that follow when a message is stored."""
         if inserted.dup:
             await self._give_back(admission)
             pending.resolve(await self._repeat(conversation, pending, inserted.message))
@@ -257,7 +258,7 @@ class Writer:
         online: bool,
         counted: bool = False,
     ) -> None:
-        """The last step; a message that the rule did not count is counted behind it."""
+        """Acknowledge a message: the last step. A message that the rule did not count is counted afterwards."""
         pending.resolve(Stored(message.seq, message.time, online))
         if counted:
             self._counters.weigh(pending.sender, pending.content)
@@ -267,7 +268,7 @@ class Writer:
             )
 
     async def _repeated(self, conversation: Conversation, pending: PendingMessage) -> Stored | ChatError | None:
-        """The answer to a message that is refused, if it repeats one that is stored."""
+        """Return the answer to a refused message if it is a resend of one that is stored."""
         if not pending.id:
             return None
         try:
@@ -277,7 +278,7 @@ class Writer:
         return None if first is None else await self._repeat(conversation, pending, first)
 
     async def _repeat(self, conversation: Conversation, pending: PendingMessage, first: Message) -> Stored | ChatError:
-        """The answer to a message that was stored before."""
+        """Return the answer to a message that was stored before."""
         if first.content != pending.content:
             return InvalidFrame("id: was used for another content")
         if conversation.delivered_seq is not None and first.seq > conversation.delivered_seq:
@@ -293,7 +294,7 @@ class Writer:
         return Stored(first.seq, first.time, online, dup=True)
 
     async def _reaches(self, pending: PendingMessage) -> bool:
-        """Whether the recipient is online, as far as the sender may know."""
+        """Return whether the recipient is online, as far as the sender may know."""
         if not await self._may_know(pending):
             return False
         online = self._sockets.reaches(pending.recipient, pending.sender)
@@ -302,7 +303,7 @@ class Writer:
         )
 
     async def _may_know(self, pending: PendingMessage) -> bool:
-        """Whether the sender may be told again and again if the recipient is online: as presence is."""
+        """Return whether the sender may be told any number of times if the recipient is online, as with presence."""
         try:
             return not await self._blocks.apart(pending.sender, pending.recipient) and (
                 await self._acquaintances.acquainted(pending.sender, pending.recipient)
@@ -323,11 +324,11 @@ class Writer:
         try:
             await self._counters.give_back(admission)
         except EngineUnavailable as error:
-            # The count stays too high until it expires: the rule may refuse too early, never too late.
+            # The count stays too high until it expires. The rule may refuse too early, but never too late.
             _log.warning("count_not_given_back", sender=admission.sender, reason=str(error))
 
     async def _introduced(self, conversation: Conversation) -> bool:
-        """Notes once that both have written; whether that is noted."""
+        """Record once that both have written. Return whether that is recorded."""
         if conversation.head is None:
             return False
         if not conversation.head.mutual:

@@ -1,7 +1,7 @@
-"""The wire, dialect 1, and what both dialects share: codes, texts, and what makes a frame valid.
+"""Protocol v1, and what v1 and v2 share: codes, texts, and the checks of a frame.
 
-A frame is a JSON object in a WebSocket text message; the article's section 2.1 defines both directions
-(`SendMsg`, `ReplyMsg`), docs/protocol.md says where this server is stricter than the article's.
+A frame is a JSON object in a WebSocket text message. The article's section 2.1 defines both directions (`SendMsg`,
+`ReplyMsg`). docs/protocol.md says where this server is stricter than the article's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Language = str
 
 
 class Code(IntEnum):
-    """What a frame from the server means."""
+    """The meaning of a frame from the server."""
 
     MESSAGE = 50001
     SUCCESS = 50002
@@ -67,7 +67,7 @@ class RequestType(IntEnum):
     RESUME = 6
 
 
-# The article's texts, and English ones for sockets opened with lang=en.
+# The article's texts, and English ones for sockets that were opened with lang=en.
 TEXTS: dict[Language, dict[Any, str]] = {
     "zh": {
         "connected": "已连接至服务器",
@@ -101,7 +101,7 @@ TEXTS: dict[Language, dict[Any, str]] = {
 
 
 class Request(Struct, frozen=True):
-    """A client's frame. Unknown fields are ignored, as the article's server does."""
+    """A client's frame. Unknown fields are ignored, as by the article's server."""
 
     type: int
     content: str = ""
@@ -120,7 +120,7 @@ _decode = msgspec.json.Decoder(Request).decode
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _KEYS = ('"type"', '"content"')
-_AT = re.compile(r"(.*) - at `\$\.([a-z]+)[^`]*`")  # where a fault is, in msgspec's words
+_AT = re.compile(r"(.*) - at `\$\.([a-z]+)[^`]*`")  # the path of the faulty field in msgspec's errors
 _TYPE = re.compile(r"\b[a-z]+\b")
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -132,11 +132,11 @@ Decoded = TypeVar("Decoded")
 
 
 def decode_with(decoder: Callable[[str], Decoded], text: str, keys: Iterable[str]) -> Decoded:
-    """Reads one JSON object in which none of these keys, given in quotes, appears twice. Raises InvalidFrame."""
+    """Decode one JSON object in which none of these keys, given in quotes, appears twice. Raises InvalidFrame."""
     try:
         decoded = decoder(text)
-        # msgspec takes the last of two equal keys in silence. Two equal keys show as two occurrences
-        # of a name, or hide one behind an escape.
+        # msgspec silently takes the last of two equal keys. Then the name occurs twice in the text, or one of the two
+        # is written with an escape.
         if "\\" in text or max(map(text.count, keys)) > 1:
             require_unique_keys(text)
     except RecursionError:
@@ -147,7 +147,7 @@ def decode_with(decoder: Callable[[str], Decoded], text: str, keys: Iterable[str
 
 
 def _has_surrogate(text: str) -> bool:
-    """Whether JSON is fine but for a character that is half of one, which msgspec takes for the end of the text."""
+    """Return whether the JSON is valid except for a lone surrogate, which msgspec reports as the end of the text."""
     try:
         return "\\" in text and bool(_SURROGATE.search(json.dumps(json.loads(text), ensure_ascii=False)))
     except (ValueError, RecursionError):
@@ -155,14 +155,14 @@ def _has_surrogate(text: str) -> bool:
 
 
 def require_unique_keys(text: str) -> None:
-    """Raises InvalidFrame when a key appears twice in an object, at whatever depth."""
+    """Raise InvalidFrame if a key appears twice in an object, at any depth."""
     try:
         json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
         raise InvalidFrame("frame: is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise InvalidFrame(f"frame: {error}") from None
-    except ValueError:  # Python reads none of 5,000 digits
+    except ValueError:  # Python refuses numbers of 5,000 digits
         raise InvalidFrame("frame: a number is too long") from None
 
 
@@ -174,7 +174,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(text: str) -> str:
-    """What msgspec says of a frame, with the field in front, as errors over HTTP have it. It quotes no value."""
+    """Return msgspec's error with the field in front, as in errors over HTTP. It quotes no value."""
     if missing := _MISSING.fullmatch(text):
         return f"{missing[1]}: is missing"
     at = _AT.fullmatch(text)
@@ -184,12 +184,12 @@ def _reason(text: str) -> str:
 
 
 def decode(text: str, max_content: int) -> Request:
-    """Reads a client's frame; `max_content` is in characters.
+    """Decode a client's frame. `max_content` is in characters.
 
-    The names of the keys may be in any case, and content may be null, as the article's server has it: Go reads JSON
-    so, and clients in Go and C# rely on it. Only what is not spelt as documented takes the time for that.
+    Keys may be written in any case, and content may be null, as for the article's server. Go reads JSON like this, and
+    clients in Go and C# rely on it. Only frames that differ from the documented spelling take the extra time.
 
-    Raises InvalidFrame when `text` is not one JSON object with a known type and text content.
+    Raises InvalidFrame if `text` is not one JSON object with a known type and text content.
     """
     try:
         request = decode_with(_decode, text, _KEYS)
@@ -198,7 +198,7 @@ def decode(text: str, max_content: int) -> Request:
     else:
         if not request.content and ("\\" in text or text.lower().count('"content"') != text.count('"content"')):
             request = _decode_in_any_case(text, None)
-    # This is done for each frame, so what is right takes no call more than it must.
+    # This runs for each frame, so a valid one takes as few calls as possible.
     if request.type not in _TYPES:
         raise unknown_type(_TYPES)
     if len(request.content) > max_content:
@@ -207,9 +207,11 @@ def decode(text: str, max_content: int) -> Request:
 
 
 def _decode_in_any_case(text: str, error: InvalidFrame | None) -> Request:
-    """Reads a frame whose keys may be in any case. Raises InvalidFrame, `error` if other spellings are not to blame.
+    """Decode a frame whose keys may be in any case.
 
-    A key that is spelt as documented goes before other spellings of it; null is as if it were left out.
+    A key with the documented spelling precedes other spellings of it. null counts as left out.
+
+    Raises InvalidFrame: `error`, unless the case of a key is the cause.
     """
     require_unique_keys(text)
     try:
@@ -232,19 +234,19 @@ def _decode_in_any_case(text: str, error: InvalidFrame | None) -> Request:
 
 
 def unknown_type(kinds: Collection[int]) -> InvalidFrame:
-    """For a type that is none of these."""
+    """Return the error for a type that is not one of these."""
     return InvalidFrame(f"type: is not one of {', '.join(map(str, sorted(kinds)))}")
 
 
 def too_long(content: str, max_content: int) -> InvalidFrame:
-    """For content of more than so many characters."""
+    """Return the error for content of more than `max_content` characters."""
     return InvalidFrame(f"content: has {len(content)} characters, {max_content} are allowed")
 
 
 def moment(content: str) -> int | None:
-    """The time that a history request names, in milliseconds since the epoch; None means the newest.
+    """Return the time that a history request names, in milliseconds since the epoch; None means the newest.
 
-    The article sends Unix seconds as text, and takes anything that is no number for "from the newest".
+    The article sends Unix seconds as text, and takes anything that is not a number as "from the newest".
     """
     if not _NUMBER.fullmatch(content):
         return None
@@ -252,12 +254,12 @@ def moment(content: str) -> int | None:
 
 
 def encode(code: int, content: str, sender: str = "") -> bytes:
-    """A server's frame as UTF-8 JSON; a Code is a number."""
+    """Encode a server's frame as UTF-8 JSON. A Code is written as a number."""
     return _encode(_Reply(sender, code, content))
 
 
 def reply(code: int, language: Language = "zh") -> bytes:
-    """The frame for a code that has one text of its own."""
+    """Return the frame for a code that has a text of its own."""
     return _REPLIES[language][code]
 
 

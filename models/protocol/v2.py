@@ -1,4 +1,4 @@
-"""The wire, dialect 2: dialect 1's frames with more fields, and more frames (docs/protocol.md)."""
+"""Protocol v2: the frames of v1 with more fields, and more frames (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = [
 MOST = 100  # messages in one answer
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
-Seq = Annotated[int, Meta(ge=0, le=2**53)]  # what every client can hold
+Seq = Annotated[int, Meta(ge=0, le=2**53)]  # integers that every client can represent
 
 
 class Request2(Struct, frozen=True):
@@ -58,13 +58,13 @@ class Request2(Struct, frozen=True):
 
 
 class _Named(Struct, frozen=True):
-    """What can be told of a frame that is not valid: which one it is."""
+    """The id of a frame that is not valid."""
 
     id: Id | None = None
 
 
 class _Shown(Struct, rename={"sender": "from"}, omit_defaults=True):
-    """A message among several."""
+    """A message in a list of messages."""
 
     sender: str
     to: str
@@ -75,7 +75,7 @@ class _Shown(Struct, rename={"sender": "from"}, omit_defaults=True):
 
 
 class _Frame(Struct, rename={"sender": "from"}, omit_defaults=True):
-    """A server's frame; what is not set does not appear."""
+    """A server's frame. Fields that are not set are left out."""
 
     sender: str
     code: int
@@ -104,7 +104,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decode2(text: str, max_content: int) -> Request2:
-    """Reads a client's frame; `max_content` is in characters. Raises InvalidFrame."""
+    """Decode a client's frame. `max_content` is in characters. Raises InvalidFrame."""
     request = decode_with(_decode, text, _KEYS)
     if isinstance(request.after, dict):
         require_unique_keys(text)
@@ -128,7 +128,7 @@ def decode2(text: str, max_content: int) -> Request2:
 
 
 def id_in(text: str) -> str | None:
-    """The id of a frame that is not valid, if it shows one."""
+    """Return the id of a frame that is not valid, None if it cannot be read."""
     try:
         return _decode_name(text).id
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -136,7 +136,7 @@ def id_in(text: str) -> str | None:
 
 
 def greeting(text: str, log: str) -> bytes:
-    """The first frame on a socket; `log` is the id of the log."""
+    """Return the first frame on a socket. `log` is the id of the log."""
     return _encode(_Frame("", Code.SUCCESS, text, log=log))
 
 
@@ -153,9 +153,10 @@ def answer(
     retry_after: float = 0.0,
     error: str = "",
 ) -> bytes:
-    """The answer to a request, with its id; `to` names the peer on an inbox socket, `retry_after` is in seconds.
+    """Return the answer to a request, with its id.
 
-    `error` says which field of an invalid request is wrong, and why.
+    `to` names the peer on an inbox socket. `retry_after` is in seconds. `error` says which field of an invalid request
+    is wrong, and why.
     """
     frame = _Frame("", code, TEXTS[language].get(code, ""), to, request or "", seq, time, dup)
     if retry_after:
@@ -169,7 +170,7 @@ def answer(
 def page(
     request: str | None, messages: Sequence[Message], *, complete: bool, to: str = "", more: Sequence[str] = ()
 ) -> bytes:
-    """The answer to a history, unread or resume request; `more` are the peers of whom there is more."""
+    """Return the answer to a history, unread or resume request. `more` are peers with whom there are more messages."""
     frame = _Frame("", Code.SUCCESS, "", to, request or "")
     frame.messages = [_shown(message) for message in messages]
     frame.complete = complete
@@ -179,7 +180,7 @@ def page(
 
 
 def live(message: Message) -> bytes:
-    """A message, as both parties get it."""
+    """Return a message as both users get it."""
     return _encode(
         _Frame(
             str(message.sender),
@@ -194,24 +195,24 @@ def live(message: Message) -> bytes:
 
 
 def moved(event: PositionsChanged) -> bytes:
-    """The peer has received or read up to here."""
+    """Return the frame that the peer has received or read up to a seq."""
     frame = _Frame(str(event.user), Code.MOVED, "", str(event.peer))
     frame.received, frame.read = event.received, event.read
     return _encode(frame)
 
 
 def typing(user: int, peer: int) -> bytes:
-    """`user` is writing to `peer`."""
+    """Return the frame that `user` is typing to `peer`."""
     return _encode(_Frame(str(user), Code.TYPING, "", str(peer)))
 
 
 def presence(user: int, peer: int, *, online: bool) -> bytes:
-    """`user` came online or went offline, told to `peer`."""
+    """Return the frame for `peer` that `user` came online or went offline."""
     return _encode(_Frame(str(user), Code.PRESENCE, "", str(peer), online=online))
 
 
 def shown(message: Message) -> dict[str, Any]:
-    """A message as HTTP answers show it: the same fields as on the socket."""
+    """Return a message as HTTP answers show it, with the same fields as on the socket."""
     return dict(msgspec.to_builtins(_shown(message)))
 
 
