@@ -163,8 +163,9 @@ class Arena:
 
     @contextmanager
     def yardstick(self, *arguments: str) -> Iterator[tuple[int, dict[str, psutil.Process]]]:
-        """Start a yardstick (bench/yardsticks.py) on the same databases; yield its port and the processes, it as
-        `server`.
+        """Start a yardstick (bench/yardsticks.py) on the same databases.
+
+        Yields its port and the processes, with the yardstick as `server`.
         """
         process = subprocess.Popen(  # noqa: S603  # a program of ours
             [sys.executable, "-m", "bench.yardsticks", *arguments, f"--mongo={self.mongo}", f"--redis={self.redis}"],
@@ -184,8 +185,9 @@ class Arena:
 
 @contextmanager
 def arena(flags: Sequence[str], console: Console) -> Iterator[Arena]:
-    """Start databases and a server with users, and remove all of it afterwards. Raises UnexpectedError,
-    DatabaseStartError.
+    """Start databases and a server with users, and remove all of it afterwards.
+
+    Raises UnexpectedError, DatabaseStartError.
     """
     with embedded_databases() as embedded:
         running = Arena(embedded, flags, console)

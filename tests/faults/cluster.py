@@ -1,4 +1,4 @@
-"""Three private engines and two servers on them, and what can happen to these."""
+"""Three embedded databases and two servers on them, and the faults that can happen to them."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from tests.support.processes import ROOT, external, port_in
 
 __all__ = ["Cluster"]
 
-ENGINES = ("mongod", "redis", "mariadbd")
-START_WITHIN = 60.0  # seconds until a server that cannot start is a failure of the run
-LONGEST_STOPS = (0.3, 1.0, 3.0, 8.0, 30.0)  # seconds that something is stopped
+DATABASES = ("mongod", "redis", "mariadbd")
+START_WITHIN = 60.0  # seconds after which a server that does not start fails the run
+LONGEST_STOPS = (0.3, 1.0, 3.0, 8.0, 30.0)  # seconds for which a process is stopped
 STOP_WEIGHTS = (4, 4, 4, 3, 1)
 
-# All devices, and whoever reads the histories in the end, are at one address.
+# All devices, and the reader of the histories at the end, have one address.
 UNBOUNDED = ("--address-request-rate=1000000", "--address-request-burst=1000000", "--request-rate=1000000")
-METRICS_TOKEN = "whoever runs the storm"
-IDLE_FOR = 3.0  # seconds for which it is looked what a server does whose sockets are silent
+METRICS_TOKEN = "the token of the storm"
+IDLE_FOR = 3.0  # seconds for which a server with silent sockets is observed
 
 Fault = Callable[[], Awaitable[None]]
 
 
 class _Server:
-    """A server that is started again whenever it has ended."""
+    """A server that is restarted whenever it has ended."""
 
     def __init__(self, command: list[str], log: Path) -> None:
         self._command = command
@@ -65,12 +65,12 @@ class _Server:
             await asyncio.sleep(0.1)
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal, if there is a process."""
+        """Send a signal, if there is a process."""
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(number)
 
     async def close(self) -> None:
-        """Ends it for good."""
+        """End the server without a restart."""
         await end(self.keeper)
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
@@ -78,9 +78,9 @@ class _Server:
 
 
 class Cluster:
-    """To be used as an asynchronous context; stops nothing for longer than `longest_stop` seconds.
+    """Databases and servers, as an asynchronous context.
 
-    `sabotage` is a kind from `tests.faults.sabotaged`.
+    No fault stops a process for longer than `longest_stop` seconds. `sabotage` is a kind from `tests.faults.sabotaged`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Cluster:
         self._servers: list[_Server] = []
 
     async def __aenter__(self) -> Cluster:
-        """Starts everything."""
+        """Start all processes."""
         addresses = self._embedded.start()
         try:
             with mysql_connection(addresses.mysql) as connection, connection.cursor() as cursor:
@@ -115,7 +115,7 @@ class Cluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Ends everything."""
+        """End all processes."""
         for server in self._servers:
             await server.close()
         if self._supervisor is not None:
@@ -125,36 +125,36 @@ class Cluster:
     def _supervise(self) -> None:
         self._supervisor = asyncio.create_task(self._embedded.supervise())
 
-    # What is there
+    # State
 
     def people(self, count: int) -> list[int]:
-        """Makes users; their ids."""
+        """Create users; return their ids."""
         with mysql_connection(self._embedded.addresses.mysql) as connection:
             return make_users(connection, count)
 
     def port(self) -> int:
-        """The port of one of the servers."""
+        """Return the port of one of the servers."""
         return self._random.choice(self._servers).port
 
     def stored(self, conversation: str) -> list[dict[str, object]]:
-        """What a majority of MongoDB has of a conversation, in its order."""
+        """Return a conversation's messages that a majority of MongoDB has, in order."""
         with pymongo.MongoClient(self._embedded.addresses.mongo) as client:
             messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
             return list(messages.find({"conversation": conversation}).sort("_id"))
 
     def newest(self, conversations: Iterable[str]) -> dict[str, int]:
-        """The last `seq` that a majority of MongoDB has of each conversation, 0 if it has none."""
+        """Return the last `seq` that a majority of MongoDB has of each conversation, 0 if it has none."""
         with pymongo.MongoClient(self._embedded.addresses.mongo) as client:
             messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
             found = {}
             for name in conversations:
-                places = {"$gte": {"c": name, "s": 0}, "$lte": {"c": name, "s": 2**62}}
-                last = messages.find_one({"_id": places}, {"_id": 1}, sort=[("_id", pymongo.DESCENDING)])
+                span = {"$gte": {"c": name, "s": 0}, "$lte": {"c": name, "s": 2**62}}
+                last = messages.find_one({"_id": span}, {"_id": 1}, sort=[("_id", pymongo.DESCENDING)])
                 found[name] = last["_id"]["s"] if last else 0
             return found
 
     def logged(self) -> Iterator[str]:
-        """Bugs that the servers have logged, each with its exceptions."""
+        """Yield the bugs that the servers have logged, each with its exceptions."""
         for log in sorted(self._dir.glob("server*.log")):
             text = log.read_text("utf-8", "replace")
             for bug in re.findall(r"^\S+ \[error .*\n(?:(?!\S+ \[\w+ +\]).*\n)*", text, re.MULTILINE):
@@ -162,7 +162,7 @@ class Cluster:
                 yield " | ".join([f"{log.name}: {event}", *(line for line in trace if re.match(r"\w|  File", line))])
 
     async def healed(self) -> None:
-        """Waits until both servers say that they are ready, engines and all."""
+        """Wait until both servers are ready, with all databases."""
         http = AsyncHTTPClient()
         async with asyncio.timeout(START_WITHIN):
             for server in self._servers:
@@ -176,7 +176,7 @@ class Cluster:
                     await asyncio.sleep(0.1)
 
     async def leftovers(self, patience: float) -> list[str]:
-        """What the servers still hold once all sockets are closed; nothing if all is well."""
+        """Return what the servers still hold once all sockets are closed; empty if all is well."""
         found: list[str] = []
         for number, server in enumerate(self._servers, 1):
             held = {"tandem_sockets": 1.0, "tandem_conversations": 1.0}
@@ -189,7 +189,7 @@ class Cluster:
         return found
 
     async def idle_shares(self) -> list[float]:
-        """What each server takes of a core while its sockets are silent."""
+        """Return the share of a core that each server uses while its sockets are silent."""
         shares = []
         for server in self._servers:
             assert server.process is not None
@@ -200,12 +200,12 @@ class Cluster:
         return shares
 
     async def held(self) -> str:
-        """What the servers hold now, for people."""
+        """Return what the servers hold now, as text."""
         lines = []
         for server in self._servers:
             try:
                 measured = await self._measured(server)
-            except (OSError, HTTPClientError):  # a fault has hit it
+            except (OSError, HTTPClientError):  # a fault has hit the server
                 lines.append("away")
                 continue
             memory = measured["process_resident_memory_bytes"] / 2**20
@@ -216,17 +216,17 @@ class Cluster:
         return "; ".join(lines)
 
     async def _measured(self, server: _Server) -> dict[str, float]:
-        """The server's metrics that have no labels, by name."""
+        """Return the server's metrics without labels, by name."""
         http = AsyncHTTPClient()
         headers = {"Authorization": f"Bearer {METRICS_TOKEN}"}
         answer = await http.fetch(f"http://127.0.0.1:{server.port}/metrics", headers=headers)
         return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", answer.body.decode(), re.MULTILINE)}
 
-    # What can happen
+    # Faults
 
     @property
     def faults(self) -> dict[str, Fault]:
-        """By name; each returns once it is over, though what it hit may still be recovering."""
+        """The faults by name. Each returns once it is over, though its target may still be recovering."""
         faults: dict[str, Fault] = {
             "server killed": self._kill_server,
             "server stopped": self._stop_server,
@@ -235,9 +235,9 @@ class Cluster:
             "redis from an old dump": self._old_redis,
             "mongod stopped, server killed": self._late_commit,
         }
-        for engine in ENGINES:
-            faults[f"{engine} killed"] = lambda engine=engine: self._kill(engine)
-            faults[f"{engine} stopped"] = lambda engine=engine: self._stop(engine)
+        for database in DATABASES:
+            faults[f"{database} killed"] = lambda database=database: self._kill(database)
+            faults[f"{database} stopped"] = lambda database=database: self._stop(database)
         return faults
 
     def _seconds(self) -> float:
@@ -255,21 +255,21 @@ class Cluster:
         await asyncio.sleep(self._seconds())
         server.send(signal.SIGCONT)
 
-    def _process(self, engine: str) -> psutil.Process:
-        return psutil.Process(self._embedded.pids[engine])
+    def _process(self, database: str) -> psutil.Process:
+        return psutil.Process(self._embedded.pids[database])
 
-    async def _kill(self, engine: str) -> None:
-        self._process(engine).kill()
+    async def _kill(self, database: str) -> None:
+        self._process(database).kill()
 
-    async def _stop(self, engine: str) -> None:
-        process = self._process(engine)
+    async def _stop(self, database: str) -> None:
+        process = self._process(database)
         process.suspend()
         await asyncio.sleep(self._seconds())
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
 
     async def _late_commit(self) -> None:
-        """Inserts wait in mongod's sockets while the servers that sent them die."""
+        """Kill the servers while their inserts wait in mongod's sockets."""
         process = self._process("mongod")
         process.suspend()
         await asyncio.sleep(self._seconds())
@@ -283,7 +283,7 @@ class Cluster:
             await client.flushall()
 
     async def _old_redis(self) -> None:
-        """Redis dies, and comes back with the data that it once had."""
+        """Kill Redis and restart it with old data."""
         if self._supervisor is not None:
             await end(self._supervisor)
         try:

@@ -1,4 +1,4 @@
-"""Engines of each module's own, to be hurt."""
+"""Databases for each module, which its tests stop and kill."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def database(addresses: Addresses) -> Iterator[pymysql.Connection]:
 
 @pytest.fixture
 def stopped(embedded: EmbeddedDatabases) -> Stopped:
-    """Stops an engine, for as long as the context lasts."""
+    """Stop a database for as long as the context lasts."""
 
     @contextmanager
     def while_stopped(name: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A client that loses nothing, as docs/protocol.md tells clients to be; on the `websockets` package."""
+"""A client that loses nothing, as docs/protocol.md describes, on the `websockets` package."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from websockets.exceptions import WebSocketException
 
 __all__ = ["Acknowledged", "Device", "Received"]
 
-WINDOW = 8  # messages that may be unacknowledged
-POSITIONS = 40  # asked for at once by a device in haste
+WINDOW = 8  # the maximum of unacknowledged messages
+POSITIONS = 40  # requested at once by a device in haste
 POSITION = "position"
 ACKNOWLEDGED, REFUSED, MESSAGE = (50004, 50005), 50006, 50001
 
 
 class Acknowledged(NamedTuple):
-    """What the server said about a message."""
+    """The server's acknowledgement of a message."""
 
     peer: int
     content: str
@@ -30,7 +30,7 @@ class Acknowledged(NamedTuple):
 
 
 class Received(NamedTuple):
-    """A message as the device was given it, live or in a replay."""
+    """A message as the device received it, live or in a replay."""
 
     seq: int
     sender: int
@@ -41,11 +41,11 @@ class Received(NamedTuple):
 
 
 class Device:
-    """One device of a user: on a pair socket with its one peer, or on an inbox socket with all of them.
+    """One device of a user: on a pair socket with its only peer, or on an inbox socket with all of them.
 
-    It sends about `rate` messages a second until it is told to fall silent, and `port` says where. `gives_up` says
-    that it does not repeat what the limit rule refused. A `hasty` device asks for many positions as soon as it is
-    connected, before it resumes, as a page does whose tabs come back all at once.
+    It sends about `rate` messages a second until `fall_silent`, to the server at `port`. `gives_up` says that it does
+    not resend messages that the limit rule refused. A `hasty` device requests many positions as soon as it is
+    connected, before it resumes, as a page does whose tabs all reconnect at once.
     """
 
     def __init__(
@@ -67,55 +67,55 @@ class Device:
         self.inbox = inbox
         self.acknowledged: dict[str, Acknowledged] = {}
         self.given: dict[int, list[Received]] = {peer: [] for peer in peers}
-        self.sent: dict[str, tuple[int, str]] = {}  # by id: to whom, and what
+        self.sent: dict[str, tuple[int, str]] = {}  # by id: the recipient and the content
         self.complaints: list[str] = []
         self.last_acknowledgement = 0.0
         self.connections = 0
-        self.trouble = ""  # what ended the last attempt to connect, or the last connection
+        self.trouble = ""  # the error that ended the last connection or attempt to connect
         self.rate = rate
         self.gives_up = gives_up
         self.hasty = hasty
-        self.resumed = 0  # the connection that was last brought up to date
+        self.resumed = 0  # the number of the connection that resumed last
         self._port = port
         self._random = random.Random(seed)
         self._held = dict.fromkeys(peers, 0)
-        self._unacknowledged: dict[str, None] = {}  # in the order they were first sent
-        self._again: asyncio.Event = asyncio.Event()  # something has to be resent
+        self._unacknowledged: dict[str, None] = {}  # in the order in which they were first sent
+        self._again: asyncio.Event = asyncio.Event()  # set when a message has to be resent
         self._silent = False
         self._socket: ClientConnection | None = None
-        self._written: dict[str, int] = {}  # on this connection: the place of a message among all
-        self._confirmed: dict[int, tuple[int, int]] = {}  # on this connection, by peer: last place and its seq
+        self._written: dict[str, int] = {}  # on this connection: the position of a message among all
+        self._confirmed: dict[int, tuple[int, int]] = {}  # on this connection, by peer: last position and its seq
 
     @property
     def settled(self) -> bool:
-        """Whether everything that was sent is acknowledged."""
+        """Whether all sent messages are acknowledged."""
         return not self._unacknowledged
 
     @property
     def unacknowledged(self) -> list[str]:
-        """The ids of what was sent and is not acknowledged."""
+        """The ids of messages that are sent and not acknowledged."""
         return list(self._unacknowledged)
 
     def holds(self, peer: int) -> int:
-        """The last `seq` that it holds."""
+        """Return the last `seq` that the device holds."""
         return self._held[peer]
 
     def fall_silent(self) -> None:
-        """Sends nothing new from now on."""
+        """Send no new messages from now on."""
         self._silent = True
 
     def say(self, peer: int) -> None:
-        """Sends one more message, also when it is silent."""
+        """Send one more message, even when silent."""
         self._add(peer)
         self._again.set()
 
     def cut(self) -> None:
-        """Tears the connection down."""
+        """Abort the connection."""
         if self._socket is not None:
             self._socket.transport.abort()
 
     async def run(self) -> None:
-        """Connects, again and again, until cancelled."""
+        """Connect again and again, until cancelled."""
         while True:
             try:
                 await self._connected()
@@ -156,12 +156,12 @@ class Device:
             await socket.send(json.dumps({"type": 4, "id": POSITION, "received": self._held[peer], **whom}))
 
     async def _resume(self, socket: ClientConnection) -> None:
-        """Asks for what was missed until there is no more of it."""
+        """Request missed messages until there are no more."""
         while True:
             after: Any = {str(p): seq for p, seq in self._held.items()} if self.inbox else self._held[self.peers[0]]
             await socket.send(json.dumps({"type": 6, "id": "resume", "after": after}))
             while (frame := json.loads(await socket.recv())).get("id") != "resume":
-                pass  # what came before the answer is in it too
+                pass  # the answer has these messages too
             for message in frame.get("messages", ()):
                 self._hold(message, replayed=True)
             if frame["code"] == 50002 and frame["complete"]:
@@ -186,7 +186,7 @@ class Device:
         elif code == REFUSED and self.gives_up:
             self._unacknowledged.pop(name, None)
         elif code in (40001, REFUSED):
-            self._written.pop(name, None)  # its place among the others is not promised
+            self._written.pop(name, None)  # its order among the others is not guaranteed
             asyncio.get_running_loop().call_later(0.3, self._again.set)
         elif code not in (50003, 50007, 50009):
             self._complain(f"{frame} came")
@@ -213,17 +213,17 @@ class Device:
         self._unacknowledged.pop(name, None)
         self._held[peer] = max(self._held[peer], told.seq)
         self.last_acknowledgement = time.monotonic()
-        place = self._written.pop(name, None)
-        if place is not None and not frame.get("dup"):
+        position = self._written.pop(name, None)
+        if position is not None and not frame.get("dup"):
             before = self._confirmed.get(peer, (-1, 0))
-            if (place > before[0]) != (told.seq > before[1]):
+            if (position > before[0]) != (told.seq > before[1]):
                 self._complain(f"{name} was stored at {told.seq}, in another order than it was sent")
-            self._confirmed[peer] = max(before, (place, told.seq))
+            self._confirmed[peer] = max(before, (position, told.seq))
 
     async def _send(self, socket: ClientConnection) -> None:
-        place = 0
+        position = 0
         for name in list(self._unacknowledged):
-            place = await self._write(socket, name, place)
+            position = await self._write(socket, name, position)
         while True:
             pause = self._random.expovariate(self.rate) if self.rate else 3600.0
             try:
@@ -232,23 +232,23 @@ class Device:
                 self._again.clear()
                 for name in list(self._unacknowledged):
                     if name not in self._written:
-                        await self._write(socket, name, place)
+                        await self._write(socket, name, position)
                         self._written.pop(name, None)
             except TimeoutError:
                 if not self._silent and len(self._unacknowledged) < WINDOW:
                     name = self._add(self._random.choice(self.peers))
-                    place = await self._write(socket, name, place)
+                    position = await self._write(socket, name, position)
 
     def _add(self, peer: int) -> str:
-        """The id of one more message that is to be sent."""
+        """Add one more message to send; return its id."""
         name = f"{self.name}.{len(self.sent)}"
         self.sent[name] = (peer, f"{name} {'x' * self._random.randrange(200)}")
         self._unacknowledged[name] = None
         return name
 
-    async def _write(self, socket: ClientConnection, name: str, place: int) -> int:
+    async def _write(self, socket: ClientConnection, name: str, position: int) -> int:
         peer, content = self.sent[name]
-        self._written[name] = place
+        self._written[name] = position
         whom = {"to": str(peer)} if self.inbox else {}
         await socket.send(json.dumps({"type": 1, "id": name, "content": content, **whom}))
-        return place + 1
+        return position + 1

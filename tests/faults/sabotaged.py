@@ -1,4 +1,4 @@
-"""A server without one of its guarantees, to see that the checker notices.
+"""A server without one of its guarantees, to show that the verdict notices.
 
 python -m tests.faults.sabotaged KIND [the server's own flags]
 """
@@ -32,13 +32,13 @@ async def _insert_later(self: MongoMessages, *run: Message) -> None:
 def _inserted(storing: asyncio.Future[Conflict | None]) -> None:
     _stored.discard(storing)
     if not storing.cancelled():
-        storing.exception()  # nobody is told: that is the sabotage
+        storing.exception()  # the error is dropped: that is the sabotage
 
 
 async def _prepare_without_index(self: MongoMessages) -> None:
-    with contextlib.suppress(EngineUnavailable):  # it cannot be made any more once there are doubles
+    with contextlib.suppress(EngineUnavailable):  # the index cannot be made once there are duplicates
         await _prepare(self)
-    with contextlib.suppress(OperationFailure):  # the other server has dropped it
+    with contextlib.suppress(OperationFailure):  # the other server has dropped the index
         await self._messages.drop_index("key")
 
 

@@ -1,4 +1,4 @@
-"""Clients that keep talking while engines and servers are killed, stopped and emptied at random; then the verdict.
+"""Let clients chat while servers and databases are killed, stopped and emptied at random; then judge.
 
 python -m tests.faults.storm --seconds=600 [--seed=…]
 """
@@ -33,16 +33,16 @@ __all__ = ["Least", "Outcome", "storm"]
 
 PAIRS = 5  # conversations, each between two users with two devices
 HASTY = 4  # inboxes whose user has no other device
-ROUNDS = 8  # of inboxes that open in haste, once all is calm
-IDLE_SHARE = 0.5  # of a core; one that looks for something without end takes all that it gets
+ROUNDS = 8  # of inboxes that open in haste, after all faults
+IDLE_SHARE = 0.5  # of a core; a server in an endless loop uses all that it gets
 RATE = 8.0  # messages that a device sends in a second
 PAUSES = (0.3, 2.5)  # seconds between two faults, at least and at most
 TELL_EVERY = 5.0  # seconds between two lines of progress
-PATIENCE = 60.0  # seconds in which all talk again after a fault, and all is received after the last
+PATIENCE = 60.0  # seconds to recover from a fault, and to receive all messages after the last one
 
 
 class Least(NamedTuple):
-    """How much has to happen in a run, however long it takes on a busy machine: messages, faults, kinds of them."""
+    """What has to happen in a run at least, however long a busy machine takes: messages, faults, kinds of faults."""
 
     acknowledged: int = 0
     faults: int = 0
@@ -54,7 +54,7 @@ NOTHING = Least()
 
 @dataclass
 class Outcome:
-    """What a run did, and what it showed."""
+    """What a run did and found."""
 
     seed: int
     seconds: float
@@ -62,12 +62,12 @@ class Outcome:
     faults: Counter[str] = field(default_factory=Counter)
     recovery: dict[str, float] = field(default_factory=dict)  # by fault: the slowest, seconds
     rounds: int = 0  # of messages to inboxes that have just opened in haste
-    damaged: int = 0  # of these: somebody was not given one
-    held: list[tuple[float, str]] = field(default_factory=list)  # after so many seconds: what each server held
+    damaged: int = 0  # rounds in which an inbox did not get a message
+    held: list[tuple[float, str]] = field(default_factory=list)  # by seconds since the beginning: what each server held
     idle_shares: list[float] = field(default_factory=list)  # of a core, by server, while all sockets were silent
 
     def table(self) -> str:
-        """One table, for people."""
+        """Return the outcome as a table."""
         lines = [f"seed {self.seed}, {self.seconds:.0f} s, {self.faults.total()} faults", *self.verdict.lines()]
         lines.append(f"  {'rounds damaged, of rounds tried':34}{self.damaged:8} of {self.rounds}")
         shares = ", ".join(f"{share:.2f}" for share in self.idle_shares)
@@ -84,7 +84,7 @@ class Outcome:
 
 
 class _Storm:
-    """One run: who talks, what happens, and how long it takes until all talk again."""
+    """One run: its devices, its faults, and the times to recover."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class _Storm:
         if not faults or "connection cut" in faults:
             self._faults["connection cut"] = self._cut
         self._going: dict[str, asyncio.Task[None]] = {}
-        self._under_way: set[str] = set()  # what has not been let go on yet
+        self._under_way: set[str] = set()  # faults that are not over yet
         self._calm_since = 0.0
         self.counted: Counter[str] = Counter()
         self.recovery: dict[str, float] = {}
@@ -114,7 +114,7 @@ class _Storm:
         self.held: list[tuple[float, str]] = []
 
     def populate(self) -> None:
-        """Pairs that talk, inboxes alone that read in haste, one with two peers, and a stranger without an answer."""
+        """Add pairs, inboxes that read in haste, one with two peers, and a stranger who gets no answer."""
         people = self._cluster.people(2 * PAIRS + 3)
         hasty = self._cluster.people(2 * HASTY)
         for number in range(PAIRS):
@@ -128,7 +128,7 @@ class _Storm:
             self._add(one, [other], rate=RATE / 4, inbox=True, hasty=True)
             self._add(other, [one], rate=RATE / 4)
         middle, stranger, silent = people[2 * PAIRS :]
-        friends = [people[2], people[6]]  # who have no inbox themselves
+        friends = [people[2], people[6]]  # users without an inbox
         self._add(middle, friends, rate=RATE, inbox=True)
         for friend in friends:
             self._add(friend, [middle], rate=RATE / 2)
@@ -163,11 +163,11 @@ class _Storm:
 
     @property
     def conversations(self) -> dict[str, tuple[int, int]]:
-        """All of them, by name: the two users."""
+        """The two users of each conversation, by its name."""
         return {conversation_of(d.user, peer): (d.user, peer) for d in self.devices for peer in d.peers}
 
     async def rage(self, seconds: float, least: Least) -> None:
-        """Lets faults happen for a while, and until enough has; several may overlap, two of one kind do not."""
+        """Cause faults for a while, and until `least` has happened; several may overlap, but not two of one kind."""
         loop = asyncio.get_running_loop()
         end_at, tell_at = loop.time() + seconds, loop.time() + TELL_EVERY
         while loop.time() < end_at or not self._reached(least):
@@ -194,7 +194,10 @@ class _Storm:
         )
 
     async def _happen(self, name: str, fault: Callable[[], Awaitable[None]]) -> None:
-        """Lets a fault happen, and waits until all talk again; counted from when nothing is stopped any more."""
+        """Cause a fault, and wait until all devices get acknowledgements again.
+
+        The time to recover counts from the moment at which no fault is active.
+        """
         try:
             self._under_way.add(name)
             try:
@@ -222,18 +225,18 @@ class _Storm:
             device.cut()
 
     async def look(self, seconds: float) -> None:
-        """Notes what the servers hold, so many seconds after the beginning."""
+        """Record what the servers hold, so many seconds after the beginning."""
         self.held.append((seconds, await self._cluster.held()))
 
     async def settle(self, patience: float) -> None:
-        """Waits until all is acknowledged, and everybody holds everything; not for ever."""
+        """Wait until all messages are acknowledged and received; not forever."""
         for device in self.devices:
             device.fall_silent()
         await self._cluster.healed()
         await self._until(lambda: not self._missing(), patience)
 
     async def haste(self, rounds: int) -> None:
-        """Now that all is calm: opens the inboxes anew, each in haste, and has their peers write to them."""
+        """Reopen the inboxes in haste after all faults, and have their peers write to them."""
         hasty = [device for device in self.devices if device.hasty]
         whom = {device.user for device in hasty}
         for _ in range(rounds):
@@ -252,7 +255,7 @@ class _Storm:
             self.damaged += bool(self._missing())
 
     def _missing(self) -> list[str]:
-        """The devices that have something not acknowledged, or do not hold all that is stored."""
+        """Return the devices with unacknowledged messages, or without some stored message."""
         last = self._cluster.newest(self.conversations)
         return [
             device.name
@@ -262,14 +265,14 @@ class _Storm:
         ]
 
     async def _until(self, condition: Callable[[], bool], patience: float) -> None:
-        """Waits for a condition; not for ever."""
+        """Wait for a condition; not forever."""
         deadline = asyncio.get_running_loop().time() + patience
         while not condition() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.2)
 
 
 def _nothing(line: str) -> None:
-    """Tells nobody."""
+    """Drop a line of progress."""
 
 
 async def storm(
@@ -286,11 +289,11 @@ async def storm(
     sabotage: str = "",
     tell: Callable[[str], None] = _nothing,
 ) -> Outcome:
-    """Runs so many `seconds`, longer if less than `least` has happened by then, and judges.
+    """Cause faults for so many `seconds`, longer if less than `least` has happened by then, and judge.
 
-    `faults` are the kinds that may happen, all if there are none. `patience` (seconds) is for each fault,
-    and in the end for all of it to be received, unless `settles` says how long that may take. `rounds` follow, of
-    messages to inboxes that have just opened in haste.
+    `faults` are the kinds that may happen; empty means all. `patience` is the time in seconds to recover from each
+    fault, and to receive all messages at the end unless `settles` gives another one. `rounds` of messages to inboxes
+    that have just opened in haste follow.
     """
     chance = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="tandem-test-"))
@@ -341,12 +344,12 @@ async def storm(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the table; 0 if nothing was found, else 1."""
+    """Run the storm and print the table; return 0 if nothing was found, else 1."""
     parser = argparse.ArgumentParser(prog="tests.faults.storm", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long faults happen (default: 600)")
-    parser.add_argument("--seed", type=int, help="to repeat a run's faults (default: a new one)")
-    parser.add_argument("--faults", nargs="*", default=(), help="the kinds that may happen (default: all)")
-    parser.add_argument("--sabotage", choices=sorted(KINDS), default="", help="servers without one guarantee")
+    parser.add_argument("--seconds", type=float, default=600.0, help="how long to cause faults (default: 600)")
+    parser.add_argument("--seed", type=int, help="seed of an earlier run, to repeat its faults (default: a new one)")
+    parser.add_argument("--faults", nargs="*", default=(), help="the kinds of faults to cause (default: all)")
+    parser.add_argument("--sabotage", choices=sorted(KINDS), default="", help="run servers without one guarantee")
     options = parser.parse_args(argv)
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)

@@ -1,4 +1,4 @@
-"""MongoDB stands still with inserts in its sockets, and goes on: nothing is lost, doubled or left out."""
+"""mongod is stopped with inserts in its sockets and continued: no message is lost, doubled or left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.sockets import Client2, until
 Pair = tuple[int, int]
 
 QUICK = ["--engine-timeout=1", "--answer-timeout=1"]
-PING = 1000.0  # seconds: beyond any test, which says what time it is instead
+PING = 1000.0  # seconds: longer than any test, which sets the time itself
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def flags() -> list[str]:
 
 
 async def insist(client: Client2, kind: int, **fields: Any) -> dict[str, Any]:
-    """Asks until the engines have answered in time, as clients do."""
+    """Repeat a request until the databases answer in time, as clients do."""
     async with asyncio.timeout(PATIENCE):
         while (answer := await client.ask(kind, **fields))["code"] == 40001:
             pass
@@ -40,11 +40,11 @@ async def insist(client: Client2, kind: int, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_late_commit(connect2: Connect2, stopped: Stopped, pair: Pair, messages: MongoMessages) -> None:
-    """What was answered 40001 is stored after all: the sender is told, a resend too, and who was away gets it once."""
+    """A message answered 40001 is stored after all: the sender and a resend are told, and the peer gets it once."""
     one = await connect2(*pair)
     await one.say("early", 50005)
     with stopped("mongod"):
-        answer_within(3)  # it is on its way by then; what is late before that is never tried
+        answer_within(3)  # the insert is in progress by then; a message that is late before that is never tried
         assert (await one.say("late", id="late"))["code"] == 40001
         answer_within(PATIENCE)
     await one.receive(50005, id="late", seq=2, dup=None)
@@ -58,7 +58,7 @@ async def test_a_late_commit(connect2: Connect2, stopped: Stopped, pair: Pair, m
 async def test_a_late_commit_of_a_server_that_was_killed(
     start_server: StartServer, addresses: Addresses, stopped: Stopped, pair: Pair, messages: MongoMessages
 ) -> None:
-    """It may be stored or not; resent, it is there once, without a hole or a place used twice."""
+    """It may be stored or not. After a resend it is there once, without a hole or a seq used twice."""
     flags = [*QUICK, *external(addresses)]
     first = start_server(*flags)
     one = await Client2.open(first.ready(), *pair)
@@ -80,7 +80,7 @@ async def test_a_late_commit_of_a_server_that_was_killed(
 async def test_resending_to_a_new_server_and_an_empty_redis(
     start_server: StartServer, addresses: Addresses, pair: Pair
 ) -> None:
-    """The first answers again, and the limit is where it was."""
+    """Resent messages get their first answers again, and the limit rule still counts."""
     first = start_server(*external(addresses))
     one = await Client2.open(first.ready(), *pair)
     told = [await one.say(name, 50005, id=name) for name in "abc"]
@@ -98,10 +98,10 @@ async def test_resending_to_a_new_server_and_an_empty_redis(
     one.close()
 
 
-async def test_nobody_healthy_is_closed(
+async def test_no_healthy_client_is_closed(
     connect: Connect, http_server: Server, stopped: Stopped, people: Callable[[int], list[int]]
 ) -> None:
-    """Not who waits for answers with a full window, nor who is silent; for many times what a pong may take."""
+    """A client with a full window and a silent one stay open for many times the timeout of a pong."""
     full_pair, idle_pair = tuple(people(2)), tuple(people(2))
     full, idle = await connect(*full_pair), await connect(*idle_pair)
     (waiting,), (pinged,) = ChatSocket._sockets_of(full_pair), ChatSocket._sockets_of(idle_pair)

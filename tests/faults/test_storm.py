@@ -1,4 +1,4 @@
-"""A short storm finds nothing, and the same storm finds what a sabotaged server does."""
+"""A short storm finds nothing, and the same storm detects a sabotaged server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FLAGS = ["--answer-timeout=1", "--engine-timeout=1"]
 
 @pytest.mark.timeout(900)
 async def test_nothing_is_lost_doubled_or_reordered() -> None:
-    """Whatever happens to servers and engines."""
+    """No message is lost, doubled or reordered, whatever happens to servers and databases."""
     outcome = await storm(
         12, seed=1, rounds=2, longest_stop=3, least=Least(acknowledged=101, kinds=4), patience=200, flags=FLAGS
     )
@@ -21,9 +21,9 @@ async def test_nothing_is_lost_doubled_or_reordered() -> None:
 
 
 SABOTAGE = [
-    # The server dies with what it had acknowledged in its memory.
+    # The server dies with acknowledged messages in its memory.
     ("acknowledge-early", "lost", "was acknowledged as"),
-    # What mongod committed late is sent again, and stored again.
+    # A message that mongod committed late is resent, and stored again.
     ("without-index", "doubled", "is stored 2 times"),
 ]
 
@@ -31,7 +31,7 @@ SABOTAGE = [
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("sabotage", "kind", "finding"), SABOTAGE)
 async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> None:
-    """Inserts wait in mongod's sockets when the servers that sent them are killed."""
+    """Servers are killed while their inserts wait in mongod's sockets, and the verdict finds the damage."""
     outcome = await storm(
         4,
         seed=1,
@@ -39,7 +39,7 @@ async def test_sabotage_is_noticed(sabotage: str, kind: str, finding: str) -> No
         rounds=0,
         longest_stop=1,
         least=Least(acknowledged=30, faults=4),
-        patience=10,  # devices that hold what was lost never get on again
+        patience=10,  # devices that hold a lost message never recover
         settles=5,
         flags=FLAGS,
         sabotage=sabotage,

@@ -1,4 +1,4 @@
-"""What a run has shown: every acknowledgement against MongoDB, against history, and against what devices were given."""
+"""Judge a run: compare every acknowledgement with MongoDB, with history, and with what devices received."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.faults.device import Device
 
 __all__ = ["Verdict", "history", "judge"]
 
-SHOWN = 10  # findings of a kind that are printed
+SHOWN = 10  # the maximum of printed findings of a kind
 
 
 @dataclass
 class Verdict:
-    """Findings, by kind; all empty if everything held."""
+    """Findings, by kind; all empty if every guarantee held."""
 
     acknowledged: int = 0
     stored: int = 0
@@ -32,11 +32,11 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings."""
         return not (self.lost or self.doubled or self.reordered or self.other)
 
     def lines(self) -> list[str]:
-        """The findings, for people."""
+        """Return the findings as text."""
         kinds = {"lost": self.lost, "doubled": self.doubled, "reordered": self.reordered, "other findings": self.other}
         lines = [
             f"  {'messages acknowledged':34}{self.acknowledged:8}",
@@ -50,7 +50,7 @@ class Verdict:
 
 
 async def history(port: int, user: int, peer: int) -> list[int]:
-    """All of a conversation as `GET /messages` shows it, page by page: the `seq` of each message."""
+    """Return the `seq` of each message of a conversation, as `GET /messages` shows it, page by page."""
     http, seqs = AsyncHTTPClient(), []
     while True:
         after = seqs[-1] if seqs else 0
@@ -67,7 +67,7 @@ def judge(
     histories: dict[str, list[int]],
     limited: dict[str, int],
 ) -> Verdict:
-    """Compares. `stored` and `histories` are by conversation; `limited` says how many messages one may hold at most."""
+    """Compare. `stored` and `histories` are by conversation; `limited` is the maximum of messages of one."""
     verdict = Verdict(
         acknowledged=sum(len(device.acknowledged) for device in devices),
         stored=sum(len(messages) for messages in stored.values()),
@@ -86,9 +86,9 @@ def judge(
 
 
 def _judge_stored(verdict: Verdict, name: str, messages: Sequence[dict[str, Any]], sent: dict[str, str]) -> None:
-    """One conversation by itself: 1, 2, 3 …, each message once, and each one somebody's."""
+    """Check one conversation by itself: 1, 2, 3 …, each message once, and each one sent by a device."""
     if [message["_id"]["s"] for message in messages] != list(range(1, len(messages) + 1)):
-        verdict.reordered.append(f"{name}: the places in MongoDB have holes")
+        verdict.reordered.append(f"{name}: the seqs in MongoDB have holes")
     times = [message["startTime"] for message in messages]
     if times != sorted(times):
         verdict.reordered.append(f"{name}: times go back")
@@ -97,11 +97,11 @@ def _judge_stored(verdict: Verdict, name: str, messages: Sequence[dict[str, Any]
             verdict.doubled.append(f"{message_id} is stored {count} times")
     for message in messages:
         if sent.get(message.get("id")) != message["content"]:
-            verdict.other.append(f"{name}: {message['_id']['s']} is nothing that was sent")
+            verdict.other.append(f"{name}: {message['_id']['s']} was not sent by any device")
 
 
 def _judge_device(verdict: Verdict, device: Device, stored: dict[str, list[dict[str, Any]]]) -> None:
-    """What one device was told and given."""
+    """Check what one device was told and received."""
     for complaint in device.complaints:
         kind = (
             verdict.doubled if "twice" in complaint else verdict.reordered if " order" in complaint else verdict.other

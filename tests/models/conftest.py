@@ -12,7 +12,7 @@ from models.chat.service import Chat
 from storage.mongo.messages import MongoMessages
 from storage.redis.counters import RedisCounters
 from tests.conftest import Clock
-from tests.support.chats import Faulty, Make, Nobody, PatientChat, Recorder
+from tests.support.chats import Faulty, Make, NoOtherProcess, PatientChat, Recorder
 from tests.support.patience import PATIENCE
 
 
@@ -22,7 +22,7 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
     chats: list[Chat] = []
 
     def make_chat(
-        *present: int, answer_timeout: float = PATIENCE, now: Clock = clock, cluster: Nobody | None = None
+        *present: int, answer_timeout: float = PATIENCE, now: Clock = clock, cluster: NoOtherProcess | None = None
     ) -> tuple[Chat, Faulty, Recorder]:
         store, sockets = Faulty(messages), Recorder(*present)
         chat = PatientChat(
@@ -30,7 +30,7 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
             messages.directory,
             counters,
             sockets,
-            cluster or Nobody(),
+            cluster or NoOtherProcess(),
             messages.blocks,
             clock=now,
             new_key=lambda: secrets.token_bytes(16),

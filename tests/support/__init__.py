@@ -1,1 +1,1 @@
-"""What tests, faults, fuzz and bench share: clients, server processes, databases and deadlines."""
+"""Code that tests, faults, fuzz and bench share: clients, server processes, databases and deadlines."""

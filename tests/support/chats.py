@@ -1,4 +1,4 @@
-"""Chats for tests, each as one process would have it: on the real store, with faults, and sockets that take notes."""
+"""Chats for tests, one for each process: on the real store, with faults, and with sockets that record messages."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = [
     "Faulty",
     "Listening",
     "Make",
-    "Nobody",
+    "NoOtherProcess",
+    "OtherProcess",
     "PatientChat",
     "Recorder",
-    "Somebody",
     "active",
     "loader_of",
     "make_friends",
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Recorder:
-    """Sockets that note what they are given; `present` are the users who are here."""
+    """Sockets that record delivered messages; `present` are the users who are online here."""
 
     def __init__(self, *present: int) -> None:
         self.present = set(present)
@@ -51,8 +51,8 @@ class Recorder:
         pass
 
 
-class Nobody:
-    """No other process."""
+class NoOtherProcess:
+    """A cluster without another process."""
 
     single_process = True
 
@@ -65,8 +65,8 @@ class Nobody:
         return set()
 
 
-class Somebody(Nobody):
-    """Another process, of which nothing is heard until a subscription stands."""
+class OtherProcess(NoOtherProcess):
+    """A cluster with another process, which is not heard before a subscription exists."""
 
     single_process = False
 
@@ -77,8 +77,8 @@ class Somebody(Nobody):
         return False
 
 
-class Listening(Nobody):
-    """Another process may come, and is here for everybody; what it was told of."""
+class Listening(NoOtherProcess):
+    """A cluster in which another process may start and has every peer online; records what is published to it."""
 
     def __init__(self) -> None:
         self.single_process = True
@@ -90,7 +90,7 @@ class Listening(Nobody):
 
 
 class Faulty:
-    """The real store, with faults in front of or behind its inserts."""
+    """The real store, with faults before or after its inserts."""
 
     def __init__(self, store: MongoMessages) -> None:
         self.store = store
@@ -122,7 +122,7 @@ class Faulty:
 
 
 class PatientChat(Chat):
-    """A chat whose messages come with the same time to answer, and are awaited."""
+    """A chat that gives all messages the same time to answer and whose `send` can be awaited."""
 
     answer_timeout = PATIENCE
 
@@ -146,13 +146,13 @@ async def nothing_looked_up(one: int, other: int) -> bool:
 
 
 def active(one: int, other: int) -> tuple[Conversations, Conversation]:
-    """The conversations of a process without inboxes; the one of these two has a socket."""
+    """Return the conversations of a process without inboxes; the one of these two users has a socket."""
     conversations = Conversations(lambda one, other: None)
     return conversations, conversations.follow(one, other).conversation
 
 
 def loader_of(conversations: Conversations, store: Any, clock: Callable[[], float]) -> Loader:
-    """A loader where no inbox has anything to look up."""
+    """Return a loader without inboxes that read."""
     return Loader(conversations, store, clock, nothing_looked_up)
 
 
@@ -161,6 +161,6 @@ async def stored(messages: MongoMessages, pair: tuple[int, int]) -> list[Message
 
 
 async def make_friends(chat: Chat, pair: tuple[int, int]) -> None:
-    """Lets both write, so that the limit rule is open."""
+    """Let both users write, so that the limit rule is open."""
     for sender, recipient in (pair, pair[::-1], pair):
         assert isinstance(await chat.send(sender, recipient, "hello"), Stored)

@@ -1,4 +1,4 @@
-"""Direct access to the engines, for what a test prepares or looks up behind the server's back."""
+"""Direct access to the databases, for data that a test prepares or reads without the server."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pymongo import MongoClient
 
 
 def mysql_connection(url: str, database: str | None = "tandem") -> pymysql.Connection:
-    """A connection to a private mariadbd."""
+    """Connect to an embedded mariadbd."""
     path = unquote(parse_qs(urlsplit(url).query)["unix_socket"][0])
     return pymysql.connect(user="root", unix_socket=path, database=database, autocommit=True, charset="utf8mb4")
 
 
 def mongo_reads(url: str) -> int:
-    """How many times a mongod was asked for documents since it started."""
+    """Return how many reads a mongod has had since it started."""
     with MongoClient[dict[str, Any]](url) as client:
         commands = client.admin.command("serverStatus")["metrics"]["commands"]
     return sum(commands[name]["total"] for name in ("find", "aggregate", "getMore"))
 
 
 def make_users(connection: pymysql.Connection, count: int) -> list[int]:
-    """New active users without passwords; their ids."""
+    """Insert active users without passwords; return their ids."""
     ids = []
     with connection.cursor() as cursor:
         for _ in range(count):

@@ -1,6 +1,6 @@
 """A server that sends every message back, on Tandem's frames and without its chat.
 
-Tests of the frames use it, and so does Autobahn's fuzzing client, which tries some 300 cases on a server of this kind:
+The tests of frames use it, and so does Autobahn's fuzzing client, which runs some 300 cases against such a server:
 
     .venv/bin/python -m tests.support.echo --port=9001 [--frames=tornado] [--certfile=chain.pem --keyfile=key.pem]
     wstest -m fuzzingclient -s fuzzingclient.json    # {"servers": [{"url": "ws://127.0.0.1:9001/"}], "cases": ["*"], …}
@@ -28,7 +28,7 @@ LONGEST = 16 * 2**20  # bytes; the longest message that Autobahn sends
 
 
 class EchoHandler(WebSocketHandler):
-    """Sends every message back, by what WebSocketHandler offers to its subclasses."""
+    """Sends every message back, with the methods that WebSocketHandler offers to its subclasses."""
 
     def get_websocket_protocol(self) -> BulkProtocol:
         return BulkProtocol(self, self.settings["longest"], in_loop=self.settings["in_loop"])
@@ -55,7 +55,7 @@ def serve_echo(
     handler: type[EchoHandler] = EchoHandler,
     **settings: Any,
 ) -> tuple[HTTPServer, int]:
-    """A server that listens on loopback; it and its port."""
+    """Start a server on loopback; return it and its port."""
     app = Application([("/.*", handler)], in_loop=frames == "bulk", longest=longest, **settings)
     server = HTTPServer(app, ssl_options=tls)
     (listening,) = bind_sockets(port, "127.0.0.1")

@@ -1,7 +1,7 @@
-"""Real deadlines of the tests, all in one place.
+"""Real deadlines of the tests, all in one file.
 
-A deadline here only ends what hangs: each is many times what a busy machine needs, and no test waits one out. A test
-that is about a deadline gives the server a short one itself.
+A deadline here only ends a test that hangs. Each is many times what a busy machine needs, and no test waits until one
+passes. A test about a deadline gives the server a short one itself.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from handlers.websocket.handler import ChatSocket
 
 __all__ = ["PATIENCE", "PATIENT", "TEST_TIME", "answer_within"]
 
-PATIENCE = 60.0  # seconds until something awaited counts as not coming
+PATIENCE = 60.0  # seconds after which an awaited event counts as missing
 TEST_TIME = 280.0  # seconds for a coroutine test; pyproject.toml has the bound for all tests, just above it
-# The server's own deadlines, longer than their defaults: on a busy machine it would keep those by refusing.
+# The server's own deadlines, longer than their defaults, which a busy machine would miss.
 PATIENT = (
     f"--answer-timeout={PATIENCE}",
     f"--engine-timeout={PATIENCE}",
@@ -26,9 +26,9 @@ PATIENT = (
 
 
 def answer_within(seconds: float) -> None:
-    """Gives the open sockets of this process's server so many seconds for each answer from now on.
+    """Give the open sockets of this process's server so many seconds for each answer from now on.
 
-    So a deadline can be short while it is to pass, and only then.
+    So a test can shorten a deadline only for the step in which it has to pass.
     """
     for socket in ChatSocket._sockets_of(ChatSocket._registry):
         answering: Any = getattr(socket._dialect, "_answers", socket._dialect)

@@ -1,4 +1,4 @@
-"""A redis-server of a test's own: one that can become a replica, or a node of a cluster."""
+"""A redis-server for one test, which can become a replica or a node of a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.patience import PATIENCE
 
 
 def free_port() -> int:
-    """A TCP port that is free."""
+    """Return a free TCP port."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
@@ -24,10 +24,10 @@ def free_port() -> int:
 
 @contextmanager
 def redis_process(directory: Path, name: str, *arguments: str) -> Iterator[Path]:
-    """A redis-server without a TCP port, unless the arguments name one; the path of its socket."""
+    """Start a redis-server, without a TCP port unless the arguments name one; yield the path of its socket."""
     program, path = find_program("redis-server"), directory / f"{name}.sock"
     file = directory / f"{name}.conf"
-    file.touch()  # a Sentinel must have one, and writes to it
+    file.touch()  # a Sentinel needs this file and writes to it
     command = [program.path, str(file), "--unixsocket", str(path), "--dir", str(directory)]
     command += ["--save", "", "--appendonly", "no"]
     if "--port" not in arguments:

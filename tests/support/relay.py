@@ -1,4 +1,4 @@
-"""A relay between a client and MySQL, which loses a connection at a statement."""
+"""A relay between a client and MySQL that breaks a connection at a given statement."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ MOST = 1 << 16  # bytes read at once
 
 
 class Relay:
-    """Hands on what a client and MySQL say to each other.
+    """Relays between a client and MySQL.
 
-    `lose` is a part of a statement: the next connection that sends it is ended once MySQL has answered, and the answer
-    is not handed on. `away` ends each connection at once.
+    `lose` is a part of a statement. The next connection that sends it is closed once MySQL has answered, and the answer
+    is not relayed. `away` closes each connection at once.
     """
 
     def __init__(self, url: str) -> None:
         self._to = unquote(parse_qs(urlsplit(url).query)["unix_socket"][0])
-        self._directory = tempfile.mkdtemp()  # a short path: a socket's may have 107 bytes
+        self._directory = tempfile.mkdtemp()  # short, since a socket's path has at most 107 bytes
         path = str(Path(self._directory) / "relay.sock")
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(path)
         self._listening.listen()
         self.url = f"{url.partition('?')[0]}?unix_socket={quote(path)}"
         self.lose = b""
-        self.lost = 0  # connections
+        self.lost = 0  # broken connections
         self.away = False
         self._clients: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
     def close(self) -> None:
-        """Ends the relay and its connections."""
+        """End the relay and its connections."""
         self._listening.shutdown(socket.SHUT_RDWR)
         for client in tuple(self._clients):
             client.shutdown(socket.SHUT_RDWR)
@@ -46,7 +46,7 @@ class Relay:
         shutil.rmtree(self._directory)
 
     def at(self, url: str) -> str:
-        """The URL of another database of the same server, through the relay."""
+        """Return the URL of another database of the same server, through the relay."""
         return f"{url.partition('?')[0]}?{self.url.partition('?')[2]}"
 
     def _accept(self) -> None:
@@ -64,12 +64,12 @@ class Relay:
                 return
             server.connect(self._to)
             self._clients.add(client)
-            with suppress(OSError):  # one of them has ended
+            with suppress(OSError):  # one side has closed its connection
                 self._hand_on(client, server)
             self._clients.remove(client)
 
     def _hand_on(self, client: socket.socket, server: socket.socket) -> None:
-        """Each side speaks in turn: MySQL greets, then answers. An answer of the tests fits into one part."""
+        """Relay in turns: MySQL greets, then answers. An answer of the tests fits into one read."""
         lost = False
         while answer := server.recv(MOST):
             if lost or self.away:

@@ -1,4 +1,4 @@
-"""Clients for tests: a polite one on Tornado's WebSocket client, and a raw one that sends any bytes."""
+"""Clients for tests: a correct one on Tornado's WebSocket client, and a raw one that sends any bytes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.support.patience import PATIENCE
 
 
 async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:
-    """Waits until `condition` holds."""
+    """Wait until `condition` holds."""
     async with asyncio.timeout(patience):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 def end_of(protocol: Any) -> Any:
-    """The operating system's socket at the server's end of a connection, whichever way its frames take."""
+    """Return the operating system's socket at the server's end of a connection, on either transport."""
     transport = getattr(protocol, "_transport", None)
     return transport.get_extra_info("socket") if transport else protocol.stream.socket
 
@@ -39,7 +39,7 @@ def socket_path(uid: object, to: object, **query: str) -> str:
 
 
 class Answer(NamedTuple):
-    """What came over HTTP."""
+    """An HTTP answer."""
 
     status: int
     headers: HTTPHeaders
@@ -55,12 +55,12 @@ class Answer(NamedTuple):
 
 
 async def websocket(port: int, path: str, headers: dict[str, str] | None = None) -> WebSocketClientConnection:
-    """An upgraded connection; raises HTTPClientError when the server refuses."""
+    """Return an upgraded connection. Raises HTTPClientError if the server refuses."""
     return await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{port}{path}", headers=headers))
 
 
 class Client:
-    """A chat client of dialect 1."""
+    """A chat client of protocol v1."""
 
     def __init__(self, connection: WebSocketClientConnection) -> None:
         self.connection = connection
@@ -76,14 +76,14 @@ class Client:
         await self.connection.write_message(text, binary=binary)
 
     async def read(self) -> str | None:
-        """The next frame's text, None at the end."""
+        """Return the next frame's text, None at the end."""
         async with asyncio.timeout(PATIENCE):
             frame = await self.connection.read_message()
         assert frame is None or isinstance(frame, str)
         return frame
 
     async def receive(self, code: int, content: str | None = None, sender: str | None = None) -> str:
-        """The next frame's content, whose code (and content, and `from`) must be as given."""
+        """Return the next frame's content, whose code (and content, and `from`) must be as given."""
         text = await self.read()
         assert text is not None, f"closed with {self.connection.close_code}"
         frame = json.loads(text)
@@ -96,7 +96,7 @@ class Client:
         return frame["content"]
 
     async def say(self, content: str, code: int | None = None) -> int:
-        """Sends a message and returns the code that answers it."""
+        """Send a message and return the code of the answer."""
         await self.send(1, content)
         text = await self.read()
         assert text is not None
@@ -105,7 +105,7 @@ class Client:
         return answer
 
     async def closed(self) -> int | None:
-        """Reads to the end and returns the close code."""
+        """Read to the end and return the close code."""
         while await self.read() is not None:
             pass
         return self.connection.close_code
@@ -118,11 +118,11 @@ _asked = itertools.count()
 
 
 class Client2:
-    """A chat client of dialect 2: on a pair socket, or on an inbox socket when it opens without `to`."""
+    """A chat client of protocol v2: on a pair socket, or on an inbox socket if it opens without `to`."""
 
     def __init__(self, connection: WebSocketClientConnection) -> None:
         self.connection = connection
-        self.unread: deque[dict[str, Any]] = deque()  # frames that came while another was awaited
+        self.unread: deque[dict[str, Any]] = deque()  # frames that came before an awaited one
 
     @classmethod
     async def open(
@@ -134,13 +134,13 @@ class Client2:
         return client
 
     async def write(self, kind: int, **fields: Any) -> str:
-        """Sends a frame with an id of its own, unless it is given one, and returns the id."""
+        """Send a frame with an id, made here unless one is given; return the id."""
         frame = {"type": kind, "id": f"r{next(_asked)}", **fields}
         await self.connection.write_message(json.dumps({key: value for key, value in frame.items() if value != ""}))
         return frame["id"]
 
     async def read(self) -> dict[str, Any]:
-        """The next frame."""
+        """Return the next frame."""
         if self.unread:
             return self.unread.popleft()
         return await self._next()
@@ -154,7 +154,7 @@ class Client2:
         return frame
 
     async def answer(self, request: str) -> dict[str, Any]:
-        """The answer to a request; other frames wait."""
+        """Return the answer to a request; keep other frames for later."""
         while True:
             frame = await self._next()
             if frame.get("id") == request and frame["from"] == "":
@@ -162,23 +162,23 @@ class Client2:
             self.unread.append(frame)
 
     async def ask(self, kind: int, **fields: Any) -> dict[str, Any]:
-        """Sends a frame and returns its answer."""
+        """Send a frame and return its answer."""
         return await self.answer(await self.write(kind, **fields))
 
     async def say(self, content: str, code: int | None = None, **fields: Any) -> dict[str, Any]:
-        """Sends a message and returns its answer."""
+        """Send a message and return its answer."""
         answer = await self.ask(1, content=content, **fields)
         assert code is None or answer["code"] == code, answer
         return answer
 
     async def receive(self, code: int, **fields: Any) -> dict[str, Any]:
-        """The next frame, which must be as given."""
+        """Return the next frame, which must be as given."""
         frame = await self.read()
         assert {"code": code, **fields} == {key: frame.get(key) for key in ("code", *fields)}, frame
         return frame
 
     async def silent(self) -> bool:
-        """Whether nothing came before the answer to a request that is made now."""
+        """Return whether nothing comes before the answer to a request that is sent now."""
         await self.ask(4, received=0, **({"to": "999999999"} if self.inbox else {}))
         return not self.unread
 
@@ -189,7 +189,7 @@ class Client2:
 
 
 class RawSocket:
-    """A TCP connection that speaks as much of the protocol as it is told to."""
+    """A TCP connection that sends exactly the given parts of the protocol."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -216,7 +216,7 @@ class RawSocket:
         method: str = "GET",
         body: str = "",
     ) -> tuple[int, bytes]:
-        """Sends an HTTP request; its status and body."""
+        """Send an HTTP request; return its status and body."""
         lines = {"Host": "127.0.0.1"}
         if upgrade:
             key = base64.b64encode(os.urandom(16)).decode()
@@ -238,7 +238,7 @@ class RawSocket:
         return int(answer.split()[1]), content
 
     def write_frame(self, opcode: int, payload: bytes, *, fin: bool = True, length: int | None = None) -> None:
-        """Writes one masked frame; `length` claims another size than the payload's."""
+        """Write one masked frame; `length` claims another size than the payload's."""
         claimed = len(payload) if length is None else length
         if claimed < 126:
             size = struct.pack("!B", 0x80 | claimed)
@@ -249,7 +249,7 @@ class RawSocket:
         self.writer.write(bytes([(0x80 if fin else 0) | opcode]) + size + bytes(4) + payload)
 
     async def frame(self) -> tuple[int, bytes]:
-        """Reads one frame: opcode and payload."""
+        """Read one frame; return its opcode and payload."""
         async with asyncio.timeout(PATIENCE):
             first, second = await self.reader.readexactly(2)
             size = second & 0x7F
@@ -260,12 +260,12 @@ class RawSocket:
             return first & 0x0F, await self.reader.readexactly(size)
 
     async def close_code(self) -> int:
-        """Reads up to the close frame; its code."""
+        """Read up to the close frame; return its code."""
         while True:
             opcode, payload = await self.frame()
             if opcode == 8:
                 return struct.unpack("!H", payload[:2])[0]
 
     def abort(self) -> None:
-        """Tears the connection down."""
+        """Abort the connection."""
         self.writer.transport.abort()

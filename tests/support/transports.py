@@ -1,4 +1,4 @@
-"""A transport and a handler that note what is done to them, for BulkProtocol without a server."""
+"""A transport and a handler that record their calls, to test BulkProtocol without a server."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from handlers.websocket.rfc6455 import may_close_with
 from handlers.websocket.transport import BulkProtocol
 
-LIMIT = 70_000  # bytes of the longest message; beyond 65,536, from where lengths take eight bytes
+LIMIT = 70_000  # bytes of the longest message; above 65,536, where lengths take eight bytes
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 WRITTEN = {0x80 | TEXT: "text", 0x80 | CLOSE: "close", 0x80 | PING: "ping", 0x80 | PONG: "pong"}
 
-Event = Any  # what was handed on (text, bytes), or a tuple: what was written, or how it ended
+Event = Any  # a received message (text, bytes), or a tuple: what was written, or how it ended
 
 
 def frame(
@@ -27,7 +27,7 @@ def frame(
     size: int | None = None,
     claimed: int | None = None,
 ) -> bytes:
-    """A client's frame; `size` is the number of bytes that its length takes, `claimed` a length that is not true."""
+    """Return a client's frame; `size` is the number of bytes of its length, `claimed` a wrong length."""
     data = payload.encode() if isinstance(payload, str) else payload
     length = len(data) if claimed is None else claimed
     size = size or (1 if length < 126 else 2 if length < 65_536 else 8)
@@ -39,13 +39,13 @@ def frame(
 
 
 def close_frame(code: int | None = None, reason: bytes | str = b"") -> bytes:
-    """A client's close frame."""
+    """Return a client's close frame."""
     said = reason.encode() if isinstance(reason, str) else reason
     return frame(CLOSE, (b"" if code is None else code.to_bytes(2, "big")) + said)
 
 
 def written(data: bytes) -> list[Event]:
-    """The server's frames in what it wrote, as pairs: what kind, and the payload; of a close frame its code."""
+    """Return the frames that the server wrote, as pairs of kind and payload; a close frame has its code as payload."""
     frames: list[Event] = []
     while data:
         size, at = data[1], 2
@@ -60,7 +60,7 @@ def written(data: bytes) -> list[Event]:
 
 
 class Transport(asyncio.Transport):
-    """Notes in `events` what is written; as strict as uvloop's about what may be done when."""
+    """Records in `events` what is written; as strict as uvloop's about the order of calls."""
 
     def __init__(self, events: list[Event]) -> None:
         super().__init__()
@@ -98,12 +98,12 @@ class Transport(asyncio.Transport):
         self._closing = True
 
     def abort(self) -> None:
-        assert not self.gone  # asyncio's would fail
+        assert not self.gone  # asyncio's transport would fail
         self._closing = self.aborted = True
 
 
 class Handler:
-    """Notes in `events` what is handed on; `answer` is asked what to return for a message."""
+    """Records in `events` what it receives; `answer` returns the result of handling a message."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -135,7 +135,7 @@ class Handler:
 
 
 def attached() -> tuple[BulkProtocol, Transport, list[Event], Handler]:
-    """A protocol whose connection has just been made."""
+    """Return a protocol whose connection has just been made."""
     handler = Handler()
     handler.protocol = protocol = BulkProtocol(handler, LIMIT)  # type: ignore[arg-type]
     transport = Transport(handler.events)
@@ -145,13 +145,13 @@ def attached() -> tuple[BulkProtocol, Transport, list[Event], Handler]:
 
 
 async def turns(count: int = 4) -> None:
-    """Gives the loop some turns: all that does not wait for anything is done then."""
+    """Let the loop turn a few times, so that all callbacks that are ready have run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def feed(protocol: BulkProtocol, transport: Transport, chunks: Iterable[bytes]) -> None:
-    """Lets bytes arrive as a transport does: none while it is not read, none when it is closing."""
+    """Let bytes arrive as a transport does: none while reading is paused, none while it closes."""
     for chunk in chunks:
         while not transport.reading and not transport.is_closing():
             await asyncio.sleep(0)
@@ -164,7 +164,7 @@ async def feed(protocol: BulkProtocol, transport: Transport, chunks: Iterable[by
 
 
 def parted(events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
-    """What the handler was told, and what was written, which leaves at the end of a turn."""
+    """Return what the handler received, and what was written, which leaves at the end of a turn."""
     both: tuple[list[Event], list[Event]] = [], []
     for event in events:
         both[isinstance(event, tuple) and event[0] in WRITTEN.values()].append(event)
@@ -172,7 +172,7 @@ def parted(events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
 
 
 def lose(protocol: BulkProtocol, transport: Transport) -> None:
-    """Ends the connection, whoever wanted that."""
+    """End the connection, from either side."""
     transport.close()
     transport.gone = True
     protocol.connection_lost(None)

@@ -14,7 +14,7 @@ from models.chat.events import MessageStored
 from models.chat.history import History
 from models.records import ReadPositions, conversation_of
 from storage.mongo.messages import MongoMessages
-from tests.support.chats import Make, Somebody, make_friends, stored
+from tests.support.chats import Make, OtherProcess, make_friends, stored
 from tests.support.sockets import until
 
 Pair = tuple[int, int]
@@ -83,7 +83,7 @@ async def test_reading_while_an_inbox_opens(
 ) -> None:
     """Requests of a conversation that overlap each other and the opening: the inbox gets what is said from then on."""
     me, peer = pair
-    here, store, sockets = make(me, cluster=Somebody())
+    here, store, sockets = make(me, cluster=OtherProcess())
     elsewhere, _, _ = make()
     await make_friends(elsewhere, pair)
     history = History(here, store, messages.directory, answer_timeout=5)
@@ -139,7 +139,7 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
 ) -> None:
     """Another process has stored it. The conversation becomes active here by something else, then the event comes."""
     me, peer = pair
-    here, store, sockets = make(me, cluster=Somebody())
+    here, store, sockets = make(me, cluster=OtherProcess())
     elsewhere, _, _ = make()
     inbox = here.join(me, None, watching=False)
     await here.watches(me)
@@ -171,7 +171,7 @@ async def test_an_inbox_that_does_not_know_all_conversations(
     """The first event of an old conversation is lost: what came since the inbox opened is given to it, no more."""
     monkeypatch.setattr("models.chat.inboxes.FOLLOWED", 1)
     me, peer, other = people(3)
-    here, _, sockets = make(me, cluster=Somebody())
+    here, _, sockets = make(me, cluster=OtherProcess())
     elsewhere, _, _ = make()
     assert isinstance(await elsewhere.send(peer, me, "old"), Stored)
     await until(lambda: not len(elsewhere.conversations))
@@ -202,7 +202,7 @@ async def test_the_first_message_comes_while_an_inbox_looks(
 ) -> None:
     """The inbox has asked for its conversations and is told late that there is none: the first message is its own."""
     me, peer = pair
-    here, _, sockets = make(me, cluster=Somebody())
+    here, _, sockets = make(me, cluster=OtherProcess())
     elsewhere, _, _ = make()
     gate, asked, look = asyncio.Event(), asyncio.Event(), messages.directory.conversations
 

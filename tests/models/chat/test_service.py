@@ -9,7 +9,7 @@ import pytest
 from common.tasks import end
 from models.chat.conversation import Stored
 from models.records import conversation_of
-from tests.support.chats import Make, Somebody, make_friends
+from tests.support.chats import Make, OtherProcess, make_friends
 from tests.support.sockets import until
 
 
@@ -62,7 +62,7 @@ async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair:
 
 async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: tuple[int, int]) -> None:
     """By another process, after a socket has opened here: is found when the subscription begins."""
-    chat, _, sockets = make(pair[0], cluster=Somebody())
+    chat, _, sockets = make(pair[0], cluster=OtherProcess())
     socket = chat.join(*pair, watching=False)
     conversation = chat.conversations.get(conversation_of(*pair))
     await until(lambda: conversation.delivered_seq == 0)

@@ -1,4 +1,4 @@
-"""An engine goes away while people chat: 40001 in time, sockets stay, readiness tells, and it heals by itself."""
+"""A database goes away while users chat: 40001 comes in time, sockets stay open, and the server recovers by itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flags() -> list[str]:
 
 @pytest.fixture(params=["stopped", "killed"])
 def away(request: pytest.FixtureRequest, embedded: EmbeddedDatabases) -> Iterator[Callable[[str], None]]:
-    """Takes an engine away, by SIGSTOP or by SIGKILL; brings it back at the end of the test, or when asked."""
+    """Take a database away, by SIGSTOP or by SIGKILL; bring it back when asked, or at the end of the test."""
     gone: list[str] = []
 
     def take(name: str) -> None:
@@ -43,13 +43,13 @@ def away(request: pytest.FixtureRequest, embedded: EmbeddedDatabases) -> Iterato
     def bring_back() -> None:
         while gone:
             name = gone.pop()
-            engine = next(engine for engine in embedded._processes if engine.name == name)
+            process = next(each for each in embedded._processes if each.name == name)
             if request.param == "stopped":
                 os.kill(embedded.pids[name], signal.SIGCONT)
             else:
-                engine.process.wait()
-                embedded._spawn(engine)
-            embedded._await_ready(engine)
+                process.process.wait()
+                embedded._spawn(process)
+            embedded._await_ready(process)
         answer_within(PATIENCE)
 
     take.back = bring_back
@@ -73,7 +73,7 @@ async def healed(port: int) -> None:
 async def test_mongodb_away(
     away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:
-    """Nothing is acknowledged, nothing that was is lost; afterwards the conversation goes on without a hole."""
+    """No message is acknowledged or lost meanwhile; afterwards the conversation goes on without a hole."""
     pair = tuple(people(2))
     one, two = await connect(*pair), await connect(*reversed(pair))
     await two.say("before", 50004)
@@ -85,8 +85,8 @@ async def test_mongodb_away(
     await one.receive(40001)
     await two.send(3)
     await two.receive(40001)
-    status, engines = await readiness(http_server.port)
-    assert (status, engines["mongodb"], engines["mysql"]) == (503, "unavailable", "ok")
+    status, databases = await readiness(http_server.port)
+    assert (status, databases["mongodb"], databases["mysql"]) == (503, "unavailable", "ok")
     assert ChatSocket.count() == 2
     away.back()
     await healed(http_server.port)
@@ -102,7 +102,7 @@ async def test_mongodb_away(
 async def test_redis_away(
     away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:
-    """Strangers get 40001, who has been answered chats on, and the limit is where it was."""
+    """Strangers get 40001, conversations that were answered go on, and the limit rule still counts."""
     friends, strangers = tuple(people(2)), tuple(people(2))
     one, two = await connect(*friends), await connect(*reversed(friends))
     await one.say("hello", 50004)
@@ -119,8 +119,8 @@ async def test_redis_away(
         await sender.say("still here", 50004)
         await recipient.receive(50001, "still here")
     await stranger.say("and now?", 40001)
-    status, engines = await readiness(http_server.port)
-    assert (status, engines["redis"], engines["mongodb"]) == (503, "unavailable", "ok")
+    status, databases = await readiness(http_server.port)
+    assert (status, databases["redis"], databases["mongodb"]) == (503, "unavailable", "ok")
     away.back()
     await healed(http_server.port)
     await stranger.say("and now?", 50006)
@@ -129,7 +129,7 @@ async def test_redis_away(
 
 
 async def test_redis_emptied(http_server: Server, connect: Connect, people: Callable[[int], list[int]]) -> None:
-    """Flushed in mid-conversation: nobody notices, and the limit is where it was."""
+    """When Redis is flushed during a conversation, users notice nothing, and the limit rule still counts."""
     stranger_pair, pair = tuple(people(2)), tuple(people(2))
     stranger, one, two = await connect(*stranger_pair), await connect(*pair), await connect(*reversed(pair))
     await one.say("hello", 50004)
@@ -148,7 +148,7 @@ async def test_redis_emptied(http_server: Server, connect: Connect, people: Call
 async def test_mysql_away(
     away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:
-    """Newcomers get 503, who is here chats on."""
+    """New sockets get 503, and open sockets go on."""
     pair = tuple(people(2))
     one, two = await connect(*pair), await connect(*reversed(pair))
     away("mariadbd")
@@ -157,8 +157,8 @@ async def test_mysql_away(
     raw.abort()
     await one.say("still here", 50004)
     await two.receive(50001, "still here")
-    status, engines = await readiness(http_server.port)
-    assert (status, engines["mysql"], engines["mongodb"]) == (503, "unavailable", "ok")
+    status, databases = await readiness(http_server.port)
+    assert (status, databases["mysql"], databases["mongodb"]) == (503, "unavailable", "ok")
     away.back()
     await healed(http_server.port)
     await connect(*pair)
