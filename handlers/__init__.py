@@ -1,1 +1,1 @@
-"""The doors: HTTP handlers and the WebSocket handler, which translate between the wire and `models`."""
+"""The interfaces: HTTP handlers and the WebSocket handler, which translate between the wire and `models`."""

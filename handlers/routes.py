@@ -1,4 +1,4 @@
-"""The route tables: of the server's own port, and of the one for metrics."""
+"""The route tables: of the server's own port, and of the port for metrics."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ __all__ = ["Collaborators", "make_app", "make_metrics_app"]
 
 
 class Collaborators(NamedTuple):
-    """What the handlers work with. `api` is the OpenAPI file, `token_lifetime` in seconds, `log` the id of the log.
+    """What the handlers need. `api` is the OpenAPI file, `token_lifetime` is in seconds, `log` is the id of the log.
 
-    `checks` has one readiness check for each engine, `restarting` tells which private engines end again and again;
-    without a `metrics_token` there are no metrics on this port.
+    `checks` has one readiness check for each database. `restarting` names the embedded databases that end again and
+    again. Without a `metrics_token` there are no metrics on this port.
     """
 
     chat: Chat
@@ -58,7 +58,7 @@ class Collaborators(NamedTuple):
 
 
 def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
-    """The application on the server's own port."""
+    """Return the application of the server's own port."""
     reading = {"history": with_.history, "users": with_.users, "timeout": limits.answer_timeout}
     session = {"accounts": with_.accounts, "token_lifetime": with_.token_lifetime}
     blocks = {"blocks": with_.chat.blocks}
@@ -109,7 +109,7 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
 
 
 def make_metrics_app(with_: Collaborators) -> Application:
-    """The application on a port of its own, which whoever reaches it may read."""
+    """Return the application of a port for metrics, which are readable without a token there."""
     return _application([(r"/metrics", MetricsHandler, {"metrics": with_.metrics, "token": ""})], with_)
 
 

@@ -1,1 +1,1 @@
-"""The HTTP server, its handlers, and what a request must pass before a handler sees it."""
+"""The HTTP server, its handlers, and the checks of a request before a handler sees it."""

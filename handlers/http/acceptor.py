@@ -1,4 +1,4 @@
-"""Acceptor: takes the connections of a listening socket, and pauses while the system has none to give."""
+"""Accepting the connections of a listening socket, with a pause while the system has no file descriptor left."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import structlog
 __all__ = ["Acceptor"]
 
 PAUSE = 1.0  # seconds; the clients wait in the queue of the listening socket meanwhile
-AT_ONCE = 128  # connections that are accepted before others have their turn
+AT_ONCE = 128  # connections that are accepted before the event loop runs other callbacks
 QUIET = 60.0  # seconds between two log lines about the same thing
 
 _log = structlog.get_logger(__name__)
 
 
 class Acceptor:
-    """Calls `take` with each connection and its peer's address, from now on until `stop`.
+    """Call `take` with each connection and its peer's address, from now on until `stop`.
 
-    Tornado's own accept handler raises where no descriptor is left, and is called again at once, for ever.
+    Tornado's own accept handler raises if there is no descriptor left, and is then called again at once, without end.
     """
 
     def __init__(self, listening: socket.socket, take: Callable[[socket.socket, Any], None]) -> None:
         self._listening = listening
         self._take = take
         self._loop = asyncio.get_running_loop()
-        self._waiting: asyncio.TimerHandle | None = None  # there while it pauses
+        self._waiting: asyncio.TimerHandle | None = None  # set during a pause
         self._failing = False
         self._logged = -QUIET  # when a failure was logged last (loop time)
         self._stopped = False
         self._loop.add_reader(listening, self._accept)
 
     def stop(self) -> None:
-        """Accept nothing any more."""
+        """Accept no more connections."""
         self._stopped = True
         if self._waiting is not None:
             self._waiting.cancel()

@@ -1,4 +1,4 @@
-"""What all HTTP answers have in common: the JSON envelope of gin-chat-demo, errors in it, and who is asking."""
+"""The base of all HTTP handlers: the JSON envelope of gin-chat-demo, errors in it, and who the caller is."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["BaseHandler", "NotFoundHandler", "log_request", "status_of"]
 
 COOKIE = "tandem"
 GOING_AWAY = "the server is going away"
-AGAIN_AFTER = 5  # seconds after which a server that has too much to do may be asked again
+AGAIN_AFTER = 5  # seconds after which a client may retry if the server has too much to do
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -43,7 +43,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-A_YEAR = 31_536_000  # seconds for which browsers are to come by TLS alone, and keep what never changes
+A_YEAR = 31_536_000  # seconds for which browsers use only TLS, and cache files that never change
 LOST_PORT = "Host lacks the page's port: a proxy has to hand on the Host that it was sent (nginx: $http_host)"
 METHODS = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE")  # of all routes together
 
@@ -54,7 +54,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def status_of(error: BaseException | None) -> int:
-    """The HTTP status for an error."""
+    """Return the HTTP status for an error."""
     if isinstance(error, HTTPError):
         return error.status_code
     if isinstance(error, DatabaseRefused):
@@ -69,22 +69,22 @@ def status_of(error: BaseException | None) -> int:
 class BaseHandler(RequestHandler):
     """A handler that answers in the envelope {"status", "data", "msg", "error"}."""
 
-    guarded: ClassVar[bool] = True  # what tells nothing may be asked from everywhere, and to the end
-    answers: ClassVar[bool] = True  # not only refusals: an upgrade says nothing to browsers
+    guarded: ClassVar[bool] = True  # routes without private data are open to all
+    answers: ClassVar[bool] = True  # the successful answer needs headers for browsers; an upgrade does not
     linked: ClassVar[bool] = False  # links may lead here from other sites
     _under_way = False
-    _of_user = False  # a user answers for this request
+    _of_user = False  # the request is counted for a user
 
-    # Before the request is looked at
+    # Before the handler runs
 
     def set_default_headers(self) -> None:
-        """Nothing says which server this is."""
+        """Remove the header that names the server software, and set the headers of every answer."""
         self.clear_header("Server")
         if self.answers:
             self._guard_answer()
 
     def _guard_answer(self) -> None:
-        """Says to browsers what every answer says."""
+        """Set the security headers of every answer."""
         self._headers.update(HEADERS)
         if self.secure:
             self.set_header("Strict-Transport-Security", f"max-age={A_YEAR}")
@@ -97,7 +97,7 @@ class BaseHandler(RequestHandler):
                 self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
 
     async def prepare(self) -> None:
-        """Lets nobody in who may not ask at all, or asks too late; who has asked too often waits."""
+        """Refuse callers that are not allowed, and requests after draining began. Delay those of a busy address."""
         self._under_way = True
         in_time = self.policy.begun(self)
         if self.guarded and not in_time:
@@ -108,10 +108,10 @@ class BaseHandler(RequestHandler):
             raise HTTPError(403, f"{refusal}; see --auth")
 
     async def _wait_for_address(self) -> None:
-        """Waits while the address has asked for more than it may without a user who answers for it.
+        """Wait while the address has sent too many requests that no user was authenticated for.
 
-        That costs nothing, and the next request of the connection is not read meanwhile. Raises TooFast where many
-        connections wait already.
+        Waiting costs nothing, and the next request of the connection is not read meanwhile. Raises TooFast if the wait
+        would be too long.
         """
         wait = self.policy.unasked.of(self.address).take(0)
         if wait > LONGEST_WAIT:
@@ -121,23 +121,26 @@ class BaseHandler(RequestHandler):
 
     @property
     def path(self) -> str:
-        """The path that was asked for, for log lines."""
+        """The path of the request, for log lines."""
         return self.request.path
 
     def on_finish(self) -> None:
-        """Is done with a request, which weighs on its address unless it was a user's."""
+        """End a request. It counts against its address unless it was counted for a user."""
         self.leave()
         if not self._of_user:
             self.policy.unasked.of(self.address).charge(1.0)
 
     def leave(self) -> None:
-        """Is no request any more that the end of the server waits for."""
+        """Stop counting the request among those that draining waits for."""
         if self._under_way:
             self._under_way = False
             self.policy.ended(self)
 
     def options(self, *args: str, **kwargs: str) -> None:
-        """Answers a browser that asks whether a page of a trusted origin may ask (the Fetch standard, CORS)."""
+        """Answer a preflight request of a browser (the Fetch standard, CORS).
+
+        Only pages of trusted origins are allowed.
+        """
         if self.request.headers.get("Origin") not in self.policy.origins:
             raise HTTPError(403, "cross-origin requests are not allowed")
         self.set_header("Access-Control-Allow-Methods", ", ".join(METHODS))
@@ -148,24 +151,24 @@ class BaseHandler(RequestHandler):
 
     @property
     def policy(self) -> RequestPolicy:
-        """The way in, one for the application."""
+        """The request policy, one for the application."""
         policy: RequestPolicy = self.settings["policy"]
         return policy
 
     @property
     def secure(self) -> bool:
-        """Whether the request came by TLS."""
+        """Whether the request used TLS."""
         return self.policy.secure(self.request)
 
     @property
     def address(self) -> str:
-        """What counts as the address of who asks."""
+        """The client's address, as it is counted."""
         return subject_of(self.policy.address(self.request))
 
-    # What the request says
+    # The request
 
     async def identify(self, ticket: str | None = None) -> Identity:
-        """Who asks; counted among the requests of that user. Raises what Access.identify does, and TooFast."""
+        """Authenticate the caller, and count the request for that user. Raises as Access.identify does, and TooFast."""
         uid = self.id_argument("uid") if self.get_query_arguments("uid", strip=False) else None
         identity = await self.policy.access.identify(uid=uid, token=self._token(), ticket=ticket)
         wait = self.policy.requests.of(identity.user).take()
@@ -175,7 +178,7 @@ class BaseHandler(RequestHandler):
         return identity
 
     def _token(self) -> str | None:
-        """The token of the request: that of its Authorization header (RFC 6750), else that of its cookie."""
+        """Return the token of the request: from its Authorization header (RFC 6750), else from its cookie."""
         scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return token.strip()
@@ -183,20 +186,24 @@ class BaseHandler(RequestHandler):
 
     @property
     def _cookie(self) -> str:
-        """The cookie's name, with the port that the browser asked if it named one.
+        """The name of the cookie, with the port of the browser's URL if it has one.
 
-        Browsers keep cookies by host alone: without the port two servers on one host would sign each other's users out.
+        Browsers keep cookies by host, without the port. With one name, two servers on one host would sign out each
+        other's users.
         """
         port = _PORT_OF_HOST.search(self.request.host)
         return f"{self._bare_cookie}-{port[1]}" if port else self._bare_cookie
 
     @property
     def _bare_cookie(self) -> str:
-        """The name without a port; by TLS one that no neighbouring site can have set (RFC 6265bis, section 4.1.3)."""
+        """The cookie's name without a port.
+
+        With TLS, no neighbouring site can have set it (RFC 6265bis, section 4.1.3).
+        """
         return f"__Host-{COOKIE}" if self.secure else COOKIE
 
     def keep_token(self, token: str | None, lifetime: float = 0) -> None:
-        """Gives the browser a token to keep for `lifetime` seconds, or takes it away."""
+        """Set the cookie with a token for `lifetime` seconds, or delete it."""
         attributes: dict[str, Any] = {"httponly": True, "samesite": "Strict", "secure": self.secure}
         if token:
             self.set_cookie(self._cookie, token, max_age=int(lifetime), **attributes)
@@ -205,7 +212,7 @@ class BaseHandler(RequestHandler):
                 self.clear_cookie(name, **attributes)
 
     def given(self) -> dict[str, Any]:
-        """The fields of the body, which is a form or a JSON object. Raises InvalidRequest.
+        """Return the fields of the body, which is a form or a JSON object. Raises InvalidRequest.
 
         A password in the query is refused: proxies and browsers keep URLs.
         """
@@ -239,7 +246,7 @@ class BaseHandler(RequestHandler):
         return fields
 
     def id_argument(self, name: str) -> int:
-        """The id of a user in the query. Raises HTTPError when it is missing, given twice or not an id."""
+        """Return a user's id from the query. Raises HTTPError if it is missing, given twice or not an id."""
         values = self.get_query_arguments(name, strip=False)
         if len(values) != 1 or not values[0]:
             raise HTTPError(400, f"{name} is missing" if not any(values) else f"{name} is given twice")
@@ -249,7 +256,7 @@ class BaseHandler(RequestHandler):
         return user
 
     def choice_argument(self, name: str, choices: Sequence[T]) -> T:
-        """One of `choices` in the query, the first if it is left out. Raises HTTPError."""
+        """Return one of `choices` from the query, the first if it is left out. Raises HTTPError."""
         values = self.get_query_arguments(name)
         for choice in choices:
             if values == [choice] or not values:
@@ -257,7 +264,7 @@ class BaseHandler(RequestHandler):
         raise HTTPError(400, f"{name} is not one of " + ", ".join(choices))
 
     def int_argument(self, name: str, default: int | None, least: int, most: int) -> int | None:
-        """A number in the query. Raises HTTPError when it is none, or out of bounds."""
+        """Return a number from the query. Raises HTTPError if it is not one, or out of bounds."""
         text = self.get_query_argument(name, None)
         if text is None:
             return default
@@ -265,30 +272,30 @@ class BaseHandler(RequestHandler):
             raise HTTPError(400, f"{name} is not a number from {least} to {most}")
         return int(text)
 
-    # The answer
+    # The response
 
     def answer(self, data: Any, status: int = 200, msg: str = "ok", error: str = "") -> None:
-        """Finishes the request with the envelope; `status` is repeated as the HTTP status."""
+        """Finish the request with the envelope. `status` is also the HTTP status."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(_encode({"status": status, "data": data, "msg": msg, "error": error}))
 
     def compute_etag(self) -> None:
-        """No answer is kept by anybody, so none needs a name."""
+        """Set no ETag: answers are not cached."""
 
     def check_trusted_origin(self, origin: str) -> bool:
-        """Tornado's question whether a page of another origin may ask."""
+        """Return whether a page of another origin may send requests; called by Tornado."""
         return origin in self.policy.origins
 
     def _check_cross_origin(self, check: Callable[[str], bool]) -> str | None:
-        """Tornado's check of a request that may change something or opens a socket; None, or why it is refused."""
+        """Check a request that may change something or opens a socket. Return None, or the reason for the refusal."""
         if super()._check_cross_origin(check) is None:
             return None
         refusal = "cross-origin requests are not allowed"
         return f"{refusal}; {LOST_PORT}" if self._lost_port() else refusal
 
     def _lost_port(self) -> bool:
-        """Whether Origin and Host differ by nothing but a port that a proxy has left out of Host."""
+        """Return whether Origin and Host differ only in a port that a proxy has left out of Host."""
         try:
             origin = urlsplit(self.request.headers.get("Origin", ""))
             return bool(origin.port) and origin.hostname == self.request.host.lower()
@@ -296,16 +303,16 @@ class BaseHandler(RequestHandler):
             return False
 
     def _origin_matches_host(self, origin: str) -> bool:
-        """Tornado's, which raises for an Origin that is no URL; called before anything that could catch it."""
+        """Compare as Tornado does, but treat an Origin that is not a URL as a mismatch instead of raising."""
         try:
             return super()._origin_matches_host(origin)
         except ValueError:
             return False
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Answers with an error; so does Tornado for a request whose task was cancelled, without saying what for."""
+        """Answer with an error. A request whose task was cancelled while the server ends gets 503."""
         if "exc_info" not in kwargs and self.policy.given_up:
-            if self._headers_written:  # an answer that cannot go on: an end that looks like none
+            if self._headers_written:  # the answer is cut off, so the client must not take it as complete
                 self.request.connection.stream.close()  # type: ignore[union-attr]
                 self.leave()
                 return
@@ -314,7 +321,7 @@ class BaseHandler(RequestHandler):
         super().send_error(status_code, **kwargs)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Turns an exception into the envelope; what a bug says stays in the log."""
+        """Write an exception into the envelope. The text of an unexpected exception is only logged."""
         self._guard_answer()
         error = kwargs.get("exc_info", (None, None, None))[1]
         status = status_of(error) if error else status_code
@@ -349,10 +356,10 @@ class BaseHandler(RequestHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Logs a bug with its traceback, anything else by its name."""
-        known = isinstance(value, DatabaseRefused) or status_of(value) != 500  # DatabaseRefused is logged by its store
+        """Log an unexpected exception with its traceback, any other with its name."""
+        known = isinstance(value, DatabaseRefused) or status_of(value) != 500  # storage logs DatabaseRefused
         if isinstance(value, (HTTPError, ChatError)) and known:
-            # What Tornado's own errors say quotes the request.
+            # The texts of Tornado's own errors quote the request.
             reason = str(value) if isinstance(value, ChatError) else HTTPStatus(status_of(value)).phrase
             _log.debug("refused", path=self.path, status=status_of(value), reason=reason)
         else:
@@ -360,18 +367,18 @@ class BaseHandler(RequestHandler):
 
 
 class NotFoundHandler(BaseHandler):
-    """Every path that is nobody's."""
+    """Answers all paths that have no handler."""
 
-    guarded = False  # there is nothing to guard
+    guarded = False  # there is nothing to protect
 
     async def prepare(self) -> None:
-        """Answers 404."""
+        """Answer 404."""
         await super().prepare()
         raise HTTPError(404, "no such path")
 
 
 def log_request(handler: RequestHandler, requests: Counter) -> None:
-    """Counts an HTTP request, and logs it in one line without its query and its body."""
+    """Count an HTTP request, and log it in one line without its query and its body."""
     requests.labels(type(handler).__name__, handler.get_status()).inc()
     _log.debug(
         "request",

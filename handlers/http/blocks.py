@@ -1,4 +1,4 @@
-"""Blocking over HTTP."""
+"""Blocks over HTTP."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class BlocksHandler(BaseHandler):
     """GET /user/blocks"""
 
     def initialize(self, blocks: Blocks, acquaintances: Acquaintances, users: Users) -> None:
-        """Takes the collaborators."""
+        """Take the collaborators."""
         self._blocks = blocks
         self._acquaintances = acquaintances
         self._users = users
 
     async def get(self) -> None:
-        """Whom the caller has blocked; names only of those with whom the caller has a conversation.
+        """List the users whom the caller has blocked. Names are shown of those with whom the caller has a conversation.
 
-        Anyone can block any id: with all names this would list the accounts.
+        Any id can be blocked, so showing all names would list the accounts.
         """
         user = (await self.identify()).user
         blocked = await self._blocks.of(user)
@@ -39,19 +39,19 @@ class BlockHandler(BaseHandler):
     """/user/blocks/{id}"""
 
     def initialize(self, blocks: Blocks) -> None:
-        """Takes the collaborators."""
+        """Take the collaborators."""
         self._blocks = blocks
 
     async def put(self, name: str) -> None:
-        """Blocks a user; nothing changes for one who is blocked. Whether there is such a user is not told."""
+        """Block a user; a second time changes nothing. The answer does not say whether the user exists."""
         identity, peer = await self.identify(), _named(name)
         if peer == identity.user:
-            raise HTTPError(400, "nobody can block themselves")
+            raise HTTPError(400, "users cannot block themselves")
         await self._blocks.block(identity.user, peer)
         self.answer(None)
 
     async def delete(self, name: str) -> None:
-        """Lifts a block, also of a user who is gone; nothing changes for one who is not blocked."""
+        """Lift a block, also of a user who is gone. Without a block, nothing changes."""
         identity, peer = await self.identify(), _named(name)
         await self._blocks.unblock(identity.user, peer)
         self.answer(None)

@@ -1,4 +1,4 @@
-"""Everything that is kept of one's messages, as a file."""
+"""The export: everything that is stored of a user's messages, as a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.protocol.v2 import shown
 
 __all__ = ["ExportHandler"]
 
-AGAIN_AFTER = 10.0  # seconds after which somebody whose export runs may try again
+AGAIN_AFTER = 10.0  # seconds after which a user whose export runs may retry
 
 _encode = msgspec.json.Encoder().encode
 
@@ -26,20 +26,20 @@ class ExportHandler(BaseHandler):
     """GET /user/export"""
 
     def initialize(self, history: History, users: Users, running: set[int]) -> None:
-        """Takes the collaborators, and the set of users whose export runs: one at a time."""
+        """Take the collaborators, and the set of users whose export is running: one at a time for each."""
         self._history = history
         self._users = users
         self._running = running
 
     async def get(self) -> None:
-        """The caller's account, then all messages of all conversations, one JSON object a line.
+        """Write the caller's account, then all messages of all conversations, one JSON object a line.
 
-        It is written as fast as it is read. The last line says that nothing is missing; an export that ends without
-        it was cut off.
+        Messages are written as they are read. The last line says that the export is complete; without it, it was cut
+        off.
         """
         user = (await self.identify()).user
         account = (await self._users.active_now([user])).get(user)
-        if account is None:  # gone since it was remembered
+        if account is None:  # the account is gone, but was still cached
             raise UnknownUser(user)
         if user in self._running:
             raise TooFast("exports at a time", AGAIN_AFTER)
@@ -61,7 +61,7 @@ class ExportHandler(BaseHandler):
         except EngineUnavailable:
             if not self._headers_written:
                 raise
-            self.request.connection.stream.close()  # type: ignore[union-attr]  # an end that looks like none
+            self.request.connection.stream.close()  # type: ignore[union-attr]  # the client must not take it as complete
         finally:
             self._running.discard(user)
 

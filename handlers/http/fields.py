@@ -1,4 +1,4 @@
-"""The fields of accounts, as requests give them: what may be in them, and how an account is shown."""
+"""The fields of accounts in requests: which values are allowed, and how an account is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.records import Profile, User
 
 __all__ = ["login_name", "new_password", "nick_name", "password", "profile", "shown", "shown_to_others", "user_name"]
 
-# gin-chat-demo's bounds, in characters; the password's are in bytes, and its upper one is bcrypt's.
+# gin-chat-demo's limits, in characters; the password's are in bytes, and its upper limit is bcrypt's.
 NICK_NAME = (2, 10)
 USER_NAME = (5, 15)
 PASSWORD = (8, LONGEST)
@@ -24,7 +24,7 @@ _URL = re.compile(r"https?://[^\s\"'<>\\]+")
 
 
 def user_name(given: dict[str, Any]) -> str:
-    """The name of a new account. All of these raise InvalidRequest."""
+    """Return the name of a new account. This and the functions below raise InvalidRequest."""
     name = _shown_text(given, "user_name", USER_NAME)
     _require_shown("user_name", name, name)
     if not names.without_twins(name):
@@ -35,24 +35,24 @@ def user_name(given: dict[str, Any]) -> str:
 
 
 def nick_name(given: dict[str, Any]) -> str:
-    """What a new account's user is called."""
+    """Return the nick name of an account."""
     name = _shown_text(given, "nick_name", NICK_NAME)
     _require_shown("nick_name", name, names.with_joiners(name))
     return name
 
 
 def login_name(given: dict[str, Any]) -> str:
-    """A name to sign in with, or to be found by: whatever the user table may hold."""
+    """Return a name to sign in with or to find a user by: any name that the user table may have."""
     return _text(given, "user_name", (1, STORED))
 
 
 def password(given: dict[str, Any], field: str = "password", least: int = 1) -> bytes:
-    """A password; at least `least` bytes."""
+    """Return a password of at least `least` bytes."""
     text = given.get(field)
     if not isinstance(text, str):
         raise InvalidRequest(field, "is missing" if text is None else "is not text")
     size = len(prepared(text).encode())
-    longest = size if least > 1 else min(size, len(text.encode()))  # one of before may have been hashed as it was typed
+    longest = size if least > 1 else min(size, len(text.encode()))  # an older one may have been hashed as it was typed
     if size < least or longest > PASSWORD[1]:
         raise InvalidRequest(field, f"has {size} bytes, {least} to {PASSWORD[1]} are allowed")
     if "\0" in text:
@@ -61,12 +61,12 @@ def password(given: dict[str, Any], field: str = "password", least: int = 1) -> 
 
 
 def new_password(given: dict[str, Any], field: str = "password") -> bytes:
-    """A password that somebody chooses."""
+    """Return a password for an account: it has a minimum length."""
     return password(given, field, PASSWORD[0])
 
 
 def profile(given: dict[str, Any]) -> Profile:
-    """What is to be changed of an account; fields that are not given stay as they are."""
+    """Return what to change of an account. Fields that are not given stay as they are."""
     email = _printable(given, "email", (0, STORED)) if "email" in given else None
     if email and not _EMAIL.fullmatch(email):
         raise InvalidRequest("email", "is not an address")
@@ -80,7 +80,7 @@ def profile(given: dict[str, Any]) -> Profile:
 
 
 def shown(user: User) -> dict[str, Any]:
-    """A user as gin-chat-demo's serializer shows one: `nickname` and `create_at` are its spellings."""
+    """Return a user as gin-chat-demo's serializer shows one: `nickname` and `create_at` are its spellings."""
     return {
         "id": user.id,
         "user_name": user.user_name,
@@ -95,7 +95,7 @@ def shown(user: User) -> dict[str, Any]:
 
 
 def shown_to_others(user: User) -> dict[str, Any]:
-    """What anybody may know of a user."""
+    """Return the public fields of a user."""
     return {"id": user.id, "user_name": user.user_name, "nick_name": user.nick_name, "avatar": user.avatar}
 
 
@@ -125,7 +125,7 @@ def _shown_text(given: dict[str, Any], field: str, bounds: tuple[int, int]) -> s
 
 
 def _require_shown(field: str, name: str, plain: str) -> None:
-    """Raises InvalidRequest for a name with what cannot be seen; `plain` is the name as far as that is asked."""
+    """Raise InvalidRequest for a name with invisible characters. `plain` is the part of it that is checked for them."""
     if names.hides(plain):
         raise InvalidRequest(field, "holds a character that cannot be seen")
     if names.is_blank(name):

@@ -1,7 +1,7 @@
-"""What proxies say of whom they ask for: X-Forwarded-For and -Proto as they write them, and Forwarded (RFC 7239).
+"""Headers in which proxies name the client: X-Forwarded-For and -Proto as proxies write them, and Forwarded (RFC 7239).
 
-Where a proxy writes X-Forwarded-For, Forwarded is not looked at: most proxies write the one and hand on the other as it
-came from the client. Nothing here decides whether a proxy is believed; handlers/http/request_policy.py does.
+If there is an X-Forwarded-For, Forwarded is ignored: most proxies write only the former, and pass on the latter as the
+client sent it. handlers/http/request_policy.py decides whether a proxy is trusted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PAIR = re.compile(r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\
 
 
 def forwarded_for(headers: HTTPHeaders) -> list[str]:
-    """The hosts of the nodes that asked, the nearest one last; "" for one that is hidden or malformed."""
+    """Return the hosts of the nodes that sent the request, the nearest one last; "" for a hidden or malformed one."""
     listed = headers.get("X-Forwarded-For")
     if listed is not None:
         return [host_of_node(node) for node in listed.split(",")]
@@ -25,7 +25,7 @@ def forwarded_for(headers: HTTPHeaders) -> list[str]:
 
 
 def forwarded_proto(headers: HTTPHeaders) -> str:
-    """The scheme by which the nearest proxy was asked, in lower case; "" where nothing is said."""
+    """Return the scheme by which the request reached the nearest proxy, in lower case; "" if it is not given."""
     said = headers.get("X-Forwarded-Proto")
     if said is None:
         elements = _elements(headers.get("Forwarded", ""))
@@ -34,9 +34,9 @@ def forwarded_proto(headers: HTTPHeaders) -> str:
 
 
 def host_of_node(node: str) -> str:
-    """The host of a node, without the port, the brackets and the quotes that some write around an address.
+    """Return the host of a node, without a port, brackets and quotes around it.
 
-    "" for what is malformed; what is left need not be an address.
+    "" if it is malformed. The result need not be an address.
     """
     node = node.strip()
     if len(node) >= 2 and node[0] == node[-1] == '"':
@@ -51,9 +51,9 @@ def host_of_node(node: str) -> str:
 
 
 def _elements(header: str) -> list[dict[str, str]]:
-    """The elements of a Forwarded header, each with its parameters; none at all if any of them is malformed.
+    """Return the elements of a Forwarded header, each with its parameters; none if any of them is malformed.
 
-    A quote that a client left open would take in what the proxy wrote behind it.
+    A quote that a client left open would take in what the proxy appended.
     """
     elements: list[dict[str, str]] = [{}]
     at = 0

@@ -1,4 +1,4 @@
-"""For whoever runs the server: is it alive, can it work; and gin-chat-demo's ping."""
+"""Routes for operators: liveness, readiness, the API description, and gin-chat-demo's ping."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PingHandler(BaseHandler):
     guarded = False
 
     def get(self) -> None:
-        """Answers "SUCCESS", as gin-chat-demo does (the article, section 2.2.3)."""
+        """Answer "SUCCESS", as gin-chat-demo does (the article, section 2.2.3)."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(b'"SUCCESS"')
 
@@ -31,11 +31,11 @@ class ApiHandler(BaseHandler):
     """GET /openapi.yaml"""
 
     def initialize(self, api: bytes) -> None:
-        """Takes the description of all that is here, in OpenAPI's format."""
+        """Take the OpenAPI description of all routes."""
         self._api = api
 
     def get(self) -> None:
-        """The description; docs/openapi.yaml."""
+        """Answer with the description, docs/openapi.yaml."""
         self.set_header("Content-Type", "application/yaml")  # RFC 9512
         self.finish(self._api)
 
@@ -48,20 +48,20 @@ class HealthHandler(BaseHandler):
     guarded = False
 
     def initialize(self, version: str) -> None:
-        """Takes the server's version."""
+        """Take the server's version."""
         self._version = version
 
     def get(self) -> None:
-        """Answers while the event loop turns."""
+        """Answer while the event loop runs."""
         self.answer({"sockets": ChatSocket.count(), "version": self._version})
 
     head = get
 
 
 class Readiness:
-    """Whether the engines answer; `checks` has one for each, `timeout` is what all of them may take (seconds).
+    """Whether the databases answer. `checks` has a check for each; `timeout` (seconds) limits all of them together.
 
-    However many ask at a time, the engines are asked once. `restarting` tells of private engines that have ended.
+    Concurrent requests share one round of checks. `restarting` names the embedded databases that have ended.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Readiness:
         self.restarting = restarting
         self._asking: asyncio.Task[dict[str, str]] | None = None
 
-    async def engines(self) -> dict[str, str]:
-        """Each engine's state, by name."""
+    async def databases(self) -> dict[str, str]:
+        """Return each database's state, by name."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.get_running_loop().create_task(self._ask())
         return await asyncio.shield(self._asking)
@@ -97,17 +97,17 @@ class ReadyHandler(BaseHandler):
     guarded = False
 
     def initialize(self, readiness: Readiness) -> None:
-        """Takes the collaborators."""
+        """Take the collaborators."""
         self._readiness = readiness
 
     async def get(self) -> None:
-        """200 while every engine answers and the server is not draining, else 503; tells each engine's state."""
-        engines = await self._readiness.engines()
-        data = {**engines, "draining": ChatSocket.draining()}
+        """Answer 200 while all databases answer and the server does not drain, else 503. Show each database's state."""
+        databases = await self._readiness.databases()
+        data = {**databases, "draining": ChatSocket.draining()}
         why = self._readiness.restarting()
         away = [
             f"{name} ({why[name]})" if state == "restarting" and name in why else name
-            for name, state in engines.items()
+            for name, state in databases.items()
             if state != "ok"
         ]
         if ChatSocket.draining():

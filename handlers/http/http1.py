@@ -1,12 +1,12 @@
-"""HTTP/1.1 connections: what Tornado's leave unanswered, do not take, or read too slowly.
+"""HTTP/1.1 connections: what Tornado's leave unanswered, do not accept, or read too slowly.
 
-- A request that is too large (431, 413) or comes too slowly (408) is answered, where Tornado closes the connection.
-- What is answered before all of a request was read is read to the end and dropped, for a while: a connection that is
-  closed with bytes unread is reset, and a reset takes the answer away from the client (RFC 9112, section 9.6).
+- A request that is too large (431, 413) or too slow (408) is answered, where Tornado closes the connection.
+- If a request was answered before all of it was read, its rest is read and dropped for a while. A connection that is
+  closed with unread bytes is reset, and the client loses the answer with it (RFC 9112, section 9.6).
 - A request target may be in absolute form (RFC 9112, section 3.2.2).
-- A body in chunks is read in bulk, and the chunks may not outweigh their contents without end.
+- A chunked body is read in large pieces, and its framing is limited.
 
-The parts of Tornado that this stands on are HTTP1ServerConnection and HTTP1Connection of `tornado.http1connection`, and
+The parts of Tornado that this relies on are HTTP1ServerConnection and HTTP1Connection of `tornado.http1connection`, and
 the read buffer of `tornado.iostream`.
 """
 
@@ -35,9 +35,9 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, Unsatisfi
 __all__ = ["ChunkDecoder", "HTTPConnection", "RequestRefused", "ServerConnection"]
 
 READ_AT_ONCE = 65_536  # bytes
-LINGER = 2.0  # seconds for which the rest of a request is read and dropped, once it is answered
+LINGER = 2.0  # seconds for which the rest of a request is read and dropped after the answer
 LINGER_BYTES = 1_048_576  # of that rest, at most
-SIZE_LINE = 64  # bytes of the line with a chunk's size
+SIZE_LINE = 64  # bytes of the line with a chunk's size, at most
 
 _END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class RequestRefused(Exception):
-    """A request that no handler sees: it is answered with a status and a text, and its connection ends."""
+    """A request that no handler sees. It is answered with a status and a text, and its connection ends."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(text)
@@ -58,7 +58,7 @@ class RequestRefused(Exception):
 
 
 class ServerConnection(HTTP1ServerConnection):
-    """A connection, which serves one request after the other; `weigh` is awaited before one is refused."""
+    """A connection, which serves one request after the other. `weigh` is awaited before a request is refused."""
 
     def __init__(
         self, stream: IOStream, params: HTTP1ConnectionParameters, context: object, weigh: Callable[[], Awaitable[None]]
@@ -68,7 +68,7 @@ class ServerConnection(HTTP1ServerConnection):
 
     async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
         try:
-            while not self.stream.closed():  # what was read of a connection that is gone asks for nobody
+            while not self.stream.closed():  # requests of a closed connection are dropped
                 connection = HTTPConnection(self.stream, False, self.params, self.context)
                 await self._await_header()
                 if not await connection.read_response(delegate.start_request(self, connection)):
@@ -85,7 +85,7 @@ class ServerConnection(HTTP1ServerConnection):
             delegate.on_close(self)
 
     async def _await_header(self) -> None:
-        """Waits until the whole header of a request is in the stream's buffer. Raises RequestRefused."""
+        """Wait until the whole header of a request is in the stream's buffer. Raises RequestRefused."""
         stream, most = self.stream, self.params.max_header_size
         if _END_OF_HEADER.search(stream._read_buffer, 0, most):
             return
@@ -99,19 +99,19 @@ class ServerConnection(HTTP1ServerConnection):
             try:
                 header += await _by(deadline, stream.read_bytes(most - len(header), partial=True))
             except TimeoutError:
-                if not header:  # nothing was asked
+                if not header:  # there was no request
                     stream.close()
                     raise StreamClosedError from None
                 raise RequestRefused(HTTPStatus.REQUEST_TIMEOUT, "the header did not come in time") from None
         unread(stream, header)
 
     async def _answer(self, refused: RequestRefused) -> None:
-        """Answers a request that is refused, and ends the connection so that the answer arrives."""
+        """Answer a request that is refused, and end the connection so that the answer arrives."""
         _log.debug("request_refused", status=refused.status.value, reason=str(refused))
         await self._weigh()
         try:
             await self.stream.write(_answer_of(refused))
-            if refused.status is not HTTPStatus.REQUEST_TIMEOUT:  # of a client that is slow there is nothing to read
+            if refused.status is not HTTPStatus.REQUEST_TIMEOUT:  # a slow client has sent nothing more
                 await _linger(self.stream)
         except (StreamClosedError, OSError):
             pass
@@ -120,7 +120,7 @@ class ServerConnection(HTTP1ServerConnection):
 
 
 class HTTPConnection(HTTP1Connection):
-    """One request and its answer. What raises RequestRefused here is answered by the connection's loop."""
+    """One request and its answer. The connection's loop answers a RequestRefused that is raised here."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -159,10 +159,10 @@ class HTTPConnection(HTTP1Connection):
 
 
 class ChunkDecoder:
-    """A body in chunks (RFC 9112, section 7.1) of at most `max_body` bytes, in at most `max_framing` bytes of its own.
+    """Decodes a chunked body (RFC 9112, section 7.1) of at most `max_body` bytes.
 
-    That bounds the number of chunks. Extensions and trailers are refused, as Tornado refuses them: they serve nothing
-    but disagreement between servers about where a request ends.
+    `max_framing` limits the bytes of its framing, and so the number of chunks. Extensions and trailers are refused, as
+    by Tornado: they only make servers disagree about where a request ends.
     """
 
     def __init__(self, max_body: int, max_framing: int) -> None:
@@ -171,11 +171,11 @@ class ChunkDecoder:
         self._max_framing = max_framing
         self._framing = 0  # bytes
         self._left = 0  # bytes of the chunk
-        self._size: int | None = None  # of the chunk; None: its line is next
-        self._held = b""  # what is not enough to go on with
+        self._size: int | None = None  # of the chunk; None if its size line is next
+        self._held = b""  # an incomplete line or chunk end
 
     def feed(self, data: bytes) -> bytes | None:
-        """Takes bytes; returns what is behind the end of the body, or None before that. Raises RequestRefused."""
+        """Take bytes. Return those after the end of the body, None before the end. Raises RequestRefused."""
         data = self._held + data
         at = 0
         while True:
@@ -211,10 +211,10 @@ class ChunkDecoder:
 
 
 def in_origin_form(start_line: str, headers: HTTPHeaders) -> str:
-    """The request line with its target in origin form; the host of one in absolute form takes the place of Host's.
+    """Return the request line with its target in origin form. The host of a target in absolute form replaces Host's.
 
-    So RFC 9112 has it, section 3.2.2. What is asked of Host is asked of that host: a request without Host, or with
-    several, stays one. Raises HTTPInputError for a request line that is none.
+    RFC 9112, section 3.2.2, requires that. The checks of Host then apply to that host. A request without Host, or with
+    several, stays one. Raises HTTPInputError for a request line that is malformed.
     """
     method, target, version = parse_request_start_line(start_line)
     found = _ABSOLUTE.fullmatch(target)
@@ -228,13 +228,13 @@ def in_origin_form(start_line: str, headers: HTTPHeaders) -> str:
 
 
 def unread(stream: IOStream, data: bytes | bytearray) -> None:
-    """Gives bytes back to a stream, before all that it has not handed out yet."""
+    """Put bytes back in front of a stream's read buffer."""
     stream._read_buffer[:0] = data
     stream._read_buffer_size += len(data)
 
 
 async def _linger(stream: IOStream) -> None:
-    """Says that nothing more will come, and reads until the peer ends as well; not for long, and not all that comes."""
+    """End the sending side, then read until the peer ends too, within limits of time and size."""
     if not isinstance(stream, SSLIOStream) and stream.socket is not None:
         stream.socket.shutdown(socket.SHUT_WR)
     deadline = stream.io_loop.time() + LINGER
@@ -247,7 +247,7 @@ async def _linger(stream: IOStream) -> None:
 
 
 async def _by(deadline: float, work: Awaitable[T]) -> T:
-    """Awaits something up to a deadline (loop time). Raises TimeoutError, and leaves the work as it is."""
+    """Await something up to a deadline (loop time). Raises TimeoutError, and leaves the work as it is."""
     result: T = await gen.with_timeout(deadline, work, quiet_exceptions=(StreamClosedError, RequestRefused))
     return result
 

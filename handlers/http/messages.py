@@ -1,4 +1,4 @@
-"""What a client can ask for without a socket: its conversations, and their history."""
+"""Reading without a socket: a user's conversations, and their messages."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ __all__ = ["ConversationsHandler", "HistoryHandler"]
 
 LIMIT = 50  # conversations, or messages, when the request does not say how many
 SHOWN = 256  # characters of a message in the list of conversations
-LATEST = 2**53  # the largest seq and time that every client can hold
+LATEST = 2**53  # the largest seq and time that every client can represent
 
 T = TypeVar("T")
 
 
 class _ReadingHandler(BaseHandler):
-    """What both have in common: who asks, how long the answer may take, and that it is dropped when the caller goes."""
+    """The base of both handlers: the time limit of an answer, and cancelling it when the caller disconnects."""
 
     _work: asyncio.Task[Any] | None = None
     _gone = False
 
     def initialize(self, history: History, users: Users, timeout: float) -> None:
-        """Takes the collaborators; `timeout` in seconds."""
+        """Take the collaborators; `timeout` is in seconds."""
         self._history = history
         self._users = users
         self._deadline = asyncio.get_running_loop().time() + timeout
 
     def on_connection_close(self) -> None:
-        """Drops the work for a caller that has gone."""
+        """Cancel the work for a caller that has disconnected."""
         super().on_connection_close()
         self._gone = True
         if self._work is not None:
             self._work.cancel()
 
-    async def _while_asked(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work of a request unless the caller goes. Raises Finish when the caller has gone."""
+    async def _while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work of a request unless the caller disconnects. Raises Finish if the caller has."""
         if self._gone:
             work.close()
             raise Finish
@@ -71,10 +71,10 @@ class ConversationsHandler(_ReadingHandler):
     """GET /conversations[?before=…[&before_peer=…]][&limit=…]"""
 
     async def get(self) -> None:
-        """The caller's conversations, those with the newest message first; see `_cursor`."""
+        """List the caller's conversations, the newest message first; `_cursor` says where the page begins."""
         before, most = self._cursor(), self._most()
         user = (await self.identify()).user
-        listed = await self._while_asked(self._history.conversations(user, before, most, self._deadline))
+        listed = await self._while_connected(self._history.conversations(user, before, most, self._deadline))
         self.charge(user, LISTED * len(listed))
         peers = await self._users.active(*(entry.summary.peer for entry in listed)) if listed else {}
         data = []
@@ -99,7 +99,7 @@ class ConversationsHandler(_ReadingHandler):
         self.answer(data)
 
     def _cursor(self) -> Cursor | None:
-        """Behind which conversation the list begins."""
+        """Return the conversation after which the page begins, None for the first page."""
         time = self.int_argument("before", None, 0, LATEST)
         peer = self.id_argument("before_peer") if self.get_query_arguments("before_peer", strip=False) else None
         if time is None:
@@ -113,7 +113,7 @@ class HistoryHandler(_ReadingHandler):
     """GET /messages?toUid=2[&before=…|&after=…][&limit=…]"""
 
     async def get(self) -> None:
-        """A page of a conversation, ascending; before a seq, after one, or the newest."""
+        """Return a page of a conversation, ascending: before a seq, after one, or the newest."""
         peer = self.id_argument("toUid")
         before = self.int_argument("before", None, 0, LATEST)
         after = self.int_argument("after", None, 0, LATEST)
@@ -124,15 +124,15 @@ class HistoryHandler(_ReadingHandler):
         if user == peer:
             raise HTTPError(400, "uid and toUid are the same")
         if after is not None:
-            page = await self._while_asked(self._history.after(user, peer, after, most, self._deadline))
+            page = await self._while_connected(self._history.after(user, peer, after, most, self._deadline))
         else:
-            page = await self._while_asked(self._history.before(user, peer, before, most, self._deadline))
+            page = await self._while_connected(self._history.before(user, peer, before, most, self._deadline))
         self.charge(user, READ * len(page.messages))
         self.answer({"messages": [shown(message) for message in page.messages], "complete": page.complete})
 
 
 def _beginning(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as a list shows it: long content is cut, and `cut` says so."""
+    """Return a message as a list shows it: long content is cut, and `cut` says so."""
     if len(message["content"]) <= SHOWN:
         return message
     return message | {"content": message["content"][:SHOWN], "cut": True}

@@ -1,8 +1,8 @@
-"""What may be in a new name: what can be seen, and joiners only where they join.
+"""The characters that a new name may have: visible ones, and joiners only where they join.
 
-Which characters cannot be seen, and where joiners join, follows from properties of Unicode (UAX #31, section 2.3;
-UTS #39; UTS #51). With what cannot be seen any number of names could look like one. Names that the user table holds
-already are not checked.
+Which characters are invisible, and where joiners join, follows from properties of Unicode (UAX #31, section 2.3; UTS
+#39; UTS #51). With invisible characters, any number of names could look the same. Names that the user table already has
+are not checked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import regex
 
 __all__ = ["hides", "is_blank", "with_joiners", "without_twins"]
 
-# Default_Ignorable_Code_Point, and what has no ink although it is a symbol: BRAILLE PATTERN BLANK, KHITAN SMALL SCRIPT
+# Default_Ignorable_Code_Point, and symbols without a visible form: BRAILLE PATTERN BLANK, KHITAN SMALL SCRIPT
 # FILLER, MUSICAL SYMBOL NULL NOTEHEAD, OBJECT REPLACEMENT CHARACTER.
 _UNSEEN = regex.compile(r"[\p{Default_Ignorable_Code_Point}\u2800\U00016FE4\U0001D159\uFFFC]")
 
@@ -42,24 +42,24 @@ _JOINING = regex.compile(
 
 
 def with_joiners(text: str) -> str:
-    """The text without the joiners and selectors that change how it looks."""
+    """Return the text without the joiners and selectors that change how it looks."""
     return str(_JOINING.sub("", text))
 
 
 def hides(text: str) -> bool:
-    """Whether a text holds what cannot be seen. A space can."""
+    """Return whether a text has invisible characters. A space is visible."""
     return not text.isprintable() or _UNSEEN.search(text) is not None
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of a text can be seen."""
+    """Return whether a text has no visible character."""
     return _SEEN.search(text) is None
 
 
 def without_twins(text: str) -> bool:
-    """Whether no other text looks the same because of how its letters are written, or how many spaces it has.
+    """Return whether no other text looks the same through other forms of its letters or a different number of spaces.
 
-    Letters are in their usual form (NFKC), accents do not stand by themselves, and no two spaces follow each other.
+    Letters are in their usual form (NFKC), no accent stands by itself, and no two spaces follow each other.
     """
     accents = any("\u0300" <= letter <= "\u036f" for letter in text)
     return unicodedata.normalize("NFKC", text) == text and not accents and "  " not in text

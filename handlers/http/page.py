@@ -1,7 +1,7 @@
-"""The chat page: files of one directory, read once at start and served below the digest of them all.
+"""The chat page: files of one directory, read at start and served below the digest of them all.
 
-A browser keeps a file for a year, and asks again as soon as anything has changed: the digest is part of the path. It
-is one for the whole directory, so that a module finds those that it imports beside itself, under the same path.
+A browser keeps a file for a year, and loads it again when anything has changed, since the digest is part of the path.
+The whole directory has one digest, so a module finds the modules that it imports under the same path.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from handlers.http.base import A_YEAR, BaseHandler
 __all__ = ["ASSET_PATH", "AssetHandler", "Page", "PageError", "PageHandler", "accepts_gzip", "read_page"]
 
 INDEX = "index.html"
-PLACEHOLDER = b"/web/DIGEST/"  # in the index, stands for the path of the other files
+PLACEHOLDER = b"/web/DIGEST/"  # in the index: the path of the other files
 DIGITS = 12  # of the digest, in a path
 NAME = "[a-z0-9_.-]+"
 ASSET_PATH = rf"/web/([0-9a-f]{{{DIGITS}}})/({NAME})"
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
-# The page's own scripts, styles, pictures and sockets, and no text that becomes HTML or code on its way.
+# Only the page's own scripts, styles, pictures and sockets, and no text that is turned into HTML or code.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -35,11 +35,11 @@ _CODING = re.compile(r"\s*(gzip|\*)\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*)
 
 
 class PageError(Exception):
-    """The page cannot be read; the text says which file, and why."""
+    """The page cannot be read. The text says which file, and why."""
 
 
 class File(NamedTuple):
-    """What is sent for a file: its content type, its bytes, and these compressed by gzip."""
+    """A file as it is sent: its content type, its bytes, and these compressed by gzip."""
 
     content_type: str
     plain: bytes
@@ -47,9 +47,9 @@ class File(NamedTuple):
 
 
 class Page:
-    """The index, and the other files by name; `contents` is what is in each file of the directory, by its name.
+    """The index, and the other files by name. `contents` has the content of each file of the directory, by name.
 
-    Raises PageError when there is no index.
+    Raises PageError if there is no index.
     """
 
     def __init__(self, contents: Mapping[str, bytes]) -> None:
@@ -60,12 +60,15 @@ class Page:
         self._assets = {name: _file(name, content) for name, content in contents.items() if name != INDEX}
 
     def asset(self, digest: str, name: str) -> File | None:
-        """The file of that name, unless it or the digest is another page's."""
+        """Return the file of that name, None if there is none or the digest is another."""
         return self._assets.get(name) if digest == self.digest else None
 
 
 def read_page(directory: Path) -> Page:
-    """The page in a directory; what has no name or no suffix of a file of a page is left out. Raises PageError."""
+    """Read the page in a directory.
+
+    Files whose name or suffix does not belong to a page are left out. Raises PageError.
+    """
     try:
         contents = {
             path.name: path.read_bytes()
@@ -80,7 +83,7 @@ def read_page(directory: Path) -> Page:
 
 
 def _digest(contents: Mapping[str, bytes]) -> str:
-    """The digest of names and contents; each length is in it, so that nothing can move from one to the other."""
+    """Return the digest of names and contents. It includes each length, so that no byte can move to the next."""
     whole = sha256()
     for name in sorted(contents):
         for part in (name.encode(), contents[name]):
@@ -89,26 +92,26 @@ def _digest(contents: Mapping[str, bytes]) -> str:
 
 
 def _file(name: str, content: bytes) -> File:
-    # Without a time of its own the same content is the same bytes, in each process.
+    # Without a timestamp, the same content gives the same bytes in each process.
     return File(f"{TYPES[Path(name).suffix]}; charset=utf-8", content, gzip.compress(content, mtime=0))
 
 
 def accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding allows gzip, by its name or by `*` (RFC 9110, section 12.5.3)."""
+    """Return whether an Accept-Encoding allows gzip, by its name or by `*` (RFC 9110, section 12.5.3)."""
     found = [match for each in header.split(",") if (match := _CODING.fullmatch(each))]
     weights = {match[1].lower(): float(match[2] or 1) for match in found}
     return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 
 class _FileHandler(BaseHandler):
-    """What the page and its files have in common."""
+    """The base of the handlers for the page and its files."""
 
     def initialize(self, page: Page) -> None:
-        """Takes the collaborators."""
+        """Take the collaborators."""
         self._page = page
 
     def answer_file(self, file: File) -> None:
-        """Finishes the request with a file, compressed if whoever asks can take that."""
+        """Finish the request with a file, compressed if the client accepts that."""
         self.set_header("Content-Type", file.content_type)
         self.set_header("Vary", ", ".join([*self._headers.get_list("Vary"), "Accept-Encoding"]))
         if accepts_gzip(self.request.headers.get("Accept-Encoding", "")):
@@ -124,7 +127,7 @@ class PageHandler(_FileHandler):
     linked = True
 
     def get(self) -> None:
-        """The page's HTML, which a browser asks for each time."""
+        """Answer with the page's HTML, which a browser requests each time."""
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Cache-Control", "no-cache")
         self.answer_file(self._page.index)
@@ -136,7 +139,7 @@ class AssetHandler(_FileHandler):
     """GET /web/DIGEST/NAME"""
 
     def get(self, digest: str, name: str) -> None:
-        """A file of the page, which never changes under this path."""
+        """Answer with a file of the page, which never changes under this path."""
         file = self._page.asset(digest, name)
         if file is None:
             raise HTTPError(404, "no such file")

@@ -1,8 +1,8 @@
-"""What is known of a request before it is known who asks: where it comes from, and whether it may come at all.
+"""The checks of a request before authentication: its address, its proxy, its Host and its Origin.
 
-A proxy's word for the address and the scheme is taken from those proxies alone that were named. While `uid` is
-believed because nobody outside this machine can ask, each request has to prove that: its peer is this machine, no
-proxy has forwarded it, and its Host and Origin are no names that somebody else could have pointed here.
+Only configured proxies are trusted for the address and the scheme. If `uid` is believed because only this machine can
+send requests, each request has to prove that. Its peer is this machine, no proxy has forwarded it, and its Host and
+Origin are not names that others could have pointed here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["LONGEST_WAIT", "Network", "RequestPolicy", "is_loopback", "networks_
 
 Network = IPv4Network | IPv6Network
 
-# How the names of headers begin that say that somebody else has asked first: RFC 7239, and what proxies send besides.
+# How the names of headers begin that show a forwarded request: RFC 7239, and others that proxies send.
 FORWARDING = (
     "forwarded",
     "via",
@@ -37,43 +37,43 @@ FORWARDING = (
     "true-client-ip",
     "fastly-client-ip",
 )
-LONGEST_WAIT = 5.0  # seconds for which a request, or a refusal, waits until its address may ask again
+LONGEST_WAIT = 5.0  # seconds for which a request or a refusal is delayed until its address may send again
 ANSWER_WITHIN = 1.0  # seconds for the answers to requests that are cancelled
-LOOK_EVERY = 0.01  # seconds between two looks at requests under way
-ADDRESSES = 10_000  # that are kept parsed; each is looked at eight times while a socket opens
-LONGEST = 64  # characters of what may be an address, its zone included; nothing longer is kept
-SITE = 64  # bits of an IPv6 address that one customer has
+LOOK_EVERY = 0.01  # seconds between two checks for requests in progress
+ADDRESSES = 10_000  # that are kept parsed; opening a socket needs each one eight times
+LONGEST = 64  # characters of an address with its zone, at most; longer texts are not parsed
+SITE = 64  # bits of an IPv6 address that identify one customer
 
 
 def networks_in(text: str) -> tuple[Network, ...]:
-    """The networks, or single addresses, in a list with commas. Raises ValueError."""
+    """Parse a comma-separated list of networks or single addresses. Raises ValueError."""
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or an address is this machine's own for itself."""
+    """Return whether a name or an address is a loopback one."""
     address = _address(name)
     return name == "localhost" if address is None else address.is_loopback
 
 
 def within(address: str | None, networks: Collection[Network]) -> bool:
-    """Whether an address is in one of these networks."""
+    """Return whether an address is in one of these networks."""
     found = _address(address)
     return found is not None and any(found in network for network in networks)
 
 
 def subject_of(address: str) -> str:
-    """What counts as one address: an IPv4 address, or the network that an IPv6 customer can choose from."""
+    """Return what counts as one address: an IPv4 address, or the network that an IPv6 customer can choose from."""
     found = _address(address)
     return str(ip_network((found, SITE), strict=False)) if isinstance(found, IPv6Address) else address
 
 
 class RequestPolicy:
-    """The way in: who may ask what, from where, and how often.
+    """Which clients may send requests, from where, and how often.
 
-    `local` says that only this machine may; `proxies` are believed, and `origins` may ask from their pages. `requests`
-    has a bucket for each user, `unasked` one for each address: for its requests that no user answers for. It also knows
-    how many requests are under way, those that became sockets not among them.
+    With `local`, only this machine may. `proxies` are trusted. Pages of `origins` may send requests. `requests` has a
+    bucket for each user, `unasked` one for each address: for its requests that no user was authenticated for. The
+    policy also counts the requests in progress, without those that became sockets.
     """
 
     def __init__(
@@ -94,21 +94,21 @@ class RequestPolicy:
         self._proxies = tuple(proxies)
         self._under_way: dict[object, asyncio.Task[Any] | None] = {}
         self._draining = False
-        self.given_up = False  # what is under way is cancelled
+        self.given_up = False  # the requests in progress are cancelled
 
     def begun(self, request: object) -> bool:
-        """A request has come in, and is worked on by the task that runs; False says that it comes too late."""
+        """Note a request that the current task handles. Return False if draining has begun."""
         self._under_way[request] = asyncio.current_task()
         return not self._draining
 
     def ended(self, request: object) -> None:
-        """The counterpart of `begun`."""
+        """Note the end of a request; the counterpart of `begun`."""
         self._under_way.pop(request, None)
 
     async def drain(self, timeout: float) -> None:
-        """Lets nothing in from now on, and waits up to `timeout` seconds for the requests that are under way.
+        """Refuse new requests, and wait up to `timeout` seconds for those in progress.
 
-        What is not through then is cancelled, which has it answered with 503: stores and connections are closed next.
+        The rest is then cancelled and answered with 503, since databases and connections are closed next.
         """
         self._draining = True
         await self._wait(timeout)
@@ -124,13 +124,13 @@ class RequestPolicy:
             await asyncio.sleep(LOOK_EVERY)
 
     def address(self, request: HTTPServerRequest) -> str:
-        """The address of who asks: the last one that no trusted proxy stands for."""
+        """Return the client's address: the last one that is not a trusted proxy's."""
         peer = _address(request.remote_ip)
         if peer is None or not within(request.remote_ip, self._proxies):
             return str(peer or request.remote_ip)
         for hop in reversed(forwarded_for(request.headers)):
             forwarded = _address(hop)
-            if forwarded is None:  # nothing, or nonsense: what is known for sure is the last good one
+            if forwarded is None:  # missing or malformed: the last valid one counts
                 break
             peer = forwarded
             if not within(str(forwarded), self._proxies):
@@ -138,7 +138,7 @@ class RequestPolicy:
         return str(peer)
 
     def secure(self, request: HTTPServerRequest) -> bool:
-        """Whether the request came to us, or to a trusted proxy, by TLS."""
+        """Return whether the request reached this server, or a trusted proxy, over TLS."""
         if within(request.remote_ip, self._proxies):
             said = forwarded_proto(request.headers)
             if said in ("http", "https"):
@@ -146,17 +146,17 @@ class RequestPolicy:
         return request.protocol == "https"
 
     def refusal(self, request: HTTPServerRequest, *, linked: bool = False) -> str | None:
-        """Why a request may not come in at all; None if it may.
+        """Return why a request is refused, None if it is not.
 
-        `linked` says that links may lead there from everywhere: what is asked for is the same for all, and is shown
-        by the browser alone.
+        With `linked`, links from all sites may lead to the route. Its answer is the same for all, and only the browser
+        sees it.
         """
         if not self._local:
             return None
         peer = _address(request.remote_ip)
         if peer is None or not peer.is_loopback:
             return "only this machine may ask"
-        # Many proxies ask in HTTP/1.0, and what else asks on a machine of today does not.
+        # Many proxies send HTTP/1.0; other clients of today do not.
         if request.version == "HTTP/1.0" or any(name.lower().startswith(FORWARDING) for name in request.headers):
             return "only this machine may ask, not through a proxy"
         if not _is_loopback_name(request.host):
@@ -173,7 +173,7 @@ class RequestPolicy:
 
 
 def _is_navigation(request: HTTPServerRequest) -> bool:
-    """Whether a browser asks for a page to be shown by itself, as when a link is followed (Fetch Metadata)."""
+    """Return whether a browser requests a page to show it by itself, as when a link is followed (Fetch Metadata)."""
     said = tuple(request.headers.get(f"Sec-Fetch-{name}") for name in ("Mode", "Dest"))
     return request.method == "GET" and said == ("navigate", "document")
 

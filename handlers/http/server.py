@@ -1,4 +1,4 @@
-"""The HTTP server, with a bound on connections that have not become sockets, and its TLS."""
+"""The HTTP server with its limits on connections that are not sockets, and its TLS."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from handlers.http.request_policy import LONGEST_WAIT, Network, subject_of, with
 
 __all__ = ["LimitedHTTPServer", "read_certificate_again", "tls_context"]
 
-NO_PASSPHRASE = ""  # else OpenSSL asks for one at the terminal, and everything waits for the answer
+NO_PASSPHRASE = ""  # otherwise OpenSSL asks for one at the terminal, and blocks the event loop
 
 _log = structlog.get_logger(__name__)
 
 
 class LimitedHTTPServer(HTTPServer):
-    """Tornado's HTTPServer, with bounds on connections that are no WebSockets; those the registry counts.
+    """Tornado's HTTPServer with limits on connections that are not WebSockets; the registry counts those.
 
-    Above `max_connections` in all, and `max_address_connections` from one address, they are closed unheard; `proxies`
-    are not one address. Whoever opens connections and says nothing holds these places until the handshake's time is
-    over; whoever does not read an answer, until for `stall_timeout` (seconds) nothing of it could be sent. The system
-    buffers about `socket_buffer` bytes for a connection each way; 0 leaves that to it, which may mean megabytes.
+    Above `max_connections` in all, or `max_address_connections` from one address, connections are closed at once. The
+    addresses of `proxies` are not counted. A client that opens a connection and sends nothing counts until the
+    handshake's time is over. A client that does not read an answer counts until nothing of it could be sent for
+    `stall_timeout` (seconds). The system buffers about `socket_buffer` bytes for a connection in each direction; 0
+    leaves the size to the system, which may mean megabytes.
     """
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """As HTTPServer; Tornado's classes are configurable, and take their arguments here."""
+        """Take the arguments, as Tornado's configurable classes do: those above, and HTTPServer's."""
         self._max_connections: int = kwargs.pop("max_connections")
         self._max_address_connections: int = kwargs.pop("max_address_connections")
         self._proxies: Collection[Network] = kwargs.pop("proxies")
@@ -49,7 +50,7 @@ class LimitedHTTPServer(HTTPServer):
         super().initialize(*args, **kwargs)
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections on these sockets, which lend them the size of their buffers."""
+        """Accept connections on these sockets, whose buffer sizes the connections inherit."""
         for listening in sockets:
             if self._socket_buffer:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._socket_buffer)
@@ -58,7 +59,7 @@ class LimitedHTTPServer(HTTPServer):
             self._handlers[listening.fileno()] = Acceptor(listening, self._handle_connection).stop
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Takes a connection that was accepted."""
+        """Serve an accepted connection, or close it if there are too many."""
         subject = self._subject(address)
         too_many = subject is not None and self._from[subject] >= self._max_address_connections
         if too_many or len(self._connections) >= self._max_connections:
@@ -72,7 +73,7 @@ class LimitedHTTPServer(HTTPServer):
         connection.start_serving(self)
 
     def on_close(self, server_conn: Any) -> None:
-        """Tornado's word that a connection has ended, or has become a WebSocket."""
+        """Note that a connection has ended or has become a WebSocket; called by Tornado."""
         subject = self._subject(server_conn.context.address)
         if subject is not None:
             self._from[subject] -= 1
@@ -82,7 +83,7 @@ class LimitedHTTPServer(HTTPServer):
         super().on_close(server_conn)
 
     def close_stalled(self, now: float) -> None:
-        """Closes connections whose peers do not read; `now` in loop time."""
+        """Close connections whose clients do not read. `now` is loop time."""
         for connection in tuple(self._connections):
             stream = connection.stream
             sent, since = self._progress.get(connection, (-1, now))
@@ -94,7 +95,7 @@ class LimitedHTTPServer(HTTPServer):
                 stream.close()
 
     async def _weigh(self, subject: str | None) -> None:
-        """Counts a request that no handler sees among those of its address, and waits while there were too many."""
+        """Count a request that no handler sees for its address. Wait if there were too many."""
         if subject is None:
             return
         bucket = self._unasked.of(subject)
@@ -104,23 +105,23 @@ class LimitedHTTPServer(HTTPServer):
             await asyncio.sleep(min(wait, LONGEST_WAIT))
 
     def _subject(self, address: tuple[Any, ...]) -> str | None:
-        """What counts as the address of a connection; None for those that are not counted."""
+        """Return what counts as the address of a connection, None if it is not counted."""
         if not isinstance(address, tuple) or within(address[0], self._proxies):
             return None
         return subject_of(address[0])
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """A server's context, TLS 1.2 or later, for files in PEM. Raises OSError; ssl.SSLError is one."""
+    """Return a server's context, TLS 1.2 or later, for PEM files. Raises OSError, such as ssl.SSLError."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key, NO_PASSPHRASE)
     return context
 
 
 def read_certificate_again(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """Takes a renewed certificate for new connections; keeps the old one when that cannot be used."""
+    """Load a renewed certificate for new connections. Keep the old one if the new one cannot be used."""
     try:
-        tls_context(certificate, key)  # a context that is given half of a renewal has lost what it had
+        tls_context(certificate, key)  # a failed load into the real context would lose the old certificate
         context.load_cert_chain(certificate, key, NO_PASSPHRASE)
     except OSError as error:
         _log.error("certificate_not_read", reason=str(error))

@@ -1,4 +1,4 @@
-"""Signing in and out over HTTP, who is signed in, passwords, and tickets for sockets."""
+"""Signing in and out over HTTP, the current session, passwords, and tickets for sockets."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = [
     "TicketHandler",
 ]
 
-OFFERED = 50  # users whom a page can offer to be, where that is for it to choose
+OFFERED = 50  # users that the page offers to choose from where `uid` is believed
 
 
 class _SignInHandler(BaseHandler):
-    """What those have in common that give a browser its token, for some seconds, or take it away."""
+    """The base of the handlers that set a browser's token or delete it."""
 
     def initialize(self, accounts: Accounts, token_lifetime: float) -> None:
-        """Takes the collaborators."""
+        """Take the collaborators; `token_lifetime` is in seconds."""
         self._accounts = accounts
         self._token_lifetime = token_lifetime
 
     def answer_signed_in(self, user: User, token: str | None) -> None:
-        """A user and a token, for programs in the answer and for browsers in a cookie."""
+        """Answer with a user and a token, in the body for programs and in a cookie for browsers."""
         self.keep_token(token, self._token_lifetime)
         self.answer({"user": fields.shown(user), "token": token})
 
@@ -41,7 +41,7 @@ class LoginHandler(_SignInHandler):
     """POST /user/login"""
 
     async def post(self) -> None:
-        """Signs in with `user_name` and `password`, as a form or a JSON object."""
+        """Sign in with `user_name` and `password`, as a form or a JSON object."""
         given = self.given()
         name, password = fields.login_name(given), fields.password(given)
         self.answer_signed_in(*await self._accounts.sign_in(self.address, name, password))
@@ -51,7 +51,7 @@ class LogoutHandler(_SignInHandler):
     """POST /user/logout"""
 
     async def post(self) -> None:
-        """Ends the token of this request."""
+        """End the token of this request."""
         await self._accounts.sign_out(await self.identify())
         self.keep_token(None)
         self.answer(None)
@@ -61,7 +61,7 @@ class LogoutEverywhereHandler(_SignInHandler):
     """POST /user/logout/everywhere"""
 
     async def post(self) -> None:
-        """Ends all tokens of the caller."""
+        """End all tokens of the caller."""
         await self._accounts.sign_out_everywhere((await self.identify()).user)
         self.keep_token(None)
         self.answer(None)
@@ -71,7 +71,7 @@ class PasswordHandler(_SignInHandler):
     """POST /user/password"""
 
     async def post(self) -> None:
-        """Changes `password` to `new_password`, which ends all tokens; answers as signing in does."""
+        """Change `password` to `new_password`, which ends all tokens. The answer is that of signing in."""
         identity = await self.identify()
         given = self.given()
         current, new = fields.password(given), fields.new_password(given, "new_password")
@@ -82,7 +82,7 @@ class TicketHandler(BaseHandler):
     """POST /ws/ticket"""
 
     async def post(self) -> None:
-        """A ticket with which the caller can open one socket, soon."""
+        """Answer with a ticket with which the caller can open one socket within a short time."""
         self.answer({"ticket": await self.policy.access.ticket(await self.identify())})
 
 
@@ -90,16 +90,16 @@ class SessionHandler(BaseHandler):
     """GET /session"""
 
     def initialize(self, users: Users, accounts: Accounts, max_content: int, log: str) -> None:
-        """Takes the collaborators, how many characters a message may have, and the id of the log."""
+        """Take the collaborators, the maximum number of characters of a message, and the id of the log."""
         self._users = users
         self._log_id = log
         self._max_content = max_content
         self._accounts = accounts
 
     async def get(self) -> None:
-        """What a page needs to know before anybody has signed in; that nobody has is no error.
+        """Answer what a page needs before signing in. That the caller is not signed in is no error.
 
-        Users are listed only where whoever asks may be any of them.
+        Users are listed only where `uid` is believed.
         """
         mode = self.policy.access.mode
         user = await self._caller()
@@ -116,14 +116,14 @@ class SessionHandler(BaseHandler):
         )
 
     async def _caller(self) -> User | None:
-        """Who asks; None if nobody is known to.
+        """Return the caller's user, None if the caller is not authenticated.
 
-        A cookie with a token that is no longer good stays: the browser may have got a new one meanwhile.
+        A cookie with an invalid token is not deleted: the browser may have got a new one meanwhile.
         """
         try:
             user = (await self.identify()).user
-        except (Unauthenticated, Forbidden, UnknownUser):  # `uid` is another's, or nobody's
+        except (Unauthenticated, Forbidden, UnknownUser):  # `uid` is another user's, or no user's
             return None
-        except (InvalidRequest, HTTPError):  # `uid` is not given, or no id
+        except (InvalidRequest, HTTPError):  # `uid` is not given, or not an id
             return None
         return (await self._users.active_now([user])).get(user)

@@ -1,4 +1,4 @@
-"""Users over HTTP: registration, one's own account, and finding somebody."""
+"""Users over HTTP: registration, the caller's own account, and finding a user."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class RegisterHandler(BaseHandler):
     """POST /user/register"""
 
     def initialize(self, accounts: Accounts) -> None:
-        """Takes the collaborators."""
+        """Take the collaborators."""
         self._accounts = accounts
 
     async def post(self) -> None:
-        """Adds a user from `nick_name`, `user_name` and `password`, as a form or a JSON object."""
+        """Add a user from `nick_name`, `user_name` and `password`, as a form or a JSON object."""
         given = self.given()
         nick_name, user_name = fields.nick_name(given), fields.user_name(given)
         password = fields.new_password(given)
@@ -32,20 +32,20 @@ class MeHandler(BaseHandler):
     """/user/me"""
 
     def initialize(self, accounts: Accounts, users: Users) -> None:
-        """Takes the collaborators."""
+        """Take the collaborators."""
         self._accounts = accounts
         self._users = users
 
     async def get(self) -> None:
-        """The caller's account."""
+        """Answer with the caller's account."""
         user = (await self.identify()).user
         found = (await self._users.active_now([user])).get(user)
-        if found is None:  # gone since it was remembered
+        if found is None:  # the account is gone, but was still cached
             raise UnknownUser(user)
         self.answer(fields.shown(found))
 
     async def patch(self) -> None:
-        """Changes what is given of `nick_name`, `email` and `avatar`."""
+        """Change those of `nick_name`, `email` and `avatar` that are given."""
         identity = await self.identify()
         changed = await self._users.change(identity.user, fields.profile(self.given()))
         if changed is None:
@@ -53,7 +53,7 @@ class MeHandler(BaseHandler):
         self.answer(fields.shown(changed))
 
     async def delete(self) -> None:
-        """Deletes the caller's account, for its `password`."""
+        """Delete the caller's account; its `password` is required."""
         identity = await self.identify()
         await self._accounts.delete(self.address, identity.user, fields.password(self.given()))
         self.keep_token(None)
@@ -64,13 +64,13 @@ class FindHandler(BaseHandler):
     """GET /users?user_name=…"""
 
     def initialize(self, users: Users) -> None:
-        """Takes the collaborators."""
+        """Take the collaborators."""
         self._users = users
 
     async def get(self) -> None:
-        """The user of that name, compared as the table does, and as signing in does."""
+        """Answer with the user of that name. Names are compared as by the table, and as in signing in."""
         await self.identify()
-        # Not get_query_arguments, which makes spaces of control characters.
+        # Not get_query_arguments, which turns control characters into spaces.
         values = self.request.query_arguments.get("user_name", [])
         if len(values) != 1:
             raise InvalidRequest("user_name", "is missing" if not values else "is given twice")

@@ -59,10 +59,10 @@ async def test_many_who_ask_at_once() -> None:
         asked += 1
         await asyncio.sleep(0)
 
-    readiness = Readiness({"engine": check}, timeout=PATIENCE)
-    assert await asyncio.gather(*(readiness.engines() for _ in range(50))) == [{"engine": "ok"}] * 50
+    readiness = Readiness({"database": check}, timeout=PATIENCE)
+    assert await asyncio.gather(*(readiness.databases() for _ in range(50))) == [{"database": "ok"}] * 50
     assert asked == 1
-    await readiness.engines()
+    await readiness.databases()
     assert asked == 2
 
 
@@ -76,7 +76,7 @@ async def test_a_database_that_is_started_again() -> None:
         return
 
     readiness = Readiness({"mongodb": here, "redis": away, "mysql": away}, 5, lambda: {"redis": "x", "mongodb": "x"})
-    assert await readiness.engines() == {"mongodb": "ok", "redis": "restarting", "mysql": "unavailable"}
+    assert await readiness.databases() == {"mongodb": "ok", "redis": "restarting", "mysql": "unavailable"}
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/ping", "/openapi.yaml"])
