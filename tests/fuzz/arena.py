@@ -1,4 +1,4 @@
-"""All the fuzzing connections of a run: how many frames are left, what was written, and what came back."""
+"""All fuzzing connections of a run: how many frames are left, what was written, and what came back."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from random import Random
 
 from common.tasks import end
 from tests.fuzz.attacker import Attacker
-from tests.fuzz.mutator import Batch, Door, Mutator
+from tests.fuzz.mutator import Batch, Endpoint, Mutator
 from tests.fuzz.watch import PATIENCE, Findings
 
 __all__ = ["Arena"]
 
-IN_VAIN = 20  # connections in a row that end before anything was written on them, after which nothing more is tried
+IN_VAIN = 20  # connections in a row that end before a frame was written, after which the run ends
 
 
 class Arena:
-    """All the connections of a run: how many frames are left, what was written and what came back."""
+    """All connections of a run: how many frames are left, what was written, and what came back."""
 
     def __init__(
         self,
         port: int,
-        doors: Sequence[Door],
+        endpoints: Sequence[Endpoint],
         names: Sequence[int],
         findings: Findings,
         marker: str,
@@ -39,9 +39,9 @@ class Arena:
         self.answers: Counter[int] = Counter()
         self.closes: Counter[int | str] = Counter()
         self.opened = 0
-        self.answered = 0  # good requests with an id
+        self.answered = 0  # valid requests with an id
         self._port = port
-        self._doors = doors
+        self._endpoints = endpoints
         self._names = names
         self._seed = seed
         self.patience = patience
@@ -54,11 +54,11 @@ class Arena:
 
     @property
     def frames(self) -> int:
-        """How many were written."""
+        """The number of written frames."""
         return self.kinds.total()
 
     async def run(self, frames: int, connections: int) -> None:
-        """Writes so many frames on so many connections; returns when all are closed."""
+        """Write so many frames on so many connections; return when all are closed."""
         self._left = frames
         self._empty.clear()
         for _ in range(connections):
@@ -73,7 +73,7 @@ class Arena:
                 attacker.abort()
 
     def take(self, mutator: Mutator) -> Batch | None:
-        """The next batch for a connection, None when enough was written."""
+        """Return the next batch for a connection, None if enough was written."""
         if self._left <= 0:
             return None
         batch = mutator.batch(self._left)
@@ -82,12 +82,12 @@ class Arena:
         return batch
 
     def entered(self, attacker: Attacker) -> None:
-        """A connection is there."""
+        """Count a new connection."""
         self.opened += 1
         self._inside.add(attacker)
 
     def left(self, attacker: Attacker) -> None:
-        """A connection is gone; another comes, if there is something left to write."""
+        """Count a closed connection, and open another one if frames are left."""
         self._inside.discard(attacker)
         self._in_vain = 0 if attacker.wrote else self._in_vain + 1
         if self._in_vain > IN_VAIN and self._left > 0:
@@ -105,13 +105,13 @@ class Arena:
     async def _come(self) -> None:
         number = next(self._numbers)
         chance = Random(f"{self._seed} {number}")
-        door = self._doors[number % len(self._doors)]
-        attacker = Attacker(self, door, Mutator(chance, door, self._names), chance)
+        endpoint = self._endpoints[number % len(self._endpoints)]
+        attacker = Attacker(self, endpoint, Mutator(chance, endpoint, self._names), chance)
         try:
             await asyncio.get_running_loop().create_connection(lambda: attacker, "127.0.0.1", self._port)
         except OSError as error:
             self.findings.report("no connection", repr(error))
-            self._left = 0  # whatever is left would fare the same
+            self._left = 0  # the remaining frames would fail in the same way
 
     def _came(self, task: asyncio.Task[None]) -> None:
         self._coming.discard(task)
@@ -122,7 +122,7 @@ class Arena:
             self._empty.set()
 
     async def _watch(self) -> None:
-        """Ends connections on which nothing that is awaited comes."""
+        """End connections on which no expected frame arrives."""
         while True:
             await asyncio.sleep(self.patience / 10)
             for attacker in tuple(self._inside):

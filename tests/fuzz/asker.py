@@ -1,4 +1,4 @@
-"""Requests by the API's description, what may come back, and strangers who must stay strangers."""
+"""Requests made from the API's description, checks of the answers, and users whose data must stay private."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ NO_LIMITS = (
     "--sign-ins-per-account=1000000",
 )
 SLOW = {"register", "signIn", "changePassword", "deleteAccount"}  # operations that may hash a password
-HOW = ("header", "header", "cookie", "nobody", "odd")  # a token may come with a request
+HOW = ("header", "header", "cookie", "nobody", "odd")  # how a request sends a token
 ENDS_TOKENS = {"signOut", "signOutEverywhere", "changePassword"}
 
-CHAT_EVERY = 0.5  # seconds between two messages of the strangers
-UNGUESSABLE = 3_141_592_653  # ids from here on are too far from the others to be met by chance
+CHAT_EVERY = 0.5  # seconds between two messages of the private users
+UNGUESSABLE = 3_141_592_653  # ids from here on are too far from the others to be hit by chance
 
 
 def described(codec: str = "utf-8") -> schemathesis.BaseSchema:
-    """The description, from which texts of the characters of `codec` are made; each JSON body may be a form as well."""
+    """Return the description, for texts of the characters of `codec`; each JSON body may also be a form."""
     config = schemathesis.Config()
     config.projects.default.generation.update(codec=codec)
     content = yaml.safe_load(DESCRIPTION.read_text("utf-8"))
@@ -74,9 +74,9 @@ def described(codec: str = "utf-8") -> schemathesis.BaseSchema:
 
 
 class Asker:
-    """A user of the server on `port`, who asks for all that is described and must never see `marker`, if given.
+    """A user of the server on `port`, who sends every described request and must never see `marker`, if given.
 
-    `believes` says that the server believes `uid`.
+    `believes` says that the server trusts `uid`.
     """
 
     def __init__(self, port: int, marker: str = "", *, believes: bool) -> None:
@@ -84,12 +84,12 @@ class Asker:
         self.name, self.password = f"u{secrets.token_hex(6)}", secrets.token_hex(16)
         self._marker = marker.encode()
         self._believes = believes
-        self.peers: list[int] = []  # of whom it asks now and then
+        self.peers: list[int] = []  # the users whom some requests name
         self._token = ""
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # each request says who asks itself
-        self._session.headers["Connection"] = "close"  # else the server may close it just when it is used again
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # each request authenticates itself
+        self._session.headers["Connection"] = "close"  # otherwise the server may close it just when it is used again
         names = {"nick_name": "asker", "user_name": self.name, "password": self.password}
         self.user = int(self._post("/user/register", names)["id"])
 
@@ -98,7 +98,7 @@ class Asker:
 
     @property
     def token(self) -> str:
-        """A good token, as far as this side knows."""
+        """A valid token, as far as this side knows."""
         if not self._token:
             self._sign_in()
         return self._token
@@ -108,23 +108,23 @@ class Asker:
         self._token = str(answer["token"])
 
     def renew(self) -> None:
-        """Signs in again if somebody has ended the token."""
+        """Sign in again if a request has ended the token."""
         headers = {"Authorization": f"Bearer {self.token}"}
         if self._session.get(f"{self.url}/user/me", headers=headers, timeout=PATIENCE).status_code == 401:
             self._sign_in()
 
     def ticket(self) -> str:
-        """A ticket for a socket."""
+        """Return a ticket for a socket."""
         return str(self._post("/ws/ticket", {}, {"Authorization": f"Bearer {self.token}"})["ticket"])
 
     def page_files(self) -> list[str]:
-        """The paths of the files that the chat page names."""
+        """Return the paths of the files that the chat page names."""
         return re.findall(
             r'"(/web/[0-9a-f]{12}/[a-z0-9_.-]+)"', self._session.get(f"{self.url}/", timeout=PATIENCE).text
         )
 
     def _post(self, path: str, body: dict[str, str], headers: dict[str, str] | None = None) -> dict[str, Any]:
-        """What is in an answer; while too many wait for their passwords to be checked, asks again."""
+        """Return the data of an answer; retry while too many passwords are being checked."""
         deadline = time.monotonic() + PATIENCE
         while True:
             answer = self._session.post(f"{self.url}{path}", json=body, headers=headers, timeout=2 * PATIENCE)
@@ -136,7 +136,7 @@ class Asker:
     def ask(
         self, case: Case, how: str = "header", additional: Sequence[checks.CheckFunction] = (), token: str = ""
     ) -> Response:
-        """Asks as ourselves, by header or cookie, or as nobody; the answer has to be as described.
+        """Send a request as this user, by header or cookie, or without a token; check that the answer is as described.
 
         Raises AssertionError, or a group of schemathesis's failures.
         """
@@ -157,7 +157,7 @@ class Asker:
         return response
 
     def _look_at_envelope(self, response: Response) -> None:
-        """What the description says of the envelope in words: `status` is the HTTP status, errors have no data."""
+        """Check the rules that the description has only in words: `status` is the HTTP status, errors have no data."""
         if not response.headers.get("content-type", [""])[0].startswith("application/json") or not response.content:
             return
         envelope = response.json()
@@ -166,7 +166,7 @@ class Asker:
             assert response.status_code < 400 or envelope["data"] is None or "mongodb" in envelope["data"], envelope
 
     def _would_be_believed(self, uid: Any) -> bool:
-        """Whether a server could take this for somebody else, who then may see what is theirs."""
+        """Return whether a server could take this for another user, who then may see private data."""
         return self._believes and not (isinstance(uid, str | int | float) and user_id(str(uid)) is None)
 
     def probe(
@@ -180,7 +180,7 @@ class Asker:
         number: int = 0,
         phases: Collection[Phase] = (Phase.generate,),
     ) -> None:
-        """Asks for one operation with so many examples, of valid or of invalid requests."""
+        """Test one operation with so many examples, of valid or of invalid requests."""
 
         @seed(number)
         @settings(
@@ -193,12 +193,12 @@ class Asker:
                     parts[name] = peer
             seen(self.ask(case, how, additional))
 
-        with contextlib.suppress(Unsatisfiable):  # what takes nothing cannot be given anything invalid
+        with contextlib.suppress(Unsatisfiable):  # an operation without input has no invalid input
             each()
 
 
 class Strangers:
-    """Two users who chat about the marker, which is also in all else that is theirs alone."""
+    """Two users who chat about the marker, which is also in all their other private data."""
 
     def __init__(self, port: int, marker: str, *, believes: bool) -> None:
         self.marker = marker
@@ -211,7 +211,7 @@ class Strangers:
         self._clients: list[Client2] = []
 
     async def meet(self) -> None:
-        """Opens their sockets and writes the first messages."""
+        """Open their sockets and send the first messages."""
         one, other = self.users
         for me, you in ((one, other), (other, one)):
             self._clients.append(await Client2.open(self._port, me.user, you.user, ticket=me.ticket()))
@@ -219,7 +219,7 @@ class Strangers:
             await client.say(f"{self.marker} hello", 50004, id=f"{self.marker}-{secrets.token_hex(4)}")
 
     async def chat(self) -> None:
-        """Goes on until it is cancelled."""
+        """Keep chatting until cancelled."""
         one, other = self._clients
         while True:
             await one.say(self.marker, 50004)
@@ -228,7 +228,7 @@ class Strangers:
             await asyncio.sleep(CHAT_EVERY)
 
     async def part(self) -> None:
-        """Closes the sockets."""
+        """Close the sockets."""
         for client in self._clients:
             client.close()
             while await client.connection.read_message() is not None:

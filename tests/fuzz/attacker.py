@@ -1,4 +1,4 @@
-"""One connection: writes what a mutator makes as fast as the server takes it, and looks at all that comes back."""
+"""One connection: it writes a mutator's frames as fast as the server reads, and checks all that comes back."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tests.fuzz import wire
-from tests.fuzz.mutator import ASKED, Batch, Door, Mutator
+from tests.fuzz.mutator import ASKED, Batch, Endpoint, Mutator
 
 if TYPE_CHECKING:
     from tests.fuzz.arena import Arena
 
 __all__ = ["Attacker"]
 
-REFUSED = {400, 429, 500}  # codes that a good request is not answered with
-CLOSES = {1002, 1007, 1008, 1009, 4008}  # close codes that an invalid frame may be answered with
-SHOWN = 40  # frames of a batch that a finding shows
-MESSAGE, ENGINE = 50001, 40001
-UNASKED = {MESSAGE, 50007, 50008, 50009}  # codes of frames that answer nothing
+REFUSED = {400, 429, 500}  # codes with which a valid request is never answered
+CLOSES = {1002, 1007, 1008, 1009, 4008}  # close codes with which an invalid frame may be answered
+SHOWN = 40  # frames of a batch in a finding
+MESSAGE, DATABASE = 50001, 40001
+UNASKED = {MESSAGE, 50007, 50008, 50009}  # codes of frames that are no answers
 GREETING = 50002
-LAST = 50003  # what answers a dialect 1 request for history before there was any
+LAST = 50003  # the answer of protocol v1 to a request for history before the first message
 SENTINEL = wire.frame(b'{"type":2,"content":"0"}')  # such a request: the last of a batch
 
 
 class _Shown(msgspec.Struct):
-    """A message in an answer of dialect 2."""
+    """A message in an answer of protocol v2."""
 
     to: str
     seq: int
@@ -38,7 +38,7 @@ class _Shown(msgspec.Struct):
 
 
 class _Answer1(msgspec.Struct, forbid_unknown_fields=True):
-    """A frame of dialect 1, which has nothing else."""
+    """A frame of protocol v1, with all its fields."""
 
     code: int
     content: str
@@ -46,7 +46,7 @@ class _Answer1(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Answer2(msgspec.Struct):
-    """A frame of dialect 2, as far as it is looked at."""
+    """A frame of protocol v2, with the fields that are checked."""
 
     code: int
     content: str
@@ -58,18 +58,18 @@ class _Answer2(msgspec.Struct):
 
 
 class Attacker(asyncio.Protocol):
-    """One connection. A batch ends with a ping; the next one follows when its pong and what is owed have come."""
+    """One connection. A batch ends with a ping; the next one follows when its pong and all answers have come."""
 
-    def __init__(self, arena: Arena, door: Door, mutator: Mutator, chance: Random) -> None:
-        self.since = time.monotonic()  # when it was last written to, or something awaited came
+    def __init__(self, arena: Arena, endpoint: Endpoint, mutator: Mutator, chance: Random) -> None:
+        self.since = time.monotonic()  # when it was last written to, or an expected frame came
         self.wrote = False
         self._arena = arena
-        self._door = door
+        self._endpoint = endpoint
         self._mutator = mutator
         self._chance = chance
-        form = _Answer1 if door.dialect == 1 else _Answer2
+        form = _Answer1 if endpoint.version == 1 else _Answer2
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(form).decode
-        self._seen: dict[str, int] = {}  # dialect 2: the last seq that came live, by peer
+        self._seen: dict[str, int] = {}  # protocol v2: the last live seq, by peer
         self._transport: Any = None
         self._buffer = bytearray()
         self._tail = b""  # the last bytes, in which the marker may have begun
@@ -77,19 +77,19 @@ class Attacker(asyncio.Protocol):
         self._batch = Batch()
         self._barrier = b""
         self._passed = False  # whether the pong has come
-        self._due = 0  # dialect 1: messages that are not answered yet, at least
+        self._due = 0  # protocol v1: the minimum of unanswered messages
         self._last_code = 0
         self._written = self.since  # when the batch was written
         self._close_code: int | None = None  # of the server's close frame
-        self._ended = False  # whether nothing more can be written
+        self._ended = False  # whether no more can be written
 
-    # What asyncio calls
+    # Methods that asyncio calls
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._arena.entered(self)
         self._write(
-            f"GET {self._door.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"GET {self._endpoint.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
 
@@ -104,9 +104,9 @@ class Attacker(asyncio.Protocol):
         for first, payload in wire.taken(self._buffer):
             self._take(first, payload)
         if self._passed and not self._batch.owed:
-            if self._door.dialect == 2 or self._paid:
+            if self._endpoint.version == 2 or self._paid:
                 self._next()
-            elif self._due <= 0 and self._last_code == ENGINE:
+            elif self._due <= 0 and self._last_code == DATABASE:
                 self._ask_again()
 
     def eof_received(self) -> bool:
@@ -120,7 +120,7 @@ class Attacker(asyncio.Protocol):
             self._arena.closes["no close frame"] += 1
         self._arena.left(self)
 
-    # What comes
+    # Received frames
 
     def _upgrade(self) -> bool:
         head, found, _ = self._buffer.partition(b"\r\n\r\n")
@@ -150,7 +150,7 @@ class Attacker(asyncio.Protocol):
 
     @property
     def _paid(self) -> bool:
-        """Whether a socket of dialect 1, which answers in order, has answered the last request."""
+        """Whether a socket of protocol v1, which answers in order, has answered the last request."""
         return self._due <= 0 and self._last_code == LAST
 
     def _look_at(self, payload: bytes) -> None:
@@ -172,16 +172,16 @@ class Attacker(asyncio.Protocol):
             self._due -= 1
             self._last_code = answer.code
             self.since = time.monotonic()
-        if self._door.dialect == 2:
+        if self._endpoint.version == 2:
             self._look_at_ids(answer, payload)
 
     def _look_at_ids(self, answer: _Answer2, payload: bytes) -> None:
-        """What dialect 2 tells besides: whose message it is, at which place, and whose answer."""
+        """Check what only protocol v2 has: a message's users, its seq, and the id of an answer."""
         for each in (answer, *answer.messages) if answer.code == MESSAGE else answer.messages:
             if not self._concerns(each):
                 self._report("a message between others", f"{payload[:500]!r}")
         if answer.code == MESSAGE:
-            peer = answer.to if answer.sender == str(self._door.user) else answer.sender
+            peer = answer.to if answer.sender == str(self._endpoint.user) else answer.sender
             if answer.seq <= self._seen.get(peer, 0):
                 self._report("a live message out of order", f"after {self._seen[peer]}: {payload[:500]!r}")
             self._seen[peer] = answer.seq
@@ -190,33 +190,33 @@ class Attacker(asyncio.Protocol):
             self._arena.answered += kind is not None
             if kind is not None and answer.code in REFUSED:
                 self._report("a good request that is refused", f"type {kind}: {payload[:500]!r}")
-            # After 40001 an acknowledgement may still come; and at the end nobody counts.
-            if kind is None and self._batch.end is None and not self._arena.answers[ENGINE]:
+            # After 40001 an acknowledgement may still come; and at the end answers are not counted.
+            if kind is None and self._batch.end is None and not self._arena.answers[DATABASE]:
                 self._report("an answer too many", f"{payload[:500]!r}")
 
     def _concerns(self, message: _Answer2 | _Shown) -> bool:
-        """Whether somebody who came in by this door may be shown a message."""
-        user, peer = str(self._door.user), self._door.peer
+        """Return whether the user of this socket may see a message."""
+        user, peer = str(self._endpoint.user), self._endpoint.peer
         ends = {message.sender, message.to}
         return user in ends and (peer is None or str(peer) in ends)
 
     def _closing(self, payload: bytes) -> None:
         self._close_code = int.from_bytes(payload[:2], "big") if payload else 0
         self._arena.closes[self._close_code or "without a code"] += 1
-        mine = self._batch.end is not None  # a close frame of our own, or what may look like one, is echoed
+        mine = self._batch.end is not None  # our own close frame, or bytes that look like one, is echoed
         if self._close_code == 1011 or (not mine and self._close_code not in CLOSES):
             self._report(f"closed with {self._close_code}", repr(payload))
-        if self._chance.random() < 0.9:  # else the server has to end it by itself
+        if self._chance.random() < 0.9:  # otherwise the server has to end it by itself
             self._write(wire.frame(payload[:2], wire.CLOSE))
 
-    # What goes
+    # Sent frames
 
     def _ask_again(self) -> None:
-        """Repeats the last request of a batch, whose answer may have been that an engine is away or slow."""
+        """Repeat the last request of a batch, whose answer may have been that a database is away or slow."""
         if self._close_code is not None or self._batch.end is not None:
             return
         if time.monotonic() - self._written > self._arena.patience:
-            self._report("engines that do not answer", f"for {self._arena.patience:g} s")
+            self._report("databases that do not answer", f"for {self._arena.patience:g} s")
             self.abort()
             return
         self._due, self._last_code = 1, 0
@@ -236,7 +236,7 @@ class Attacker(asyncio.Protocol):
         self._due = max(self._due, 0) + batch.messages + 1
         self._barrier = self._chance.randbytes(8)
         if batch.end is None:
-            sentinel = [SENTINEL] if self._door.dialect == 1 else []
+            sentinel = [SENTINEL] if self._endpoint.version == 1 else []
             self._write(b"".join((*batch.data, *sentinel, wire.frame(self._barrier, wire.PING))))
             return
         batch.owed.clear()
@@ -245,7 +245,7 @@ class Attacker(asyncio.Protocol):
             self._end()
 
     def _leave(self) -> None:
-        """As a client does that has nothing more to say, or one that is gone."""
+        """Leave as a client does that is done, or that vanishes."""
         if self._chance.random() < 0.5:
             self._batch.end = wire.Broken("close", b"")
             self._write(wire.frame(b"\x03\xe8", wire.CLOSE))
@@ -259,23 +259,23 @@ class Attacker(asyncio.Protocol):
             self._transport.write(data)
 
     def _end(self) -> None:
-        """Ends the stream; what was written before arrives."""
+        """End the stream; data written before still arrives."""
         self._ended = True
         if not self._transport.is_closing():
-            with contextlib.suppress(OSError):  # the server was faster
+            with contextlib.suppress(OSError):  # the server has closed it already
                 self._transport.write_eof()
 
     def abort(self) -> None:
-        """Tears the connection down."""
+        """Abort the connection."""
         self._ended = True
         self._transport.abort()
 
     def give_up(self) -> None:
-        """Ends a connection on which nothing comes any more, which is a finding."""
+        """End a connection on which no frames come any more, which is a finding."""
         missing = f"pong: {self._passed}, good requests: {self._batch.owed}, due: {self._due}"
         self._report("a connection that stands still", f"after {self._batch.end and self._batch.end.name}; {missing}")
         self.abort()
 
     def _report(self, kind: str, detail: str) -> None:
         sent = "\n    ".join(repr(each) for each in self._batch.data[-SHOWN:])
-        self._arena.findings.report(kind, f"{detail}\n  on {self._door.path} after\n    {sent}")
+        self._arena.findings.report(kind, f"{detail}\n  on {self._endpoint.path} after\n    {sent}")

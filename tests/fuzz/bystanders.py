@@ -1,4 +1,4 @@
-"""Two pairs who chat about a secret while others attack: one in dialect 1, one in dialect 2 with an inbox socket."""
+"""Two pairs who chat about a secret during an attack: one in protocol v1, one in protocol v2 with an inbox socket."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.sockets import Client, Client2
 __all__ = ["Bystanders"]
 
 HISTORY_EVERY = 20  # rounds between two requests for history
-PAUSE = 0.01  # seconds between two rounds, so that the attackers get their share of the server
+PAUSE = 0.01  # seconds between two rounds, to leave the server time for the attackers
 TROUBLE = (AssertionError, TimeoutError, WebSocketClosedError, OSError, KeyError, ValueError, TypeError)
 
 
 class Bystanders:
-    """To be used as an asynchronous context; `users` are four, the first two one pair."""
+    """Two chatting pairs, as an asynchronous context; `users` are four, the first two one pair."""
 
-    sockets = 4  # that they hold
+    sockets = 4  # the number of their sockets
 
     def __init__(self, port: int, users: Sequence[int], marker: str, findings: Findings) -> None:
         self._port = port
@@ -34,10 +34,10 @@ class Bystanders:
         self._clients: list[Client | Client2] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = False
-        self.rounds = [0, 0]  # of each pair; in a round each says something, which the other receives
+        self.rounds = [0, 0]  # of each pair; in a round each user sends a message that the other one receives
 
     async def __aenter__(self) -> Bystanders:
-        """Opens their sockets and lets them talk."""
+        """Open their sockets and let them chat."""
         a, b, c, d = self._users
         one, two = await Client.open(self._port, a, b), await Client.open(self._port, b, a)
         self._clients += [one, two]
@@ -50,7 +50,7 @@ class Bystanders:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Lets them finish their round, and closes their sockets."""
+        """Let them finish their round, and close their sockets."""
         self._ending = True
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -59,7 +59,7 @@ class Bystanders:
             client.close()
 
     async def ended(self) -> None:
-        """Waits until none of them can chat any more."""
+        """Wait until no pair can chat any more."""
         await asyncio.wait(self._tasks)
 
     async def _talk(self, pair: int, talk: Callable[[int], Awaitable[None]]) -> None:
@@ -78,7 +78,7 @@ class Bystanders:
         return f"{self._marker} {number} of {sender}"
 
     async def _round1(self, one: Client, two: Client, number: int) -> None:
-        """Dialect 1: each message is acknowledged as delivered, and is the next that the other gets."""
+        """Chat in protocol v1: each message is acknowledged as delivered, and is the next one that arrives."""
         for sender, recipient, name in ((one, two, 1), (two, one, 2)):
             text = self._secret(number, name)
             code = await sender.say(text)
@@ -91,32 +91,32 @@ class Bystanders:
                 await one.receive(50002, self._secret(number - back, 2), "you")
 
     async def _round2(self, three: Client2, four: Client2, number: int) -> None:
-        """Dialect 2: the same, each at the next place; and history has all that was said last, in order."""
+        """Chat in protocol v2: the same, at the next seq each, and history has the last messages in order."""
         c, d = self._users[2:]
-        places = 2 * number
+        seq = 2 * number
         for sender, recipient, name, to in ((three, four, c, None), (four, three, d, str(c))):
-            places += 1
+            seq += 1
             text, fields = self._secret(number, name), {"to": to} if to else {}
             answer = await self._asked(sender, 1, id=text, content=text, **fields)
-            assert (answer["code"], answer["seq"]) == (50004, places), f"{text} was answered with {answer}"
+            assert (answer["code"], answer["seq"]) == (50004, seq), f"{text} was answered with {answer}"
             got = await self._received(recipient, str(name))
-            assert (got["content"], got["id"], got["seq"]) == (text, text, places), f"{text} came as {got}"
+            assert (got["content"], got["id"], got["seq"]) == (text, text, seq), f"{text} came as {got}"
         if number % HISTORY_EVERY == HISTORY_EVERY - 1:
-            await self._asked(three, 4, read=places)
+            await self._asked(three, 4, read=seq)
             answer = await self._asked(four, 2, limit=10, to=str(c))
             expected = [self._secret(number - back, name) for back in range(4, -1, -1) for name in (c, d)]
             assert [message["content"] for message in answer["messages"]] == expected, answer
-            answer = await self._asked(three, 6, after=places - 1)
-            assert [message["seq"] for message in answer["messages"]] == [places], answer
+            answer = await self._asked(three, 6, after=seq - 1)
+            assert [message["seq"] for message in answer["messages"]] == [seq], answer
 
     async def _asked(self, client: Client2, kind: int, **fields: Any) -> dict[str, Any]:
-        """The answer to a request; what comes before waits, unless others sent it."""
+        """Return the answer to a request; keep earlier frames, unless other users sent them."""
         name = fields.pop("id", None) or f"{self._marker} asks {next(_numbers)}"
         await client.connection.write_message(json.dumps({"type": kind, "id": name, **fields}))
         return await client.answer(name)
 
     async def _received(self, client: Client2, sender: str) -> dict[str, Any]:
-        """The next message of the other. Anybody may write to an inbox socket, and be seen to come and go there."""
+        """Return the peer's next message. Other users may also write to an inbox socket, and come and go."""
         while True:
             frame = await client.read()
             if frame["code"] == 50001 and frame["from"] == sender:

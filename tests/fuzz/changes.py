@@ -1,4 +1,4 @@
-"""What becomes of a good request by a change or two: of its JSON, or of its bytes."""
+"""Change a valid request once or twice: its JSON, or its bytes."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ IDS = (
 )
 TITLES = ("", "x" * 64, "x" * 65, "字" * 64, "\0", "m0", "m1", 5, None, ["a"], {"$ne": ""})
 SEQS = (0, 0, 1, -1, 2**53, 2**53 + 1, None, "0", 1.5)
-LONE = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe5\xad", b"\x80")  # what UTF-8 has not
+LONE = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe5\xad", b"\x80")  # invalid UTF-8
 SPLINTERS = (b'"', b"\\", b"{", b"}", b"[", b",", b":", b"\\u", b"\\ud800", b"\0", b"e", b"-")
 
 
 class _Raw(str):
-    """JSON, or what is to pass for it."""
+    """JSON, or bytes that replace it."""
 
     __slots__ = ()
 
 
-Pairs = list[tuple[str, Any]]  # of an object, of which one key may appear twice
+Pairs = list[tuple[str, Any]]  # of an object, in which a key may appear twice
 
 
 def _dumped(value: Any) -> str:
@@ -55,12 +55,12 @@ def _dumped(value: Any) -> str:
 
 
 def text_of(pairs: Pairs) -> str:
-    """The object as JSON."""
+    """Return the object as JSON."""
     return "{" + ",".join(f"{_dumped(key)}:{_dumped(value)}" for key, value in pairs) + "}"
 
 
 class Changes:
-    """Changes at random. `names` are the ids of users who might be named in `to` and `after`."""
+    """Random changes. `names` are the ids of users for `to` and `after`."""
 
     def __init__(self, chance: Random, names: Sequence[int]) -> None:
         self._chance = chance
@@ -71,7 +71,7 @@ class Changes:
         )
 
     def changed(self, pairs: Pairs) -> bytes:
-        """The object after one to three changes, now and then not alone in its frame."""
+        """Return the object after one to three changes, sometimes with more in its frame."""
         chance = self._chance
         for _ in range(chance.choice((1, 1, 1, 2, 3))):
             chance.choice(self._all)(pairs)
@@ -99,7 +99,7 @@ class Changes:
         del pairs[self._at(pairs)]
 
     def _repeat(self, pairs: Pairs) -> None:
-        """The same key twice, at times behind an escape."""
+        """Write the same key twice, sometimes with an escape."""
         key, value = pairs[self._at(pairs)]
         if self._chance.random() < 0.5 and not isinstance(key, _Raw) and key:
             key = _Raw(f'"\\u{ord(key[0]):04x}{key[1:]}"')
@@ -127,7 +127,7 @@ class Changes:
         self._put(pairs, self._chance.choice(self._chance.choice((NAMES, KEYS))), self._value())
 
     def _point(self, pairs: Pairs) -> None:
-        """Other users in `to` and `after`, or what is no id."""
+        """Put other users into `to` and `after`, or invalid ids."""
         chance = self._chance
         names = [chance.choice(IDS) if chance.random() < 0.4 else str(chance.choice(self._names)) for _ in range(3)]
         match chance.randrange(6):
@@ -154,7 +154,7 @@ class Changes:
         self._set(pairs, "content", _Raw(chance.choice(TEXTS)) if chance.random() < 0.7 else chance.choice(TIMES))
 
     def _framed(self, text: str) -> str:
-        """Not the object alone."""
+        """Add bytes around the object."""
         chance = self._chance
         at = chance.randrange(len(text) + 1)
         return chance.choice(
@@ -167,7 +167,7 @@ class Changes:
         )
 
     def damaged(self, data: bytes) -> bytes:
-        """Bytes flipped, cut, doubled, put in; mostly still UTF-8, since a socket ends with the first that is not."""
+        """Flip, cut, double and insert bytes; keep most of it UTF-8, since the first other byte ends a socket."""
         chance, out = self._chance, bytearray(data)
         for _ in range(chance.choice((1, 1, 2, 5))):
             at = chance.randrange(len(out) + 1)

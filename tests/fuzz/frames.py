@@ -1,9 +1,9 @@
-"""Frames by the million, nearly right and utterly wrong, against a server that two pairs of bystanders chat on.
+"""Send millions of frames, nearly valid and invalid, to a server on which two pairs of bystanders chat.
 
 python -m tests.fuzz.frames --frames=2000000 [--seed=…]
 
-Notices whether the server dies, answers with 500, logs an error, closes with 1011, lets its bystanders down, tells
-their secret to others, lets a good request wait for ever, or keeps what it held for sockets that are closed.
+It is a finding if the server dies, answers with 500, logs an error, closes with 1011 or fails its bystanders. So it is
+if the server tells their secret to others, never answers a valid request, or keeps data of closed sockets.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ import uvloop
 from storage.embedded.supervisor import Addresses
 from tests.fuzz.arena import Arena
 from tests.fuzz.bystanders import Bystanders
-from tests.fuzz.mutator import Door
+from tests.fuzz.mutator import Endpoint
 from tests.fuzz.watch import PATIENCE, Findings, Log, Resources, Watch
 from tests.support.database import make_users, mysql_connection
 from tests.support.processes import ServerProcess, embedded_databases, external
 
 __all__ = ["Outcome", "fuzz"]
 
-USERS = 24  # who attack
-CONNECTIONS = 100  # at once
-WARM_UP = 0.2  # of all frames: before the server's memory is measured for the first time
-GROWTH = 64 * 2**20  # bytes of memory that the server may have more at the end than after the warm-up
-POOLED = 48  # open files more than after the warm-up: its connections to engines, which come as they are needed
+USERS = 24  # users of the attackers
+CONNECTIONS = 100  # concurrent connections
+WARM_UP = 0.2  # the share of frames before the server's memory is first measured
+GROWTH = 64 * 2**20  # bytes by which the server's memory may grow after the warm-up
+POOLED = 48  # more open files than after the warm-up: connections to databases, opened on demand
 OWN_CODES = (1000, 1001, 1002, 1007, 1008, 1009, 1011, 4008, 4010)
 TELL_EVERY = 10.0  # seconds between two lines of progress
 FLAGS = (
     "--auth=open",
-    # Limits that would hide the parser from most of the frames.
+    # Limits that would keep most frames from the parser.
     "--request-rate=1000000",
     "--request-burst=1000000",
     "--address-request-rate=1000000",
@@ -56,7 +56,7 @@ FLAGS = (
 
 @dataclass
 class Outcome:
-    """What a run did, and what it showed."""
+    """What a run did and found."""
 
     seed: int
     findings: Findings = field(default_factory=Findings)
@@ -65,7 +65,7 @@ class Outcome:
     closes: Counter[int | str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     connections: int = 0
-    answered: int = 0  # good requests with ids
+    answered: int = 0  # valid requests with ids
     rounds: Sequence[int] = ()  # of the two pairs of bystanders
     seconds: float = 0.0
     before: Resources | None = None  # after the warm-up, without attackers
@@ -75,19 +75,19 @@ class Outcome:
 
     @property
     def frames(self) -> int:
-        """How many were written."""
+        """The number of written frames."""
         return self.kinds.total()
 
     @property
     def _own_closes(self) -> Counter[int | str]:
-        """Closes by code; a code that only the client had chosen is an echo."""
+        """Closes by code, without echoes of codes that only the client had chosen."""
         counted: Counter[int | str] = Counter()
         for code, number in self.closes.items():
             counted[code if isinstance(code, str) or code in OWN_CODES else "an echo of the client's"] += number
         return counted
 
     def table(self) -> str:
-        """One table, for people."""
+        """Return the outcome as a table."""
         rate = self.frames / self.seconds if self.seconds else 0.0
         lines = [
             f"seed {self.seed}, {self.frames} frames on {self.connections} connections in {self.seconds:.1f} s, "
@@ -115,7 +115,7 @@ class Outcome:
 
 @contextmanager
 def _server(addresses: Addresses, findings: Findings, marker: str, outcome: Outcome):
-    """A server process of its own, whose log is read; told to end, it ends with status 0."""
+    """Start a server process, and read its log; when it is told to end, its exit status must be 0."""
     server = ServerProcess(*external(addresses), *FLAGS)
     try:
         server.ready()
@@ -135,19 +135,24 @@ def _server(addresses: Addresses, findings: Findings, marker: str, outcome: Outc
         server.kill()
 
 
-def _doors(users: Sequence[int], chance: Random) -> list[Door]:
-    """Ways in: pairs who write to each other in both dialects, inbox sockets, and some who write to anybody."""
-    doors = []
+def _endpoints(users: Sequence[int], chance: Random) -> list[Endpoint]:
+    """Return the users and their sockets: pairs in both protocols, inbox sockets, and some who write to any user."""
+    endpoints = []
     for number, user in enumerate(users):
         friend, stranger = users[number ^ 1], chance.choice([other for other in users if other != user])
-        doors += [Door(user, friend, 1), Door(user, friend, 2), Door(user, None, 2), Door(user, None, 2)]
-        doors.append(Door(user, stranger, chance.choice((1, 2)), "en"))
-    chance.shuffle(doors)
-    return doors
+        endpoints += [
+            Endpoint(user, friend, 1),
+            Endpoint(user, friend, 2),
+            Endpoint(user, None, 2),
+            Endpoint(user, None, 2),
+        ]
+        endpoints.append(Endpoint(user, stranger, chance.choice((1, 2)), "en"))
+    chance.shuffle(endpoints)
+    return endpoints
 
 
 def _nothing(line: str) -> None:
-    """Tells nobody."""
+    """Drop a line of progress."""
 
 
 async def fuzz(
@@ -158,16 +163,16 @@ async def fuzz(
     connections: int = CONNECTIONS,
     tell: Callable[[str], None] = _nothing,
 ) -> Outcome:
-    """Starts a server on these engines, writes so many frames, and judges."""
+    """Start a server on these databases, write so many frames, and judge."""
     chance = Random(seed)
-    marker = secrets.token_hex(12)  # not of the seed, from which all that is written follows
+    marker = secrets.token_hex(12)  # not from the seed, from which all written bytes follow
     outcome = Outcome(seed)
     findings = outcome.findings
     with _server(addresses, findings, marker, outcome) as server:
         with mysql_connection(addresses.mysql) as connection:
             users = make_users(connection, USERS + 4)
         attackers, bystanding = users[4:], users[:4]
-        arena = Arena(server.port, _doors(attackers, chance), users, findings, marker, seed)
+        arena = Arena(server.port, _endpoints(attackers, chance), users, findings, marker, seed)
         outcome.kinds, outcome.answers, outcome.closes = arena.kinds, arena.answers, arena.closes
         async with (
             Watch(server, findings) as watch,
@@ -177,7 +182,7 @@ async def fuzz(
             began = time.monotonic()
             await arena.run(int(frames * WARM_UP), connections)
             outcome.before = await watch.settled(bystanders.sockets)
-            if outcome.before is not None:  # else there is no use in going on
+            if outcome.before is not None:  # otherwise the run has failed already
                 await arena.run(frames - arena.frames, connections)
             outcome.seconds = time.monotonic() - began
             teller.cancel()
@@ -192,7 +197,7 @@ async def fuzz(
 
 
 def judge(outcome: Outcome) -> None:
-    """Compares what the server holds at the end with what it held after the warm-up."""
+    """Compare the server's resources at the end with those after the warm-up."""
     before, after = outcome.before, outcome.after
     if before is None or after is None:
         return
@@ -209,12 +214,12 @@ async def _keep_telling(arena: Arena, watch: Watch, tell: Callable[[str], None])
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the table; 0 if nothing was found, else 1."""
+    """Run the fuzzer and print the table; return 0 if nothing was found, else 1."""
     parser = argparse.ArgumentParser(prog="tests.fuzz.frames", description=__doc__)
     parser.add_argument("--frames", type=int, default=2_000_000, help="how many are written (default: 2000000)")
     parser.add_argument("--seed", type=int, help="to repeat a run's choice of frames (default: a new one)")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # which ends all that was started
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # which ends all processes
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     with embedded_databases() as embedded:

@@ -1,4 +1,4 @@
-"""Requests by the API's description and by chance, many at once, at two servers; then what was not as it should be.
+"""Send requests made from the API's description, and random ones, to two servers at once; then list the findings.
 
 python -m tests.fuzz.http --seconds=600 [--seed=…]
 """
@@ -35,16 +35,16 @@ from tests.support.processes import ServerProcess, embedded_databases, external
 
 __all__ = ["fuzz"]
 
-WARM_UP = 0.3  # of the time; what caches hold afterwards is there to stay
-MOST_GROWTH = 64 * 2**20  # bytes of memory from the end of the warm-up to the end
-WORKERS = 20  # connections at once, to each server
-QUIET = 0.5  # seconds without a byte after which no more is expected of a broken request
+WARM_UP = 0.3  # the share of the time after which caches are full
+MOST_GROWTH = 64 * 2**20  # bytes by which memory may grow after the warm-up
+WORKERS = 20  # concurrent connections to each server
+QUIET = 0.5  # seconds without a byte after which the answer to a broken request counts as complete
 TELL_EVERY = 10.0  # seconds between two lines of progress
 
 
 @dataclass
 class Tally:
-    """What was asked, by kind: how often, what came of it, and the slowest answer (seconds)."""
+    """Requests by kind: how many, their outcomes, and the slowest answer (seconds)."""
 
     findings: Findings = field(default_factory=Findings)
     outcomes: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -59,7 +59,7 @@ class Tally:
         return sum(each.total() for each in self.outcomes.values())
 
     def lines(self) -> Iterator[str]:
-        """The table, for people."""
+        """Return the tally as lines of a table."""
         yield f"  {'kind':30}{'answers':>9}{'slowest':>11}  by status"
         for kind in sorted(self.outcomes):
             outcomes = self.outcomes[kind]
@@ -72,7 +72,7 @@ class Tally:
 
 
 class Rival:
-    """A server of the run, with what watches and upsets it."""
+    """A server of the run, with its users, its log and its random requests."""
 
     def __init__(self, name: str, addresses: Addresses, tally: Tally, flags: Sequence[str], *, believes: bool) -> None:
         self.name = name
@@ -89,28 +89,28 @@ class Rival:
 
     @property
     def memory(self) -> int:
-        """Bytes that the process holds, 0 if it is gone."""
+        """The process's memory in bytes, 0 if it has ended."""
         try:
             return int(psutil.Process(self.server.process.pid).memory_info().rss)
         except psutil.Error:
             return 0
 
     def move_in(self, marker: str) -> None:
-        """Reads the log, and signs up who is going to ask."""
+        """Read the log, and register the users."""
         assert self.server.process.stderr
         self.log = Log(self.server.process.stderr, self.tally.findings, marker)
         self._marker = marker.encode()
         self.asker, self.spoiling = (Asker(self.server.port, marker, believes=self.believes) for _ in range(2))
 
     async def spoil(self, chance: Random, operations: Sequence[Operation], over: Callable[[], bool]) -> None:
-        """Writes requests by chance, one after the other, each on a connection of its own."""
+        """Send random requests, one after the other, each on a connection of its own."""
         spoiler = Spoiler(chance, self.spoiling, operations, believes=self.believes)
         while not over() and self.server.process.poll() is None:
             kind, pieces = spoiler.make()
             began = time.monotonic()
             try:
                 answer = await _exchange(self.server.port, pieces)
-            except OSError:  # the server may close a connection while it is written to
+            except OSError:  # the server may close a connection during a write
                 self.tally.count(kind, "reset", 0)
                 continue
             self._look_at(kind, pieces, answer, time.monotonic() - began)
@@ -129,18 +129,18 @@ class Rival:
             self.tally.findings.report(f"{self.name}: {what}", f"{pieces!r} got {answer!r}")
 
     async def keep_signed_in(self, over: Callable[[], bool]) -> None:
-        """What is asked by chance may end the token of who asks."""
+        """Renew the token, since random requests may end it."""
         while not over() and self.server.process.poll() is None:
             await asyncio.to_thread(self.spoiling.renew)
             await asyncio.sleep(1)
 
     async def warm_up(self, until: float) -> None:
-        """Notes what the process holds when the warm-up is over."""
+        """Record the process's memory after the warm-up."""
         await asyncio.sleep(max(0.0, until - time.monotonic()))
         self.warm = self.memory
 
     def close(self) -> None:
-        """Ends the server as an operator does, and looks at the last of its log."""
+        """End the server as an operator does, and check the rest of its log."""
         self.server.signal(signal.SIGTERM)
         status: int | str
         try:
@@ -155,7 +155,7 @@ class Rival:
 
 
 async def _exchange(port: int, pieces: list[bytes]) -> bytes:
-    """Writes the pieces and reads until the server closes or says no more; all that came."""
+    """Write the pieces and read until the server closes or falls silent; return all bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answer = b""
     try:
@@ -182,7 +182,7 @@ async def _exchange(port: int, pieces: list[bytes]) -> bytes:
 
 
 def _ask_by_description(rivals: Sequence[Rival], chance: Random, ending: threading.Event) -> None:
-    """Goes through the operations in turn, in a thread: schemathesis waits for its answers."""
+    """Test the operations in turn, in a thread, since schemathesis waits for its answers."""
     tally = rivals[0].tally
     schemas = [described("utf-8"), described("gb2312")]
     while not ending.is_set():
@@ -200,7 +200,7 @@ def _ask_by_description(rivals: Sequence[Rival], chance: Random, ending: threadi
             number = chance.randrange(2**32)
             try:
                 rival.asker.probe(operation, mode, examples=3 if slow else 25, seen=seen, number=number)
-            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # whatever it is, it is a finding
+            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # any error is a finding
                 what = "; ".join(map(str, getattr(error, "exceptions", [error])))
                 tally.findings.report(f"{rival.name}: {operation.label} is not as described", what)
 
@@ -213,7 +213,7 @@ async def _fuzz(rivals: Sequence[Rival], strangers: Strangers, number: int, seco
         return time.monotonic() > began + seconds and tally.total >= least
 
     async with AsyncExitStack() as stack:
-        stack.callback(ending.set)  # also when somebody is impatient: a thread cannot be cancelled
+        stack.callback(ending.set)  # also after Ctrl-C: a thread cannot be cancelled
         for rival in rivals:
             await stack.enter_async_context(Watch(rival.server, tally.findings))
         await strangers.meet()
@@ -239,7 +239,7 @@ async def _fuzz(rivals: Sequence[Rival], strangers: Strangers, number: int, seco
 
 
 def fuzz(seconds: float, number: int, least: int = 0) -> tuple[Tally, list[str]]:
-    """Runs for so many seconds, and until there are `least` answers; what came of it, and about the servers' memory."""
+    """Run for so many seconds, and until there are `least` answers; return the findings and the servers' memory."""
     tally, lines, marker = Tally(), [], f"marker{secrets.token_hex(8)}"
     with embedded_databases() as private, ExitStack() as stack:
         rivals = []
@@ -270,7 +270,7 @@ def fuzz(seconds: float, number: int, least: int = 0) -> tuple[Tally, list[str]]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the table; 0 if nothing was found, else 1."""
+    """Run the fuzzer and print the table; return 0 if nothing was found, else 1."""
     parser = argparse.ArgumentParser(prog="tests.fuzz.http", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long requests are made (default: 600)")
     parser.add_argument("--seed", type=int, help="to repeat a run's requests (default: a new one)")

@@ -1,4 +1,4 @@
-"""What the fuzzer writes: good requests of both dialects, changed ones, and frames that are odd or broken."""
+"""The fuzzer's frames: valid requests of both protocols, changed ones, and odd or broken frames."""
 
 from __future__ import annotations
 
@@ -13,65 +13,65 @@ from typing import NamedTuple
 from tests.fuzz import wire
 from tests.fuzz.changes import LONE, TIMES, Changes, Pairs, text_of
 
-__all__ = ["ASKED", "Batch", "Door", "Mutator"]
+__all__ = ["ASKED", "Batch", "Endpoint", "Mutator"]
 
-FRAMES = 50  # most frames in an ordinary batch
-FORGIVING = 7  # frames in a row that may be invalid before one that is not: the tenth would close the socket
-STORM = (1000, 3000)  # frames in a storm, at least and at most
-ASKED = "good "  # how the ids of requests begin that have to be answered
-STORMS = 0.001  # of all batches
-EDGES = (8191, 8192, 8193, 16_000)  # characters, about --max-content
+FRAMES = 50  # the maximum of frames in an ordinary batch
+FORGIVING = 7  # possibly invalid frames in a row before a valid one: the tenth would close the socket
+STORM = (1000, 3000)  # minimum and maximum of frames in a storm
+ASKED = "good "  # the prefix of ids of requests that must be answered
+STORMS = 0.001  # the share of batches
+EDGES = (8191, 8192, 8193, 16_000)  # characters, around --max-content
 LETTERS = "abcdefghijklmnopqrstuvwxyz 字👩‍👩‍👧‍👦é\u2028\u202e"
 
-# Of a hundred frames. Changed requests are most; what closes a connection is rare, so that most live long.
+# Of a hundred frames. Most are changed requests. Frames that close a connection are rare, so that most live long.
 WEIGHTS = {"good": 10, "changed JSON": 77, "changed bytes": 8, "odd": 4.5, "broken": 0.25, "not UTF-8": 0.25}
 
 
-class Door(NamedTuple):
-    """A way in: who connects, with whom (None: an inbox socket), in which dialect and language."""
+class Endpoint(NamedTuple):
+    """A user, the peer (None: an inbox socket), the protocol version and the language of a socket."""
 
     user: int
     peer: int | None
-    dialect: int
+    version: int
     language: str = "zh"
 
     @property
     def path(self) -> str:
         """The URL's path."""
         peer = "" if self.peer is None else f"&toUid={self.peer}"
-        return f"/ws?uid={self.user}{peer}&v={self.dialect}&lang={self.language}"
+        return f"/ws?uid={self.user}{peer}&v={self.version}&lang={self.language}"
 
 
 @dataclass
 class Batch:
-    """What is written at once, and what is to come of it."""
+    """Frames that are written together, and the expected answers."""
 
     data: list[bytes] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
-    owed: dict[str, int] = field(default_factory=dict)  # good requests that have to be answered: their types by id
-    messages: int = 0  # each is answered once at least in dialect 1
-    end: wire.Broken | None = None  # the last thing, which ends the connection
+    owed: dict[str, int] = field(default_factory=dict)  # valid requests that must be answered: their types by id
+    messages: int = 0  # in protocol v1 each is answered at least once
+    end: wire.Broken | None = None  # the last bytes, which end the connection
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """The number of frames."""
         return self.kinds.total()
 
 
 class Mutator:
-    """Makes one connection's batches. `names` are the ids of users who might be named in `to` and `after`."""
+    """Makes the batches of one connection. `names` are the ids of users for `to` and `after`."""
 
     _asked = itertools.count()
 
-    def __init__(self, chance: Random, door: Door, names: Sequence[int]) -> None:
+    def __init__(self, chance: Random, endpoint: Endpoint, names: Sequence[int]) -> None:
         self._chance = chance
-        self._door = door
+        self._endpoint = endpoint
         self._names = names
         self._changes = Changes(chance, names)
-        self._invalid = 0  # frames that may be invalid, in a row
+        self._invalid = 0  # possibly invalid frames in a row
 
     def batch(self, most: int) -> Batch:
-        """The next frames, `most` at most; what ends the connection is the last one."""
+        """Return the next frames, at most `most`; bytes that end the connection come last."""
         chance, batch = self._chance, Batch()
         forgiving = chance.random() > 0.02
         wanted = min(most, chance.randrange(1, FRAMES))
@@ -118,7 +118,7 @@ class Mutator:
         batch.messages += messages
 
     def _storm(self, batch: Batch, most: int) -> None:
-        """Thousands of frames at once, the same few over and over; enough of them valid for the socket to stay open."""
+        """Write thousands of frames at once, a few of them repeated; enough are valid for the socket to stay open."""
         count = min(most, self._chance.randrange(*STORM))
         forgiving = wire.frame(self._forgiving())
         few = [forgiving, forgiving, forgiving, wire.frame(b"x", wire.PING)]
@@ -126,23 +126,23 @@ class Mutator:
         batch.data += self._chance.choices(few, k=count)
         batch.kinds["storm"] += count
 
-    # Good requests
+    # Valid requests
 
     def _text(self) -> bytes:
         return text_of(self._template()).encode()
 
     def _template(self) -> Pairs:
-        """A good request, mostly of the socket's own dialect."""
+        """Return a valid request, mostly of the socket's own protocol."""
         chance = self._chance
-        dialect = self._door.dialect if chance.random() < 0.85 else 3 - self._door.dialect
-        if dialect == 1:
+        version = self._endpoint.version if chance.random() < 0.85 else 3 - self._endpoint.version
+        if version == 1:
             kind = chance.choices((1, 2, 3), (10, 1, 1))[0]
             return [("type", kind), ("content", chance.choice(TIMES) if kind == 2 else self._content())]
         kind = chance.choices((1, 2, 3, 4, 5, 6), (10, 4, 1, 3, 2, 2))[0]
         return self._request2(kind, f"m{chance.randrange(10_000)}")
 
     def _request2(self, kind: int, name: str) -> Pairs:
-        chance, inbox = self._chance, self._door.peer is None
+        chance, inbox = self._chance, self._endpoint.peer is None
         pairs: Pairs = [("type", kind), ("id", name)]
         match kind:
             case 1:
@@ -160,8 +160,8 @@ class Mutator:
         return pairs
 
     def _good(self, batch: Batch) -> None:
-        """A request that has to be answered; in dialect 1, which has no ids, by one frame at least."""
-        if self._door.dialect == 1:
+        """Return a request that must be answered; in protocol v1, which has no ids, by at least one frame."""
+        if self._endpoint.version == 1:
             kind = self._chance.choices((1, 2, 3), (16, 1, 1))[0]
             content = self._content() if kind == 1 else ""
             self._put(batch, "good", json.dumps({"type": kind, "content": content}).encode())
@@ -169,16 +169,16 @@ class Mutator:
         name = f"{ASKED}{next(self._asked)}"
         kind = self._chance.choices((1, 2, 3, 4, 6), (12, 4, 1, 6, 1))[0]
         pairs = self._request2(kind, name)
-        if kind == 1:  # longer content is none that has to be taken
+        if kind == 1:  # longer content may be refused
             pairs = [("content", value[:8000]) if key == "content" else (key, value) for key, value in pairs]
         batch.owed[name] = kind
         self._put(batch, "good", text_of(pairs).encode())
 
     def _forgiving(self) -> bytes:
-        """The cheapest valid request."""
-        if self._door.dialect == 1:
+        """Return the cheapest valid request."""
+        if self._endpoint.version == 1:
             return b'{"type":2,"content":"0"}'
-        return text_of([("type", 5), *([("to", str(self._name()))] if self._door.peer is None else [])]).encode()
+        return text_of([("type", 5), *([("to", str(self._name()))] if self._endpoint.peer is None else [])]).encode()
 
     def _content(self) -> str:
         chance = self._chance
@@ -187,7 +187,7 @@ class Mutator:
         return "".join(chance.choices(LETTERS, k=chance.randrange(12)))
 
     def _name(self) -> int:
-        """Somebody else's id."""
-        while (name := self._chance.choice(self._names)) == self._door.user:
+        """Return another user's id."""
+        while (name := self._chance.choice(self._names)) == self._endpoint.user:
             pass
         return name

@@ -1,4 +1,4 @@
-"""Requests that are nearly right, and utterly wrong: bytes for the wire."""
+"""Nearly valid and invalid requests, as bytes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ HANDSHAKE = (
 
 
 class Operation(NamedTuple):
-    """A method, a path, and the names of what may be in the query."""
+    """A method, a path, and the names of the query's parameters."""
 
     method: str
     path: str
@@ -83,14 +83,14 @@ class Operation(NamedTuple):
 
 
 def described_operations() -> list[Operation]:
-    """All that are described."""
+    """Return all described operations."""
     found = [each.ok() for each in described().get_all_operations()]
     return [Operation(each.method.upper(), each.path, [name.name for name in each.query]) for each in found]
 
 
 @dataclass
 class Request:
-    """A request that can be spoilt."""
+    """A request that can be damaged."""
 
     method: bytes
     target: bytes
@@ -99,11 +99,11 @@ class Request:
     version: bytes = b"HTTP/1.1"
 
     def drop(self, name: bytes) -> None:
-        """Takes a header away."""
+        """Remove a header."""
         self.headers = [each for each in self.headers if each[0] != name]
 
     def carry(self, body: bytes, kind: bytes) -> None:
-        """Gives it a body, in place of what it had."""
+        """Set the body."""
         self.drop(b"Content-Type")
         self.drop(b"Content-Length")
         self.body = body
@@ -115,7 +115,7 @@ class Request:
 
 
 class Spoiler:
-    """Makes requests that are good, odd or broken, in pieces to be written one after the other."""
+    """Makes valid, odd or broken requests, in pieces to be written one after the other."""
 
     def __init__(self, chance: Random, asker: Asker, operations: Sequence[Operation], *, believes: bool) -> None:
         self._random = chance
@@ -130,7 +130,7 @@ class Spoiler:
         ]
 
     def make(self) -> tuple[str, list[bytes]]:
-        """A kind, and the pieces."""
+        """Return a kind, and the pieces."""
         kind, make = self._one(self._kinds)
         made = make()
         return kind, [made] if isinstance(made, bytes) else made
@@ -139,11 +139,11 @@ class Spoiler:
         return self._random.random() < chance
 
     def _value(self, name: str) -> bytes:
-        """Something for a field of the query, mostly odd."""
+        """Return a value for a parameter of the query, mostly an odd one."""
         return str(self._asker.user - 1).encode() if name == "toUid" and self._maybe() else self._one(TEXTS)
 
     def _good(self) -> Request:
-        """A request for something that is there; its values may be odd, its form is not."""
+        """Return a well-formed request for an existing path; its values may be odd."""
         method, path, names = self._one(self._operations)
         asker = self._asker
         if "{digest}" in path:
@@ -151,7 +151,7 @@ class Spoiler:
         target = path.replace("{id}", str(self._one([asker.user, asker.user - 1, 0]))).encode()
         query = [name.encode() + b"=" + self._value(name) for name in names if name != "uid" and self._maybe()]
         headers = [(b"Host", b"127.0.0.1"), CLOSE]
-        # If each request to end the token did, nobody would be signed in for long.
+        # If each request to end the token did so, the user would not be signed in for long.
         who = self._random.random() if not path.startswith("/user/logout") or self._maybe(0.01) else 1.0
         if who < 0.5:
             headers.append((b"Authorization", f"Bearer {asker.token}".encode()))
@@ -163,7 +163,7 @@ class Spoiler:
             target += b"?" + b"&".join(query)
         request = Request(method.encode(), target, headers)
         if method not in ("GET", "HEAD") and not path.startswith("/user/blocks"):
-            # Most have no password: to check one takes long, on purpose.
+            # Most have no password, since checking one is slow on purpose.
             fields = {name: self._one(TEXTS).decode() for name in FIELDS if self._maybe(FIELDS[name])}
             kind = self._one([FORM, JSON])
             request.carry((json.dumps(fields) if kind == JSON else urlencode(fields)).encode(), kind)

@@ -1,4 +1,4 @@
-"""A short run of the fuzzer finds nothing, and each kind of harm that it looks for is noticed."""
+"""A short run of the fuzzer finds nothing, and each kind of harm that it looks for is found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.fuzz.arena import Arena
 from tests.fuzz.attacker import SENTINEL, Attacker
 from tests.fuzz.bystanders import Bystanders
 from tests.fuzz.frames import GROWTH, POOLED, Outcome, fuzz, judge
-from tests.fuzz.mutator import Batch, Door, Mutator
+from tests.fuzz.mutator import Batch, Endpoint, Mutator
 from tests.fuzz.watch import PATIENCE, Findings, Log, Resources, Watch
 
 FRAMES = 20_000
@@ -32,7 +32,7 @@ MARKER = "5ec7e75ec7e75ec7e75ec7e7"
 
 @pytest.mark.timeout(900)
 async def test_nothing_is_found(addresses: Addresses) -> None:
-    """Whatever is written, the server answers, tells nothing, keeps nothing, and the bystanders chat on."""
+    """Whatever is written, the server answers, leaks nothing, keeps nothing, and the bystanders chat on."""
     outcome = await fuzz(addresses, FRAMES, seed=7)
     assert not outcome.findings, outcome.table()
     assert outcome.frames == FRAMES
@@ -45,7 +45,7 @@ UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
 
 def said(text: str | bytes, first: int = 0x81) -> bytes:
-    """A short frame of a server."""
+    """Return a short frame of a server."""
     payload = text.encode() if isinstance(text, str) else text
     return bytes((first, len(payload))) + payload
 
@@ -65,7 +65,7 @@ HARM = {
     "a close for no reason": (GREETED + said(b"\x03\xe8", 0x88), "closed with 1000"),
     "no JSON": (GREETED + said('{"from":""'), "a frame that is not of the protocol"),
     "no UTF-8": (GREETED + said(b'{"from":"","code":1,"content":"\xff"}'), "a frame that is not of the protocol"),
-    "another dialect": (
+    "another version": (
         GREETED + said('{"from":"","code":50004,"content":"","seq":1}'),
         "a frame that is not of the protocol",
     ),
@@ -76,8 +76,8 @@ HARM = {
 }
 
 
-async def run(answer: bytes, dialect: int, *, hangs: bool = False, patience: float = PATIENCE) -> Findings:
-    """What is found on a stand-in that answers every connection alike."""
+async def run(answer: bytes, version: int, *, hangs: bool = False, patience: float = PATIENCE) -> Findings:
+    """Return the findings on a stand-in that answers every connection in the same way."""
     findings = Findings()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,7 +89,7 @@ async def run(answer: bytes, dialect: int, *, hangs: bool = False, patience: flo
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        arena = Arena(port, [Door(1, 2, dialect)], [1, 2, 3], findings, MARKER, seed=1, patience=patience)
+        arena = Arena(port, [Endpoint(1, 2, version)], [1, 2, 3], findings, MARKER, seed=1, patience=patience)
         await arena.run(1, connections=1)
     return findings
 
@@ -102,28 +102,28 @@ HARM2 = {
 
 
 @pytest.mark.parametrize(("finding", "answer"), HARM2.items(), ids=HARM2.keys())
-async def test_harm_in_dialect_2(finding: str, answer: bytes) -> None:
-    """Messages that are not the user's own, or come in no order, are found, and answers that nobody asked for."""
-    findings = await run(GREETED + answer, dialect=2)
+async def test_harm_in_protocol_v2(finding: str, answer: bytes) -> None:
+    """Other users' messages, messages out of order and unrequested answers are found."""
+    findings = await run(GREETED + answer, version=2)
     assert list(findings.counted) == [finding]
 
 
 @pytest.mark.parametrize(("answer", "finding"), HARM.values(), ids=HARM.keys())
 async def test_harm_on_a_socket(answer: bytes, finding: str) -> None:
-    """What a server must not write is a finding, named for what it is."""
-    findings = await run(answer, dialect=1)
+    """Each kind of wrong byte from a server is a finding with its name."""
+    findings = await run(answer, version=1)
     assert finding in findings.counted, findings.counted
 
 
-@pytest.mark.parametrize("dialect", [1, 2])
-async def test_silence(dialect: int) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+async def test_silence(version: int) -> None:
     """A server that greets and then answers nothing is found, and the run ends."""
-    findings = await run(GREETED, dialect, hangs=True, patience=0.5)
+    findings = await run(GREETED, version, hangs=True, patience=0.5)
     assert list(findings.counted) == ["a connection that stands still"]
 
 
 class Wire:
-    """An arena with one connection of dialect 1, without a server; `written` is what was written on it."""
+    """An arena with one connection of protocol v1, without a server; `written` is what was written on it."""
 
     def __init__(self, patience: float) -> None:
         self.findings, self.patience, self.marker = Findings(), patience, MARKER.encode()
@@ -132,8 +132,8 @@ class Wire:
         self.batches = 0
         self.aborted = False
         self.write = self.written.append
-        chance, door = Random(1), Door(1, 2, 1)
-        self.attacker = Attacker(self, door, Mutator(chance, door, [1, 2]), chance)
+        chance, endpoint = Random(1), Endpoint(1, 2, 1)
+        self.attacker = Attacker(self, endpoint, Mutator(chance, endpoint, [1, 2]), chance)
         self.attacker.connection_made(self)
         self.attacker.data_received(GREETED)
 
@@ -148,13 +148,13 @@ class Wire:
         self.aborted = True
 
     def answer(self, code: int) -> None:
-        """The pong of a batch, and the answer to its last request."""
+        """Receive the pong of a batch, and the answer to its last request."""
         pong = said(self.attacker._barrier, 0x80 | wire.PONG)
         self.attacker.data_received(pong + said(f'{{"from":"","code":{code},"content":""}}'))
 
 
-def test_engines_that_are_slow() -> None:
-    """An answer that they are is no silence: the last request of a batch is repeated until it is answered."""
+def test_slow_databases() -> None:
+    """40001 is not silence: the last request of a batch is repeated until it is answered."""
     line = Wire(PATIENCE)
     for _ in range(3):
         line.written.clear()
@@ -166,31 +166,31 @@ def test_engines_that_are_slow() -> None:
     assert not line.findings
 
 
-def test_an_engine_that_was_slow_for_an_earlier_request() -> None:
+def test_a_database_that_was_slow_for_an_earlier_request() -> None:
     """The answer to the last request, which follows, is not missed."""
     line = Wire(PATIENCE)
-    line.attacker._due = 0  # a request for history has had more than one answer
+    line.attacker._due = 0  # a request for history had more than one answer
     line.answer(40001)
     line.answer(50003)
-    line.answer(50003)  # to the repeated request; the next batch waits for one of its own
+    line.answer(50003)  # to the repeated request; the next batch waits for its own answer
     assert line.batches <= 3
     assert not line.findings
 
 
-def test_engines_that_never_answer() -> None:
-    """Are a finding of their own, and the connection ends."""
+def test_databases_that_never_answer() -> None:
+    """Databases that never answer are a finding of their own, and the connection ends."""
     line = Wire(0)
     line.answer(40001)
-    assert list(line.findings.counted) == ["engines that do not answer"]
+    assert list(line.findings.counted) == ["databases that do not answer"]
     assert line.aborted
 
 
-async def test_nobody_listens() -> None:
+async def test_no_listener() -> None:
     """A server that is gone is a finding, and the run ends."""
     findings = Findings()
     async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-    await Arena(port, [Door(1, 2, 1)], [1, 2, 3], findings, MARKER, seed=1).run(100, connections=3)
+    await Arena(port, [Endpoint(1, 2, 1)], [1, 2, 3], findings, MARKER, seed=1).run(100, connections=3)
     assert "no connection" in findings.counted
 
 
@@ -206,7 +206,7 @@ LINES = {
 
 @pytest.mark.parametrize(("line", "finding"), LINES.values(), ids=LINES.keys())
 def test_log(line: str, finding: str | None) -> None:
-    """Errors in the log are findings, and so is what does not belong there."""
+    """Errors in the log are findings, and so are lines that are not of the log."""
     findings = Findings()
     Log([line], findings, MARKER).close()
     assert list(findings.counted) == ([finding] if finding else [])
@@ -215,7 +215,7 @@ def test_log(line: str, finding: str | None) -> None:
 async def test_bystanders_are_let_down(
     http_server: Server, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bystanders who are given other messages than were sent say so, in both dialects."""
+    """Bystanders who receive changed messages report it, in both protocols."""
     deliver = ChatSocket.deliver
 
     def changed(message: Message, origin: object, **options: Any) -> Any:
@@ -229,7 +229,7 @@ async def test_bystanders_are_let_down(
 
 
 async def test_sockets_that_stay(http_server: Server, pair: tuple[int, int], connect: Connect) -> None:
-    """Sockets that the registry still holds are found, in whatever time they are given to go away."""
+    """Sockets that stay in the registry are found, after any time that they are given to go away."""
     findings = Findings()
     here: Any = SimpleNamespace(port=http_server.port, process=SimpleNamespace(pid=os.getpid(), poll=lambda: None))
     async with Watch(here, findings) as watch:
@@ -252,7 +252,7 @@ async def test_a_dead_server(http_server: Server) -> None:
 
 
 def test_what_is_kept() -> None:
-    """Memory and files beyond the bounds are findings."""
+    """Memory and files beyond the limits are findings."""
     outcome = Outcome(1, before=Resources(0, 50, 4, 4), after=Resources(GROWTH, 50 + POOLED, 4, 4))
     judge(outcome)
     assert not outcome.findings

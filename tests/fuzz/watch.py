@@ -1,4 +1,4 @@
-"""What the fuzzer notices about the server: findings, its log, its health, its memory and its open files."""
+"""Watch the server: findings, its log, its health, its memory and its open files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.support.processes import ServerProcess
 
 __all__ = ["Findings", "Log", "Resources", "Watch"]
 
-PATIENCE = 2 * ANSWERED  # seconds until something awaited counts as not coming; servers answer long before
-LOOK_EVERY = 0.25  # seconds between two looks at the server's health
-EXAMPLES = 5  # findings of one kind that are shown in full
+PATIENCE = 2 * ANSWERED  # seconds after which an expected answer counts as missing; servers answer long before
+LOOK_EVERY = 0.25  # seconds between two health requests
+EXAMPLES = 5  # the maximum of findings of one kind that are shown in full
 LONGEST = 3000  # characters of a finding
 
 
 class Findings:
-    """What is not as it should be; many of one kind are counted, and the first are kept."""
+    """The findings; those of one kind are counted, and the first ones are kept."""
 
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
         self.examples: list[str] = []
 
     def report(self, kind: str, detail: str = "") -> None:
-        """Notes something of a kind."""
+        """Record a finding of a kind."""
         self.counted[kind] += 1
         if self.counted[kind] <= EXAMPLES:
             self.examples.append(f"{kind}: {detail[:LONGEST]}")
@@ -43,7 +43,7 @@ class Findings:
 
 
 class Log:
-    """The server's log in JSON, read in a thread of its own, so that the server never waits for its reader."""
+    """The server's log in JSON, read in a thread, so that the server never waits for its reader."""
 
     def __init__(self, lines: Iterable[str], findings: Findings, marker: str) -> None:
         self.levels: Counter[str] = Counter()
@@ -73,12 +73,12 @@ class Log:
             self._findings.report(f"a log line of level {level}", f"{json.dumps(entry)}\n{trace[-LONGEST // 2 :]}")
 
     def close(self) -> None:
-        """Waits until the stream has ended."""
+        """Wait until the stream has ended."""
         self._thread.join(PATIENCE)
 
 
 class Resources(NamedTuple):
-    """What the server holds: memory in bytes, open files, connections to its port, sockets in its registry."""
+    """The server's resources: memory in bytes, open files, connections to its port, sockets in its registry."""
 
     rss: int
     files: int
@@ -87,7 +87,7 @@ class Resources(NamedTuple):
 
 
 class Watch:
-    """Asks the server all along whether it is well; to be used as an asynchronous context."""
+    """Requests the server's health all the time, as an asynchronous context."""
 
     def __init__(self, server: ServerProcess, findings: Findings) -> None:
         self._server = server
@@ -114,7 +114,7 @@ class Watch:
         return self._server.process.poll() is None
 
     async def ended(self) -> None:
-        """Waits until the server has ended."""
+        """Wait until the server has ended."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -132,7 +132,7 @@ class Watch:
         self._findings.report("the server has ended", f"status {self._server.process.returncode}")
 
     async def _registered(self) -> int:
-        """How many sockets the registry holds."""
+        """Return the number of sockets in the registry."""
         url = f"http://127.0.0.1:{self._server.port}/healthz"
         answer = await self._http.fetch(url, request_timeout=PATIENCE, connect_timeout=PATIENCE)
         return int(json.loads(answer.body)["data"]["sockets"])
@@ -147,7 +147,7 @@ class Watch:
         return Resources(self._process.memory_info().rss, self._process.num_fds(), len(at_port), sockets)
 
     async def settled(self, sockets: int, patience: float = PATIENCE) -> Resources | None:
-        """What the server holds once it has no more than so many sockets and connections; None if that never comes."""
+        """Return the server's resources once it has at most so many sockets and connections; None if it never does."""
         deadline = time.monotonic() + patience
         held = None
         while self.lives:

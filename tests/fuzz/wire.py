@@ -1,4 +1,4 @@
-"""WebSocket frames as bytes (RFC 6455, section 5): a client's, well-formed or broken, and a server's taken apart."""
+"""WebSocket frames as bytes (RFC 6455, section 5): valid or broken ones of a client, and parsed ones of a server."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import NamedTuple
 __all__ = ["CLOSE", "CONTINUATION", "PING", "PONG", "TEXT", "Broken", "broken", "frame", "odd", "taken"]
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-LARGEST = 65_536  # bytes that a frame may have, as the server's --max-frame
+LARGEST = 65_536  # the maximum of bytes in a frame, the server's --max-frame
 BORDERS = (0, 1, 124, 125, 126, 127, 128, 65_534, 65_535, LARGEST)
 TOO_MUCH = (LARGEST + 1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
-NO_MASK = b"\0\0\0\0"  # a mask that changes nothing is cheap
+NO_MASK = b"\0\0\0\0"  # a mask of zeros, which costs nothing
 
 # Close codes, RFC 6455 section 7.4: permitted, reserved, never permitted. Not 1011, which the server would echo,
 # and which is a finding when it comes from there.
@@ -22,7 +22,7 @@ CODES = (0, 1, 999, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:
-    """The payload under a mask, as integers, which is faster than byte by byte."""
+    """Return the masked payload, computed on integers, which is faster than byte by byte."""
     size = len(payload)
     key = (mask * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
@@ -38,7 +38,10 @@ def frame(
     length: int | None = None,
     wide: int = 0,
 ) -> bytes:
-    """A client's frame. `length` claims another size than the payload's, `wide` (126, 127) a longer form of it."""
+    """Return a client's frame.
+
+    `length` claims a wrong size of the payload, `wide` (126, 127) uses a longer form of it.
+    """
     claimed = len(payload) if length is None else length
     first = (0x80 if fin else 0) | reserved << 4 | opcode
     bit = 0 if mask is None else 0x80
@@ -54,7 +57,7 @@ def frame(
 
 
 def taken(buffer: bytearray) -> Iterator[tuple[int, bytes]]:
-    """Takes a server's frames that are complete from the buffer: the first byte and the payload of each."""
+    """Take a server's complete frames from the buffer; yield the first byte and the payload of each."""
     start, have = 0, len(buffer)
     try:
         while have - start >= 2:
@@ -74,11 +77,11 @@ def taken(buffer: bytearray) -> Iterator[tuple[int, bytes]]:
         del buffer[:start]
 
 
-# Odd, but a message or nothing at all
+# Odd, but valid: a message, or none
 
 
 def _pieces(chance: Random, payload: bytes) -> bytes:
-    """One message in fragments, some of them empty, with pings and pongs between."""
+    """Return one message in fragments, some of them empty, with pings and pongs between them."""
     cuts = sorted(chance.randrange(len(payload) + 1) for _ in range(chance.randrange(1, 6)))
     out = []
     for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(payload)], strict=True)):
@@ -90,13 +93,13 @@ def _pieces(chance: Random, payload: bytes) -> bytes:
 
 
 def _padded(chance: Random, payload: bytes) -> bytes:
-    """A message whose length is at a border, by white space around the JSON."""
+    """Return a message whose length is at a border, by white space around the JSON."""
     border = chance.choice(BORDERS if chance.random() < 0.1 else BORDERS[:7])
     return frame(payload.ljust(border) if chance.random() < 0.5 else payload.rjust(border), mask=chance.randbytes(4))
 
 
 ODD: tuple[tuple[str, int, Callable[[Random, bytes], bytes]], ...] = (
-    # name, messages in it, how it is made
+    # name, number of messages, function
     ("fragments", 1, _pieces),
     ("length at a border", 1, _padded),
     ("binary", 1, lambda chance, payload: frame(payload, BINARY)),
@@ -106,16 +109,16 @@ ODD: tuple[tuple[str, int, Callable[[Random, bytes], bytes]], ...] = (
 
 
 def odd(chance: Random, payload: bytes) -> tuple[str, int, bytes]:
-    """Something that is rare and has to be borne: its name, how many messages it is, the bytes."""
+    """Return valid but rare bytes: a name, the number of messages, the bytes."""
     name, messages, make = chance.choice(ODD)
     return name, messages, make(chance, payload)
 
 
-# Broken, so that the server ends the connection
+# Broken bytes, for which the server ends the connection
 
 
 class Broken(NamedTuple):
-    """The end of a connection. `waits`: the server cannot know yet, and waits for more until the stream ends."""
+    """The end of a connection. If `waits`, the server cannot detect it and waits for more until the stream ends."""
 
     name: str
     data: bytes
@@ -123,7 +126,7 @@ class Broken(NamedTuple):
 
 
 def _close(chance: Random) -> Broken:
-    """A close frame; whatever it says, it closes."""
+    """Return a close frame, with any payload."""
     reason = chance.choice((b"", b"bye", b"\xff\xfe", b"x" * 123, "再见".encode(), b"\xed\xa0\x80", b"\0"))
     code = struct.pack("!H", chance.choice(CODES) if chance.random() < 0.8 else chance.randrange(3000, 5000))
     data = chance.choice((b"", b"\x03", code, code + reason, code + reason))
@@ -132,20 +135,20 @@ def _close(chance: Random) -> Broken:
 
 
 def _lie(chance: Random) -> Broken:
-    """Less follows than was announced."""
+    """Return a frame with less payload than announced."""
     payload = json.dumps({"type": 1, "content": "x" * chance.randrange(200)}).encode()
     missing = chance.choice((1, 2, 100, 125, 126, 40_000))
     return Broken("length too large", frame(payload, length=min(len(payload) + missing, LARGEST)), waits=True)
 
 
 def _short(chance: Random) -> Broken:
-    """More follows than was announced; what is left is taken for frames."""
+    """Return a frame with more payload than announced; the rest is parsed as frames."""
     payload = json.dumps({"type": 1, "content": "x" * chance.randrange(200)}).encode()
     return Broken("length too small", frame(payload, length=chance.randrange(len(payload))), waits=True)
 
 
 def _garbage(chance: Random) -> Broken:
-    """No frames at all."""
+    """Return bytes that are not frames."""
     data = chance.choice(
         (
             chance.randbytes(chance.randrange(1, 3000)),
@@ -160,20 +163,20 @@ def _garbage(chance: Random) -> Broken:
 
 
 def _cut(chance: Random) -> Broken:
-    """A frame that ends somewhere."""
+    """Return a frame that is cut somewhere."""
     whole = frame(b'{"type":1,"content":"' + b"x" * chance.choice((5, 200, 65_000)) + b'"}', mask=chance.randbytes(4))
     return Broken("cut off", whole[: chance.randrange(len(whole))], waits=True)
 
 
 def _endless(chance: Random) -> Broken:
-    """Fragments that add up to more than a frame may have."""
+    """Return fragments that add up to more than the maximum of a frame."""
     size = chance.choice((1000, 20_000, LARGEST))
     more = frame(b"x" * size, CONTINUATION, fin=False) * (LARGEST // size + 1)
     return Broken("fragments without end", frame(b"x", fin=False) + more)
 
 
 def _lenient(chance: Random) -> Broken:
-    """What RFC 6455 forbids and many servers bear: no mask, a length in more bytes than it needs."""
+    """Return what RFC 6455 forbids and many servers accept: no mask, a length in more bytes than it needs."""
     payload = b'{"type":1,"content":"x"}'
     name, data = chance.choice(
         (
@@ -214,5 +217,5 @@ BREAKING: tuple[Callable[[Random], Broken], ...] = (
 
 
 def broken(chance: Random) -> Broken:
-    """Something that ends a connection."""
+    """Return bytes that end a connection."""
     return chance.choice(BREAKING)(chance)
