@@ -2,7 +2,7 @@
 
     python -m clients.chat --user NAME
 
-Signs in, opens the outbox, and hands over to the screen or to the line by line way.
+It signs in, opens the outbox, and starts the screen or the line mode.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from clients.text import visible
 __all__ = ["main"]
 
 DEFAULT_SERVER = "http://127.0.0.1:3000"
-INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as a shell has them
+INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as in a shell
 PASSWORD = "TANDEM_PASSWORD"  # noqa: S105  # the name of a variable
 DESCRIPTION = """\
 Chats with the users of a Tandem server. What was written is kept below $XDG_STATE_HOME/tandem (~/.local/state/tandem)
@@ -49,26 +49,26 @@ are lines of the output, and it ends when all messages are acknowledged:
 EPILOG = """\
 Commands:
 {commands}
-anything else is a message to the conversation that is open; // at its start stands for one /
+anything else is a message to the open conversation; // at its start stands for one /
 
-The password is asked for, unless it is in the file of --password-file or in the environment as {password}. A server
-that believes who somebody claims to be (--auth=open, or for requests from its own machine) needs none.
+The password is asked for, unless it is in the file of --password-file or in the environment as {password}. None is
+needed if the server believes user names (--auth=open, or for requests from its own machine).
 
-Exit status: 0, or 1 for a wrong password, a session that the server has ended, or, line by line, something that could
-not be done or sent; 2 for wrong usage.
+Exit status: 0 for success; 2 for wrong usage; 1 for a wrong password, a session that the server has ended, or, in
+line mode, a command or message that failed.
 """
 
 
 class UsageError(Exception):
-    """The program was not started as it has to be; the text says how."""
+    """The program was started with wrong arguments. The text says how to start it."""
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs the client; the exit status. Leaves with SystemExit for --help and wrong usage."""
+    """Run the client and return the exit status. Raises SystemExit for --help and wrong usage."""
     parser = _parser()
     given = parser.parse_args(argv)
     if urlsplit(given.server).scheme not in ("http", "https") or not urlsplit(given.server).hostname:
-        parser.error(f"--server: {given.server} is no URL like {DEFAULT_SERVER}")
+        parser.error(f"--server: {given.server} is not a URL like {DEFAULT_SERVER}")
     try:
         return asyncio.run(_run(given, environment))
     except UsageError as error:
@@ -85,10 +85,10 @@ async def _run(given: argparse.Namespace, environment: Mapping[str, str]) -> int
     server = Server(given.server, ca_file=given.cacert)
     try:
         user, max_content = await _sign_in(server, given, environment)
-        place = (state_directory(environment), server.url, server.log, user.id)
-        if carry_over(*place):
-            sys.stderr.write(f"an outbox of before: {UNSURE}\n")
-        outbox = Outbox(path_of(*place), time.time)
+        owner = (state_directory(environment), server.url, server.log, user.id)
+        if carry_over(*owner):
+            sys.stderr.write(f"an older outbox: {UNSURE}\n")
+        outbox = Outbox(path_of(*owner), time.time)
         try:
             terminal = sys.stdin.isatty() and sys.stdout.isatty() and environment.get("TERM") != "dumb"
             view = Screen() if terminal else Lines(sys.stdin.fileno(), sys.stdout, sys.stderr)
@@ -105,7 +105,7 @@ async def _run(given: argparse.Namespace, environment: Mapping[str, str]) -> int
 
 
 def _cancel_on_signals() -> None:
-    """Ends this task in order when the process is told to end, so that the terminal is left as it was."""
+    """Cancel this task when the process is told to end, so that the terminal is restored."""
     task = asyncio.current_task()
     if task is not None:
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -113,7 +113,7 @@ def _cancel_on_signals() -> None:
 
 
 async def _sign_in(server: Server, given: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Peer, int]:
-    """Who the user is, and how many characters a message may have. Raises ClientError, UsageError and OSError."""
+    """Sign in. Return the user, and the maximum characters of a message. Raises ClientError, UsageError and OSError."""
     session = await server.session()
     password = _given_password(given, environment)
     if given.register is not None:
@@ -130,7 +130,7 @@ async def _sign_in(server: Server, given: argparse.Namespace, environment: Mappi
 def _given_password(given: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
     if given.password_file is not None:
         try:
-            text = Path(given.password_file).read_text("utf-8-sig")  # without the mark that some editors write first
+            text = Path(given.password_file).read_text("utf-8-sig")  # without a byte order mark
         except UnicodeDecodeError:
             raise UsageError(f"--password-file: {given.password_file}: not UTF-8") from None
         return text.split("\n")[0].removesuffix("\r")
@@ -140,12 +140,12 @@ def _given_password(given: argparse.Namespace, environment: Mapping[str, str]) -
 def _ask(prompt: str, *, again: str = "") -> str:
     if not sys.stdin.isatty():
         raise UsageError(f"a password is needed: --password-file, or {PASSWORD} in the environment")
-    # asyncio's handler would only note a Ctrl-C, and nothing looks at that while this waits.
+    # asyncio's handler would only note a Ctrl-C, and nothing checks that during the input.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         password = getpass.getpass(prompt)
         if again and getpass.getpass(again) != password:
-            raise UsageError("these were two different passwords")
+            raise UsageError("the two passwords are different")
     finally:
         signal.signal(signal.SIGINT, before)
     return password
@@ -162,9 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--user", required=True, metavar="NAME", help="the name to sign in with")
     parser.add_argument("--server", default=DEFAULT_SERVER, metavar="URL", help="the server (default: %(default)s)")
-    parser.add_argument("--to", metavar="NAME", help="whom to chat with from the start")
-    parser.add_argument("--register", metavar="NICK", help="make the account first, with this nickname")
-    parser.add_argument("--password-file", type=Path, metavar="FILE", help="the password is the first line of it")
+    parser.add_argument("--to", metavar="NAME", help="the user to chat with first")
+    parser.add_argument("--register", metavar="NICK", help="create the account first, with this nickname")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="a file with the password in its first line")
     parser.add_argument("--cacert", metavar="FILE", help="certificates to trust instead of the usual ones (PEM)")
     return parser
 

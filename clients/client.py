@@ -1,7 +1,7 @@
-"""The client without a screen: a user's conversations over one inbox socket, kept up through whatever fails.
+"""The client without a screen: a user's conversations over one inbox socket, through all failures.
 
-It loses nothing, shows nothing twice and keeps the order, as docs/protocol.md says a client does: a message is in the
-outbox before it is sent and until its outcome is known; after each connecting it resumes before it sends.
+It loses no message, shows none twice and keeps their order, as docs/protocol.md requires of a client. A message is in
+the outbox before it is sent, and until its outcome is known. After each connecting, the client resumes before it sends.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ __all__ = ["Changed", "Client", "Event", "Outcome", "Said", "Status"]
 
 TYPING = 5  # the type of a frame
 MESSAGE, MOVED, IS_TYPING, PRESENCE = 50001, 50007, 50008, 50009  # codes
-LISTED = 200  # conversations that are followed from the start
+LISTED = 200  # conversations that are followed at once
 LIST_PAGE = 100  # conversations in one answer
 HISTORY_PAGE = 50  # messages
-TYPING_EVERY = 1.0  # seconds; the server passes no more on
-TYPING_FOR = 5.0  # seconds for which somebody counts as typing
+TYPING_EVERY = 1.0  # seconds; the server passes on no more
+TYPING_FOR = 5.0  # seconds for which a peer is shown as typing
 
 
 class Status(NamedTuple):
-    """The connection: up, or why it is not."""
+    """The connection is up, or has ended for this reason."""
 
     connected: bool
     reason: str
 
 
 class Said(NamedTuple):
-    """The next messages of a conversation, own ones as well."""
+    """The next messages of a conversation, including the user's own."""
 
     conversation: Conversation
     messages: Sequence[Message]
 
 
 class Outcome(NamedTuple):
-    """A message is stored, or has failed; then `pending.failed` says why, and it is kept."""
+    """A message is stored, or has failed. If it has failed, `pending.failed` says why, and the message is kept."""
 
     pending: Pending
 
 
 class Changed(NamedTuple):
-    """Something else about a conversation, or about the list of them (None)."""
+    """Something else about a conversation has changed, or about the list of conversations (None)."""
 
     conversation: Conversation | None
 
@@ -64,7 +64,7 @@ Event = Status | Said | Outcome | Changed
 class Client:
     """The conversations of `user`, who has signed in to the server. `tell` is called with each event, in order.
 
-    `run` has to run for anything to be sent or to come.
+    Messages are only sent and received while `run` is running.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class Client:
         self._sender = Sender(outbox, self._told, self._chance)
         self._connection: Connection | None = None
         self._follower: Follower | None = None
-        self._all_listed: bool | None = None  # whether the first list had all conversations; None before it
-        self._strangers: set[int] = set()  # who wrote and is not in the list
-        self._asked_for: asyncio.Event = asyncio.Event()  # the list is to be looked at
+        self._all_listed: bool | None = None  # whether the first list had all conversations; None before the first list
+        self._strangers: set[int] = set()  # users who wrote and are not in the list
+        self._asked_for: asyncio.Event = asyncio.Event()  # set if the list has to be read
         self._typed = -TYPING_EVERY  # loop time
 
     async def run(self) -> None:
-        """Connects, again and again, until cancelled. Raises SessionOver."""
+        """Connect again and again, until cancelled. Raises SessionOver."""
         while True:
             try:
                 reason = await self._connected()
@@ -106,10 +106,10 @@ class Client:
             self._became(Status(False, str(reason)))
             await asyncio.sleep(max(self._backoff.wait(), getattr(reason, "retry_after", 0.0)))
 
-    # What the user does
+    # The user's actions
 
     def send(self, peer: int, content: str) -> Pending:
-        """Keeps a message, and sends it when it can. Raises Refused and what the outbox does; then it is not kept."""
+        """Keep a message, and send it when possible. Raises Refused, and the outbox's errors; then it is not kept."""
         if len(content) > self._max_content:
             raise Refused(400, f"{len(content)} characters, and the server takes {self._max_content}")
         try:
@@ -121,16 +121,16 @@ class Client:
         return pending
 
     def retry(self, pending: Pending) -> None:
-        """Sends a message that failed again, before those that were written later."""
+        """Send a failed message again, before those that were written later."""
         self.outbox.mark(pending.id, "")
         self._sender.look(pending.peer)
 
     def discard(self, pending: Pending) -> None:
-        """Forgets a message that failed."""
+        """Forget a failed message."""
         self.outbox.remove(pending.id)
 
     async def find(self, name: str) -> Peer:
-        """Somebody by name. Raises ClientError."""
+        """Return the user of that name. Raises ClientError."""
         known = next((each.peer for each in self.conversations.values() if each.peer.name == name), None)
         found = known or await self.server.named(name)
         if found is None:
@@ -140,11 +140,11 @@ class Client:
         return found
 
     async def open(self, peer: Peer) -> Conversation:
-        """The conversation with `peer` and its newest messages. Raises ClientError."""
+        """Return the conversation with `peer` and its newest messages. Raises ClientError."""
         conversation = self.conversations.get(peer.id)
         if conversation is None:
             page = await self.server.get("/messages", page_in, toUid=peer.id, limit=HISTORY_PAGE)
-            conversation = self.conversations.get(peer.id)  # somebody may have written meanwhile
+            conversation = self.conversations.get(peer.id)  # the peer may have written meanwhile
             if conversation is None:
                 held = max((message["seq"] for message in page["messages"]), default=0)
                 conversation = self.conversations[peer.id] = Conversation(peer, held)
@@ -157,31 +157,31 @@ class Client:
         return conversation
 
     async def refresh(self) -> None:
-        """Asks for the list of conversations now. Raises ClientError."""
+        """Read the list of conversations now. Raises ClientError."""
         await self._list()
         self._asked_for.set()
 
     async def older(self, conversation: Conversation) -> None:
-        """Adds a page of history before the messages. Raises ClientError."""
+        """Add a page of history before the messages. Raises ClientError."""
         if not conversation.beginning:
             first = conversation.first
             page = await self.server.get(
                 "/messages", page_in, toUid=conversation.peer.id, before=first, limit=HISTORY_PAGE
             )
-            if conversation.first == first:  # else it does not fit any more
+            if conversation.first == first:  # otherwise the page no longer fits
                 conversation.preceded([*map(Message.of, page["messages"])], complete=page["complete"])
                 self._mark(conversation)
         conversation.opened = True
         self._tell(Changed(conversation))
 
     def shown(self, conversation: Conversation, seq: int) -> None:
-        """The user has seen everything up to `seq`."""
+        """Note that the user has seen everything up to `seq`."""
         if conversation.shown(seq):
             self._mark(conversation)
             self._tell(Changed(conversation))
 
     def typing(self, peer: int) -> None:
-        """Tells the peer that the user is typing; may be called for each key."""
+        """Tell the peer that the user is typing. It may be called for each key."""
         now = asyncio.get_running_loop().time()
         if self._connection is not None and now - self._typed >= TYPING_EVERY:
             self._typed = now
@@ -190,7 +190,7 @@ class Client:
     # The connection
 
     async def _connected(self) -> ClientError:
-        """One connection from its beginning to its end; why it ended."""
+        """Run one connection from its beginning to its end, and return why it ended."""
         connection = await Connection.open(self.server, self._take)
         self._connection = connection
         self._follower = Follower(connection, self.conversations, self._given, self._sender.ready, self._chance)
@@ -209,7 +209,7 @@ class Client:
             await asyncio.gather(looking, return_exceptions=True)
 
     async def _look(self) -> None:
-        """Looks at the list of conversations and resumes them; again for those that somebody else begins."""
+        """Read the list of conversations and resume them. Repeat that when other users begin conversations."""
         resumed: set[int] = set()
         while True:
             self._asked_for.clear()
@@ -241,7 +241,8 @@ class Client:
             conversation.listed_last = 0
         for entry in entries:
             peer, last = Peer.of(entry["peer"]), entry["last"]["seq"]
-            if peer.id not in self.conversations:  # what is new since the first list is given from its first message on
+            # A conversation that is new since the first list is followed from its first message.
+            if peer.id not in self.conversations:
                 held = last if self._all_listed is None else 0 if self._all_listed else last - 1
                 self.conversations[peer.id] = Conversation(peer, held)
             self.conversations[peer.id].listed(entry)
@@ -254,10 +255,10 @@ class Client:
             self._tell(status)
 
     def _take(self, frame: Frame) -> None:
-        """Takes a frame that answers nothing."""
+        """Handle a frame that is not an answer."""
         code = frame["code"]
         if code in STORED:
-            self._sender.stored(frame["id"], frame)  # of a message that was answered with 40001 before
+            self._sender.stored(frame["id"], frame)  # a message that was answered with 40001 before
             return
         if not frame["from"]:
             return
@@ -280,11 +281,11 @@ class Client:
             self._tell(Changed(conversation))
 
     def _told(self, pending: Pending, frame: Frame | None) -> None:
-        """A message is stored or has failed."""
+        """Handle a message that is stored or has failed."""
         self._tell(Outcome(pending))
         conversation = self.conversations.get(pending.peer)
         if frame is not None and self._follower is not None and conversation is not None:
-            if conversation.own_received:  # else it is not told when the peer goes offline
+            if conversation.own_received:  # otherwise this user is not told when the peer goes offline
                 conversation.online = frame["code"] == TAKEN
             message = Message(frame["seq"], frame["time"], self.user.id, pending.content, pending.id)
             self._follower.live(pending.peer, message)

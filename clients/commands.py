@@ -1,4 +1,4 @@
-"""What a user can type: commands, and messages to the conversation that is open."""
+"""What a user can type: commands, and messages to the open conversation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["COMMANDS", "Commands", "unread_text"]
 
 COMMANDS = {
     "/list": "the conversations, newest first",
-    "/chat": "NAME, or its number in the list: opens a conversation",
+    "/chat": "NAME, or its number in the list: open a conversation",
     "/history": "the page before the oldest message that is shown",
     "/retry": "sends what failed again",
     "/discard": "forgets what failed",
@@ -24,13 +24,13 @@ COMMANDS = {
     "/quit": "ends; so does Ctrl-D",
 }
 _HINT = "// at the start of a line is a message that starts with one /"
-_BEGINNING = 40  # characters of a last message in the list
+_BEGINNING = 40  # characters of the last message that the list shows
 
 
 class Commands:
-    """Carries out lines that a user typed, one after the other.
+    """Carries out the lines that a user typed, one after the other.
 
-    `say` is called with each line of an answer, `complain` with what kept a line from being carried out.
+    `say` is called with each line of an answer, `complain` with the reason why a line failed.
     """
 
     def __init__(self, client: Client, say: Callable[[str], None], complain: Callable[[str], None]) -> None:
@@ -49,7 +49,7 @@ class Commands:
         }
 
     async def run(self, line: str) -> bool:
-        """Carries a line out; False when it says to end."""
+        """Carry out a line. Return False if it ends the program."""
         word, _, rest = line.strip().partition(" ")
         if word == "/quit":
             return False
@@ -58,7 +58,7 @@ class Commands:
                 if word in self._actions:
                     await self._actions[word](rest.strip())
                 else:
-                    self._complain(f"{visible(word)} is no command: /help lists them, {_HINT}")
+                    self._complain(f"{visible(word)} is not a command: /help lists them, {_HINT}")
             elif self.current is None and word.isdigit() and not rest and self._listed:
                 await self.chat(word)
             elif line.strip():
@@ -68,12 +68,12 @@ class Commands:
         return True
 
     def failed(self) -> list[Pending]:
-        """What has failed, in the conversation that is open, or at all if none is."""
+        """The failed messages of the open conversation, or all failed messages if none is open."""
         current = self.current
         return [each for each in self._client.outbox if each.failed and current in (None, self._with(each.peer))]
 
     async def chat(self, name: str) -> None:
-        """Opens the conversation with somebody. Raises ClientError."""
+        """Open the conversation with a user. Raises ClientError."""
         number = int(name) if name.isascii() and name.isdigit() else 0
         if not name:
             self._complain("/chat needs a name, or a number from /list")
@@ -95,8 +95,8 @@ class Commands:
 
     async def _list(self, _: str) -> None:
         await self._client.refresh()
-        everybody = [each for each in self._client.conversations.values() if each.last is not None]
-        self._listed = sorted(everybody, key=lambda each: each.last.time if each.last else 0, reverse=True)
+        listed = [each for each in self._client.conversations.values() if each.last is not None]
+        self._listed = sorted(listed, key=lambda each: each.last.time if each.last else 0, reverse=True)
         for line in self._lines():
             self._say(line)
         if not self._listed:
@@ -143,7 +143,7 @@ class Commands:
 
 
 def unread_text(count: int) -> str:
-    """A number of unread messages, as it is shown."""
+    """Return a number of unread messages, as it is shown."""
     return f"{COUNTED - 1}+ unread" if count >= COUNTED else f"{count} unread"
 
 

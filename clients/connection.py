@@ -1,4 +1,4 @@
-"""One socket: frames in and out, each answer handed to whoever asked, and an end when the server falls silent."""
+"""One socket: it sends and receives frames, passes each answer to its caller, and ends if the server falls silent."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Then = Callable[[Frame], None]
 
 
 class Connection:
-    """An inbox socket that is open until `ended` is done, which then tells why. Nothing is called after `close`.
+    """An inbox socket that is open until `ended` is done with the reason. Nothing is called after `close`.
 
-    `take` is called with each frame that answers nothing, `ask` calls back with the frame that does. An answer that
-    does not come within ANSWER_WITHIN ends the connection.
+    `take` is called with each frame that is not an answer. `ask` calls back with the answer. An answer that does not
+    arrive within ANSWER_WITHIN ends the connection.
     """
 
     def __init__(self, take: Then, log: str = "") -> None:
@@ -45,7 +45,7 @@ class Connection:
         self.ended: asyncio.Future[ClientError] = loop.create_future()
         self.close_code: int | None = None
         self._take = take
-        self._log = log  # the id of the installation that was signed in to
+        self._log = log  # the id of the installation that the user signed in to
         self._greeted: asyncio.Future[None] = loop.create_future()
         self._socket: WebSocketClientConnection | None = None
         self._asked: dict[str, tuple[int, Then, asyncio.TimerHandle]] = {}
@@ -54,7 +54,7 @@ class Connection:
 
     @classmethod
     async def open(cls, server: Server, take: Then) -> Connection:
-        """Opens a socket and waits for the greeting. Raises ClientError; SessionOver when it is no use to try again."""
+        """Open a socket and wait for the greeting. Raises ClientError, and SessionOver if a retry is of no use."""
         connection = cls(take, server.log)
         opening = asyncio.ensure_future(
             websocket_connect(
@@ -80,9 +80,9 @@ class Connection:
         return connection
 
     def ask(self, kind: int, then: Then, *, name: str = "", **fields: Any) -> None:
-        """Sends a request; `then` gets the answer. `name` is its id, one of the connection's own if it is empty."""
+        """Send a request. `then` is called with the answer. `name` is its id; if empty, the connection makes one."""
         if self.ended.done():
-            return  # whoever waits for `ended` is about to know
+            return  # `ended` is about to be done
         name = name or next(self._names)
         if name in self._asked:
             self._asked[name][2].cancel()
@@ -91,10 +91,10 @@ class Connection:
         self.tell(kind, id=name, **fields)
 
     def tell(self, kind: int, **fields: Any) -> None:
-        """Sends a frame that nothing answers."""
+        """Send a frame that has no answer."""
         if self._socket is None or self.ended.done():
             return
-        # Not escaped: a character is to take no more bytes than it has to, since frames have a limit.
+        # Not escaped: frames have a limit in bytes.
         text = json.dumps({"type": kind, **fields}, ensure_ascii=False)
         try:
             writing = self._socket.write_message(text)
@@ -105,7 +105,7 @@ class Connection:
         writing.add_done_callback(self._written)
 
     def close(self) -> None:
-        """Closes the socket, without waiting for the server to agree."""
+        """Close the socket without waiting for the server's close frame."""
         self._end(Unreachable("closed"))
         if self._socket is not None:
             self._socket.close()
@@ -142,7 +142,7 @@ class Connection:
         then(frame)
 
     def _greet(self, frame: Frame) -> None:
-        """Takes the greeting, which names the installation: ids of users mean somebody else in another one."""
+        """Check the greeting, which names the installation: in another one, the same user ids are other users."""
         if self._log and frame.get("log", self._log) != self._log:
             self._end(SessionOver(0, "another installation answers at this address now; start again"))
         else:
@@ -164,12 +164,12 @@ class Connection:
 
 
 def _refusal(error: ClientError) -> ClientError:
-    """The same, as an end of the session where the server will go on to refuse: all but "too many" (429)."""
+    """Return the error as an end of the session if the server would refuse again; all but "too many" (429) do."""
     code = getattr(error, "code", 0)
     return SessionOver(code, str(error)) if 400 <= code < 500 and code != 429 else error
 
 
 def _close_late(opening: asyncio.Future[WebSocketClientConnection]) -> None:
-    """Closes a socket that opened although nobody waits any more."""
+    """Close a socket that opened after its caller had given up."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

@@ -1,7 +1,7 @@
-"""Following conversations over a connection: what was missed, then what is said, in order and without a gap.
+"""Following conversations over a connection: first what was missed, then live messages, in order and without a gap.
 
-After each connecting every conversation is resumed from what is held of it; answers that are not complete are filled
-from history, and so is a gap that shows in live messages. Positions of this user are told along the way.
+After each connecting, every conversation is resumed from what is held of it. Incomplete answers are completed from
+history, and so are gaps between live messages. This user's positions are sent at the same time.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Given = Callable[[Conversation, Sequence[Message]], None]
 class Follower:
     """Follows conversations over one connection.
 
-    `given` is called with a conversation's next messages, `caught_up` with a peer when everything that was missed of
-    the conversation with it is given.
+    `given` is called with a conversation's next messages, `caught_up` with a peer when everything that was missed in
+    the conversation with that peer has been given.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class Follower:
             conversation.telling = False
 
     def resume(self, peers: Sequence[int]) -> None:
-        """Asks for what was missed of the conversations with these peers."""
+        """Request what was missed in the conversations with these peers."""
         rest = iter(peers)
         while part := list(islice(rest, RESUMED)):
             after = {str(peer): self._conversations[peer].timeline.ask() for peer in part}
             self._connection.ask(RESUME, partial(self._resumed, part), after=after)
 
     def live(self, peer: int, message: Message) -> None:
-        """Takes a message that came by itself, in a conversation that is followed."""
+        """Handle a live message in a conversation that is followed."""
         conversation = self._conversations[peer]
         self._give(conversation, conversation.timeline.live(message))
         if conversation.timeline.gap:
             self._fill(peer)
 
     def mark(self, peer: int) -> None:
-        """Tells this user's positions, unless the server has them or is about to be told."""
+        """Send this user's positions, unless the server has them or they are being sent."""
         conversation = self._conversations[peer]
         wanted = conversation.own_received, conversation.own_read
         if not conversation.telling and wanted != conversation.told:
@@ -77,12 +77,12 @@ class Follower:
     def _resumed(self, peers: list[int], frame: Frame) -> None:
         code = frame["code"]
         if code == INVALID and len(peers) > 1:
-            for peer in peers:  # to see which of them it is about
+            for peer in peers:  # to find out which of them it is about
                 self.resume([peer])
         elif code == INVALID and self._conversations[peers[0]].timeline.held:
             self._conversations[peers[0]].restart()
             self.resume(peers)
-        elif code == INVALID:  # nobody to have a conversation with
+        elif code == INVALID:  # the peer does not exist
             self._answered(peers[0], [], complete=True)
         elif code != DONE:
             self._later(frame, partial(self.resume, peers))
@@ -123,7 +123,7 @@ class Follower:
     def _marked(self, peer: int, wanted: tuple[int, int], frame: Frame) -> None:
         conversation = self._conversations[peer]
         conversation.telling = False
-        if frame["code"] in (DONE, INVALID):  # to repeat what is not valid is no use
+        if frame["code"] in (DONE, INVALID):  # an invalid request is not repeated
             conversation.told = wanted
             self.mark(peer)
         else:
@@ -135,7 +135,7 @@ class Follower:
         self.mark(peer)
 
     def _later(self, frame: Frame, again: Callable[[], None]) -> None:
-        """Asks again after a moment, if the connection is still the same."""
+        """Request again after a moment, if the connection is still the same."""
         wait = frame.get("retry_after", 0.0) if frame["code"] == TOO_FAST else 0.0
         asyncio.get_running_loop().call_later(wait or self._backoff.wait(), self._unless_ended, again)
 

@@ -1,7 +1,7 @@
-"""The client line by line, for pipes and scripts: no colours, no screen, nothing but text.
+"""The client in line mode, for pipes and scripts: plain text without colours and a screen.
 
 Each line of the input is a command or a message. Messages are printed to standard output, everything else to standard
-error. At the end of the input it waits until the outcome of every message is known.
+error. At the end of the input, the client waits until the outcome of every message is known.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from clients.timeline import Message
 
 __all__ = ["Lines"]
 
-AHEAD = 100  # lines that are read before those before them are carried out, and messages that wait to be stored
-LONGEST = 1_000_000  # characters; a longer line is taken in parts, which are too long to be sent
+AHEAD = 100  # lines that are read ahead of the one that is carried out, and pending messages
+LONGEST = 1_000_000  # characters; a longer line is read in parts, which are too long to be sent
 CHUNK = 65_536  # bytes
 
 
 class Lines:
-    """Reads from a file descriptor, writes to two streams."""
+    """Reads from a file descriptor, and writes to two streams."""
 
     def __init__(self, source: int, out: TextIO, err: TextIO) -> None:
         self._source = source
         self._out = out
         self._err = err
         self._moved: asyncio.Event = asyncio.Event()
-        self._deaf: asyncio.Event = asyncio.Event()  # nobody reads what is printed any more
+        self._deaf: asyncio.Event = asyncio.Event()  # set when the output is closed
         self._failed = False
         self._printed_from: dict[int, int] = {}  # by peer: the first `seq` that was printed
         self._client: Client | None = None
 
     def heard(self, event: Event) -> None:
-        """Takes an event of the client."""
+        """Handle an event of the client."""
         if isinstance(event, Said):
             peer = event.conversation.peer.id
             theirs = [message for message in event.messages if message.sender == peer]
             for message in theirs:
                 self._print(event.conversation, message)
                 self._printed_from.setdefault(peer, message.seq)
-            if theirs and event.conversation.unread <= len(theirs) and self._client is not None:  # none before them
+            if theirs and event.conversation.unread <= len(theirs) and self._client is not None:  # none are older
                 self._client.shown(event.conversation, theirs[-1].seq)
         elif isinstance(event, Outcome):
             self._moved.set()
@@ -58,9 +58,9 @@ class Lines:
             self._say(f"connecting… ({visible(event.reason)})")
 
     async def run(self, client: Client, to: str) -> int:
-        """Carries the input out, after opening the conversation with `to` if that is somebody. Raises ClientError.
+        """Carry out the input, after opening the conversation with `to` if it is given. Raises ClientError.
 
-        The exit status: 0 if everything could be done, and every message was stored.
+        The exit status is 0 if all commands succeeded and every message was stored.
         """
         self._client = client
         commands = Commands(client, self._say, self._complain)
@@ -89,7 +89,7 @@ class Lines:
         await self._until_waiting(0)
 
     async def _history(self, commands: Commands, conversation: Conversation) -> None:
-        """Prints a page of history: the one that came with opening the conversation, then those before it."""
+        """Print a page of history: the one that came when the conversation was opened, then older ones."""
         held = conversation.timeline.held
         before = self._printed_from.get(conversation.peer.id, held + 1)
         if conversation.first >= before:
@@ -103,7 +103,7 @@ class Lines:
             self._client.shown(conversation, held)
 
     async def _until_waiting(self, most: int) -> None:
-        """Waits until the outcome of so few messages is unknown."""
+        """Wait until at most so many messages are pending."""
         while self._client is not None and sum(not each.failed for each in self._client.outbox) > most:
             self._moved.clear()
             await self._moved.wait()
@@ -113,7 +113,7 @@ class Lines:
         self._failed = True
 
     def _read(self, loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[str | None]) -> None:
-        """Reads the input, in a thread: a file cannot be waited for otherwise."""
+        """Read the input in a thread, since files cannot be awaited."""
 
         def put(line: str | None) -> None:
             putting = lines.put(line)
@@ -130,10 +130,10 @@ class Lines:
                 loop.call_soon_threadsafe(self._complain, f"the input cannot be read: {error.strerror}")
             put(None)
         except (RuntimeError, CancelledError):
-            return  # the loop has ended, and nobody wants lines any more
+            return  # the loop has ended
 
     def _lines(self) -> Iterator[str]:
-        """The lines of the input; one that is too long comes in parts. Raises OSError."""
+        """Yield the lines of the input. A line that is too long comes in parts. Raises OSError."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         rest = ""
         while chunk := os.read(self._source, CHUNK):

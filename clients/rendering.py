@@ -1,4 +1,4 @@
-"""How a conversation reads on the screen: rows of styled text, no wider than the screen, and none of it obeyed."""
+"""Rendering a conversation: rows of styled text, no wider than the screen, with control characters made visible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLES = {
     "own": "ansigreen",
     "peer": "ansicyan",
     "tick": "ansibrightblack",
-    "read": "bold ansicyan",  # bold shows without colours as well
+    "read": "bold ansicyan",  # bold is visible without colours too
     "failed": "bold ansired",
     "notice": "ansiyellow",
     "title": "reverse",
@@ -30,14 +30,14 @@ STYLES = {
 WAITING, STORED, RECEIVED, FAILED = "·", "✓", "✓✓", "!"
 OWN = "you"
 LONGEST_NAME = 15  # columns; longer names are cut
-NARROW = 40  # columns; below, a message begins on a row of its own
-TICKS = 3  # columns kept for them at the end of a row
+NARROW = 40  # columns; on narrower screens a message begins on a row of its own
+TICKS = 3  # columns for ticks at the end of a row
 
 
 def rows_of(
     conversation: Conversation, user: Peer, pending: Iterable[Pending], notices: Iterable[str], width: int
 ) -> list[Row]:
-    """The rows of a conversation, of what is on its way in it, and of notices; `width` in columns."""
+    """Return the rows of a conversation, of its pending messages, and of notices. `width` is in columns."""
     names = {user.id: OWN, conversation.peer.id: _cut(visible(str(conversation.peer)))}
     column = max(map(width_of, names.values()))
     rows: list[Row] = []
@@ -61,7 +61,7 @@ def rows_of(
 
 
 def notice_rows(notices: Iterable[str], width: int) -> list[Row]:
-    """Rows of text that is visible already."""
+    """Return rows of text that is visible already."""
     return [[("class:notice", part)] for notice in notices for part in wrapped(notice, width)]
 
 

@@ -1,6 +1,6 @@
-"""The client on a terminal: a conversation that fills the screen, and below it the line that is being written.
+"""The client on a terminal: a conversation that fills the screen, and the input line below it.
 
-It is drawn anew from what is known whenever that changes, so that a tick appears behind a message that stands there.
+The screen is drawn anew from the client's state whenever that changes. So a tick appears after a message in its row.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from clients.text import visible
 
 __all__ = ["Screen"]
 
-INPUT_ROWS = 5  # most rows of the line that is being written
-MOST_LINES = 100  # lines that wait to be carried out
+INPUT_ROWS = 5  # rows of the input line, at most
+MOST_LINES = 100  # lines in the queue, at most
 
 
 class Screen:
@@ -74,22 +74,25 @@ class Screen:
         )
 
     def heard(self, event: Event) -> None:
-        """Takes an event of the client."""
+        """Handle an event of the client."""
         if isinstance(event, Said) and self._below and event.conversation is self.current:
-            known = len(self._rows)  # what is read stays where it is
+            known = len(self._rows)  # rows that are being read do not move
             self._below += max(len(self._drawn(self._width)) - known, 0)
         if isinstance(event, Changed) and event.conversation is not None and event.conversation.typing_until:
-            asyncio.get_running_loop().call_later(TYPING_FOR, self.app.invalidate)  # to show that it is over
+            asyncio.get_running_loop().call_later(TYPING_FOR, self.app.invalidate)  # to remove it again
         self._look()
         self.app.invalidate()
 
     @property
     def current(self) -> Conversation | None:
-        """The conversation that is open."""
+        """The open conversation."""
         return self._commands.current if self._commands else None
 
     async def run(self, client: Client, to: str) -> int:
-        """Shows the client until the user ends it; the exit status. Raises ClientError when the session is over."""
+        """Show the client until the user ends it, and return the exit status.
+
+        Raises ClientError if the session is over.
+        """
         self._client = client
         self._commands = Commands(client, self._notices.append, self._notices.append)
         self._lines.put_nowait(f"/chat {to}" if to else "/list")
@@ -114,16 +117,16 @@ class Screen:
         return 0
 
     async def _work(self, commands: Commands) -> None:
-        """Carries out what was typed, one line after the other."""
+        """Carry out the typed lines, one after the other."""
         while await commands.run(await self._lines.get()):
             self._look()
             self.app.invalidate()
 
-    # What the user does
+    # The user's actions
 
     def _accept(self, buffer: Buffer) -> bool:
         if self._lines.full():
-            return True  # it stays in the field
+            return True  # the line stays in the field
         if any(letter < " " and letter not in "\n\t" for letter in buffer.text):
             self._notices[:] = ["control characters cannot be sent: they are shown as ^A to ^Z, take them out"]
             return True
@@ -141,7 +144,7 @@ class Screen:
         return [each.peer.name for each in self._client.conversations.values()] if self._client else []
 
     def _look(self) -> None:
-        """Counts what is on the screen as read."""
+        """Mark what is on the screen as read."""
         if self._client and self.current and not self._below:
             self._client.shown(self.current, self.current.timeline.held)
 
@@ -160,7 +163,7 @@ class Screen:
             if self._lines.empty():
                 event.app.exit()
             elif not self._lines.full():
-                self._lines.put_nowait("/quit")  # behind what was typed before, which is not in the outbox yet
+                self._lines.put_nowait("/quit")  # after earlier lines, which are not in the outbox yet
 
         @keys.add("c-c")
         def _(event: KeyPressEvent) -> None:
@@ -185,7 +188,7 @@ class Screen:
 
         return keys
 
-    # What the screen shows
+    # The contents of the screen
 
     def _layout(self) -> Layout:
         control = BufferControl(self.buffer, input_processors=[BeforeInput("> ")])
@@ -241,35 +244,35 @@ class Screen:
             reason = self._client.status.reason
             parts.append(f"connecting… ({visible(reason)})" if reason else "connecting…")
         now = asyncio.get_running_loop().time()
-        everybody = self._client.conversations.values()
-        typing = [each for each in everybody if each.typing_until > now]
+        conversations = self._client.conversations.values()
+        typing = [each for each in conversations if each.typing_until > now]
         parts += [f"{visible(str(each.peer))} is typing…" for each in typing]
-        parts += [f"{visible(str(each.peer))}: {unread_text(each.unread)}" for each in everybody if each.unread]
+        parts += [f"{visible(str(each.peer))}: {unread_text(each.unread)}" for each in conversations if each.unread]
         if self._below:
             parts.append("PageDown: newer")
         return [("", " " + " | ".join(parts))]
 
 
 class _Pane(UIControl):
-    """Shows as many rows as there is room for."""
+    """Shows as many rows as fit."""
 
     def __init__(self, rows: Callable[[int, int], list[Row]]) -> None:
         self._rows = rows
 
     def create_content(self, width: int, height: int) -> UIContent:
-        """The rows for a place of that size."""
+        """Return the rows for a pane of that size."""
         rows = self._rows(width, height)
         return UIContent(lambda number: list(rows[number]), line_count=len(rows), show_cursor=False)
 
 
 class _Completer(Completer):
-    """Completes commands, and behind /chat the names of peers."""
+    """Completes commands, and the names of peers after /chat."""
 
     def __init__(self, names: Callable[[], Iterable[str]]) -> None:
         self._names = names
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """What the text before the cursor may become."""
+        """Yield the completions of the text before the cursor."""
         text = document.text_before_cursor
         word, space, beginning = text.partition(" ")
         if word == "/chat" and space:

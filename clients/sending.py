@@ -1,8 +1,8 @@
-"""Sending what is in the outbox: one message of each conversation on its way, until its outcome is known.
+"""Sending the outbox: one message of each conversation at a time, until its outcome is known.
 
-So the order in which they were written is the order in which they are stored, whatever fails in between. A message
-is sent again with its id after a moment when it is not known whether it was stored (40001, 500), when requests come too
-fast (429), and over the next connection when this one is lost.
+So messages are stored in the order in which they were written, whatever fails in between. A message is resent with its
+id after a moment if it is not known to be stored (40001, 500), or if requests come too fast (429). If the connection is
+lost, it is resent over the next one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from clients.text import visible
 
 __all__ = ["STORED", "TAKEN", "Sender"]
 
-SEND = 1  # the type of a frame that is a message
-TAKEN = 50004  # stored, and a socket of the peer was given it
+SEND = 1  # the type of a message's frame
+TAKEN = 50004  # stored, and a socket of the peer got it
 STORED = (TAKEN, 50005)
-UNKNOWN = (40001, 500)  # whether it was stored
+UNKNOWN = (40001, 500)  # it may be stored or not
 TOO_FAST = 429
 REFUSED = {
-    50006: "not taken: whoever has not answered gets three messages",
-    400: "not taken: too long, or not text",
-    403: "not taken: one of you has blocked the other",
-    404: "not taken: there is no such user",
+    50006: "refused: you can send three messages to a user who has not answered",
+    400: "refused: too long, or not text",
+    403: "refused: one of you has blocked the other",
+    404: "refused: there is no such user",
 }
 
 
@@ -44,18 +44,18 @@ class Sender:
         self._told = told
         self._chance = chance
         self._connection: Connection | None = None
-        self._ready: set[int] = set()  # peers whose conversation is caught up with
-        self._on_way: dict[int, str] = {}  # by peer
+        self._ready: set[int] = set()  # peers whose conversation is caught up
+        self._on_way: dict[int, str] = {}  # by peer: the id of the message that is being sent
         self._pauses: dict[int, asyncio.TimerHandle] = {}
         self._backoffs: dict[int, Backoff] = {}
 
     def connected(self, connection: Connection) -> None:
-        """From now on messages go over this connection, to each peer once `ready` is called."""
+        """Send messages over this connection from now on, to each peer once `ready` is called."""
         self.disconnected()
         self._connection = connection
 
     def disconnected(self) -> None:
-        """Nothing can be sent. What was on its way is sent again later, but for what closed the connection."""
+        """Stop sending. Messages without an answer are resent later, unless they closed the connection."""
         if self._connection is not None and self._connection.close_code == TOO_BIG:
             on_way = [each for each in self._outbox if each.id == self._on_way.get(each.peer)]
             if on_way:
@@ -68,12 +68,12 @@ class Sender:
         self._pauses.clear()
 
     def ready(self, peer: int) -> None:
-        """Messages to `peer` may be sent: what happened before is known."""
+        """Allow messages to `peer`: what happened before is known."""
         self._ready.add(peer)
         self.look(peer)
 
     def look(self, peer: int) -> None:
-        """Sends the next message to `peer`, if there is one and none is on its way."""
+        """Send the next message to `peer`, if there is one and none is being sent."""
         pending = self._outbox.next(peer)
         if self._connection is None or pending is None:
             return
@@ -83,7 +83,10 @@ class Sender:
             self._connection.ask(SEND, then, name=pending.id, to=str(peer), content=pending.content)
 
     def stored(self, message_id: str, frame: Frame | None = None) -> bool:
-        """A message is stored, as an answer, a replay or another connection says; whether it was in the outbox."""
+        """Note that a message is stored, as an answer, a replay or another connection says.
+
+        Return whether the outbox had it.
+        """
         pending = self._outbox.get(message_id)
         if pending is None:
             return False
@@ -105,7 +108,7 @@ class Sender:
             self._pauses[pending.peer] = resume
             self._on_way.pop(pending.peer, None)
         else:
-            self._fail(pending.id, REFUSED.get(code, visible(f"not taken ({code}): {frame['content']}")))
+            self._fail(pending.id, REFUSED.get(code, visible(f"refused ({code}): {frame['content']}")))
             self._settled(pending)
 
     def _fail(self, message_id: str, reason: str) -> None:

@@ -1,9 +1,9 @@
-"""The server as a client asks it over HTTP, and what can go wrong with it.
+"""The server's HTTP interface, and its errors.
 
 ClientError
-+-- Unreachable     no answer, or none at the moment: the same may help later
-+-- Refused         the server said no, and why
-    +-- SessionOver     to everything, until somebody signs in again
++-- Unreachable     no answer, or none at the moment: a retry may help
++-- Refused         the server refuses, and says why
+    +-- SessionOver     it refuses everything until the user signs in again
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from clients.wire import Senseless, data_in, session_in, user_in
 __all__ = ["ClientError", "Peer", "Refused", "Server", "Session", "SessionOver", "Unreachable", "error_of"]
 
 CONNECT_WITHIN = 10.0  # seconds
-ANSWER_WITHIN = 15.0  # seconds; then a request counts as failed, and a connection as dead
-LONGEST_REASON = 300  # characters of what a server says is wrong
-LONGEST_WAIT = 3600.0  # seconds that a server may have a client wait
+ANSWER_WITHIN = 15.0  # seconds; after that a request has failed, and a connection is dead
+LONGEST_REASON = 300  # characters of a server's error that are shown
+LONGEST_WAIT = 3600.0  # seconds that a server may make a client wait, at most
 NO_SENSE = "the server's answer makes no sense"
-MAX_CONTENT = 8192  # characters of a message, unless the server says something else
+MAX_CONTENT = 8192  # characters of a message, unless the server says otherwise
 
 
 T = TypeVar("T")
 
 
 class ClientError(Exception):
-    """The root of what this client raises."""
+    """The root of the client's errors."""
 
 
 class Unreachable(ClientError):
-    """No answer, or none at the moment; the text says what happened."""
+    """There is no answer, or none at the moment. The text says what happened."""
 
 
 class Refused(ClientError):
-    """The server said no; `code` is an HTTP status, `retry_after` in seconds, 0 if it said nothing of it."""
+    """The server refuses. `code` is an HTTP status; `retry_after` is in seconds, 0 if the server does not say."""
 
     def __init__(self, code: int, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -48,11 +48,11 @@ class Refused(ClientError):
 
 
 class SessionOver(Refused):
-    """The token is no longer good, or the account is gone."""
+    """The token is no longer valid, or the account is gone."""
 
 
 class Peer(NamedTuple):
-    """A user, as others see it."""
+    """A user, as other users see one."""
 
     id: int
     name: str
@@ -60,7 +60,7 @@ class Peer(NamedTuple):
 
     @classmethod
     def of(cls, shown: dict[str, Any]) -> Peer:
-        """From an answer that has been checked, which has the nickname under one of two names."""
+        """Return the user in a checked answer, which has the nickname under one of two names."""
         return cls(shown["id"], shown["user_name"], shown.get("nickname") or shown.get("nick_name") or "")
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Peer(NamedTuple):
 
 
 class Session(NamedTuple):
-    """What the server says before anybody signs in: whether it believes who somebody claims to be, and some users.
+    """What the server says before signing in: whether it believes `uid`, and some users.
 
     `log` is the id of the installation, empty if the server does not say it.
     """
@@ -80,31 +80,31 @@ class Session(NamedTuple):
 
 
 class Server:
-    """A server at a URL like https://chat.example. `ca_file` has certificates to trust besides the usual ones.
+    """A server at a URL like https://chat.example. `ca_file` has certificates to trust instead of the usual ones.
 
-    Each request raises Unreachable or Refused. Who asks is whoever signed in or was believed last.
+    Each request raises Unreachable or Refused. The caller is the user that signed in, or that was believed, last.
     """
 
     def __init__(self, url: str, *, ca_file: str | None = None) -> None:
         self.url = url.rstrip("/")
         self._ca_file = ca_file
         self._http = AsyncHTTPClient(force_instance=True)
-        self.log = ""  # of the installation, once it has said
+        self.log = ""  # the id of the installation, once it is known
         self._uid = 0
         self._token = ""
 
     def close(self) -> None:
-        """Lets go of the connections."""
+        """Close the connections."""
         self._http.close()
 
-    # Who asks
+    # Authentication
 
     async def session(self) -> Session:
-        """How the server knows who asks."""
+        """Return how the server authenticates callers."""
         try:
             answer = await self.get("/session", session_in)
         except Refused as error:
-            if error.code == 404:  # a server that does not say asks for a password
+            if error.code == 404:  # an older server, which requires a password
                 return Session(False, [], MAX_CONTENT)
             raise
         users = [Peer.of(user) for user in answer["users"]]
@@ -112,10 +112,10 @@ class Server:
         return Session(answer["auth"] != "token", users, answer["max_content"], self.log)
 
     async def sign_in(self, name: str, password: str) -> Peer:
-        """Signs in; the user. From now on the token says who asks."""
+        """Sign in and return the user. From now on requests have the token."""
         answer = await self.post("/user/login", {"user_name": name, "password": password})
         token = answer.get("token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or not (token.isascii() and token.isprintable()):  # it becomes part of a header
+        if not isinstance(token, str) or not (token.isascii() and token.isprintable()):  # a header has it
             raise Unreachable(NO_SENSE)
         try:
             user = Peer.of(user_in(answer.get("user")))
@@ -125,20 +125,23 @@ class Server:
         return user
 
     async def register(self, name: str, nick: str, password: str) -> None:
-        """Makes an account."""
+        """Create an account."""
         await self.post("/user/register", {"user_name": name, "nick_name": nick, "password": password})
 
     async def believed(self, name: str, session: Session) -> Peer | None:
-        """The user of that name where the server believes; None if there is none. From now on it is who asks."""
+        """Return the user of that name if the server believes `uid`, None if there is none.
+
+        From now on requests have its `uid`.
+        """
         user = next((each for each in session.users if each.name == name), None)
         if user is None and session.users:
-            self._uid = session.users[0].id  # to ask at all
+            self._uid = session.users[0].id  # the search needs a `uid`
             user = await self.named(name)
         self._uid = user.id if user else 0
         return user
 
     async def named(self, name: str) -> Peer | None:
-        """The user of exactly that name."""
+        """Return the user of exactly that name."""
         try:
             return Peer.of(await self.get("/users", user_in, user_name=name))
         except Refused as error:
@@ -149,21 +152,21 @@ class Server:
     # Requests
 
     async def get(self, path: str, checked: Callable[[Any], T], **query: Any) -> T:
-        """The `data` of an answer, as `checked` returns it."""
+        """Return the `data` of an answer, checked by `checked`."""
         try:
             return checked(await self._data(self._request(path, query)))
         except Senseless:
             raise Unreachable(NO_SENSE) from None
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The `data` of an answer to a JSON body."""
+        """Return the `data` of the answer to a JSON body."""
         request = self._request(path, {})
         request.method, request.body = "POST", json.dumps(body).encode()
         request.headers["Content-Type"] = "application/json"
         return await self._data(request)
 
     def socket_request(self) -> HTTPRequest:
-        """What opens an inbox socket of dialect 2."""
+        """Return the request that opens an inbox socket of protocol v2."""
         request = self._request("/ws", {"v": 2, "lang": "en"})
         request.url = "ws" + request.url.removeprefix("http")
         return request
@@ -188,7 +191,7 @@ class Server:
 
 
 def error_of(error: BaseException, url: str) -> ClientError:
-    """What went wrong, from what the HTTP client raised."""
+    """Return the error for an exception of the HTTP client."""
     if not isinstance(error, HTTPClientError):
         if not isinstance(error, OSError):
             return Unreachable(f"what answers at {url} is not a Tandem server")

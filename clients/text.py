@@ -1,8 +1,8 @@
-"""Text of others, on a terminal: nothing in it is obeyed, and how wide it is.
+"""Text of other users on a terminal: its control characters have no effect, and its width is known.
 
-A message may hold any character. Those that a terminal acts on (ESC and the other control characters of ISO 6429),
-and those that change the direction or the place of what stands beside them (Unicode's category Cf, line separators),
-are shown as what they are.
+A message may have any character. Two kinds are shown as symbols. A terminal acts on the first: ESC and the other
+control characters of ISO 6429. The second change the direction or position of the text around them: Unicode's category
+Cf, and line separators.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ __all__ = ["lines_in", "visible", "width_of", "wrapped"]
 _TAB = "    "
 _PICTURES = 0x2400  # U+2400 is the picture of U+0000, and so on
 _DELETE, _PICTURE_OF_DELETE = "\x7f", "\u2421"
-_JOINERS = "\u200c\u200d"  # words in Persian and many emoji need them, and they do nothing else
+_JOINERS = "\u200c\u200d"  # Persian words and many emoji need them, and they have no other effect
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def visible(text: str) -> str:
-    """One line in which every character shows itself."""
+    """Return one line in which every character is visible."""
     return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
 
 
 def lines_in(text: str) -> list[str]:
-    """The lines of a message, each of them visible; at least one."""
+    """Return the lines of a message, each of them visible; at least one."""
     return [visible(line) for line in text.replace("\r\n", "\n").split("\n")]
 
 
 def width_of(text: str) -> int:
-    """How many columns visible text takes."""
+    """Return the columns that visible text takes."""
     return sum(map(_columns, text))
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Visible text in parts of at most `width` columns, broken behind a space where there is one; at least one part."""
+    """Return visible text in parts of at most `width` columns, at least one, broken after spaces where possible."""
     if len(text) <= width and text.isascii():
         return [text]
     parts: list[str] = []

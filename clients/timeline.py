@@ -1,8 +1,8 @@
 """The order of one conversation as a client is given it: ascending, without a gap or a repeat.
 
-Messages come live, in acknowledgements of own ones, and in answers to a resume or history request. While an answer
-is awaited, live messages wait, since the answer may have them and what is before them too. No I/O: whoever owns a
-timeline asks what it says is to be asked.
+Messages come live, in acknowledgements of own ones, and in answers to a resume or history request. While an answer is
+awaited, live messages are kept back, since the answer may have them, and those before them. There is no I/O here: the
+owner of a timeline makes the requests that it calls for.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 __all__ = ["MOST_WAITING", "Message", "Timeline"]
 
-MOST_WAITING = 1000  # live messages kept while an answer is awaited; history has those beyond
+MOST_WAITING = 1000  # live messages kept while an answer is awaited; history has the others
 
 
 class Message(NamedTuple):
-    """A stored message; `time` in milliseconds since the epoch, `id` empty if it was given none."""
+    """A stored message. `time` is in milliseconds since the epoch; `id` is empty if it has none."""
 
     seq: int
     time: int
@@ -26,47 +26,47 @@ class Message(NamedTuple):
 
     @classmethod
     def of(cls, frame: dict[str, Any]) -> Message:
-        """The message in a live frame, or in an answer."""
+        """Return the message in a live frame, or in an answer."""
         return cls(frame["seq"], frame["time"], int(frame["from"]), frame["content"], frame.get("id", ""))
 
 
 class Timeline:
-    """Tells which messages are next. `held` is the `seq` up to which all of them were given out."""
+    """Says which messages are next. All messages up to the seq `held` have been given out."""
 
     def __init__(self, held: int) -> None:
         self.held = held
-        self.asking = True  # nothing was asked so far, so nothing is known of what came after
+        self.asking = True  # there was no request yet, so it is not known what came after `held`
         self._seen = 0  # the highest `seq` that came live
-        self._asked_upto = 0  # what had come live when the question was put
+        self._asked_upto = 0  # the highest live `seq` when the request was made
         self._waiting: dict[int, Message] = {}
 
     @property
     def gap(self) -> bool:
-        """Whether something is missing that nobody has asked for."""
+        """Whether a message is missing that has not been requested."""
         return not self.asking and self._seen > self.held
 
     def suspend(self) -> None:
-        """The connection is new: live messages wait until there is an answer."""
+        """Keep live messages back until there is an answer: the connection is new."""
         self.asking = True
 
     def ask(self) -> int:
-        """A question is put now; the `seq` after which to ask."""
+        """Note that a request is made. Return the `seq` after which to ask."""
         self.asking = True
         self._asked_upto = self._seen
         return self.held
 
     def live(self, message: Message) -> list[Message]:
-        """Takes a message that came by itself; returns those that are next now."""
+        """Take a live message. Return the messages that are next."""
         self._seen = max(self._seen, message.seq)
         if message.seq > self.held and len(self._waiting) < MOST_WAITING:
             self._waiting[message.seq] = message
         return [] if self.asking else self._next(0)
 
     def answered(self, messages: Iterable[Message], *, complete: bool) -> list[Message]:
-        """Takes an answer, ascending, `complete` if it has all there is; returns the messages that are next now.
+        """Take an answer, in ascending order.
 
-        A `seq` that had come live before a complete answer was asked for, and that the answer passes over, is not
-        missing: what was before it has expired.
+        Return the messages that are next. `complete` says that there are no more. A `seq` that had come live before the
+        request of a complete answer, and that the answer skips, is not missing: the messages before it have expired.
         """
         given: list[Message] = []
         for message in messages:
@@ -80,7 +80,7 @@ class Timeline:
         return given
 
     def restart(self, held: int) -> None:
-        """The server knows less than was held: it was brought back from an old copy."""
+        """Forget what the server no longer knows: its data was restored from an old copy."""
         self.held = held
         self._seen = 0
         self._waiting.clear()

@@ -1,7 +1,7 @@
-"""What a server says, as far as it makes sense: every field of every frame and answer is checked before it is used.
+"""Checks of what a server sends: every field of every frame and answer is checked before it is used.
 
-A server may be broken, another program, or hostile. What passes here has the right type and a size that can be
-counted, shown and stored; anything else raises Senseless.
+A server may be broken, hostile, or another program. What passes has the right type, and a size that can be counted,
+shown and stored. Anything else raises Senseless.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LogId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16,64}\Z")]
 MESSAGE, MOVED, IS_TYPING, PRESENCE, GIVEN = 50001, 50007, 50008, 50009, 50002  # codes
 STORED = (50004, 50005)
 HISTORY, RESUME = 2, 6  # types of requests that are answered with messages
-# What has to be in a frame besides what is in all of them, by its code.
+# By code: the fields that a frame must have besides those of all frames.
 NEEDED = {
     MESSAGE: ("sender", "to", "seq", "time"),
     MOVED: ("sender", "to", "received", "read"),
@@ -40,7 +40,7 @@ NEEDED = {
 
 
 class Senseless(Exception):
-    """What came is not of the protocol."""
+    """A server's frame or answer breaks the protocol."""
 
 
 class _Message(Struct):
@@ -103,7 +103,7 @@ _frame = msgspec.json.Decoder(_Frame).decode
 
 
 def frame_in(text: str | bytes | None, answered: int = 0) -> Frame:
-    """The frame in a message of the socket; raises Senseless."""
+    """Return the frame in a message of the socket. Raises Senseless."""
     if not isinstance(text, str):
         raise Senseless("a binary frame")
     try:
@@ -118,13 +118,13 @@ def frame_in(text: str | bytes | None, answered: int = 0) -> Frame:
 
 
 def require_answer(kind: int, frame: Frame) -> None:
-    """Raises Senseless where a frame does not have what the answer to a request of that type has."""
+    """Raise Senseless if a frame lacks a field that the answer to a request of that type has."""
     if kind in (HISTORY, RESUME) and frame["code"] == GIVEN and not {"messages", "complete"} <= frame.keys():
         raise Senseless("an answer without messages")
 
 
 def data_in(body: bytes) -> Any:
-    """The `data` of an answer; raises Senseless."""
+    """Return the `data` of an answer. Raises Senseless."""
     try:
         envelope = msgspec.json.decode(body)
     except (ValueError, RecursionError) as error:
@@ -135,22 +135,22 @@ def data_in(body: bytes) -> Any:
 
 
 def session_in(data: Any) -> dict[str, Any]:
-    """What `GET /session` says."""
+    """Return the answer of `GET /session`."""
     return _checked(data, _Session)
 
 
 def user_in(data: Any) -> dict[str, Any]:
-    """A user."""
+    """Return a user."""
     return _checked(data, _User)
 
 
 def page_in(data: Any) -> dict[str, Any]:
-    """A page of history."""
+    """Return a page of history."""
     return _checked(data, _Page)
 
 
 def conversations_in(data: Any) -> list[dict[str, Any]]:
-    """A page of the list of conversations."""
+    """Return a page of the list of conversations."""
     return _checked(data, list[_Entry])  # type: ignore[return-value]  # a list gives a list
 
 

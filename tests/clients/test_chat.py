@@ -142,7 +142,7 @@ async def test_what_is_refused(start: Start, two: Device, names: list[str]) -> N
     assert await program.done("1\n2\n3\n4\n") == (
         1,
         "",
-        "4: not taken: whoever has not answered gets three messages\n1 not sent: kept for the next start\n",
+        "4: refused: you can send three messages to a user who has not answered\n1 not sent: kept for the next start\n",
     )
 
 

@@ -233,8 +233,8 @@ async def test_a_block_and_a_stranger_to_all(friends: Friends, ask: Ask, names: 
     await one.client.refresh()
     await until(lambda: len([each for each in one.client.outbox if each.failed]) == 2)
     assert sorted(each.failed for each in one.client.outbox) == [
-        "not taken: one of you has blocked the other",
-        "not taken: there is no such user",
+        "refused: one of you has blocked the other",
+        "refused: there is no such user",
     ]
     with pytest.raises(Refused, match="no user of that name"):
         await one.client.find("nobody of this name")

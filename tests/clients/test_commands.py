@@ -40,7 +40,7 @@ async def test_messages_and_commands(friends: Friends) -> None:
         assert await desk.type(line) == []
     await until(lambda: len(two.given(one)) == 5)
     assert [message.content for message in two.given(one)[2:]] == ["hi", "  indented", "/usr/bin"]
-    assert (await desk.type("/frobnicate"))[0].startswith("/frobnicate is no command")
+    assert (await desk.type("/frobnicate"))[0].startswith("/frobnicate is not a command")
     assert desk.complaints
     assert await desk.commands.run("/quit") is False
 

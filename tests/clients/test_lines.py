@@ -130,12 +130,12 @@ async def test_what_fails(pipe: Pipe, http_server: Serving, device: Open, names:
     piped = pipe(one.client.user, names[1])
     piped.type("0\n1\n2\n3\n")
     assert await piped.end() == 1
-    assert piped.err.getvalue() == "3: not taken: whoever has not answered gets three messages\n"
+    assert piped.err.getvalue() == "3: refused: you can send three messages to a user who has not answered\n"
     await until(lambda: len(two.given(one)) == 3)
     again = pipe(one.client.user, names[1])
     again.type("/frob\n/quit\nnot any more\n")
     assert await again.end() == 1
-    assert again.err.getvalue().startswith("/frob is no command")
+    assert again.err.getvalue().startswith("/frob is not a command")
     assert [pending.content for pending in again.client.outbox] == ["3"]
 
 

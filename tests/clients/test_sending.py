@@ -121,7 +121,7 @@ async def test_a_refusal(code: int, sender: Sender, outbox: Outbox, told: list[P
     connection = connected(sender, 2)
     connection.answer(first, code)
     assert connection.contents == ["one", "two"]
-    assert [(pending.id, pending.failed[:9]) for pending in told] == [(first.id, "not taken")]
+    assert [(pending.id, pending.failed[:7]) for pending in told] == [(first.id, "refused")]
     assert list(outbox) == [*told, second]
     connection.answer(second, 50004)
     sender.look(2)
@@ -160,4 +160,4 @@ async def test_what_the_server_says_of_a_refusal(sender: Sender, outbox: Outbox,
     pending = outbox.add(2, "hi")
     sender.look(2)
     connection.answer(pending, 77, content="\x1b[2J")
-    assert told[-1].failed == "not taken (77): ␛[2J"
+    assert told[-1].failed == "refused (77): ␛[2J"
