@@ -1,7 +1,7 @@
-"""The room of tests of the page: a browser, Node, and a server with the page.
+"""Fixtures for tests of the page: a browser, Node, and a server with the page.
 
-Tests in a browser are ordinary functions. While a module has its browser no other event loop can run in the process,
-so what a test needs besides the browser is a process of its own or blocks.
+Tests in a browser are ordinary functions. While a module has its browser, no other event loop can run in the process.
+So everything else that a test needs is a process of its own or blocks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RunNode = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """The path of Playwright's Node."""
+    """Return the path of Playwright's Node."""
     try:
         return find_node()
     except ProgramError as error:
@@ -40,13 +40,13 @@ def node() -> str:
 
 @pytest.fixture(scope="session")
 def run_node(node: str) -> RunNode:
-    """Runs a file of Node tests: `run_node(script, *names, **environment)`."""
+    """Run a file of Node tests: `run_node(script, *names, **environment)`."""
     return partial(run_node_tests, node)
 
 
 @pytest.fixture(scope="module")
 def chromium(node: str) -> Iterator[Browser]:
-    """A browser; for a module, since Playwright's event loop keeps other tests of the session from running theirs."""
+    """Start a browser, for one module: Playwright's event loop keeps tests with other event loops from running."""
     with ExitStack() as stack:
         try:
             browser = stack.enter_context(browsing())
@@ -57,13 +57,13 @@ def chromium(node: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def site_flags() -> list[str]:
-    """The site's flags; a test module overrides it for a server of another kind."""
+    """Return the site's flags; a test module overrides it for another kind of server."""
     return []
 
 
 @pytest.fixture(scope="module")
 def site(addresses: Addresses, site_flags: list[str]) -> Iterator[Site]:
-    """A server on the session's engines; it has logged no error in the end."""
+    """Start a server on the session's databases, which must not log an error."""
     site = Site(*external(addresses), *site_flags)
     try:
         yield site
@@ -74,9 +74,9 @@ def site(addresses: Addresses, site_flags: list[str]) -> Iterator[Site]:
 
 @pytest.fixture
 def visit(chromium: Browser) -> Iterator[Visit]:
-    """Opens an empty page for a visitor of a site: `visit(site, locale="zh-CN", color_scheme="dark")`.
+    """Open an empty page for a visitor of a site: `visit(site, locale="zh-CN", color_scheme="dark")`.
 
-    After the test nothing must have been seen that the test did not expect.
+    After the test, fail for everything seen that the test did not expect.
     """
     with ExitStack() as stack:
 

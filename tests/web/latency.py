@@ -1,8 +1,8 @@
-"""How long it takes from the press of Enter in one browser to the message on the screen of another.
+"""Measure the time from Enter in one browser to the message on the screen of another.
 
-`python -m tests.web.latency` starts engines and a server of its own, lets two pages have one conversation open, and
-sends a hundred messages, one after the other. The clock begins with the time of the keydown event, and ends with the
-frame in which the other page draws the message. One line has the median, the 95th percentile and the worst.
+`python -m tests.web.latency` starts databases and a server of its own, lets two pages open one conversation, and sends
+a hundred messages, one after the other. The clock begins with the time of the keydown event, and ends with the frame in
+which the other page draws the message. It prints the median, the 95th percentile and the maximum in one line.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tests.web.site import Site
 from tests.web.visitor import Visitor
 
 MESSAGES = 100
-WARM = 10  # messages before, which are not counted
+WARM = 10  # messages before the measurement, which are not counted
 # In milliseconds since the epoch; both pages have the machine's clock.
 PRESSED = """() => addEventListener('keydown', event => {
     if (event.key === 'Enter') window.pressed = performance.timeOrigin + event.timeStamp;
 }, true)"""
-# A frame has been painted when a task that its beginning has asked for gets its turn.
+# A frame has been painted when a task that was queued at its beginning runs.
 PAINTED = """() => new MutationObserver(() => requestAnimationFrame(() => {
     const {port1, port2} = new MessageChannel();
     port1.onmessage = () => {
@@ -34,7 +34,7 @@ PAINTED = """() => new MutationObserver(() => requestAnimationFrame(() => {
 
 
 def measure() -> list[float]:
-    """The time of each message, in milliseconds."""
+    """Return the time of each message, in milliseconds."""
     with ExitStack() as stack:
         embedded = stack.enter_context(embedded_databases())
         site = Site(*external(embedded.addresses), "--auth=token", "--request-rate=1000000")

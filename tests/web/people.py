@@ -1,4 +1,4 @@
-"""People who chat: at the page, by role and accessible name as they find things there, or without one."""
+"""People who chat: with the page, by roles and accessible names as people use them, or with a socket only."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tests.support.processes import TOKEN_SECRET
 from tests.web.site import Account, Site, register
 from tests.web.visitor import Visit, Visitor
 
-OK = (50002, 50004, 50005)  # codes of what was done
+OK = (50002, 50004, 50005)  # codes of successful answers
 NEW = "New messages"
 CONNECTING = "Connecting…"
-CUT = 64  # requests that are on their way at once
+CUT = 64  # requests in flight
 
 expect.set_options(timeout=PATIENCE * 1000)
 
 
 class Member(NamedTuple):
-    """Somebody with an account, and with a token for it."""
+    """A user with an account and a token for it."""
 
     account: Account
     token: str
@@ -54,7 +54,7 @@ class Member(NamedTuple):
 
 
 def ask(site: Site, method: str, path: str, body: Any = None, token: str = "") -> Any:
-    """The data of an answer of the site's HTTP."""
+    """Return the data of an HTTP answer of the site."""
     with requests.Session() as session:
         session.trust_env = False
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -64,20 +64,20 @@ def ask(site: Site, method: str, path: str, body: Any = None, token: str = "") -
 
 
 def member(account: Account) -> Member:
-    """An account with a token, as a back end issues one that has the key: a password would take its time."""
+    """Return an account with a token, made as a back end with the key makes one: signing in would take time."""
     now = int(time.time())
     claims = {"sub": str(account.id), "aud": "tandem", "iat": now, "exp": now + 3600, "jti": secrets.token_hex(8)}
     return Member(account, jwt.encode(claims, TOKEN_SECRET, "HS256"))
 
 
 def members(site: Site, *nicks: str) -> list[Member]:
-    """Makes an account for each nick name; at once, since passwords take their time here as well."""
+    """Register an account for each nick name, all at once, since hashing passwords takes time."""
     with ThreadPoolExecutor(len(nicks)) as executor:
         return [member(account) for account in executor.map(partial(register, site), nicks)]
 
 
 class Voice:
-    """Somebody without a page: a socket with all of the member's conversations, and what it has heard."""
+    """A user without a page: a socket with all of the member's conversations, and the frames that it received."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._ids = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
@@ -86,7 +86,7 @@ class Voice:
         assert self._frame()["code"] == 50002
 
     def say(self, peer: Member, *texts: str) -> None:
-        """Sends messages, and waits until they are stored."""
+        """Send messages, and wait until they are stored."""
         for start in range(0, len(texts), CUT):
             asked = [self._write(1, to=str(peer.id), content=text) for text in texts[start : start + CUT]]
             for request in asked:
@@ -94,21 +94,21 @@ class Voice:
                 assert answer["code"] in OK, answer
 
     def ask(self, kind: int, peer: Member, **fields: Any) -> dict[str, Any]:
-        """The answer to a request of this type."""
+        """Return the answer to a request of this type."""
         return self._answer(self._write(kind, to=str(peer.id), **fields))
 
     def history(self, peer: Member) -> list[str]:
-        """The texts of the last hundred messages with somebody."""
+        """Return the texts of the last hundred messages with a peer."""
         return [message["content"] for message in self.ask(2, peer, limit=100)["messages"]]
 
     def hears(self, code: int, **fields: Any) -> None:
-        """Waits until it has heard a frame with this code and these fields."""
+        """Wait for a frame with this code and these fields."""
         expected = {"code": code, **fields}
         while not any(expected.items() <= frame.items() for frame in self.heard):
             self.heard.append(self._frame())
 
     def types(self, peer: Member) -> None:
-        """Is typing; nothing answers that."""
+        """Send that the user is typing, which has no answer."""
         self._socket.send(json.dumps({"type": 5, "to": str(peer.id)}))
 
     def _write(self, kind: int, **fields: Any) -> str:
@@ -130,14 +130,14 @@ class Voice:
 
 @contextmanager
 def voice(site: Site, member: Member) -> Iterator[Voice]:
-    """Connects a member that has no page."""
+    """Connect a member without a page."""
     headers = {"Authorization": f"Bearer {member.token}"}
     with connect(f"ws://127.0.0.1:{site.port}/ws?v=2&lang=en", additional_headers=headers, proxy=None) as socket:
         yield Voice(socket)
 
 
 def acquainted(site: Site, one: Member, other: Member, *more: str) -> None:
-    """Lets two exchange a message each, so that both may write as they like; then the first says `more`."""
+    """Let two members exchange a message each, so that both may write freely; then the first sends `more`."""
     with voice(site, one) as first, voice(site, other) as second:
         first.say(other, "hello")
         second.say(one, "hi")
@@ -147,7 +147,7 @@ def acquainted(site: Site, one: Member, other: Member, *more: str) -> None:
 
 
 def store(url: str, said: list[tuple[int, int, str, int]]) -> None:
-    """Stores a conversation behind the server's back: who says it, to whom, what, and how many milliseconds ago."""
+    """Store a conversation directly in MongoDB: sender, recipient, text, and the age in milliseconds."""
     name = conversation_of(*said[0][:2])
     now = int(time.time() * 1000)
     run = [
@@ -163,7 +163,7 @@ def store(url: str, said: list[tuple[int, int, str, int]]) -> None:
 
 
 class Person:
-    """Somebody at a page of the chat, in English."""
+    """A user at a page of the chat, in English."""
 
     def __init__(self, visitor: Visitor, member: Member, page: Page) -> None:
         self.visitor = visitor
@@ -179,65 +179,65 @@ class Person:
         self.until = visitor.until
 
     def tab(self) -> Person:
-        """The same one at a further tab."""
+        """Return the same user in another tab."""
         return Person(self.visitor, self.member, self.visitor.context.new_page()).enter()
 
     def enter(self, path: str = "/") -> Person:
-        """Goes to the page, and waits until it is connected."""
+        """Go to the page, and wait until it is connected."""
         self.page.goto(path)
         return self.connected()
 
     def connected(self) -> Person:
-        """Waits until there is a list, which is read once there is a connection, or the address's conversation."""
+        """Wait for the list, which is read once there is a connection, or for the address's conversation."""
         here = self.contacts.get_by_role("link").or_(self.page.get_by_text("No conversations yet"))
         expect(here.or_(self.box).filter(visible=True).first).to_be_visible()
         return self
 
-    # What there is to see
+    # What the page shows
 
     def contact(self, peer: Member) -> Locator:
-        """The place of somebody in the list."""
+        """Return the peer's entry in the list."""
         return self.contacts.get_by_role("link", name=peer.nick)
 
     def bubble(self, text: str) -> Locator:
-        """The message with just this text."""
-        return self.thread.locator("li", has=self.page.get_by_text(text, exact=True))  # by role takes long among many
+        """Return the message with exactly this text."""
+        return self.thread.locator("li", has=self.page.get_by_text(text, exact=True))  # by role is slow among many
 
     def texts(self) -> list[str]:
-        """All texts of the open conversation, those that wait included."""
+        """Return all texts of the open conversation, pending ones included."""
         found: list[str] = self.thread.locator("[dir=auto]").evaluate_all("all => all.map(each => each.textContent)")
         return found
 
     def reads(self, *texts: str) -> None:
-        """Waits until just these texts are in the open conversation, once each and in this order."""
+        """Wait until the open conversation has exactly these texts, once each and in this order."""
         try:
             self.until(lambda: self.texts() == list(texts))
         except AssertionError as error:
             raise AssertionError(f"{self.texts()} instead of {list(texts)}; {error}") from None
 
     def marked(self, text: str, mark: str | Pattern[str]) -> None:
-        """Waits until the message has this mark, and no other."""
+        """Wait until the message has this mark, and no other."""
         expect(self.bubble(text).get_by_role("img")).to_have_accessible_name(mark)
 
     def titled(self, title: str) -> None:
-        """Waits until the tab is called so."""
+        """Wait until the tab has this title."""
         expect(self.page).to_have_title(title)
 
-    # What there is to do
+    # What the user does
 
     def find(self, name: str) -> None:
-        """Looks somebody up by user name."""
+        """Search a user by user name."""
         self.search.fill(name)
         self.search.press("Enter")
 
     def meet(self, peer: Member) -> Person:
-        """Opens a conversation with somebody who may not be in the list yet."""
+        """Open a conversation with a user who may not be in the list yet."""
         self.find(peer.name)
         expect(self.page.get_by_role("heading", name=peer.nick)).to_be_visible()
         return self
 
     def open(self, peer: Member) -> Person:
-        """Opens a conversation from the list, and waits for its messages."""
+        """Open a conversation from the list, and wait for its messages."""
         self.contact(peer).click()
         expect(self.page.get_by_role("heading", name=peer.nick)).to_be_visible()
         here = self.thread.locator("li").or_(self.thread.get_by_text("No messages yet"))
@@ -245,36 +245,36 @@ class Person:
         return self
 
     def send(self, *texts: str) -> None:
-        """Writes messages and presses Enter after each."""
+        """Write messages, with Enter after each."""
         for text in texts:
             self.box.fill(text)
             self.box.press("Enter")
 
     def offline(self, now: bool = True) -> None:
-        """Is without a network, or has it back."""
+        """Take the browser's network away, or bring it back."""
         self.visitor.context.set_offline(now)
 
     def notices(self, server_away: Callable[[], None]) -> None:
-        """Is told that the connection is gone when `server_away` has made it so; the browser complains of that too."""
+        """Expect the page to say that it connects after `server_away`; the browser logs errors about it too."""
         self.visitor.expect("ERR_(CONNECTION_|EMPTY_RESPONSE|INTERNET_DISCONNECTED)")
         server_away()
         expect(self.page.get_by_role("status").get_by_text(CONNECTING)).to_be_visible()
 
     def wake(self) -> None:
-        """Is told by the browser that there is a network again, so that nothing waits for the next attempt."""
-        # This waits out a page that has come back already, and reads itself anew.
+        """Let the browser report a network, so that the page reconnects at once."""
+        # Waits for a page that has reconnected already and is reloading itself.
         self.page.wait_for_function("() => dispatchEvent(new Event('online'))")
 
 
 def join(site: Site, visit: Visit, member: Member, path: str = "/", **options: Any) -> Person:
-    """Lets a member in at a page of an own browser context."""
+    """Open a page for a member, in a browser context of its own."""
     visitor = visit(site, **options)
     visitor.context.add_cookies([{"name": "tandem", "value": member.token, "url": site.url}])
     return Person(visitor, member, visitor.page).enter(path)
 
 
 def couple(site: Site, visit: Visit, **options: Any) -> tuple[Person, Person]:
-    """Ann and Bob, who have said hello to each other, each at a page with nothing open."""
+    """Return Ann and Bob, who have greeted each other, each at a page without an open conversation."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     return join(site, visit, ann, **options), join(site, visit, bob, **options)

@@ -1,7 +1,7 @@
-"""The pictures of the page in the documentation: `python -m tests.web.pictures [DIRECTORY]`, docs/images if left out.
+"""Take the pictures of the documentation: `python -m tests.web.pictures [DIRECTORY]`, by default docs/images.
 
-Starts engines and a server of its own, fills it with some people and what they have said, and takes each picture at
-the same time of day.
+It starts databases and a server of its own, stores some users and their messages, and takes each picture at the same
+time of day.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 ZONE = "UTC"
 
-# Who says what, how long ago; the last line is the newest. "<" is said to the one whose page it is.
+# Sender, text and age; the last line is the newest. "<" marks messages to the page's user.
 TALKS: dict[str, list[tuple[int, str]]] = {
     "Mei": [
         (DAY + 3 * HOUR, "< Are you coming to the allotment on Saturday? We could plant the beans."),
@@ -54,13 +54,13 @@ TALKS: dict[str, list[tuple[int, str]]] = {
     ],
     "Lucía": [(3 * DAY, "> Happy birthday! 🎂"), (3 * DAY - HOUR, "< Thank you!!")],
 }
-UNREAD = {"Omar": 2, "小红": 1}  # messages at the end
-SILENT = "Hanna"  # has not been here since
+UNREAD = {"Omar": 2, "小红": 1}  # unread messages at the end
+SILENT = "Hanna"  # has not been online since
 ONLINE = ("Mei", "小红", "Jonas")
 
 
 class Scene(NamedTuple):
-    """A server with people who have talked, when that is, and a browser."""
+    """A server with users who have chatted, the time of the pictures, and a browser."""
 
     site: Site
     browser: Browser
@@ -71,8 +71,8 @@ class Scene(NamedTuple):
 
 @contextmanager
 def scene() -> Iterator[Scene]:
-    """Everything that is in the pictures."""
-    # Today, so that nothing has expired, at a time that leaves room for what was said before.
+    """Prepare all users and messages of the pictures."""
+    # Today, so that no message has expired, at a time late enough for the earlier messages.
     now = datetime.datetime.now(datetime.UTC).replace(hour=10, minute=24, second=0, microsecond=0)
     if now > datetime.datetime.now(datetime.UTC):
         now -= datetime.timedelta(days=1)
@@ -81,7 +81,7 @@ def scene() -> Iterator[Scene]:
         site = Site(*external(addresses), "--auth=token")
         stack.callback(site.discard)
         since = int((datetime.datetime.now(datetime.UTC) - now).total_seconds() * 1000)
-        # One after the other, since a portrait's colour comes of the id.
+        # One after the other, since a portrait's colour comes from the id.
         me, *others = (member for nick in ("Ann", *TALKS) for member in members(site, nick))
         peers = {other.nick: other for other in others}
         for nick, lines in TALKS.items():
@@ -97,7 +97,7 @@ def scene() -> Iterator[Scene]:
 
 @contextmanager
 def at_page(scene: Scene, viewport: dict[str, int], **options: Any) -> Iterator[Person]:
-    """The one whose page it is, with the clock standing still; her friends are online."""
+    """Open the page as its user, with a stopped clock and with friends online."""
     visitor = Visitor(scene.browser, scene.site.url, viewport=viewport, timezone_id=ZONE, **options)
     visitor.context.add_cookies([{"name": "tandem", "value": scene.me.token, "url": scene.site.url}])
     visitor.page.clock.set_fixed_time(scene.now)
@@ -109,13 +109,13 @@ def at_page(scene: Scene, viewport: dict[str, int], **options: Any) -> Iterator[
 
 
 def take(page: Page, path: Path) -> None:
-    """Writes a picture, with nothing that blinks or moves."""
+    """Write a picture, without blinking or moving parts."""
     page.mouse.move(0, 0)
     page.screenshot(path=path, animations="disabled", caret="hide")
 
 
 def pictures(scene: Scene, directory: Path) -> None:
-    """Takes them all."""
+    """Take all pictures."""
     mei = scene.peers["Mei"]
     for name, scheme in (("page-desktop", "light"), ("page-desktop-dark", "dark")):
         with at_page(scene, DESKTOP, color_scheme=scheme) as ann:
@@ -123,7 +123,7 @@ def pictures(scene: Scene, directory: Path) -> None:
             expect(ann.head).to_contain_text("online")
             ann.box.blur()
             take(ann.page, directory / f"{name}.png")
-    with at_page(scene, PHONE, device_scale_factor=1.5, color_scheme="dark") as ann:  # or it is a large file
+    with at_page(scene, PHONE, device_scale_factor=1.5, color_scheme="dark") as ann:  # otherwise the file is large
         ann.open(mei)
         expect(ann.head).to_contain_text("online")
         ann.box.blur()
@@ -137,7 +137,7 @@ def pictures(scene: Scene, directory: Path) -> None:
 
 
 def sign_in(scene: Scene, path: Path) -> None:
-    """The form of somebody who is new."""
+    """Take the form, filled in by a new user."""
     visitor = Visitor(scene.browser, scene.site.url, viewport={"width": 640, "height": 560})
     page = visitor.page
     page.goto("/")
@@ -150,7 +150,7 @@ def sign_in(scene: Scene, path: Path) -> None:
 
 
 def limit(scene: Scene, path: Path) -> None:
-    """A fourth message to somebody who has not answered."""
+    """Take a fourth message to a user who has not answered."""
     with at_page(scene, {"width": 900, "height": 560}) as ann:
         ann.open(scene.peers[SILENT])
         ann.send("Shall I send them to you?")
@@ -160,7 +160,7 @@ def limit(scene: Scene, path: Path) -> None:
 
 
 def reconnecting(scene: Scene, path: Path) -> None:
-    """The server is away, and what is written meanwhile waits."""
+    """Take the page while the server is away and a message is pending."""
     with at_page(scene, {"width": 900, "height": 560}) as ann:
         ann.open(scene.peers["Mei"])
         ann.notices(scene.site.kill)

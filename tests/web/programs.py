@@ -1,4 +1,4 @@
-"""The programs that tests of the page run in: a browser, and Playwright's Node."""
+"""The programs in which tests of the page run: a browser, and Playwright's Node."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
     "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",  # nothing leaves the machine
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",  # no request leaves the machine
 ]
 
 
 class ProgramError(Exception):
-    """A program cannot be had; the text says why."""
+    """A program is not available; the text says why."""
 
 
 def find_browser(path: str, brought: Path) -> str:
-    """The browser on `path`, else the one that set-up has brought. Raises ProgramError."""
+    """Return the browser on `path`, or the one that set-up installed. Raises ProgramError."""
     found = shutil.which(NAME, path=path)
     if found:
         return found
@@ -50,7 +50,7 @@ def find_browser(path: str, brought: Path) -> str:
 
 
 def find_node() -> str:
-    """Playwright's Node. Raises ProgramError."""
+    """Return Playwright's Node. Raises ProgramError."""
     done = subprocess.run([NODE, "--version"], env=node_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise ProgramError(f"Playwright's Node does not start: {done.stderr.strip()}")
@@ -58,26 +58,26 @@ def find_node() -> str:
 
 
 def libraries() -> dict[str, str]:
-    """The variable with which Node finds the library that this machine lacks and set-up has brought."""
+    """Return the variable that names the libraries which this machine lacks and set-up installed, for Node."""
     found = sorted({str(library.parent) for library in BROUGHT.glob("root/**/libatomic.so.1")})
     return {"LD_LIBRARY_PATH": os.pathsep.join(found)} if found else {}
 
 
 def node_environment() -> dict[str, str]:
-    """This process's environment without what would change Node's ways or is for the server."""
+    """Return this process's environment without variables that change Node or are for the server."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NODE_", "TANDEM_"))}
     return {**kept, **libraries()}
 
 
 def unavailable(reason: object) -> NoReturn:
-    """Skips the test; with `TESTS_BROWSER=required`, as in .ci/run, fails it."""
+    """Skip the test; with `TESTS_BROWSER=required`, as in .ci/run, fail it."""
     if os.environ.get("TESTS_BROWSER") == "required":
         pytest.fail(str(reason), pytrace=False)
     pytest.skip(str(reason))
 
 
 def may_sandbox() -> bool:
-    """Whether the browser's sandbox works here: not as root, and not where user namespaces are refused."""
+    """Return whether the browser's sandbox works here: not as root, and not without user namespaces."""
     if os.geteuid() == 0:
         return False
     try:
@@ -88,14 +88,14 @@ def may_sandbox() -> bool:
 
 
 def run_node_tests(node: str, script: str | Path, *names: str, **variables: Any) -> str:
-    """Runs a file of Node tests, all or those whose names match a pattern of `names`; TAP.
+    """Run a file of Node tests, all or those whose names match a pattern of `names`; return the TAP output.
 
-    `script` is beside this file. Fails, and shows what Node said, unless all pass and a name has been found.
+    `script` is beside this file. Fails with Node's output unless all pass and a name has matched.
     """
     command = [
         node,
         "--test",
-        "--test-isolation=none",  # in one process, so that there is one to end
+        "--test-isolation=none",  # in one process, which can be ended
         "--test-reporter=tap",
         f"--test-timeout={NODE_TIME * 1000}",
         *(f"--test-name-pattern={name}" for name in names),
@@ -113,7 +113,7 @@ def run_node_tests(node: str, script: str | Path, *names: str, **variables: Any)
             text=True,
             timeout=NODE_TIME,
             check=False,
-            process_group=0,  # a Ctrl-C is pytest's, which ends after the test that runs
+            process_group=0,  # Ctrl-C is for pytest, which ends after the current test
         )
     except subprocess.TimeoutExpired as error:
         said = error.output.decode(errors="replace") if error.output else ""
@@ -126,7 +126,7 @@ def run_node_tests(node: str, script: str | Path, *names: str, **variables: Any)
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """A browser; no other event loop can run in the process meanwhile. Raises ProgramError."""
+    """Start a browser; no other event loop can run in the process meanwhile. Raises ProgramError."""
     find_node()
     program = find_browser(os.environ.get("PATH", os.defpath), BROUGHT)
     with ExitStack() as stack:
@@ -137,9 +137,9 @@ def browsing() -> Iterator[Browser]:
         browser = playwright.chromium.launch(
             executable_path=program,
             args=FLAGS,
-            ignore_default_args=["--hide-scrollbars"],  # most people have some, and faults of layout show there
+            ignore_default_args=["--hide-scrollbars"],  # most browsers have them, and they reveal faults of the layout
             chromium_sandbox=may_sandbox(),
-            # A Ctrl-C is pytest's, which ends after the test that runs.
+            # Ctrl-C is for pytest, which ends after the current test.
             handle_sigint=False,
             handle_sigterm=False,
             handle_sighup=False,

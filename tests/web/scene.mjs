@@ -1,4 +1,4 @@
-/** What the Node tests of the page's modules stand on: a time that can be moved, a line that can be cut, and people. */
+/** Tools for the Node tests of the page's modules: a clock that can be moved, a line that can be cut, and users. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -9,7 +9,7 @@ import net from "node:net";
 /** @import { Message } from "../../web/tandem.js" */
 
 /**
- * A timer of the world; `handle` is the real one.
+ * A timer of the test's world; `handle` is the real timer.
  *
  * @typedef {{ work: () => void, delay: number, again: boolean, due: number, handle?: NodeJS.Timeout }} Timer
  */
@@ -26,7 +26,7 @@ import net from "node:net";
 /** @typedef {{ near: Socket, far: Socket, up: Pipe, down: Pipe }} Connection */
 
 /**
- * A frame on its way; one has not all of these keys.
+ * A frame. No frame has all of these keys.
  *
  * @typedef {{
  *   code: number, type: number, id: string, from: string, to: string, content: string, seq: number, time: number,
@@ -35,7 +35,7 @@ import net from "node:net";
  */
 
 /**
- * What goes over a socket, and what is done to it.
+ * The frames of a socket, and ways to lose or add some.
  *
  * @typedef {object} Wire
  * @property {Frame[]} sent
@@ -47,14 +47,14 @@ import net from "node:net";
 
 /** @typedef {{ cookie: string }} Jar */
 
-export const PATIENCE = Number(process.env.PATIENCE ?? 15) * 1000; // ms until something awaited counts as not coming
+export const PATIENCE = Number(process.env.PATIENCE ?? 15) * 1000; // ms after which an awaited event counts as missing
 const PAGE = 100; // messages
-const HURRY = 0.001; // what is random then
+const HURRY = 0.001; // the random number in a hurry
 
-/** The time, the timers and the chance of the client under test, and of nothing else. */
+/** The time, the timers and the random numbers of the client under test, and of nothing else. */
 class World {
-	#ahead = 0; // ms that have gone by at once
-	#set = 0; // ms by which the time of day was set besides
+	#ahead = 0; // ms that were skipped
+	#set = 0; // ms by which the time of day was set in addition
 	/** @type {Set<Timer>} */
 	#timers = new Set();
 	random = HURRY;
@@ -78,13 +78,13 @@ class World {
 	};
 	clearInterval = this.clearTimeout;
 
-	/** Lets nobody wait for what is random. */
+	/** Makes all random pauses short. */
 	hurry() {
 		this.random = HURRY;
 	}
 
 	/**
-	 * Sets the time of day alone; a negative number sets it back.
+	 * Sets only the time of day; a negative number sets it back.
 	 *
 	 * @param {number} ms
 	 */
@@ -93,7 +93,7 @@ class World {
 	}
 
 	/**
-	 * Lets time go by at once.
+	 * Skips some time.
 	 *
 	 * @param {number} ms
 	 */
@@ -135,11 +135,11 @@ export const world = new World();
 /** @type {object[]} */
 const scenes = [];
 Object.assign(globalThis, { scenes });
-// The client gives a request up by the time of the machine, which may have much else to do.
+// The client times requests out by the machine's time, and the machine may be busy.
 const patient = { timeout: (/** @type {number} */ ms) => AbortSignal.timeout(Math.max(ms, PATIENCE)) };
 
 /**
- * A module of the page that imports nothing, anew, in that world with `globals`; `variable` may name another file.
+ * Loads a module of the page that imports nothing into that world, with `globals`; `variable` may name another file.
  *
  * @template {keyof Modules} Name
  * @param {Name} name
@@ -157,7 +157,7 @@ export async function load(name, variable, globals) {
 }
 
 /**
- * Waits until a condition holds; what it gave.
+ * Waits until a condition holds, and returns its value.
  *
  * @template T
  * @param {() => T} condition
@@ -189,7 +189,7 @@ export function seeded(seed) {
 /** One direction of a connection. */
 class Pipe {
 	held = false;
-	pauses = false; // whether it is held once something has gone through
+	pauses = false; // whether it pauses after the first chunk
 	left = Infinity; // bytes that will still be forwarded
 	/** @type {Buffer[]} */
 	#waiting = [];
@@ -218,12 +218,12 @@ class Pipe {
 	}
 }
 
-/** What is between client and server: each of its connections can be cut, or stand still without an end. */
+/** A relay between client and server. Each of its connections can be cut, or pause without being closed. */
 export class Line {
-	closed = false; // whether nobody comes through
+	closed = false; // whether no connection is accepted
 	accepted = 0; // connections so far
 	/** @type {(connection: Connection) => void} */
-	prepare = () => {}; // is shown each new connection
+	prepare = () => {}; // is called with each new connection
 	url = "";
 	/** @type {Set<Connection>} */
 	#connections = new Set();
@@ -270,12 +270,12 @@ export class Line {
 		connection.far.destroy();
 	}
 
-	/** Ends what is connected. */
+	/** Cuts all connections. */
 	cut() {
 		for (const connection of this.#connections) this.#part(connection);
 	}
 
-	/** Ends what is connected, and lets nobody through until it is opened. */
+	/** Cuts all connections, and accepts none until it is opened. */
 	close() {
 		this.closed = true;
 		this.cut();
@@ -286,7 +286,7 @@ export class Line {
 	}
 
 	/**
-	 * Keeps back what goes over the present connections in the directions, and says nothing of it.
+	 * Holds the data of the current connections in these directions, without closing them.
 	 *
 	 * @param {("up" | "down")[]} directions
 	 */
@@ -294,14 +294,14 @@ export class Line {
 		for (const connection of this.#connections) for (const each of directions) connection[each].held = true;
 	}
 
-	/** Forwards what was kept back. */
+	/** Forwards the held data. */
 	release() {
 		for (const { up, down } of this.#connections) for (const pipe of [up, down]) pipe.release();
 	}
 }
 
 /**
- * Asks pytest for something.
+ * Requests an action of pytest.
  *
  * @param {string} what
  * @returns {Promise<any>}
@@ -314,14 +314,14 @@ export async function control(what) {
 }
 
 /**
- * The ids of so many new users.
+ * Creates so many users, and returns their ids.
  *
  * @type {(count: number) => Promise<string[]>}
  */
 export const people = (count) => control(`people/${count}`);
 
 /**
- * All messages of two, as the server has them.
+ * Returns all messages of two users, as the server has them.
  *
  * @param {string} url
  * @param {string} user
@@ -344,14 +344,14 @@ export async function stored(url, user, peer) {
 export const contents = (messages) => messages.map(({ content }) => content);
 
 /**
- * A wire over which nothing has gone yet.
+ * Returns a wire without frames.
  *
  * @returns {Wire}
  */
 export const wire = () => ({ sent: [], got: [], opened: 0, lose: () => false, forge: () => assert.fail("no socket") });
 
 /**
- * A socket that writes down, in `wire`, what goes over it; what `wire.lose` says is lost, and `wire.forge` adds.
+ * Returns a socket class that records its frames in `wire`; `wire.lose` drops frames, and `wire.forge` adds some.
  *
  * @param {Wire} wire
  * @param {Jar} [browser]
@@ -362,7 +362,7 @@ export function tapped(wire, browser) {
 
 		/** @param {string} url */
 		constructor(url) {
-			// Node's WebSocket takes headers, which no browser's does.
+			// Node's WebSocket accepts headers, unlike a browser's.
 			const options = /** @type {any} */ (browser && { headers: { Cookie: browser.cookie } });
 			this.#socket = new WebSocket(url, options);
 			wire.opened++;
@@ -400,10 +400,10 @@ export function tapped(wire, browser) {
 	};
 }
 
-/** A user with a socket and nothing else, whom the client under test has no part in. */
+/** A user with only a socket, apart from the client under test. */
 export class Peer {
 	/** @type {Frame[]} */
-	frames = []; // all that came without having been asked for
+	frames = []; // all frames that are no answers
 	/** @type {Map<string, (frame: Frame) => void>} */
 	#answers = new Map(); // by request id
 
@@ -448,7 +448,7 @@ export class Peer {
 	}
 
 	/**
-	 * Says something, and waits until it is stored.
+	 * Sends a message, and waits until it is stored.
 	 *
 	 * @param {string} to
 	 * @param {string} content
@@ -460,7 +460,7 @@ export class Peer {
 	}
 
 	/**
-	 * Says several things, one after the other, without waiting in between.
+	 * Sends several messages, one after the other, without waiting.
 	 *
 	 * @param {string} to
 	 * @param {string[]} texts

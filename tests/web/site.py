@@ -1,4 +1,4 @@
-"""The server that has the page: a process of its own that can be killed and comes back to the same port."""
+"""The server with the page: a process that can be killed and comes back on the same port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OFTEN = (
 
 
 class Account(NamedTuple):
-    """A registered user: `name` and `password` to sign in with, `nick` for others to see."""
+    """A registered user: `name` and `password` to sign in with, `nick` as the displayed name."""
 
     id: int
     name: str
@@ -29,7 +29,7 @@ class Account(NamedTuple):
 
 
 class Site:
-    """A server with `flags`, started; on a free port at first."""
+    """A server with `flags`, started on a free port."""
 
     def __init__(self, *flags: str) -> None:
         self._flags = ("--log-level=error", *OFTEN, *flags)
@@ -38,11 +38,11 @@ class Site:
 
     @property
     def url(self) -> str:
-        """Its origin: without a slash at the end."""
+        """Its origin, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Starts it, on the port it had before."""
+        """Start it, on its earlier port."""
         self._server = ServerProcess(*self._flags, f"--port={self.port}")
         try:
             self.port = self._server.ready()
@@ -51,13 +51,13 @@ class Site:
             raise
 
     def kill(self) -> None:
-        """Ends it as a crash does. It has logged no error."""
+        """End it as a crash does. It must not have logged an error."""
         self._server.signal(signal.SIGKILL)
         self._ended(-signal.SIGKILL)
 
     def end(self) -> None:
-        """Ends it as an operator does. It has logged no error."""
-        if self._server.process.poll() is None:  # a Ctrl-C reaches it too
+        """End it as an operator does. It must not have logged an error."""
+        if self._server.process.poll() is None:  # Ctrl-C reaches it too
             self._server.signal(signal.SIGTERM)
         self._ended(0)
 
@@ -66,12 +66,12 @@ class Site:
         assert ended == (status, ""), ended
 
     def discard(self) -> None:
-        """Makes sure that it does not run any more."""
+        """Kill it, if it still runs."""
         self._server.kill()
 
 
 def register(site: Site, nick: str) -> Account:
-    """Makes an account with the nick name `nick`."""
+    """Register an account with the nick name `nick`."""
     name, password = f"u{secrets.token_hex(6)}", secrets.token_hex(8)
     with requests.Session() as session:
         session.trust_env = False

@@ -1,4 +1,4 @@
-/** Tests of tandem.js; test_tandem.py runs each by its name, and has the servers. */
+/** Tests of tandem.js; test_tandem.py runs each by its name, and starts the servers. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -36,7 +36,7 @@ import {
 
 const { Api, backoff, memoryOutbox, newId } = await load("tandem.js", "CLIENT");
 const { OPEN = "", TOKEN = "", STRICT = "" } = process.env;
-const LIMIT = 3; // messages to somebody who has never answered
+const LIMIT = 3; // messages to a user who has never answered
 const CONTENT = 8192; // characters of the longest message
 const HALF_MINUTE = 30_000; // ms
 
@@ -57,7 +57,7 @@ const rejects = (promise, code) => assert.rejects(promise, (/** @type {TandemErr
 beforeEach(() => world.hurry());
 
 /**
- * A client at `url` that writes down all that it tells, with an Api of its own; not started.
+ * Returns a client at `url` that records all its events, with an Api of its own; not started.
  *
  * @param {TestContext} t
  * @param {string} url
@@ -96,14 +96,14 @@ async function online(t, url, user, options) {
 }
 
 /**
- * What came of a conversation as events.
+ * Returns the messages of a conversation that came as events.
  *
  * @type {(one: Client, peer: string) => Message[]}
  */
 const came = (one, peer) => one.told.message.filter((each) => each.peer === peer).map(({ message }) => message);
 
 /**
- * Waits until a client has got through once more.
+ * Waits until a client has reconnected.
  *
  * @param {Client} one
  * @param {() => unknown} work
@@ -118,7 +118,7 @@ async function again(one, work) {
 }
 
 /**
- * A user behind a line, and a peer who has no part in that; both have written.
+ * Returns a user behind a line, and a peer with a direct connection; both have written.
  *
  * @param {TestContext} t
  * @param {Options} [options]
@@ -135,7 +135,7 @@ async function two(t, options) {
 }
 
 /**
- * All of it is there: each message once as an event, in order and without a gap, as the server has them.
+ * Asserts that all messages came as events: each once, in order and without a gap, as the server has them.
  *
  * @param {Client} one
  * @param {string} peer
@@ -150,13 +150,13 @@ async function complete(one, peer, first) {
 	return all;
 }
 
-/** What a browser does with a cookie. */
+/** The handling of cookies in a browser. */
 class Browser {
 	cookie = "";
 	/** @type {(url: string, options: RequestInit) => Promise<Response>} */
 	fetch = async (url, options) => {
 		const response = await fetch(url, { ...options, headers: { ...options.headers, Cookie: this.cookie } });
-		// Without the port in its name, since a line to the server has a port of its own.
+		// Without the port in the name, since a line to the server has a port of its own.
 		for (const each of response.headers.getSetCookie()) this.cookie = each.split(";")[0].replace(/^tandem-\d+=/, "tandem=");
 		return response;
 	};
@@ -170,7 +170,7 @@ class Browser {
 
 const name = () => `u${crypto.randomUUID().replaceAll("-", "").slice(0, 12)}`;
 
-/** Somebody with a password, and a browser that has signed in. */
+/** Registers a user with a password, and returns a browser that has signed in. */
 async function account() {
 	const browser = new Browser();
 	const api = await browser.api();
@@ -181,9 +181,9 @@ async function account() {
 	return { who, id: String(id), token, api, browser };
 }
 
-// Who asks
+// Authentication
 
-test("signing up, in and out says who is who", async () => {
+test("registering, signing in and out changes the user", async () => {
 	const api = await new Browser().api(`${TOKEN}/`);
 	const { log, registration, ...session } = await api.session();
 	assert.match(log, /^[0-9a-f]{16}$/);
@@ -216,7 +216,7 @@ test("signing up, in and out says who is who", async () => {
 	await rejects(new Api({ url: "http://127.0.0.1:1" }).session(), 0);
 });
 
-test("who is believed is asked for by name", async () => {
+test("a trusted uid is sent with each request", async () => {
 	const [user, id] = await people(2);
 	const api = new Api({ url: OPEN, uid: user });
 	const session = await api.session();
@@ -269,7 +269,7 @@ test("a server that is away ends nothing", async (t) => {
 	assert.deepEqual(one.told.state, ["connecting", "online"]);
 });
 
-test("nobody gets in with the cookie of somebody else", async (t) => {
+test("a client does not continue with the cookie of another user", async (t) => {
 	const [one, other] = [await account(), await account()];
 	const line = await Line.to(t, TOKEN);
 	const mine = await online(t, line.url, one.id, { browser: one.browser });
@@ -289,7 +289,7 @@ test("nobody gets in with the cookie of somebody else", async (t) => {
 	assert.deepEqual(stranger.told.state, ["connecting", "ended"]);
 });
 
-// Messages in
+// Received messages
 
 test("open, before and unread return messages in order", async (t) => {
 	const { one, peer, user, id } = await two(t);
@@ -328,7 +328,7 @@ test("a request fails with the connection", async (t) => {
 	assert.deepEqual(sequence((await one.open(id)).messages), [1, 2]);
 });
 
-test("nothing is lost, doubled or turned round, however often the line is cut", async (t) => {
+test("nothing is lost, doubled or reordered, however often the line is cut", async (t) => {
 	const random = seeded(Number(process.env.SEED ?? 20260101));
 	const below = (/** @type {number} */ n) => Math.floor(random() * n);
 	const { one, line, peer, user, id } = await two(t);
@@ -415,7 +415,7 @@ test("more than 200 conversations are resumed", async (t) => {
 	assert.ok(one.told.message.slice(COUNT).every(({ message, live }) => live && message.seq === 2));
 });
 
-test("what comes before the answer to a resume request is told once, and in its place", async (t) => {
+test("what comes before the answer to a resume request is told once, and in order", async (t) => {
 	const { one, line, peer, user, id } = await two(t);
 	await one.open(id);
 	line.close();
@@ -447,7 +447,7 @@ test("what comes before the answer to open is in it, or told, but not twice", as
 	assert.deepEqual(sequence([...messages, ...came(one, id)]), ascending(7));
 });
 
-test("what comes behind a gap waits until the gap is filled", async (t) => {
+test("what comes after a gap waits until the gap is filled", async (t) => {
 	const { one, peer, user, id } = await two(t);
 	await one.open(id);
 	one.wire.lose = ({ content }) => /^lost/.test(content);
@@ -488,7 +488,7 @@ test("it is told when the server knows less than it did", async (t) => {
 	await one.open(id);
 	await peer.say(user, "m");
 	await until(() => one.told.message.length);
-	// As after the engines were brought back from an old copy: it holds more than there is.
+	// As after the databases were restored from an old copy: the client has more than the server.
 	const message = one.told.message[0].message;
 	one.wire.forge({ ...message, code: 50001, seq: message.seq + 1, content: "gone" });
 	assert.equal(came(one, id).at(-1)?.content, "gone");
@@ -500,7 +500,7 @@ test("it is told when the server knows less than it did", async (t) => {
 	await until(() => came(one, id).at(-1)?.content === "anew");
 });
 
-// Messages out
+// Sent messages
 
 test("an acknowledgement that is lost makes no second message", async (t) => {
 	const { one, line, user, id } = await two(t);
@@ -651,7 +651,7 @@ test("what an outbox keeps late is kept, and says so", async (t) => {
 	assert.deepEqual(Object.keys((await kept.all(user))[0]).sort(), ["content", "id", "peer", "state", "time", "user"]);
 });
 
-test("what waits is put again into an outbox that has lost it", async (t) => {
+test("pending messages are put again into an outbox that has lost them", async (t) => {
 	for (const full of [false, true]) {
 		const [user, id] = await people(2);
 		const kept = memoryOutbox();
@@ -671,7 +671,7 @@ test("what waits is put again into an outbox that has lost it", async (t) => {
 	}
 });
 
-test("nothing is sent to another installation, where the numbers are other people", async (t) => {
+test("nothing is sent to another installation, where the ids are other users", async (t) => {
 	const outbox = memoryOutbox();
 	const { one, line, user, id } = await two(t, { outbox });
 	const { log } = await one.api.session();
@@ -684,7 +684,7 @@ test("nothing is sent to another installation, where the numbers are other peopl
 		await until(() => other.state === "ended");
 		assert.deepEqual([other.wire.sent, other.told.open], [[], []]);
 	}
-	line.close(); // and behind the same address there is another server afterwards
+	line.close(); // afterwards another server has the same address
 	await until(() => one.state === "connecting");
 	one.send(id, "to the same");
 	const parse = JSON.parse;
@@ -745,7 +745,7 @@ test("the fourth message to a stranger fails, and is sent when asked for", async
 	assert.deepEqual((await outbox.all(user)).map(({ state, code }) => [state, code]), Array(2).fill(["failed", 50006]));
 	one.retry(fourth.id);
 	await until(() => one.pending().at(-1)?.id === fourth.id && one.pending().at(-1)?.state === "failed");
-	// It has failed for whoever comes later as well, and is not sent without having been asked for.
+	// It has failed for a later client too, which does not send it without a retry.
 	const next = await online(t, OPEN, user, { outbox });
 	await until(() => next.pending().length === 2);
 	await (await Peer.at(t, OPEN, id)).say(user, "an answer");
@@ -763,7 +763,7 @@ test("the fourth message to a stranger fails, and is sent when asked for", async
 	assert.deepEqual([next.pending(), await outbox.all(user)], [[], []]);
 });
 
-test("what is blocked, too long or to nobody fails, and the next goes on", async (t) => {
+test("what is blocked, too long or to an unknown user fails, and the next goes on", async (t) => {
 	const { one, peer, user, id } = await two(t);
 	await peer.say(user, "m");
 	const long = one.send(id, "x".repeat(CONTENT + 1));
@@ -799,7 +799,7 @@ test("what is too long for a frame fails, and the next goes on", async (t) => {
 	assert.equal((await stored(OPEN, user, id)).at(-1)?.content, "next");
 });
 
-test("a conversation with somebody who is gone stops no other", async (t) => {
+test("a conversation with a deleted user stops no other", async (t) => {
 	const { one, line, peer, user, id } = await two(t);
 	const api = new Api({ url: OPEN });
 	const gone = await api.register(name(), "gone", "a password");
@@ -831,7 +831,7 @@ test("what is open is opened again without harm while it is being resumed", asyn
 	assert.deepEqual(sequence(came(one, id).slice(before)), ascending(3, 153));
 });
 
-test("who asks too fast goes on when there is room", async (t) => {
+test("a client that is too fast goes on when it may", async (t) => {
 	const [user, id] = await people(2);
 	const one = await online(t, STRICT, user);
 	const peer = await Peer.at(t, STRICT, id);
@@ -853,7 +853,7 @@ test("who asks too fast goes on when there is room", async (t) => {
 	assert.deepEqual([reason?.code, reason?.retryAfter], [429, 1]);
 });
 
-test("an engine that stands still makes no second message", async (t) => {
+test("a database that stands still makes no second message", async (t) => {
 	const [user, id] = await people(2);
 	const one = await online(t, STRICT, user);
 	await one.open(id);
@@ -1017,7 +1017,7 @@ test("it waits for no answer longer than 15 seconds", async (t) => {
 	await again(one, () => world.elapse(15_000));
 	await until(() => !one.pending().length);
 	assert.equal((await stored(OPEN, user, id)).length, 3);
-	// A server that takes the connection and says nothing.
+	// A server that accepts the connection and sends nothing.
 	line.prepare = ({ up }) => (up.held = true);
 	line.cut();
 	const opened = one.wire.opened;
@@ -1041,7 +1041,7 @@ test("a back-off is waited for, unless it is woken", async (t) => {
 		await until(() => one.state === "online");
 	}
 	assert.equal(one.wire.opened, 8);
-	// What lasted for a while begins anew.
+	// After a connection that lasted for a while the back-off begins again.
 	world.elapse(6_000);
 	line.close();
 	await until(() => one.state === "connecting");
@@ -1080,7 +1080,7 @@ test("what was stopped is not woken", async (t) => {
 	line.open();
 	const { opened } = one.wire;
 	one.wake();
-	await stored(OPEN, user, id); // more than it takes to begin a connection
+	await stored(OPEN, user, id); // longer than opening a connection takes
 	assert.deepEqual([one.wire.opened, one.state], [opened, "stopped"]);
 });
 
@@ -1099,13 +1099,13 @@ test("nothing of a client that was stopped keeps Node alive", async (t) => {
 		one.stop();
 		console.log("stopped");
 	`;
-	// Node ends by itself when nothing is left to wait for; else it is ended, and this fails.
+	// Node ends by itself if no work is left; otherwise it is killed, and this test fails.
 	const options = { timeout: PATIENCE, env: process.env };
 	const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", program], options);
 	assert.equal(stdout, "stopped\n");
 });
 
-// What else there is to tell
+// Typing, positions and presence
 
 test("typing is told once a second at most", async (t) => {
 	const { one, peer, user, id } = await two(t);
@@ -1159,7 +1159,7 @@ test("what was read is told until it is known", async (t) => {
 	const marks = () => one.wire.sent.filter(({ type }) => type === 4).map(({ received, read }) => [received, read]);
 	const last = [[5, 5], [7, 6]];
 	assert.deepEqual(marks(), [[3, 0], [4, 4], ...last]);
-	// What is known is not told again, and what the server refuses does not stop what follows.
+	// A confirmed position is not sent again, and a refused one does not stop the next.
 	await again(one, () => line.cut());
 	one.mark(id, { received: 100 });
 	await until(() => one.wire.got.some(({ code }) => code === 400));
@@ -1177,7 +1177,7 @@ test("what is marked while an answer is awaited is told after it", async (t) => 
 	assert.equal(one.wire.sent.filter(({ type }) => type === 4).length, 2);
 });
 
-// Ids and chance
+// Ids and random numbers
 
 test("ids are UUIDs of version 7, and rise", () => {
 	const before = world.Date.now();

@@ -1,4 +1,4 @@
-"""The room itself: a browser that notices what goes wrong, a server that comes back, Node."""
+"""Tests of the fixtures: a browser that reports errors, a server that comes back, Node."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def site_flags() -> list[str]:
 
 
 def to_empty_page(visitor: Visitor) -> Page:
-    """Goes to an empty page of the site, from which everything may be asked."""
+    """Go to an empty page of the site, which may send any request to it."""
     visitor.page.route("**/empty", lambda route: route.fulfill(content_type="text/html", body=GOOD))
     visitor.page.goto("/empty")
     return visitor.page
 
 
-def test_each_visitor_is_somebody_else(site: Site, visit: Visit) -> None:
-    """Language, colours and window are their own, and so is what they keep."""
+def test_each_visitor_has_a_browser_of_its_own(site: Site, visit: Visit) -> None:
+    """Visitors have a language, colours, a window and storage of their own."""
     ask = "[navigator.language, matchMedia('(prefers-color-scheme: dark)').matches, innerWidth, localStorage.length]"
     one = visit(site, locale="zh-CN", color_scheme="dark", viewport={"width": 400, "height": 700})
     other = visit(site, locale="ar")
@@ -60,7 +60,7 @@ def test_each_visitor_is_somebody_else(site: Site, visit: Visit) -> None:
     ],
 )
 def test_what_goes_wrong_is_noticed(chromium: Browser, site: Site, script: str, seen: str, expected: bool) -> None:
-    """And fails the test, unless it was expected."""
+    """An error in the browser fails the test, unless it was expected."""
     visitor = Visitor(chromium, site.url)
     to_empty_page(visitor).evaluate(script)
     visitor.until(lambda: any(seen in line for line in visitor.seen))
@@ -73,7 +73,7 @@ def test_what_goes_wrong_is_noticed(chromium: Browser, site: Site, script: str, 
 
 
 def test_what_was_expected_must_happen(chromium: Browser, site: Site) -> None:
-    """Or the test that expects it tests nothing."""
+    """An expected error that does not happen fails the test."""
     visitor = Visitor(chromium, site.url)
     to_empty_page(visitor)
     visitor.expect("401")
@@ -82,7 +82,7 @@ def test_what_was_expected_must_happen(chromium: Browser, site: Site) -> None:
 
 
 def test_the_site_comes_back(site: Site, visit: Visit) -> None:
-    """To the same port, with its users, after a crash and after an orderly end."""
+    """It comes back on the same port, with its users, after a crash and after an orderly end."""
     account = register(site, "小明")
     visitor = visit(site)
     visitor.expect("ERR_CONNECTION_REFUSED")
@@ -98,7 +98,7 @@ def test_the_site_comes_back(site: Site, visit: Visit) -> None:
 
 
 def test_axe_finds_what_is_wrong(site: Site, visit: Visit) -> None:
-    """And nothing where all is well."""
+    """axe reports a fault, and reports nothing on a correct page."""
     page = visit(site).page
     page.set_content(GOOD)
     assert axe(page) == []
@@ -107,7 +107,7 @@ def test_axe_finds_what_is_wrong(site: Site, visit: Visit) -> None:
 
 
 def test_a_browser_is_looked_for(tmp_path: Path) -> None:
-    """On PATH, then in what set-up has brought; and what set-up says is passed on."""
+    """It is searched on PATH, then where set-up installs it; an error of set-up is passed on."""
     with pytest.raises(ProgramError, match="`make test` brings one"):
         find_browser("", tmp_path)
     (tmp_path / "missing").write_text("apt-get is not on this machine\n")
@@ -120,7 +120,7 @@ def test_a_browser_is_looked_for(tmp_path: Path) -> None:
 
 
 def test_tests_without_a_browser_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But fail where one is required."""
+    """They are skipped, and fail where a browser is required."""
     monkeypatch.delenv("TESTS_BROWSER", raising=False)
     with pytest.raises(pytest.skip.Exception, match="why"):
         unavailable(ProgramError("why"))
@@ -130,7 +130,7 @@ def test_tests_without_a_browser_are_skipped(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_node_runs_tests(run_node: RunNode, tmp_path: Path) -> None:
-    """All or some, with an environment of their own; and shows what failed."""
+    """Node runs all or some tests, with an environment of their own, and shows failures."""
     passing, needing = tmp_path / "passing.cjs", tmp_path / "needing.cjs"
     passing.write_text(PASSING)
     needing.write_text(NEEDING)

@@ -1,4 +1,4 @@
-"""Who is at the page: signing up, in and out, and what other tabs and devices have to do with it."""
+"""The page's user: registering, signing in and out, and the effects of other tabs and devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def site_flags() -> list[str]:
 
 
 def fill_in(page: Page, form: str, **fields: str) -> None:
-    """Fills in the form of that name, whose labels are `fields`, and presses its button."""
+    """Fill in the form with that name, whose labels are `fields`, and press its button."""
     there = page.get_by_role("form", name=form)
     for label, value in fields.items():
         there.get_by_label(label.replace("_", " ")).fill(value)
@@ -26,7 +26,7 @@ def fill_in(page: Page, form: str, **fields: str) -> None:
 
 
 def test_signing_up_and_in(site: Site, visit: Visit) -> None:
-    """Who signs up is in, also after a reload; who signs out is not, and comes in with the password alone."""
+    """A registered user stays signed in over a reload; after signing out, only the password signs in again."""
     visitor = visit(site)
     visitor.expect("status of 401")
     visitor.expect("status of 409")
@@ -51,7 +51,7 @@ def test_signing_up_and_in(site: Site, visit: Visit) -> None:
 
 
 def test_a_field_says_what_it_takes(site: Site, visit: Visit) -> None:
-    """What the server would refuse is not sent, and what only the server can know it explains."""
+    """Input that the server would refuse is not sent, and the server's own refusals are explained."""
     visitor = visit(site)
     visitor.expect("status of 400")
     page = visitor.page
@@ -64,7 +64,7 @@ def test_a_field_says_what_it_takes(site: Site, visit: Visit) -> None:
 
 
 def test_signed_out_elsewhere(site: Site, visit: Visit) -> None:
-    """Signing out everywhere brings every page back to the form, which says why, and forgets nothing that waited."""
+    """Signing out everywhere brings every page back to the form, with the reason, and keeps unsent messages."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     here, there = join(site, visit, ann), join(site, visit, ann)
@@ -78,8 +78,8 @@ def test_signed_out_elsewhere(site: Site, visit: Visit) -> None:
     here.connected().open(bob).reads("hello", "hi")
 
 
-def test_another_tab_signs_in_as_somebody_else(site: Site, visit: Visit) -> None:
-    """The first tab does not become the other: what is written there goes out under the old name or not at all."""
+def test_another_tab_signs_in_as_another_user(site: Site, visit: Visit) -> None:
+    """The first tab does not change its user: its messages are sent as the old user or not at all."""
     ann, bob, eve = members(site, "Ann", "Bob", "Eve")
     acquainted(site, ann, bob)
     acquainted(site, eve, bob)

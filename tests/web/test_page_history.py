@@ -1,4 +1,4 @@
-"""Long conversations: what is older comes when it is looked for, and the reader stays where the reader is."""
+"""Long conversations: older messages are loaded on demand, and the reading position stays."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.web.people import NEW, Member, Person, join, members, store, voice
 from tests.web.site import Site
 from tests.web.visitor import Visit
 
-# The first message that is wholly on the screen, and where.
+# The first message that is wholly on the screen, and its position.
 ANCHOR = """thread => {
     const {top} = thread.getBoundingClientRect();
     const item = [...thread.querySelectorAll('li')].find(item => item.getBoundingClientRect().top >= top);
     return [item.querySelector('[dir=auto]').textContent, item.getBoundingClientRect().bottom];
 }"""
-PLACE = """(thread, text) => [...thread.querySelectorAll('li')]
+POSITION = """(thread, text) => [...thread.querySelectorAll('li')]
     .find(item => item.querySelector('[dir=auto]').textContent === text).getBoundingClientRect().bottom"""
-# Goes up as far as there is something, frame by frame; how long each frame took, in milliseconds.
+# Scrolls up to the beginning, frame by frame; returns how long each frame took, in milliseconds.
 TO_THE_BEGINNING = """async (thread, first) => {
     const frames = [];
     let before = await new Promise(requestAnimationFrame);
@@ -44,14 +44,14 @@ def site_flags() -> list[str]:
 
 
 def fill(url: str, site: Site, count: int, unread: int = 0) -> tuple[Member, Member, list[str]]:
-    """Stores a conversation of Ann and Bob, who have read it up to some last ones of Bob's; the two, and its texts."""
+    """Store a conversation that Ann and Bob have read up to some last messages of Bob; return both, and its texts."""
     ann, bob = members(site, "Ann", "Bob")
-    # Of many heights.
+    # Texts of many heights.
     texts = [f"message {n}" + "\nand more" * (n % 7 == 0) + " and so on" * (n % 11 * 5) for n in range(1, count + 1)]
     said = []
-    for place, text in enumerate(texts):
-        by_ann = place < count - unread and place // 3 % 2 == 0
-        said.append((*((ann.id, bob.id) if by_ann else (bob.id, ann.id)), text, (count - place) * 60_000))
+    for position, text in enumerate(texts):
+        by_ann = position < count - unread and position // 3 % 2 == 0
+        said.append((*((ann.id, bob.id) if by_ann else (bob.id, ann.id)), text, (count - position) * 60_000))
     store(url, said)
     for one, other in ((ann, bob), (bob, ann)):
         with voice(site, one) as reader:
@@ -59,31 +59,31 @@ def fill(url: str, site: Site, count: int, unread: int = 0) -> tuple[Member, Mem
     return ann, bob, texts
 
 
-def look_back(me: Person, place: int) -> None:
-    """Goes to pixel `place` of what is there, and waits for more; what is on the screen stays where it is."""
+def look_back(me: Person, pixel: int) -> None:
+    """Scroll to a pixel of the loaded messages, and wait for more; the messages on the screen must not move."""
     count = me.thread.locator("li").count()
-    me.thread.evaluate("(thread, place) => { thread.scrollTop = place; }", place)
+    me.thread.evaluate("(thread, pixel) => { thread.scrollTop = pixel; }", pixel)
     text, before = me.thread.evaluate(ANCHOR)
     me.until(lambda: me.thread.locator("li").count() > count)
     me.thread.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    after = me.thread.evaluate(PLACE, text)
+    after = me.thread.evaluate(POSITION, text)
     assert abs(after - before) <= 2, f"{text[:20]} jumped by {after - before} px"
 
 
 def test_looking_back(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """Brings each message once and in order, and nothing on the screen moves; one button leads back to the end."""
+    """Each message is loaded once and in order, and nothing on the screen moves; one button leads back to the end."""
     ann, bob, written = fill(addresses.mongo, site, 500)
     me = join(site, visit, ann).open(bob)
     expect(me.bubble(written[-1])).to_be_in_viewport(ratio=1)
-    places = itertools.cycle((0, 600))  # at the very beginning a browser does not keep the place by itself
+    pixels = itertools.cycle((0, 600))  # at the very beginning a browser does not keep the position by itself
     while me.texts()[0] != written[0]:
-        look_back(me, next(places))
+        look_back(me, next(pixels))
     assert me.texts() == written
     text, before = me.thread.evaluate(ANCHOR)
     with voice(site, bob) as peer:
         peer.say(ann, "news", "more news")
     expect(me.jump).to_contain_text("2")
-    assert abs(me.thread.evaluate(PLACE, text) - before) <= 2
+    assert abs(me.thread.evaluate(POSITION, text) - before) <= 2
     me.titled("(2) Tandem")
     me.jump.click()
     expect(me.bubble("more news")).to_be_in_viewport(ratio=1)
@@ -93,7 +93,7 @@ def test_looking_back(site: Site, visit: Visit, addresses: Addresses) -> None:
 
 
 def test_many_unread(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """Whoever comes back is shown where the unread ones begin, however many; they are read as they are seen."""
+    """A returning user sees where the unread messages begin, however many; they are read as they are seen."""
     ann, bob, written = fill(addresses.mongo, site, 710, unread=700)
     me = join(site, visit, ann)
     expect(me.contact(bob)).to_contain_text("100+ unread")
@@ -109,7 +109,7 @@ def test_many_unread(site: Site, visit: Visit, addresses: Addresses) -> None:
 
 
 def test_the_first_unread_one_is_gone(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """It expired between two answers: what there is is shown, and read, and nothing is asked for again and again."""
+    """If it expired between two answers, the rest is shown and read, and no request is repeated endlessly."""
     ann, bob, written = fill(addresses.mongo, site, 30, unread=5)
     visitor = visit(site)
 
@@ -124,7 +124,7 @@ def test_the_first_unread_one_is_gone(site: Site, visit: Visit, addresses: Addre
         def down(frame: str) -> None:
             answer = json.loads(frame)
             if answer.get("id") in asked:
-                answer["messages"][0]["seq"] = 0.5  # before all that is there
+                answer["messages"][0]["seq"] = 0.5  # before all existing messages
             page.send(json.dumps(answer))
 
         page.on_message(up)
@@ -137,7 +137,7 @@ def test_the_first_unread_one_is_gone(site: Site, visit: Visit, addresses: Addre
 
 
 def test_ten_thousand_messages(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """Can be gone through to the very beginning and left to the very end; then one more is written and seen."""
+    """They can be scrolled through to the beginning and back to the end; then one more is written and seen."""
     ann, bob, written = fill(addresses.mongo, site, 10_000)
     me = join(site, visit, ann).open(bob)
     frames = sorted(me.thread.evaluate(TO_THE_BEGINNING, written[0]))
@@ -156,7 +156,7 @@ def test_ten_thousand_messages(site: Site, visit: Visit, addresses: Addresses) -
 
 
 def test_many_conversations(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """Are shown a page at a time, those with the newest message first, and a message brings an old one to the top."""
+    """They are listed a page at a time, newest message first, and a message moves an old one to the top."""
     (ann,) = members(site, "Ann")
     with mysql_connection(addresses.mysql) as connection:
         peers = make_users(connection, 120)

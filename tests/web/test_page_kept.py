@@ -1,4 +1,4 @@
-"""What the page keeps in the browser: whose it is, how long it lasts, and what is said where it does not."""
+"""The page's data in the browser: its owner, how long it lasts, and what the page says if it cannot be stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.web.visitor import Visit
 
 UNKEPT = "This browser cannot keep what waits to be sent"
 LOG = "async () => (await (await fetch('/session')).json()).data.log"
-# All that is in the database of the page, which is made if it is not there.
+# All items in the page's database, which is created if it is missing.
 ITEMS = """async items => {
     const request = indexedDB.open('tandem', 1);
     request.onupgradeneeded = () => {
@@ -28,7 +28,7 @@ ITEMS = """async items => {
     request.result.close();
     return all.result;
 }"""
-# What makes a browser lose the items, while pages have them open.
+# Ways to make a browser lose the items while pages have them open.
 LOSSES = {
     "deleted by another tab": "new Promise(done => indexedDB.deleteDatabase('tandem').onsuccess = () => done(0))",
     "closed without a word": "connections.forEach(each => each.close())",
@@ -44,7 +44,7 @@ CONNECTIONS = """
     };
 """
 FAILING = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError') }"
-SILENT = "IDBFactory.prototype.open = () => ({})"  # a request that nothing is ever told of
+SILENT = "IDBFactory.prototype.open = () => ({})"  # a request that never completes
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,14 @@ def site_flags() -> list[str]:
 
 
 def items(page: Page, *more: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the browser keeps of messages, with `more` put there."""
+    """Return the messages that the browser stores, after adding `more`."""
     found: list[dict[str, Any]] = page.evaluate(ITEMS, list(more))
     return found
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_what_waits_survives_the_loss_of_the_database(site: Site, visit: Visit, loss: str) -> None:
-    """It is put there again, also what was written before, and the next page sends it."""
+def test_unsent_messages_survive_the_loss_of_the_database(site: Site, visit: Visit, loss: str) -> None:
+    """They are stored again, older ones too, and the next page sends them."""
     me, peer = couple(site, visit)
     me.page.add_init_script(CONNECTIONS)
     me.enter().open(peer.member)
@@ -84,7 +84,7 @@ def test_what_waits_survives_the_loss_of_the_database(site: Site, visit: Visit, 
 
 @pytest.mark.parametrize("script", [FAILING, SILENT, "delete window.indexedDB"], ids=["full", "silent", "none"])
 def test_what_cannot_be_kept(site: Site, visit: Visit, script: str) -> None:
-    """Is sent all the same. What waits says that a reload would lose it, until it is sent; and the browser asks."""
+    """It is sent all the same. Until then the page says that a reload would lose it, and the browser asks."""
     me, peer = couple(site, visit)
     page = me.page
     page.add_init_script(script)
@@ -113,7 +113,7 @@ def test_what_cannot_be_kept(site: Site, visit: Visit, script: str) -> None:
 
 
 def left(user: Any, peer: Any, content: str) -> dict[str, Any]:
-    """An item as an outbox keeps it."""
+    """Return a message as an outbox stores it."""
     number = f"{abs(hash(content)) % 10**12:012d}"
     return {
         "id": f"019a0000-0000-7000-8000-{number}",
@@ -126,7 +126,7 @@ def left(user: Any, peer: Any, content: str) -> dict[str, Any]:
 
 
 def test_what_another_installation_left(site: Site, visit: Visit) -> None:
-    """On the same port, with the same numbers: neither its messages nor its drafts are this user's."""
+    """On the same port, with the same ids, neither its messages nor its drafts are this user's."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann)
@@ -148,7 +148,7 @@ def test_what_another_installation_left(site: Site, visit: Visit) -> None:
 
 
 def test_what_an_older_page_left(site: Site, visit: Visit) -> None:
-    """Is sent by whoever was signed in already then, and a draft is where it was."""
+    """Its messages are sent by the user who was signed in already, and its draft is restored."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     visitor = visit(site)
@@ -166,7 +166,7 @@ def test_what_an_older_page_left(site: Site, visit: Visit) -> None:
 
 
 def test_what_an_older_page_left_to_a_user_who_signs_in(site: Site, visit: Visit) -> None:
-    """Is perhaps another person's: it is not sent, not shown, and deleted, which is said."""
+    """It may be another person's: it is not sent, not shown, and deleted, and the page says so."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     visitor = visit(site)
@@ -190,7 +190,7 @@ def test_what_an_older_page_left_to_a_user_who_signs_in(site: Site, visit: Visit
 
 
 def test_a_draft_in_two_tabs(site: Site, visit: Visit) -> None:
-    """Is one: what is written in one is in the other, and what is sent from one is in neither."""
+    """Both tabs have the same draft, and sending it in one removes it from both."""
     me, peer = couple(site, visit)
     tab = me.tab().open(peer.member)
     me.open(peer.member)
@@ -207,7 +207,7 @@ def test_a_draft_in_two_tabs(site: Site, visit: Visit) -> None:
 
 
 def test_a_draft_that_was_changed_here_since(site: Site, visit: Visit) -> None:
-    """Stays as it is here, whatever another tab does with its own; also when the page was not told at once."""
+    """It stays here, whatever another tab does with its own, even if the page hears of that late."""
     me, peer = couple(site, visit)
     tab = me.tab().open(peer.member)
     me.open(peer.member)
@@ -234,7 +234,7 @@ def test_a_draft_that_was_changed_here_since(site: Site, visit: Visit) -> None:
 
 
 def test_a_draft_that_the_browser_deletes(site: Site, visit: Visit) -> None:
-    """Stays in the field in each tab, and is kept again with the next key."""
+    """It stays in the field in each tab, and is stored again with the next key."""
     me, peer = couple(site, visit)
     tab = me.tab().open(peer.member)
     me.open(peer.member)
@@ -252,7 +252,7 @@ def test_a_draft_that_the_browser_deletes(site: Site, visit: Visit) -> None:
 
 
 def test_signing_out_deletes_drafts(site: Site, visit: Visit) -> None:
-    """In each tab. While something waits to be sent, the user is asked, and may stay."""
+    """Drafts are deleted in each tab. If messages are unsent, the page asks, and the user may stay."""
     me, peer = couple(site, visit)
     tab = me.tab().open(peer.member)
     me.open(peer.member)

@@ -1,4 +1,4 @@
-"""Where things stand on the page, in a browser that has scrollbars: what scrolls, and what does not."""
+"""The layout of the page in a browser with scrollbars: what scrolls, and what does not."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.web.visitor import Visit
 DESKTOP = {"width": 1024, "height": 720}
 PHONE = {"width": 390, "height": 844}
 LOW = {"width": 640, "height": 360}
-# How far the window itself could be scrolled, in pixels.
+# How far the window itself can be scrolled, in pixels.
 BEYOND = """() => {
     const {scrollHeight, scrollWidth} = document.documentElement;
     return [scrollHeight - innerHeight, scrollWidth - innerWidth];
 }"""
-# The elements that hold more than they show, but the list and the thread.
+# The elements that hold more than they show, except the list and the thread.
 SCROLLING = """() => [...document.body.querySelectorAll('*')].filter(element => {
     const {overflowY} = getComputedStyle(element);
     const more = element.scrollHeight > element.clientHeight && ['auto', 'scroll'].includes(overflowY);
     return more && !element.matches('nav, .scroller');
 }).map(element => element.outerHTML.slice(0, 200))"""
-# How many pixels of a field's text are out of sight.
+# The hidden pixels of a field's text.
 OUT_OF_SIGHT = "field => field.scrollHeight - field.clientHeight"
 
 
@@ -38,7 +38,7 @@ def site_flags() -> list[str]:
 
 
 def assert_still(page: Page) -> None:
-    """Nothing scrolls but the list and the thread, also not when a wheel is turned over the other half."""
+    """Assert that only the list and the thread scroll, even if the wheel is turned over the other half."""
     assert page.evaluate(BEYOND) == [0, 0]
     assert page.evaluate(SCROLLING) == []
     width, height = page.evaluate("[innerWidth, innerHeight]")
@@ -52,7 +52,7 @@ def assert_still(page: Page) -> None:
 def test_a_long_list_scrolls_alone(
     site: Site, visit: Visit, addresses: Addresses, database: pymysql.Connection, count: int
 ) -> None:
-    """However many conversations there are, unread ones among them, the window stays as high as it is."""
+    """The window keeps its height, however many conversations there are, unread ones among them."""
     (ann,) = members(site, "Ann")
     peers = make_users(database, count)
     for minutes, peer in enumerate(peers):
@@ -79,7 +79,7 @@ def test_a_long_list_scrolls_alone(
 
 
 def test_a_long_thread_scrolls_alone(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """With new days, unread messages and a list of two, the window stays as high as it is."""
+    """The window keeps its height with new days, unread messages and a list of two."""
     ann, bob = members(site, "Ann", "Bob")
     said = [
         (*((ann.id, bob.id) if n % 3 else (bob.id, ann.id)), f"text {n}", 3_600_000 * (200 - n)) for n in range(200)
@@ -95,7 +95,7 @@ def test_a_long_thread_scrolls_alone(site: Site, visit: Visit, addresses: Addres
     "text", ["", "one line", "a\nb\nc", "w" * 300, "中文\n" * 4], ids=["empty", "one", "three", "long", "中文"]
 )
 def test_the_field_shows_all_of_a_short_text(site: Site, visit: Visit, text: str) -> None:
-    """Without a scrollbar, whether the style sheet makes it as high as its text or the script has to."""
+    """It has no scrollbar, whether the style sheet or the script sets its height."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     for able in ("true", "false"):
@@ -110,7 +110,7 @@ def test_the_field_shows_all_of_a_short_text(site: Site, visit: Visit, text: str
 
 
 def test_a_field_on_a_phone(site: Site, visit: Visit) -> None:
-    """Is empty without a scrollbar there as well, in either language."""
+    """An empty field has no scrollbar there either, in both languages."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     for locale in ("en-GB", "zh-CN"):
@@ -123,7 +123,7 @@ def test_a_field_on_a_phone(site: Site, visit: Visit) -> None:
 
 
 def test_a_long_text_scrolls_in_its_field(site: Site, visit: Visit) -> None:
-    """What does not fit any more can be reached there, and the window stays as high as it is."""
+    """The hidden part can be reached there, and the window keeps its height."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann, viewport=LOW).open(bob)
@@ -133,7 +133,7 @@ def test_a_long_text_scrolls_in_its_field(site: Site, visit: Visit) -> None:
 
 
 def test_a_name_stands_where_names_do(site: Site, visit: Visit) -> None:
-    """In the list, all names begin at the same side, whatever their script, and however long."""
+    """In the list, all names begin at the same side, in every script and at every length."""
     ann, *peers = members(site, "Ann", "Bob", "بدر", "שרה", "W" * 10)
     for peer in peers:
         acquainted(site, peer, ann, "hello")
@@ -145,7 +145,7 @@ def test_a_name_stands_where_names_do(site: Site, visit: Visit) -> None:
 
 
 def box(element: Locator) -> dict[str, float]:
-    """Where an element is."""
+    """Return the position of an element."""
     found = element.bounding_box()
     assert found
     return {**found}
@@ -153,7 +153,7 @@ def box(element: Locator) -> dict[str, float]:
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_the_account_menu(site: Site, visit: Visit, viewport: dict[str, int]) -> None:
-    """Lies over the list, with its buttons one below the other; Escape and a click elsewhere close it."""
+    """It covers the list, with its buttons one below the other; Escape and a click elsewhere close it."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann, viewport=viewport)
@@ -185,14 +185,14 @@ def test_the_account_menu(site: Site, visit: Visit, viewport: dict[str, int]) ->
 
 
 def above_the_field(me: Person) -> float:
-    """How many pixels are between the last bubble, or what is there instead, and the thread's lower edge."""
+    """Return the pixels between the last bubble, or its replacement, and the thread's lower edge."""
     last = me.thread.locator(".bubble").or_(me.thread.get_by_text("No messages yet")).last
     thread, shown = box(me.thread), box(last)
     return thread["y"] + thread["height"] - shown["y"] - shown["height"]
 
 
 def test_a_short_conversation_stands_above_the_field(site: Site, visit: Visit) -> None:
-    """Empty, with one message, with some that wait, and when the window becomes lower."""
+    """It does so when empty, with one message, with pending ones, and in a window that becomes lower."""
     ann, bob = members(site, "Ann", "Bob")
     me = join(site, visit, ann, viewport=DESKTOP).meet(bob)
     expect(me.thread.get_by_text("No messages yet")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The page for everybody: by keyboard, by ear, in the dark, on a phone, in Chinese."""
+"""The page for all users: by keyboard, by screen reader, in dark mode, on a phone, in Chinese."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.web.visitor import Visit, axe
 PHONE = {"width": 390, "height": 844}
 SMALL = {"width": 320, "height": 568}
 DESKTOP = {"width": 1280, "height": 720}
-# What stands out of the window on either side, though it is meant to be seen.
+# Visible elements that are partly outside the window on either side.
 OUTSIDE = """() => [...document.body.querySelectorAll('*')].filter(element => {
     const {left, right, width} = element.getBoundingClientRect();
     return width > 1 && !element.closest('.hidden') && (left < -0.5 || right > innerWidth + 0.5);
 }).map(element => element.outerHTML.slice(0, 200))"""
-# The text of each change of what is announced.
+# Records the text of each announcement.
 HEAR = """() => {
     window.heard = [];
     const live = document.querySelector('[aria-live=polite]');
     new MutationObserver(() => heard.push(live.textContent)).observe(live, {childList: true, characterData: true});
 }"""
-# The width that is left for what a drawing shows.
-ROOM = """svg => {
+# The width of a drawing's contents.
+WIDTH = """svg => {
     const {width, paddingLeft, paddingRight} = getComputedStyle(svg);
     return parseFloat(width) - parseFloat(paddingLeft) - parseFloat(paddingRight);
 }"""
@@ -45,7 +45,7 @@ LOOKS = [(DESKTOP, "light"), (PHONE, "dark"), (PHONE, "light"), (DESKTOP, "dark"
 
 
 def assert_fine(page: Page, what: str, looks: int) -> None:
-    """Axe finds nothing, and nothing stands out, in so many looks."""
+    """Assert that axe finds nothing, and nothing is outside the window, in so many looks."""
     for viewport, scheme in LOOKS[:looks]:
         page.set_viewport_size(viewport)  # type: ignore[arg-type]
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def assert_fine(page: Page, what: str, looks: int) -> None:
 
 @pytest.mark.parametrize(("locale", "looks"), [("en-US", 4), ("zh-CN", 2)])
 def test_accessible(site: Site, visit: Visit, locale: str, looks: int) -> None:
-    """By axe's rules, from the form to a conversation with all kinds of bubbles, in every look."""
+    """The page follows axe's rules, from the form to a conversation with all kinds of bubbles, in every look."""
     ann, bob = members(site, "Ann", "小明")
     visitor = visit(site, locale=locale)
     page = visitor.page
@@ -72,7 +72,7 @@ def test_accessible(site: Site, visit: Visit, locale: str, looks: int) -> None:
     assert_fine(page, "nobody yet", looks)
     page.keyboard.press("Escape")
     acquainted(site, bob, ann, "text", "😀", "https://example.com/", "مرحبا")
-    with voice(site, bob):  # is online
+    with voice(site, bob):  # Bob is online
         page.get_by_role("link", name="小明").wait_for()
         assert_fine(page, "unread", looks)
         page.get_by_role("link", name="小明").click()
@@ -89,7 +89,7 @@ def test_accessible(site: Site, visit: Visit, locale: str, looks: int) -> None:
 
 
 def tab_to(page: Page, element: Locator) -> None:
-    """Presses Tab until the element has the focus, which is seen."""
+    """Press Tab until the element has the focus, which must be visible."""
     for _ in range(30):
         page.keyboard.press("Tab")
         if element.evaluate("element => element === document.activeElement"):
@@ -99,7 +99,7 @@ def tab_to(page: Page, element: Locator) -> None:
 
 
 def test_keyboard_alone(site: Site, visit: Visit) -> None:
-    """Is enough to sign up, find somebody, write, go back and sign out; where the focus is can be seen."""
+    """The keyboard is enough to register, find a user, write, go back and sign out, with a visible focus."""
     bob = register(site, "Bob")
     page = visit(site, viewport=PHONE).page
     keys = page.keyboard
@@ -134,7 +134,7 @@ def test_keyboard_alone(site: Site, visit: Visit) -> None:
 
 
 def test_what_comes_is_announced_once(site: Site, visit: Visit) -> None:
-    """To those who do not see it: who says what, in whatever conversation; what one writes oneself is not."""
+    """A screen reader hears who writes what, in every conversation, but not the user's own messages."""
     ann, bob, cid = members(site, "Ann", "Bob", "Cid")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)
@@ -153,7 +153,7 @@ def test_what_comes_is_announced_once(site: Site, visit: Visit) -> None:
 
 
 def test_chinese(site: Site, visit: Visit) -> None:
-    """Is what the page speaks where the browser does."""
+    """The page is in Chinese if the browser is."""
     ann, bob = members(site, "小明", "小红")
     acquainted(site, ann, bob)
     with voice(site, bob) as peer:
@@ -177,7 +177,7 @@ def test_chinese(site: Site, visit: Visit) -> None:
 
 
 def test_dark(site: Site, visit: Visit) -> None:
-    """As the system is, and at once when that changes."""
+    """The page follows the system's mode, and changes at once."""
     page = visit(site, color_scheme="dark").page
     page.goto("/")
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -189,14 +189,14 @@ def test_dark(site: Site, visit: Visit) -> None:
 
 
 def test_phone(site: Site, visit: Visit) -> None:
-    """The list and a conversation take turns; Back, the link and the browser's, returns to the list."""
+    """The list and a conversation take turns; the page's link and the browser's Back return to the list."""
     me, peer = couple(site, visit, viewport=PHONE)
     for back in (me.page.get_by_role("link", name="Back").click, me.page.go_back):
         expect(me.search).to_be_visible()
         expect(me.thread).to_be_hidden()
         me.open(peer.member)
         expect(me.search).to_be_hidden()
-        assert me.page.get_by_role("link", name="Back").locator("svg").evaluate(ROOM) >= 12
+        assert me.page.get_by_role("link", name="Back").locator("svg").evaluate(WIDTH) >= 12
         expect(me.box).to_be_in_viewport(ratio=1)
         back()
     expect(me.search).to_be_visible()
@@ -204,7 +204,7 @@ def test_phone(site: Site, visit: Visit) -> None:
 
 
 def test_badge(site: Site, visit: Visit) -> None:
-    """Is as wide as its number, whatever else stands in its column."""
+    """It is as wide as its number, whatever else is in its column."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob, "text")
     badge = join(site, visit, bob).contact(ann).locator(".badge").bounding_box()
@@ -213,7 +213,7 @@ def test_badge(site: Site, visit: Visit) -> None:
 
 
 def test_narrow(site: Site, visit: Visit) -> None:
-    """At 320 pixels nothing stands out at the side, however long names and words are."""
+    """At 320 pixels nothing is outside the window, however long names and words are."""
     ann, bob, cid = members(site, "W" * 10, "M" * 10, "Cid")
     acquainted(site, ann, bob, "W" * 100, "https://example.com/" + "w" * 100, "text " * 50)
     page = visit(site, viewport=SMALL).page

@@ -1,4 +1,4 @@
-"""What the page does while nobody looks at it: notifications, and counts in its title."""
+"""The page while it is hidden: notifications, and counts in its title."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.web.people import NEW, Member, Person, Voice, acquainted, members, vo
 from tests.web.site import Site
 from tests.web.visitor import Visit
 
-# The browser of tests has no notifications, and never hides a page: both are played, before the page's own script.
+# The browser of tests has no notifications, and never hides a page: a script before the page's own simulates both.
 PLAYED = """
     window.shown = [];
     window.Notification = class {
@@ -39,7 +39,7 @@ def site_flags() -> list[str]:
 
 
 def attend(site: Site, visit: Visit, member: Member, permission: str) -> Person:
-    """Joins with a browser in which notifications are granted, denied or not decided upon."""
+    """Join with a browser in which notifications are granted, denied or undecided."""
     visitor = visit(site)
     visitor.context.add_cookies([{"name": "tandem", "value": member.token, "url": site.url}])
     visitor.context.add_init_script(PLAYED.replace("PERMISSION", permission))
@@ -47,14 +47,14 @@ def attend(site: Site, visit: Visit, member: Member, permission: str) -> Person:
 
 
 def shown(person: Person) -> list[list[str]]:
-    """Title and text of each notification."""
+    """Return the title and text of each notification."""
     found: list[list[str]] = person.page.evaluate("shown.map(each => [each.title, each.body])")
     return found
 
 
 @pytest.fixture
 def company(site: Site) -> Iterator[tuple[Member, Member, Voice]]:
-    """Ann, Bob whom she knows, and his voice."""
+    """Return Ann, Bob whom she knows, and his voice."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     with voice(site, bob) as peer:
@@ -62,13 +62,13 @@ def company(site: Site) -> Iterator[tuple[Member, Member, Voice]]:
 
 
 def test_notifications(site: Site, visit: Visit, company: tuple[Member, Member, Voice]) -> None:
-    """Tell of each message that comes while the tab is hidden, and lead to it; meanwhile nothing counts as read."""
+    """They show each message that comes while the tab is hidden, and lead to it; meanwhile none counts as read."""
     ann, bob, peer = company
     (cid,) = members(site, "Cid")
     me = attend(site, visit, ann, "granted").open(bob)
     peer.say(ann, "is seen")
     me.reads("hello", "hi", "is seen")
-    peer.hears(50007, read=3)  # before that the title is the same: the message may not be counted yet
+    peer.hears(50007, read=3)  # the title is the same before, when the message may not be counted yet
     me.titled("Tandem")
     me.page.evaluate("hide(true)")
     peer.say(ann, "is not seen", "nor this")
@@ -78,8 +78,8 @@ def test_notifications(site: Site, visit: Visit, company: tuple[Member, Member, 
     me.titled("(3) Tandem")
     me.until(lambda: len(shown(me)) == 3)
     assert shown(me) == [["Bob", "is not seen"], ["Bob", "nor this"], ["Cid", "from a stranger"]]
-    assert me.page.evaluate("new Set(shown.map(each => each.tag)).size") == 2  # the newer takes the older's place
-    peer.history(ann)  # whatever was told before has been heard by its answer
+    assert me.page.evaluate("new Set(shown.map(each => each.tag)).size") == 2  # the newer replaces the older
+    peer.history(ann)  # all frames sent before its answer have arrived
     assert max(frame["read"] for frame in peer.heard if frame["code"] == 50007) == 3
     expect(me.bubble("is not seen").get_by_text(NEW)).to_be_visible()
     me.page.evaluate("hide(false)")
@@ -92,7 +92,7 @@ def test_notifications(site: Site, visit: Visit, company: tuple[Member, Member, 
 
 
 def test_notifications_are_asked_for(site: Site, visit: Visit, company: tuple[Member, Member, Voice]) -> None:
-    """On a press of a button that is gone then; before, none are shown."""
+    """A button asks for permission and is gone then; before, no notifications are shown."""
     ann, _, peer = company
     me = attend(site, visit, ann, "default")
     me.page.evaluate("hide(true)")
@@ -108,7 +108,7 @@ def test_notifications_are_asked_for(site: Site, visit: Visit, company: tuple[Me
 
 
 def test_notifications_that_are_denied(site: Site, visit: Visit, company: tuple[Member, Member, Voice]) -> None:
-    """Are not shown and not offered; the title counts all the same."""
+    """They are neither shown nor offered; the title still counts."""
     ann, _, peer = company
     me = attend(site, visit, ann, "denied")
     me.page.get_by_text("Ann", exact=True).click()

@@ -1,4 +1,4 @@
-"""Texts and names that are not what they seem: shown as they are, never taken for anything else."""
+"""Deceptive texts and names: they are shown as written, and never treated as anything else."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.web.people import acquainted, join, member, members, store, voice
 from tests.web.site import Site, register
 from tests.web.visitor import Visit
 
-MARKUP = '<b>x</b>&"'  # ten characters, as many as a nickname may have
-OVERRIDE = "\u202egnp"  # is displayed as "png" and turns what follows
+MARKUP = '<b>x</b>&"'  # ten characters, the maximum of a nick name
+OVERRIDE = "\u202egnp"  # is displayed as "png" and reverses the text after it
 TEXTS = [
     "<script>window.executed = 1</script>",
     "<img src=x onerror='window.executed = 1'>",
@@ -31,7 +31,7 @@ TEXTS = [
     "W" * 8192,
     "__proto__",
 ]
-# Whether what an element says has no influence on how the line around it runs.
+# Whether an element's text cannot change the direction of the line around it.
 ALONE = """element => {
     const {unicodeBidi, display} = getComputedStyle(element);
     return unicodeBidi.startsWith('isolate') || display !== 'inline';
@@ -44,7 +44,7 @@ def site_flags() -> list[str]:
 
 
 def test_texts(site: Site, visit: Visit) -> None:
-    """Are shown as they were written; nothing in them is executed, asked for, or becomes an element."""
+    """They are shown as written; no part is executed, requested, or becomes an element."""
     ann, bob = members(site, MARKUP, "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)
@@ -70,7 +70,7 @@ def test_texts(site: Site, visit: Visit) -> None:
 
 
 def test_names(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """Are text wherever they stand, and do not turn what stands beside them."""
+    """They are text everywhere, and do not reverse the text beside them."""
     (ann,) = members(site, MARKUP)
     account = register(site, "turned")
     with mysql_connection(addresses.mysql) as connection, connection.cursor() as cursor:
@@ -87,15 +87,15 @@ def test_names(site: Site, visit: Visit, addresses: Addresses) -> None:
         for element in person.page.get_by_text(other.nick, exact=True).all():
             assert element.evaluate(ALONE)
     person.visitor.expect("status of 40[04]")
-    for nobody in ("__proto__", "<img src=x>"):
-        person.find(nobody)
-        expect(person.problem).to_have_text(f"There is no user “{nobody}”.")
+    for unknown in ("__proto__", "<img src=x>"):
+        person.find(unknown)
+        expect(person.problem).to_have_text(f"There is no user “{unknown}”.")
     person.page.goto(f"/#{'%'}")
     person.connected()
 
 
 def test_links(site: Site, visit: Visit) -> None:
-    """Lead where their text says, in a new tab that knows nothing of this one; only http and https are links."""
+    """They lead where their text says, in a new tab without access to this one; only http and https are links."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)
@@ -115,7 +115,7 @@ def test_links(site: Site, visit: Visit) -> None:
     ]
 
 
-# Where the first and the last character of a link are, from the left.
+# The positions of a link's first and last character, from the left.
 ENDS = """link => {
     const text = link.firstChild;
     const left = at => {
@@ -130,7 +130,7 @@ ENDS = """link => {
 
 @pytest.mark.parametrize("before", ["\u202e", "مرحبا ", "\u2067", "\u202e\u2067\u202e"], ids=ascii)
 def test_what_stands_before_a_link_does_not_turn_it(site: Site, visit: Visit, before: str) -> None:
-    """It is read from the left to the right, as it is written, also in a text that runs the other way."""
+    """A link is read from left to right, as written, even in a text of the other direction."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)
@@ -153,7 +153,7 @@ def test_what_stands_before_a_link_does_not_turn_it(site: Site, visit: Visit, be
     ],
 )
 def test_where_a_link_leads(site: Site, visit: Visit, link: str, host: str | None) -> None:
-    """Is shown beside a link that looks as if it led elsewhere; the text that one copies stays as it was written."""
+    """The target is shown beside a link that looks as if it led elsewhere; copied text stays as written."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)
@@ -164,7 +164,7 @@ def test_where_a_link_leads(site: Site, visit: Visit, link: str, host: str | Non
 
 
 def test_the_time_of_day(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """Is written as the browser's language does, without a zero that nobody says."""
+    """It is written as in the browser's language, without a leading zero."""
     ann, bob = members(site, "Ann", "Bob")
     store(addresses.mongo, [(ann.id, bob.id, f"text {hours}", 3_600_000 * hours) for hours in range(13, -1, -1)])
     for locale, time in (
@@ -179,7 +179,7 @@ def test_the_time_of_day(site: Site, visit: Visit, addresses: Addresses) -> None
 
 
 def test_direction(site: Site, visit: Visit) -> None:
-    """A text runs as its first letter does, here and in the list, whatever the page's language."""
+    """A text has the direction of its first letter, here and in the list, whatever the page's language."""
     ann, bob = members(site, "Ann", "بدر")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)
@@ -198,7 +198,7 @@ def test_direction(site: Site, visit: Visit) -> None:
 
 
 def test_half_a_character(site: Site, visit: Visit) -> None:
-    """Is no text that a server takes; it is sent as the sign for that, and holds nothing up."""
+    """A server accepts no such text; the replacement character is sent instead, and nothing waits."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)

@@ -1,4 +1,4 @@
-"""The page of a server that believes whoever asks from its own machine."""
+"""The page of a server that trusts `uid` from its own machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.web.visitor import Visit, axe
 
 
 def test_being_one_of_the_users(site: Site, visit: Visit) -> None:
-    """Takes a link and no password, lasts over a reload, and differs from tab to tab."""
+    """Choosing a user takes a link and no password, lasts over a reload, and differs from tab to tab."""
     visitor = visit(site)
     one, other = visitor.page, visitor.context.new_page()
     for page, number in ((one, 0), (other, 1)):
@@ -29,7 +29,7 @@ def test_being_one_of_the_users(site: Site, visit: Visit) -> None:
 
 
 def test_leaving(site: Site, visit: Visit) -> None:
-    """Takes whoever has no token to end back to the choice."""
+    """A user without a token returns to the choice of users."""
     visitor = visit(site)
     visitor.expect("401")
     visitor.page.goto(f"/?uid={register(site, 'Ann').id}")
@@ -39,7 +39,7 @@ def test_leaving(site: Site, visit: Visit) -> None:
 
 
 def test_a_link_with_an_odd_uid(site: Site, visit: Visit) -> None:
-    """Is nobody's: the page offers to be somebody."""
+    """No user has it, so the page offers the choice of users."""
     page = visit(site).page
     for uid in ("abc", "01", "+5", "4000000000"):
         page.goto(f"/?uid={uid}")

@@ -1,4 +1,4 @@
-"""What breaks and comes back: tabs, pages, the network, the server. Nothing is lost, doubled or out of order."""
+"""Failures and recovery: tabs, pages, the network, the server. No message is lost, doubled or out of order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def site_flags() -> list[str]:
 
 
 def test_tabs(site: Site, visit: Visit) -> None:
-    """What is written in one is in all, once; what is read in one is read in all, also after they were closed."""
+    """A message written in one tab is in all, once; one read in a tab is read in all, even after they were closed."""
     me, peer = couple(site, visit)
     tabs = [me, me.tab(), me.tab()]
     peer.open(me.member)
@@ -52,7 +52,7 @@ def test_tabs(site: Site, visit: Visit) -> None:
 
 
 def test_tabs_come_back_at_once(site: Site, visit: Visit) -> None:
-    """Messages written without a network in one of them are sent once, in order, although all tabs send them."""
+    """Messages written offline in one of them are sent once, in order, although all tabs send them."""
     me, peer = couple(site, visit)
     tabs = [me.open(peer.member), *(me.tab().open(peer.member) for _ in range(2))]
     texts = [f"text {n}" for n in range(10)]
@@ -76,7 +76,7 @@ def test_tabs_come_back_at_once(site: Site, visit: Visit) -> None:
 
 
 def test_the_server_is_killed(site: Site, visit: Visit) -> None:
-    """In the middle of a conversation, which goes on where it was; meanwhile the page says that it connects."""
+    """After a kill in mid-conversation it goes on where it was; meanwhile the page says that it connects."""
     ann, bob = couple(site, visit)
     ann.open(bob.member)
     bob.open(ann.member)
@@ -104,7 +104,7 @@ def test_the_server_is_killed(site: Site, visit: Visit) -> None:
 
 
 def test_the_network_goes_and_comes(site: Site, visit: Visit) -> None:
-    """What was written without it is sent when it is back, and what came meanwhile is there."""
+    """Messages written offline are sent when it is back, and missed messages are there."""
     ann, bob = couple(site, visit)
     ann.open(bob.member)
     bob.open(ann.member)
@@ -138,7 +138,7 @@ def test_the_page_is_closed_while_messages_wait(site: Site, visit: Visit) -> Non
 
 
 def test_a_tab_is_closed_while_messages_wait(site: Site, visit: Visit) -> None:
-    """Another one that is there already sends them once the network is back."""
+    """Another open tab sends them once the network is back."""
     me, peer = couple(site, visit)
     tab = me.tab().open(peer.member)
     peer.open(me.member)
@@ -152,7 +152,7 @@ def test_a_tab_is_closed_while_messages_wait(site: Site, visit: Visit) -> None:
 
 
 def test_what_was_sent_does_not_wait(site: Site, visit: Visit) -> None:
-    """Also where it is still in the outbox, since that is slow or another tab is about to take it out."""
+    """A sent message is not shown as pending, even if it is still in a slow or shared outbox."""
     me, peer = couple(site, visit)
     tab = Person(me.visitor, me.member, me.visitor.context.new_page())
     frames: list[str] = []
@@ -170,7 +170,7 @@ def test_what_was_sent_does_not_wait(site: Site, visit: Visit) -> None:
 
 
 def test_reading_on_another_device(site: Site, visit: Visit) -> None:
-    """Is known here as soon as somebody looks."""
+    """The page knows it as soon as the user looks."""
     me, peer = couple(site, visit)
     peer.open(me.member).send("one", "two")
     me.titled("(2) Tandem")

@@ -1,4 +1,4 @@
-"""The page's first moments: what it loads, and what it does in a browser that lacks something."""
+"""The page's start: what it loads, and what it does in a browser that lacks a feature."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def site_flags() -> list[str]:
 
 
 def test_a_first_visit_loads_what_is_counted(site: Site, visit: Visit) -> None:
-    """The files that the budget counts are those that a browser asks for, compressed to the size that is counted."""
+    """A browser requests exactly the files of the budget, compressed to the counted size."""
     sizes = first_visit(read_page(ROOT / "web"))
     visitor = visit(site)
     loaded: dict[str, int] = {}
@@ -39,7 +39,7 @@ def test_a_first_visit_loads_what_is_counted(site: Site, visit: Visit) -> None:
     visitor.context.add_cookies([{"name": "tandem", "value": ann.token, "url": site.url}])
     visitor.page.goto("/")
     expect(visitor.page.get_by_text("No conversations yet")).to_be_visible()
-    icon = {"icon.svg"}  # which no headless browser asks for
+    icon = {"icon.svg"}  # which headless browsers do not request
     assert {name: loaded[name] for name in loaded.keys() - icon} == {name: sizes[name] for name in sizes.keys() - icon}
 
 
@@ -69,7 +69,7 @@ LACKS = {
 
 @pytest.mark.parametrize("script", LACKS.values(), ids=LACKS.keys())
 def test_a_browser_that_lacks_something(site: Site, visit: Visit, script: str) -> None:
-    """Shows the chat all the same, keeps a draft while the page lives, and sends."""
+    """The page still shows the chat, keeps a draft while it is open, and sends."""
     ann, bob, cid = members(site, "Ann", "Bob", "Cid")
     for peer in (bob, cid):
         acquainted(site, ann, peer)
@@ -89,7 +89,7 @@ def test_a_browser_that_lacks_something(site: Site, visit: Visit, script: str) -
 
 
 def test_site_data_that_is_blocked(site: Site, visit: Visit) -> None:
-    """The form says that cookies are needed; who signs in is in as long as the page lives, and is told."""
+    """The form says that cookies are needed; a user is signed in as long as the page is open, and is told so."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     visitor = visit(site)
@@ -123,7 +123,7 @@ def test_site_data_that_is_blocked(site: Site, visit: Visit) -> None:
 
 @pytest.mark.parametrize("name", ["app.js", "chat.js", "words.js", "style.css"])
 def test_a_file_that_cannot_be_loaded(site: Site, visit: Visit, name: str) -> None:
-    """Leaves a page that says what it needs, and how to load it again."""
+    """The page says what it needs, and how to load it again."""
     visitor = visit(site)
     visitor.expect("ERR_FAILED")
     page = visitor.page
@@ -140,7 +140,7 @@ def test_a_file_that_cannot_be_loaded(site: Site, visit: Visit, name: str) -> No
 
 @pytest.mark.parametrize("status", [0, 429, 500, 503])
 def test_a_list_that_cannot_be_read(site: Site, visit: Visit, status: int) -> None:
-    """Is read once more, and again, though the connection lasts: a busy database answers the next time."""
+    """It is read again, though the connection lasts: a busy database answers the next time."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     visitor = visit(site)
@@ -164,7 +164,7 @@ def test_a_list_that_cannot_be_read(site: Site, visit: Visit, status: int) -> No
 
 
 def test_a_page_that_breaks(site: Site, visit: Visit) -> None:
-    """Says so instead of standing there empty, and leaves the cause to the browser's log."""
+    """It says so instead of staying empty, and leaves the cause in the browser's log."""
     (ann,) = members(site, "Ann")
     visitor = visit(site)
     visitor.expect("page error: .*broken on purpose")
@@ -175,7 +175,7 @@ def test_a_page_that_breaks(site: Site, visit: Visit) -> None:
 
 
 def test_the_first_words_wait_for_no_script(site: Site, visit: Visit) -> None:
-    """They are in the page itself; the hint comes only when nothing else has."""
+    """They are in the page itself; the hint comes only if no script ran."""
     visitor = visit(site)
     page = visitor.page
     page.route("**/app.js", lambda route: None)
@@ -188,7 +188,7 @@ def test_the_first_words_wait_for_no_script(site: Site, visit: Visit) -> None:
 
 
 def test_a_great_id(site: Site, visit: Visit, database: pymysql.Connection) -> None:
-    """A user whose number JavaScript does not have signs in, is found, and chats; the page does not load for ever."""
+    """A user whose number JavaScript cannot hold signs in, is found, and chats; the page does not load forever."""
     great = []
     with database.cursor() as cursor:
         for account, number in ((register(site, "Ann"), 2**53 + 1), (register(site, "Bob"), 2**62 + 3)):

@@ -1,4 +1,4 @@
-"""Two talk: from the first message to the marks that tell how far it has come."""
+"""Two users chat: from the first message to the marks that show its state."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def site_flags() -> list[str]:
     return ["--auth=token"]
 
 
-def test_finding_somebody(site: Site, visit: Visit) -> None:
-    """Takes a user name that somebody else has; what is wrong with another one is said, and what was typed stays."""
+def test_finding_a_user(site: Site, visit: Visit) -> None:
+    """It needs another user's name; the page says what is wrong with any other text, and keeps it."""
     ann, bob = members(site, "Ann", "Bob")
     me = join(site, visit, ann)
     me.visitor.expect("status of 404")
@@ -36,7 +36,7 @@ def test_finding_somebody(site: Site, visit: Visit) -> None:
 
 
 def test_a_first_message_arrives(site: Site, visit: Visit) -> None:
-    """Live: in the list with what it says, a count there and in the title, and behind a divider once it is opened."""
+    """It is live in the list with its text, counted there and in the title, and after a divider once opened."""
     ann, bob = members(site, "Ann", "Bob")
     writer, reader = join(site, visit, ann), join(site, visit, bob)
     writer.meet(bob).send("one", "two")
@@ -55,13 +55,13 @@ def test_a_first_message_arrives(site: Site, visit: Visit) -> None:
 
 
 def assert_divided(person: Person, text: str) -> None:
-    """The divider stands above this message and nowhere else."""
+    """Assert that the divider is above this message and nowhere else."""
     expect(person.thread.get_by_text(NEW)).to_have_count(1)
     expect(person.bubble(text).get_by_text(NEW)).to_be_visible()
 
 
 def test_marks(site: Site, visit: Visit) -> None:
-    """A message waits, is stored, received and read; each is told by the name of its mark."""
+    """A message is pending, stored, received and read; each mark has a name that says so."""
     ann, bob, cid = members(site, "Ann", "Bob", "Cid")
     acquainted(site, ann, bob)
     acquainted(site, cid, bob)
@@ -101,7 +101,7 @@ def test_marks_after_an_absence(site: Site, visit: Visit) -> None:
 
 
 def test_typing_and_presence(site: Site, visit: Visit) -> None:
-    """Are seen in the list and above the conversation; typing ends with the message, or by itself."""
+    """Both are shown in the list and above the conversation; typing ends with the message, or by itself."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann)
@@ -129,7 +129,7 @@ def test_typing_and_presence(site: Site, visit: Visit) -> None:
 
 
 def test_limit(site: Site, visit: Visit) -> None:
-    """The fourth message to a stranger is explained; it can be given up, or sent again once there was an answer."""
+    """The fourth message to a stranger is explained; it can be discarded, or resent after an answer."""
     ann, bob = members(site, "Ann", "Bob")
     me = join(site, visit, ann).meet(bob)
     me.send("1", "2", "3", "4", "5")
@@ -153,7 +153,7 @@ def test_limit(site: Site, visit: Visit) -> None:
 
 
 def test_blocked(site: Site, visit: Visit) -> None:
-    """Whoever writes to somebody behind a block is told so, on either side of it; after it all goes on."""
+    """A user on either side of a block is told so when writing; after the block the conversation goes on."""
     me, peer = couple(site, visit)
     me.open(peer.member).page.get_by_role("button", name="Block", exact=True).click()
     me.page.get_by_role("button", name="Unblock").wait_for()
@@ -167,8 +167,8 @@ def test_blocked(site: Site, visit: Visit) -> None:
     me.reads("hello", "hi", "text", "text")
 
 
-def test_blocking_somebody_who_has_not_written(site: Site, visit: Visit) -> None:
-    """Is seen, and can be taken back, as with anybody else."""
+def test_blocking_a_user_who_has_not_written(site: Site, visit: Visit) -> None:
+    """The block is shown, and can be lifted, as with any user."""
     ann, bob = members(site, "Ann", "Bob")
     me = join(site, visit, ann).meet(bob)
     for now, then in (("Block", "Unblock"), ("Unblock", "Block")):
@@ -177,7 +177,7 @@ def test_blocking_somebody_who_has_not_written(site: Site, visit: Visit) -> None
 
 
 def test_an_account_that_is_gone(site: Site, visit: Visit) -> None:
-    """Leaves what it has written, and takes no more."""
+    """Its messages stay, and it receives no more."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     ask(site, "DELETE", "/user/me", {"password": bob.account.password}, bob.token)
@@ -191,11 +191,11 @@ def test_an_account_that_is_gone(site: Site, visit: Visit) -> None:
 
 
 def test_a_search_that_takes_long(site: Site, visit: Visit) -> None:
-    """Does not take whoever has gone on to another conversation away from it."""
+    """Its result does not leave another conversation that was opened meanwhile."""
     ann, bob = couple(site, visit)
     cid = members(site, "Cid")[0]
     held: list[Route] = []
-    ann.page.route("**/users?*", lambda route: held.append(route))  # Playwright marks what it calls
+    ann.page.route("**/users?*", lambda route: held.append(route))  # Playwright sets attributes on the function
     ann.find(cid.name)
     ann.until(lambda: held)
     ann.open(bob.member)
@@ -206,7 +206,7 @@ def test_a_search_that_takes_long(site: Site, visit: Visit) -> None:
 
 
 def test_the_address_of_a_deleted_account(site: Site, visit: Visit) -> None:
-    """Is nobody's name."""
+    """No user has this name any more."""
     page = couple(site, visit)[0].page
     addresses = page.evaluate("""async () => {
         const { person } = await import(document.querySelector("script").src.replace("app.js", "list.js"));

@@ -1,4 +1,4 @@
-"""Where messages are written: keys, drafts, and what cannot be sent."""
+"""The field for messages: keys, drafts, and texts that cannot be sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.web.people import Person, acquainted, join, members
 from tests.web.site import Site
 from tests.web.visitor import Visit
 
-MOST = 8192  # characters of a message
+MOST = 8192  # the maximum of characters in a message
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +19,14 @@ def site_flags() -> list[str]:
 
 @pytest.fixture
 def me(site: Site, visit: Visit) -> Person:
-    """Ann, with Bob's conversation open."""
+    """Return Ann, with Bob's conversation open."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     return join(site, visit, ann, permissions=["clipboard-read", "clipboard-write"]).open(bob)
 
 
 def test_keys(me: Person) -> None:
-    """Enter sends, with Shift it breaks the line; what has nothing but spaces and line breaks is not sent."""
+    """Enter sends, with Shift it breaks the line; a text of spaces and line breaks only is not sent."""
     me.box.press_sequentially("one")
     me.box.press("Shift+Enter")
     me.box.press_sequentially("  two ")
@@ -43,7 +43,7 @@ def test_keys(me: Person) -> None:
 
 
 def test_enter_while_an_input_method_composes(me: Person) -> None:
-    """Chooses a word, and sends nothing; the next Enter sends."""
+    """It chooses a word, and sends nothing; the next Enter sends."""
     devtools = me.visitor.context.new_cdp_session(me.page)
     me.box.focus()
     devtools.send("Input.imeSetComposition", {"text": "ni hao", "selectionStart": 6, "selectionEnd": 6})
@@ -58,7 +58,7 @@ def test_enter_while_an_input_method_composes(me: Person) -> None:
 
 
 def test_a_text_that_is_too_long(me: Person) -> None:
-    """Stays where it is and is counted, in characters as the server counts them, until it is short enough."""
+    """It stays and is counted, in characters as the server counts them, until it is short enough."""
     left = me.page.get_by_text("Characters left: ")
     me.box.fill("😀" * (MOST - 200))
     expect(left).to_be_hidden()
@@ -83,7 +83,7 @@ def test_a_text_that_is_too_long(me: Person) -> None:
     "text", ["word " * 120_000, "مرحبا hi " * 66_000, "😀" * 300_000], ids=["latin", "mixed", "emoji"]
 )
 def test_a_book(me: Person, text: str) -> None:
-    """Is not taken, since no browser can lay it out while one waits; what was there stays, and the field says why."""
+    """It is refused, since a browser needs too long to lay it out; the old text stays, and the field says why."""
     me.box.fill("here")
     notice = me.page.get_by_text("Not taken, since it is too long: ")
     me.page.evaluate("text => navigator.clipboard.writeText(text)", text)
@@ -93,7 +93,7 @@ def test_a_book(me: Person, text: str) -> None:
     me.box.press_sequentially("!")
     expect(me.box).to_have_value("here!")
     expect(notice).to_be_hidden()
-    me.box.fill(text)  # what comes otherwise than by the clipboard
+    me.box.fill(text)  # text that does not come from the clipboard
     expect(notice).to_be_visible()
     expect(me.box).to_have_value("here!")
     me.box.press("Enter")
@@ -101,7 +101,7 @@ def test_a_book(me: Person, text: str) -> None:
 
 
 def test_a_draft(site: Site, visit: Visit) -> None:
-    """Belongs to a conversation, survives a reload, and ends when it is sent."""
+    """It belongs to a conversation, survives a reload, and ends when it is sent."""
     ann, bob, cid = members(site, "Ann", "Bob", "Cid")
     for peer in (bob, cid):
         acquainted(site, ann, peer)
@@ -122,7 +122,7 @@ def test_a_draft(site: Site, visit: Visit) -> None:
 
 
 def test_the_field_grows_with_its_text(me: Person) -> None:
-    """Up to a part of the window, and what it covers is not the end of the conversation."""
+    """It grows up to a part of the window, and does not cover the end of the conversation."""
     me.send(*(f"line {n}" for n in range(30)))
     low = me.box.bounding_box()
     me.box.fill("\n".join("abcdefgh"))

@@ -1,6 +1,6 @@
-"""The protocol client in Node: it loses nothing, doubles nothing and turns nothing round, whatever happens between.
+"""The protocol client in Node loses, doubles and reorders nothing, whatever fails between it and the server.
 
-The tests are those of tandem.test.mjs. Here are the servers they talk with, and what they ask of pytest.
+The tests are those of tandem.test.mjs. This module starts their servers, and does for them what Node cannot do.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ NAMES = re.findall(r'^test\("(.+?)"', (Path(__file__).parent / SCRIPT).read_text
 SITES = {
     "OPEN": ["--auth=open"],
     "TOKEN": ["--auth=token"],
-    # So few requests a second that also a busy machine is faster.
+    # So few requests a second that even a busy machine is faster.
     "STRICT": ["--auth=open", "--request-rate=5", "--request-burst=10", "--answer-timeout=1", "--engine-timeout=3"],
 }
 
 
 @pytest.fixture(scope="module")
 def sites(addresses: Addresses) -> Iterator[dict[str, Site]]:
-    """Servers on the session's engines; none has logged an error in the end."""
+    """Start servers on the session's databases, which must not log an error."""
     sites: dict[str, Site] = {}
     try:
         for name, flags in SITES.items():
@@ -53,7 +53,7 @@ def sites(addresses: Addresses) -> Iterator[dict[str, Site]]:
 
 @pytest.fixture(scope="module")
 def control(sites: dict[str, Site], embedded: EmbeddedDatabases, database: pymysql.Connection) -> Iterator[str]:
-    """Where Node asks, over HTTP, for what it cannot do itself: users, a server's end and start, an engine's halt."""
+    """Serve over HTTP what Node cannot do itself: create users, end and start a server, stop a database."""
     site, mongod = sites["OPEN"], embedded.pids["mongod"]
     down = threading.Event()
 
@@ -79,7 +79,7 @@ def control(sites: dict[str, Site], embedded: EmbeddedDatabases, database: pymys
             action, *arguments = self.path[1:].split("/")
             try:
                 status, answer = 200, actions[action](*arguments)
-            except Exception as error:  # noqa: BLE001  # Node shows it
+            except Exception as error:  # noqa: BLE001  # Node shows the error
                 status, answer = 500, repr(error)
             self.send_response(status)
             self.end_headers()
@@ -99,6 +99,6 @@ def control(sites: dict[str, Site], embedded: EmbeddedDatabases, database: pymys
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tandem(name: str, run_node: RunNode, sites: dict[str, Site], control: str) -> None:
-    """One test of the file."""
+    """A test of tandem.test.mjs passes."""
     module = {"PATIENCE": str(PATIENCE), **{key: os.environ[key] for key in ("CLIENT",) if key in os.environ}}
     run_node(SCRIPT, f"^{name}$", CONTROL=control, **{key: site.url for key, site in sites.items()}, **module)

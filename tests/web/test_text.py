@@ -1,4 +1,4 @@
-"""Links that are links and emoji that are alone are found in a message's text. The tests are those of text.test.mjs."""
+"""Links and emoji-only messages are recognised in texts. The tests are those of text.test.mjs."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ NAMES = re.findall(r'^test\("(.+?)"', (Path(__file__).parent / SCRIPT).read_text
 
 @pytest.mark.parametrize("name", NAMES)
 def test_text(name: str, run_node: RunNode) -> None:
-    """One test of the file."""
+    """A test of text.test.mjs passes."""
     run_node(SCRIPT, f"^{name}$", **{key: os.environ[key] for key in ("TEXT",) if key in os.environ})

@@ -1,4 +1,4 @@
-"""Somebody who looks at the page in a browser, and notices what goes wrong there."""
+"""A visitor of the page in a browser, who notices its errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, Page, WebError
 from tests.support.patience import PATIENCE
 
 NO_REQUEST = {"about", "blob", "data"}  # schemes
-# A turn of the page's event loop, also where a test holds the page's clock.
+# A turn of the page's event loop, even if a test has stopped the page's clock.
 TURN = """new Promise(done => {
     const {port1, port2} = new MessageChannel();
     port1.onmessage = () => done(0);
@@ -44,24 +44,24 @@ class Visitor:
         self.page = self.context.new_page()
 
     def expect(self, pattern: str) -> None:
-        """Declares that a line of `seen` in which `pattern` is found will be there, once or more often."""
+        """Declare that `seen` will have one or more lines that match `pattern`."""
         self._expected.append(pattern)
 
     def until(self, condition: Callable[[], Any], patience: float = PATIENCE) -> None:
-        """Lets the browser go on until `condition` holds; `patience` in seconds."""
+        """Let the browser run until `condition` holds; `patience` in seconds."""
         give_up = time.monotonic() + patience
         while not condition():
             assert time.monotonic() < give_up, f"does not come; seen: {self.seen}"
             self.page.wait_for_timeout(10)
 
     def leave(self) -> None:
-        """Closes all; nothing was seen that was not expected, and all that was expected."""
+        """Close all pages; fail for unexpected lines of `seen`, and for expected ones that are missing."""
         if self._left:
             return
         self._left = True
         for page in self.context.pages:
-            with contextlib.suppress(Error):  # it has crashed, which is seen
-                page.evaluate(TURN)  # what the page has said before is here then
+            with contextlib.suppress(Error):  # the page has crashed, which is in `seen`
+                page.evaluate(TURN)  # earlier messages of the page have arrived then
         self.context.close()
         unexpected = [line for line in self.seen if not any(re.search(each, line) for each in self._expected)]
         assert not unexpected, "was not expected:\n" + "\n".join(unexpected)
@@ -88,6 +88,6 @@ Visit = Callable[..., Visitor]  # opens a page of a site: visit(site, **options)
 
 
 def axe(page: Page) -> list[str]:
-    """What axe-core finds wrong with the page as it is now: for each rule its name, what it is about, and where."""
+    """Return what axe-core finds wrong with the page now: for each rule its name, its description, and the elements."""
     found = Axe().run(page).response["violations"]
     return [f"{rule['id']}: {rule['help']}: {[node['target'] for node in rule['nodes']]}" for rule in found]
