@@ -306,7 +306,7 @@ async def _open_stores(
     try:
         return await open_stores(addresses, options, stack, clock, article_users=article_users)
     except UnusableAddressError as error:
-        raise SettingsError(f"--{error.engine}: {error}") from None
+        raise SettingsError(f"--{error.database}: {error}") from None
     except DatabasesUnavailable as error:
         urls = addresses._asdict()
         raise StartError("; ".join(f"{e.engine} at {masked(urls[name])}: {e}" for name, e in error.away)) from None

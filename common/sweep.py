@@ -1,4 +1,4 @@
-"""Looking at everybody again and again, and at whom something is known of at once."""
+"""A periodic check of all users, and an early one of users who have changed."""
 
 from __future__ import annotations
 
@@ -11,32 +11,38 @@ import structlog
 
 __all__ = ["Sweep"]
 
-# Looking at thousands in one go would keep all others waiting: a round has so many parts, a part looks of so many users
-# at most, spread evenly over it.
+# Checking thousands of users at once would delay all other work. So a sweep has so many parts of equal length, and each
+# part checks its users in batches, evenly spread over its time.
 PARTS = 16
-BATCH = 100
+BATCH = 100  # users in one call of `look`
 
 _log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Call `look` with each of `everybody` once every `interval` seconds, and with one soon after `mark_dirty`.
+    """Call `look` with each user every `interval` seconds, and with a user soon after `mark_dirty`.
 
-    A user is always in the same part of a round, so that nobody waits longer for the next look. `look` is never called
-    twice at a time. While it raises an `outage`, `complaint` is logged once; other errors are logged as well: a
-    bug must not end the rounds.
+    A user is always in the same part of a sweep, so that no user waits longer than `interval`. There is one call of
+    `look` at a time.
+
+    Args:
+        interval: Seconds between two checks of a user.
+        users: Returns the users to check.
+        look: Checks a set of users.
+        complaint: The log event for an outage; it is logged once, until `look` succeeds again.
+        outage: The exception that `look` raises in an outage. Other exceptions are logged and do not end the sweep.
     """
 
     def __init__(
         self,
         interval: float,
-        everybody: Callable[[], Collection[int]],
+        users: Callable[[], Collection[int]],
         look: Callable[[set[int]], Awaitable[None]],
         complaint: str,
         outage: type[Exception],
     ) -> None:
         self._interval = interval
-        self._everybody = everybody
+        self._users = users
         self._look = look
         self._complaint = complaint
         self._outage = outage
@@ -45,30 +51,30 @@ class Sweep:
         self._woken = asyncio.Event()
 
     def mark_dirty(self, user: int) -> None:
-        """Something about `user` has changed."""
+        """Check a user soon, since something about the user has changed."""
         self._dirty.add(user)
         self._woken.set()
 
     async def run(self) -> None:
-        """Looks. Never returns."""
+        """Sweep, until cancelled."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         for part in cycle(range(PARTS)):
-            users = [user for user in self._everybody() if user % PARTS == part]
+            users = [user for user in self._users() if user % PARTS == part]
             batches = [users[start : start + BATCH] for start in range(0, len(users) or 1, BATCH)]
             for batch in batches:
                 await self._looked(set(batch))
-                due = max(due + self._interval / PARTS / len(batches), loop.time())  # delays are not made up for
-                while loop.time() < due:  # so everybody has a turn also if there are ever new dirty users
+                due = max(due + self._interval / PARTS / len(batches), loop.time())  # lost time is not made up for
+                while loop.time() < due:  # has an end, so new dirty users do not delay the others' check
                     with suppress(TimeoutError):
                         async with asyncio.timeout_at(due):
                             await self._woken.wait()
                     await self._looked(set())
 
     async def _looked(self, users: set[int]) -> None:
-        """Looks at these and at the dirty users, if there are any."""
-        here = self._everybody()
-        users |= {user for user in self._dirty if user in here}
+        """Call `look` with these users and the dirty ones, if there are any."""
+        present = self._users()
+        users |= {user for user in self._dirty if user in present}
         self._dirty.clear()
         self._woken.clear()
         if not users:
@@ -80,5 +86,5 @@ class Sweep:
             if not self._complained:
                 _log.warning(self._complaint, reason=str(error))
             self._complained = True
-        except Exception:  # noqa: BLE001  # see the class
+        except Exception:  # noqa: BLE001  # an error must not end the sweep
             _log.exception("round_failed")

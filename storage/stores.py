@@ -1,4 +1,4 @@
-"""All stores on the three engines, opened, prepared and closed together."""
+"""Open, prepare and close all stores in the three databases together."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["DatabasesUnavailable", "Options", "Stores", "UnusableAddressError", 
 
 
 class UnusableAddressError(Exception):
-    """An engine's address is none: which engine's, and why."""
+    """The address of a database is invalid: which database's, and why."""
 
-    def __init__(self, engine: str, reason: str) -> None:
+    def __init__(self, database: str, reason: str) -> None:
         super().__init__(reason)
-        self.engine = engine
+        self.database = database
 
 
 class DatabasesUnavailable(Exception):
-    """Engines do not answer: which, and why."""
+    """Databases do not answer: which, and why."""
 
     def __init__(self, away: Sequence[tuple[str, EngineUnavailable]]) -> None:
         super().__init__("; ".join(str(error) for _, error in away))
@@ -43,7 +43,7 @@ class DatabasesUnavailable(Exception):
 
 
 class Options(NamedTuple):
-    """Bounds and names; those and the defaults are described in config/settings.py."""
+    """The stores' limits and names. config/settings.py describes them and has the defaults."""
 
     engine_timeout: float
     mongo_database: str
@@ -66,11 +66,11 @@ class Options(NamedTuple):
 
 
 class Stores(NamedTuple):
-    """What stands on the engines."""
+    """The stores, by database."""
 
     messages: MongoMessages
     redis: RedisServer
-    redis_prefix: str  # of this installation's keys and channels
+    redis_prefix: str  # the prefix of this installation's keys and channels
     counters: RedisCounters
     broker: RedisBroker
     tickets: RedisTickets
@@ -89,9 +89,10 @@ async def open_stores(
     *,
     article_users: bool,
 ) -> Stores:
-    """The stores, ready for use; the stack closes them. `article_users` puts ids 1 and 2 into an empty user table.
+    """Open the stores and prepare them for use. `stack` closes them.
 
-    Raises UnusableAddressError, DatabasesUnavailable, and what the stores raise for engines that do not suit.
+    `article_users` adds users 1 and 2 to an empty user table. Raises UnusableAddressError, DatabasesUnavailable, and
+    the stores' errors for unsuitable databases.
     """
     opened = _opened(addresses, options, stack, clock)
     await _ready(
@@ -99,10 +100,10 @@ async def open_stores(
         redis=opened.redis.prepare(),
         mysql=opened.users.prepare(with_article_users=article_users),
     )
-    # Of two installations on one Redis, also with different database numbers, neither may take the other's for its own.
+    # Two installations on one Redis, also with different database numbers, must not use each other's keys and channels.
     prefix = f"{options.redis_prefix}:{opened.messages.log}"
     await _ready(redis=opened.redis.check_rights(prefix))
-    # In this order: an account that another process makes meanwhile has an id beyond those that were known.
+    # In this order, an account that another process makes meanwhile has an id above the greatest one in messages.
     try:
         await opened.users.require_unused_ids(await opened.messages.directory.greatest_user())
     except EngineUnavailable as error:
@@ -114,12 +115,12 @@ async def open_stores(
 
 
 async def _ready(**prepared: Awaitable[None]) -> None:
-    """Wait until each engine is ready. Raises DatabasesUnavailable, and what an engine that does not suit raises."""
+    """Wait until each database is ready. Raises DatabasesUnavailable, and errors about unsuitable databases."""
     outcomes = await asyncio.gather(*prepared.values(), return_exceptions=True)
     away = []
-    for engine, outcome in zip(prepared, outcomes, strict=True):
+    for database, outcome in zip(prepared, outcomes, strict=True):
         if isinstance(outcome, EngineUnavailable):
-            away.append((engine, outcome))
+            away.append((database, outcome))
         elif isinstance(outcome, BaseException):
             raise outcome
     if away:
@@ -127,7 +128,7 @@ async def _ready(**prepared: Awaitable[None]) -> None:
 
 
 class _Opened(NamedTuple):
-    """What has asked nothing of its engine yet."""
+    """The parts of the stores that exist before the databases were asked for anything."""
 
     messages: MongoMessages
     redis: RedisServer
@@ -149,7 +150,7 @@ def _opened(addresses: Addresses, options: Options, stack: AsyncExitStack, clock
             max_concurrent=options.insert_flights,
             max_blocks=options.max_blocks,
         )
-    except Exception as error:  # noqa: BLE001  # the driver raises several kinds for a URL that is none
+    except Exception as error:  # noqa: BLE001  # the driver raises several kinds of errors for an invalid URL
         raise UnusableAddressError("mongo", str(error)) from None
     try:
         redis = RedisServer(addresses.redis, timeout, options.redis_connections)

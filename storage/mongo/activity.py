@@ -1,18 +1,18 @@
-"""When a pair has written last: fields of its document in `conversations`, by an index over which lists are read.
+"""When a conversation last had a message: fields in `conversations`, with an index by which lists are read.
 
-    active    true while messages may be stored; false when none has been for a while. Not there: written by a version
-              that did not know of this, and nothing is known
-    until     no message is newer than this (milliseconds); where `active` is false, the last one is of just this time
-    last      where `active` is false: the `seq` of the last message, 0 if there is none any more
-    touched   when messages were announced last, by MongoDB's clock
+    active    true while messages may be stored; false if none was for a while; absent in documents of a version without
+              this field, where nothing is known
+    until     no message is newer than this (milliseconds); if `active` is false, this is the time of the last message
+    last      if `active` is false: the `seq` of the last message, 0 if all have expired
+    touched   when messages were last announced, by MongoDB's clock
 
-Before a message is stored it is announced: `active` is set and `until` raised above its time, on a majority. That is
-good for a minute, so a conversation that is written all the time costs one small write a minute. In the index it stands
-where its last message puts it, or above, whichever process dies when: a list misses none.
+Before a message is stored it is announced: on a majority, `active` is set and `until` is raised above its time. An
+announcement covers a minute, so a busy conversation costs one small write a minute. In the index, a conversation is at
+the position of its last message or above, whichever process dies at any time. So a list never misses one.
 
-A list looks up the last messages of active pairs, and settles those for which nothing was announced for some minutes:
-long enough for every attempt to store what was announced. MongoDB decides that in the same step and by its own clock,
-so that the clocks of processes do not matter.
+A list looks up the last messages of active conversations. It settles those for which nothing was announced for some
+minutes, long enough for every attempt to store an announced message. MongoDB checks that in the same step by its own
+clock, so the processes' clocks do not matter.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = ["BY_TIME", "INDEX", "SETTLED_AFTER", "Activity", "Settled", "announce
 
 BY_TIME = "newest"
 INDEX = [("users", 1), ("active", 1), ("until", DESCENDING)]
-SETTLED_AFTER = 5 * ANNOUNCED_FOR  # seconds; attempts that were announced have an outcome, or are announced again
+SETTLED_AFTER = 5 * ANNOUNCED_FOR  # seconds; by then announced messages have an outcome or were announced again
 MAX_BATCH = 500
 
 Announced = tuple[str, int]  # conversation, until
 
 
 class Settled(NamedTuple):
-    """Where an active conversation was found to stand; `touched` is what its document said then, None if nothing."""
+    """The last message of an active conversation, and `touched` of its document at that time, None if absent."""
 
     conversation: str
     touched: Any
@@ -48,12 +48,12 @@ class Settled(NamedTuple):
 
 
 def announced(until: int) -> Document:
-    """The part of an update that announces messages up to a time."""
+    """Return the part of an update that announces messages up to a time."""
     return {"$max": {"until": Int64(until)}, "$set": {"active": True}, "$currentDate": {"touched": True}}
 
 
 class Activity:
-    """When the pairs in `conversations`, a collection that motor provides, have written last."""
+    """When the conversations in motor's collection `conversations` last had a message."""
 
     def __init__(self, conversations: Any, errors: MongoErrors) -> None:
         self._errors = errors
@@ -61,11 +61,11 @@ class Activity:
         self._commit: Batcher[Announced, None] = Batcher(self._announce, max_batch=MAX_BATCH, max_concurrent=1)
 
     async def announce(self, conversation: str, until: int) -> None:
-        """Announces messages up to a time, durably; with whatever else is announced at this moment."""
+        """Announce messages up to a time, durably, in a batch."""
         await self._commit((conversation, until))
 
     async def settle(self, found: Sequence[Settled]) -> None:
-        """Notes where conversations stand for which nothing was announced for a while; leaves out all others."""
+        """Store the last messages of those conversations for which nothing was announced for a while."""
         if not found:
             return
         before = {"$subtract": ["$$NOW", int(SETTLED_AFTER * 1000)]}
@@ -79,7 +79,7 @@ class Activity:
             await self._conversations.bulk_write(updates, ordered=False)
 
     async def doubt(self, conversations: Sequence[str]) -> None:
-        """Has conversations looked up again that do not stand where their documents say."""
+        """Mark settled conversations whose documents are wrong, so that they are looked up again."""
         if conversations:
             with self._errors():
                 await self._conversations.update_many(

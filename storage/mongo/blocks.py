@@ -1,10 +1,10 @@
-"""Blocks in MongoDB: one document for each, beside the conversations that they are about.
+"""Blocks in MongoDB, with one document for each.
 
-    _id     {by, of}: who has blocked whom
-    by      the same, with an index
-    upto    the last `seq` of their conversation then
+    _id     {by, of}: the user who blocks, and the blocked user
+    by      the user who blocks, with an index
+    upto    the last `seq` of their conversation at the time of the block
 
-They lie where the messages lie, so that whoever can send a message can also learn that it must not be sent.
+They are in the same database as the messages, so a process that can store a message can also check for a block.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from storage.mongo.errors import MongoErrors
 __all__ = ["MongoBlocks"]
 
 BATCH = 500  # pairs, or users, in one query
-CONCURRENT = 4
+CONCURRENT = 4  # queries for pairs
 
 Pair = tuple[int, int]
 Ends = tuple[int | None, int | None]
 
 
 class MongoBlocks:
-    """Blocks in a collection that motor provides; `newest` tells the last `seq` of a conversation.
+    """The blocks in motor's collection `blocks`. A user may have up to `most`.
 
-    A user may have up to `most`.
+    `newest` returns the last `seq` of a conversation.
     """
 
     def __init__(self, blocks: Any, newest: Callable[[str], Awaitable[int]], most: int, errors: MongoErrors) -> None:
@@ -43,12 +43,12 @@ class MongoBlocks:
         self._look_up: Batcher[Pair, Ends] = Batcher(self._between, max_batch=BATCH, max_concurrent=CONCURRENT)
 
     async def prepare(self) -> None:
-        """Creates the index that is missing."""
+        """Create the index if it is missing."""
         with self._errors():
             await self._blocks.create_index("by", name="by")
 
     async def block(self, user: int, peer: int) -> int:
-        """Keeps a block, and the last `seq` with it, which it returns; that of the first time, when it is there."""
+        """Store a block with the conversation's last `seq`, and return that. A repeated block keeps its first `seq`."""
         upto = await self._newest(conversation_of(user, peer))
         with self._errors():
             done = await self._blocks.update_one(
@@ -56,7 +56,7 @@ class MongoBlocks:
                 {"$setOnInsert": {"by": Int64(user), "upto": Int64(upto)}},
                 upsert=True,
             )
-            # Counted afterwards: of many at once none may slip past the bound.
+            # Counted afterwards, so that concurrent blocks cannot exceed the limit.
             count = await self._blocks.count_documents({"by": Int64(user)}, limit=self._most + 1)
             if done.upserted_id is not None and count > self._most:
                 await self._blocks.delete_one({"_id": _name(user, peer)})
@@ -65,20 +65,20 @@ class MongoBlocks:
         return int(kept["upto"]) if kept else upto
 
     async def unblock(self, user: int, peer: int) -> None:
-        """Lifts a block."""
+        """Remove a block."""
         with self._errors():
             await self._blocks.delete_one({"_id": _name(user, peer)})
 
     async def between(self, one: int, other: int) -> Ends:
-        """The last `seq` of then for the block of each by the other, None where there is none."""
+        """Return the stored `seq` of `one`'s block of `other`, and of `other`'s of `one`; None without a block."""
         return await self._look_up((one, other))
 
     async def newest(self, one: int, other: int) -> int:
-        """The last `seq` of the conversation of two."""
+        """Return the last `seq` of two users' conversation."""
         return await self._newest(conversation_of(one, other))
 
     async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
-        """The blocks of these users: whom each has blocked, and the last `seq` of then."""
+        """Return the blocks of each of these users: the stored `seq` by blocked user."""
         found: dict[int, dict[int, int]] = {}
         for start in range(0, len(users), BATCH):
             query = {"by": {"$in": [Int64(user) for user in users[start : start + BATCH]]}}

@@ -1,8 +1,8 @@
-"""Who talks with whom: the pairs of `conversations`, and the last message of each.
+"""The list of a user's conversations, with the last message of each.
 
-A list costs what it shows. Pairs are read in the order of an index (activity.py) that puts each where its last
-message does, or above: those that were settled stand where they belong, the active ones are looked up until no more can
-come before what was found.
+The cost of a list depends on what it shows. Conversations are read by an index (activity.py) that has each at the
+position of its last message or above. Settled ones are at their right position. Active ones are looked up until no
+further one can come before those that were found.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from storage.mongo.positions import Positions
 
 __all__ = ["MongoDirectory"]
 
-LISTS = 2  # lists that are read at once: the other threads of motor are there for messages
-CHUNK = 200  # pairs that are read, and looked up, at once
+LISTS = 2  # lists that are read at once; motor's other threads are for messages
+CHUNK = 200  # conversations that are read and looked up at once
 FIELDS = {"mutual": 1, "received": 1, "read": 1, "active": 1, "until": 1, "last": 1, "touched": 1}
 
 Order = tuple[int, int]
 
 
 class _Pair(NamedTuple):
-    """A conversation of a user; `last` is its last message, None until that was read."""
+    """A conversation of a user. `last` is its last message, None until that was read."""
 
     name: str
     peer: int
@@ -41,20 +41,19 @@ class _Pair(NamedTuple):
     mutual: bool
     mine: ReadPositions
     theirs: ReadPositions
-    first: int  # the last message is here or behind
+    first: int  # the last message has this seq or a greater one
     last: Message | None
 
     @property
     def order(self) -> Order:
-        """Where the conversation stands in a list."""
+        """The sort key of the conversation in a list."""
         return _order(self.time, self.peer)
 
 
 class MongoDirectory:
-    """The conversations of users, in a collection that motor provides.
+    """The conversations of users, in motor's collection `conversations`.
 
-    `many` asks for their messages, `positions` and `activity` are of the same conversations, `clock` returns seconds
-    since the epoch.
+    `many` reads their messages, `positions` and `activity` their other fields. `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -75,24 +74,24 @@ class MongoDirectory:
         self._turns = asyncio.Semaphore(LISTS)
 
     async def introduce(self, conversation: str) -> None:
-        """Notes that both users have written."""
+        """Store that both users have written."""
         with self._errors():
             await self._conversations.update_one({"_id": conversation}, {"$set": {"mutual": True}})
 
     async def mutual(self, conversation: str) -> bool:
-        """Whether both users have written."""
+        """Return whether both users have written."""
         with self._errors():
             found = await self._conversations.find_one({"_id": conversation, "mutual": True}, {"_id": 1})
         return found is not None
 
     async def greatest_user(self) -> int:
-        """The greatest id of a user who has a conversation, 0 if there is none; the end of an index."""
+        """Return the greatest id of a user with a conversation, 0 if there is none, from the end of an index."""
         with self._errors():
             last = await self._conversations.find({}, {"users": 1}).sort("users", DESCENDING).limit(1).to_list(1)
         return max((int(user) for pair in last for user in pair["users"]), default=0)
 
     async def met(self, user: int, peers: Sequence[int]) -> list[int]:
-        """Those of `peers` with whom `user` has a conversation, whoever has written."""
+        """Return those of `peers` with whom `user` has a conversation, in which either may have written."""
         names = {conversation_of(user, peer): peer for peer in peers}
         with self._errors():
             found = await self._conversations.find({"_id": {"$in": list(names)}}, {"_id": 1}).to_list(None)
@@ -101,10 +100,10 @@ class MongoDirectory:
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
     ) -> list[Summary]:
-        """The user's conversations with unexpired messages, newest first; see `models.chat.ports.Directory`."""
+        """Return the user's conversations with unexpired messages, newest first; see `models.chat.ports.Directory`."""
         limited = {conversation_of(user, peer): seq for peer, seq in (upto or {}).items()}
         async with self._turns:
-            # In this order: a conversation that is announced meanwhile is found twice, not never.
+            # In this order, a conversation that is announced meanwhile is found twice, and not missed.
             found = await self._settled(user, before, most, limited)
             if limited:
                 found |= await self._limited(user, before, limited)
@@ -120,7 +119,7 @@ class MongoDirectory:
     async def _settled(
         self, user: int, before: Cursor | None, most: int, without: Mapping[str, int]
     ) -> dict[str, _Pair]:
-        """The first settled conversations, which stand where their documents say."""
+        """Return the first settled conversations, whose documents have the time of the last message."""
         times = {"$gt": int(self._clock() * 1000) - RETENTION}
         if before is not None:
             times["$lte"] = Int64(before.time)
@@ -135,17 +134,17 @@ class MongoDirectory:
                     if len(found) >= most and pair.time < last:
                         return found
                     if pair.name not in without and _is_behind(pair.order, before):
-                        found[pair.name], last = pair, pair.time  # and all others of the same time
+                        found[pair.name], last = pair, pair.time  # up to and including all of the same time
         return found
 
     async def _active(
         self, user: int, before: Cursor | None, most: int, limited: Mapping[str, int], others: Mapping[str, _Pair]
     ) -> dict[str, _Pair]:
-        """The first active conversations, looked up until none can come before what there is, `others` among it."""
+        """Return the first active conversations, looked up until no further one can come before them and `others`."""
         times = [pair.time for pair in others.values()]
         found: dict[str, _Pair] = {}
         query = {"users": user, "active": {"$in": [None, True]}}
-        # Those of which nothing is known come first.
+        # Conversations without the field `active` come first.
         pairs = self._pairs(query, [("active", ASCENDING), ("until", DESCENDING)], CHUNK)
         async with aclosing(pairs) as parts:
             async for part in parts:
@@ -165,7 +164,7 @@ class MongoDirectory:
         return found
 
     async def _limited(self, user: int, before: Cursor | None, limited: Mapping[str, int]) -> dict[str, _Pair]:
-        """Conversations of which only a beginning counts, which may stand anywhere."""
+        """Return conversations of which only messages up to a `seq` count, so their position has to be looked up."""
         with self._errors():
             documents = await self._conversations.find({"_id": {"$in": list(limited)}}, FIELDS).to_list(None)
         last = await self._many.last({document["_id"]: limited[document["_id"]] for document in documents})
@@ -173,7 +172,7 @@ class MongoDirectory:
         return {pair.name: pair for pair in found if self._is_alive(pair.last) and _is_behind(pair.order, before)}
 
     async def _with_last(self, pairs: list[_Pair]) -> list[_Pair]:
-        """The same with their last messages; those that stand elsewhere than was noted are doubted from now on."""
+        """Return these conversations with their last messages. Those with wrong documents are marked as unknown."""
         missing = [pair for pair in pairs if pair.last is None]
         if not missing:
             return pairs
@@ -187,11 +186,11 @@ class MongoDirectory:
         ]
 
     def _is_alive(self, message: Message | None) -> bool:
-        """Whether a message is there, and has not expired."""
+        """Return whether there is a message, and it has not expired."""
         return message is not None and message.time > int(self._clock() * 1000) - RETENTION
 
     def _is_quiet(self, document: Document) -> bool:
-        """Whether it is worth a try to settle a pair; MongoDB decides."""
+        """Return whether a conversation can probably be settled; MongoDB decides."""
         if not document.get("active"):
             return True
         touched: datetime = document["touched"]
@@ -200,7 +199,7 @@ class MongoDirectory:
     async def _pairs(
         self, query: Document, order: list[tuple[str, int]], size: int
     ) -> AsyncGenerator[list[Document], None]:
-        """Documents of pairs, so many at a time."""
+        """Yield lists of up to `size` documents."""
         with self._errors():
             cursor = self._conversations.find(query, FIELDS).sort(order).hint(BY_TIME).batch_size(size)
             try:
@@ -226,13 +225,13 @@ class MongoDirectory:
 
 
 def _settled(document: Document, last: Message | None) -> Settled:
-    """Where a pair was found to stand."""
+    """Return the last message of a conversation in the form that `settle` stores."""
     touched = document["touched"] if document.get("active") else None
     return Settled(document["_id"], touched, _seq(last), 0 if last is None else last.time)
 
 
 def _order(time: int, peer: int) -> Order:
-    """Where a conversation stands in a list."""
+    """Return the sort key of a conversation in a list."""
     return (-time, peer)
 
 

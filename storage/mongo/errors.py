@@ -1,4 +1,4 @@
-"""What MongoDB's errors mean: an outage, a request that never left this process, or a refusal that lasts."""
+"""MongoDB's errors: outages, requests that never left this process, and permanent refusals."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from storage.outages import Outages
 
 __all__ = ["MongoErrors", "refusal"]
 
-# The server's codes for what goes by itself: a primary is elected, a member ends or is slow, the disk is full for a
-# while, or another operation was faster (src/mongo/base/error_codes.yml). All others stay until something is changed.
+# The server's codes for temporary errors: a primary is being elected, a member ends or is slow, the disk is full for a
+# while, or another operation was faster (src/mongo/base/error_codes.yml). All others stay until an operator acts.
 PASSING = frozenset(
     (
         *(6, 7, 24, 43, 46, 50, 63, 64, 84, 89, 90, 91, 100, 112, 133, 134, 136, 150, 175, 189, 202, 237, 246, 262),
@@ -36,7 +36,7 @@ LABELS = ("RetryableWriteError", "TransientTransactionError")
 
 
 class MongoErrors:
-    """Translates the driver's errors into ours, and logs outages; one object for all that one client is asked."""
+    """Translate the driver's errors and log outages. All calls of one client use the same object."""
 
     def __init__(self) -> None:
         self._outages = Outages("mongodb", time.monotonic)
@@ -50,6 +50,7 @@ class MongoErrors:
 
 @contextmanager
 def _mongo_errors() -> Iterator[None]:
+    """Turn the driver's errors into EngineUnavailable, NotSent and DatabaseRefused."""
     try:
         yield
     except (ServerSelectionTimeoutError, WaitQueueTimeoutError) as error:
@@ -68,13 +69,13 @@ def _mongo_errors() -> Iterator[None]:
 
 
 def _of_many(error: BulkWriteError, reason: str) -> EngineUnavailable:
-    """The error for several writes of which some failed: that of the first."""
+    """Return the error for a bulk write: that of its first failed write."""
     failures = error.details.get("writeErrors", [])
     return refusal(failures[0]["code"], reason) if failures else EngineUnavailable("mongodb", reason)
 
 
 def refusal(code: int, reason: str, details: Any = None) -> EngineUnavailable:
-    """The error for one of the server's codes."""
+    """Return the error for one of the server's codes."""
     if code in PASSING:
         return EngineUnavailable("mongodb", reason)
     return DatabaseRefused("mongodb", reason, str((details or {}).get("codeName", code)))

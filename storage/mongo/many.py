@@ -1,6 +1,6 @@
-"""Questions about many conversations at once: one aggregate asks for all of them, with a branch for each.
+"""Queries about many conversations at once, as one aggregate with a branch for each.
 
-A branch costs MongoDB some 50 µs and this process next to nothing; a call of its own costs both ten times as much.
+A branch costs MongoDB about 50 µs and this process almost nothing. A call of its own costs both ten times as much.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pymongo import ASCENDING, DESCENDING
 
 from models.chat.ports import Unread
 from models.records import Message
-from storage.mongo.documents import Document, alive, message_of, places
+from storage.mongo.documents import Document, alive, id_range, message_of
 from storage.mongo.errors import MongoErrors
 
 __all__ = ["ManyConversations"]
@@ -22,7 +22,7 @@ CHUNK = 200  # branches of one aggregate
 
 
 class ManyConversations:
-    """Messages of many conversations, in a collection that motor provides; `clock` returns seconds since the epoch."""
+    """Queries of motor's collection `messages`. `clock` returns seconds since the epoch."""
 
     def __init__(self, messages: Any, clock: Callable[[], float], errors: MongoErrors) -> None:
         self._errors = errors
@@ -30,28 +30,28 @@ class ManyConversations:
         self._clock = clock
 
     async def last(self, upto: Mapping[str, int | None]) -> dict[str, Message]:
-        """The last message of each conversation, up to a `seq` where one is given; also one that has expired."""
+        """Return the last message of each conversation, up to its `seq` if one is given, even if it has expired."""
         branches: list[list[Document]] = [
-            [{"$match": places(name, 0, seq)}, {"$sort": {"_id": DESCENDING}}, {"$limit": 1}]
+            [{"$match": id_range(name, 0, seq)}, {"$sort": {"_id": DESCENDING}}, {"$limit": 1}]
             for name, seq in upto.items()
         ]
         found = map(message_of, await self._union(branches))
         return {message.conversation: message for message in found}
 
     async def newest(self, conversations: Sequence[str]) -> dict[str, int]:
-        """The last `seq` of each conversation that has one, counting messages that have expired but are still there."""
+        """Return the last `seq` of each conversation with messages, including expired ones that are still stored."""
         branches: list[list[Document]] = [
-            [{"$match": places(name)}, {"$sort": {"_id": DESCENDING}}, {"$limit": 1}, {"$project": {"_id": 1}}]
+            [{"$match": id_range(name)}, {"$sort": {"_id": DESCENDING}}, {"$limit": 1}, {"$project": {"_id": 1}}]
             for name in conversations
         ]
-        return {place["_id"]["c"]: int(place["_id"]["s"]) for place in await self._union(branches)}
+        return {found["_id"]["c"]: int(found["_id"]["s"]) for found in await self._union(branches)}
 
     async def unread(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
-        """By conversation, how many messages are unread, counted up to `most`; those that have none are left out."""
+        """Return the number of unread messages, up to `most`, of each conversation that has any."""
         branches: list[list[Document]] = [
             [
                 {
-                    "$match": places(each.conversation, each.read + 1, each.upto)
+                    "$match": id_range(each.conversation, each.read + 1, each.upto)
                     | {"sender": Int64(each.sender)}
                     | alive(self._clock())
                 },

@@ -1,19 +1,19 @@
-"""Messages in MongoDB, through motor; no other module imports it.
+"""Messages in MongoDB, through motor, which no other module imports.
 
-`messages` is a clustered collection by `_id` = {c: conversation, s: seq}. A conversation's messages lie side
-by side in the order of their `seq`, so a page is a range of `_id`, and a place that is taken is a duplicate
-key. The unique index over (conversation, key) makes inserting a message again recognisable. `time` rises with
-`seq`, so a point in time is found by bisection and needs no index.
+`messages` is a collection clustered by `_id` = {c: conversation, s: seq}. A conversation's messages are adjacent, in
+the order of their `seq`. So a page is a range of `_id`, and a `seq` that is taken is a duplicate key. The unique index
+over (conversation, key) recognises a message that is inserted again. `time` rises with `seq`, so a point in time is
+found by bisection and needs no index.
 
-`conversations` holds one document for each pair:
+`conversations` has one document for each pair of users:
 
-    users       the two, with an index: whose conversations these are
-    reserved    no message stands, or will ever arrive, above this seq
-    base        when all messages had expired, the conversation went on above this seq (0 at first) …
-    based       … which was decided at this time (milliseconds)
+    users       the two users, with an index
+    reserved    no message is, or will ever be, stored above this seq
+    base        after all messages had expired, the conversation continued above this seq (0 at first) …
+    based       … as was decided at this time (milliseconds)
     received, read   the positions, by user id
-    mutual      true once both have written
-    active, until, last, touched   when they have written last (storage/mongo/activity.py)
+    mutual      true once both users have written
+    active, until, last, touched   when they last wrote (storage/mongo/activity.py)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from models.records import Head, Message, ReadPositions, UnreadStart
 from storage.mongo.activity import BY_TIME, INDEX, Activity, announced
 from storage.mongo.blocks import MongoBlocks
 from storage.mongo.directory import MongoDirectory
-from storage.mongo.documents import DAY, RETENTION, Document, alive, documents_of, message_of, place, places
+from storage.mongo.documents import DAY, RETENTION, Document, alive, documents_of, id_of, id_range, message_of
 from storage.mongo.errors import MongoErrors, refusal
 from storage.mongo.many import ManyConversations
 from storage.mongo.meta import UnsuitableMongoError, read_log
@@ -44,27 +44,27 @@ from storage.mongo.positions import Positions
 
 __all__ = ["MongoMessages", "UnsuitableMongoError", "mongo_client"]
 
-# The sweeper removes a message this long after it left every answer. Until then a process whose clock
-# differs can still tell that a conversation had messages, and where it stood.
+# MongoDB removes a message so long after it has expired. Until then, a process whose clock differs can still find the
+# last `seq` of a conversation whose messages have expired.
 SWEEP_AFTER = 2 * DAY
-# All messages of a conversation count as gone when the newest has been out of every answer for this long:
-# later than clocks differ, earlier than the sweeper.
+# All messages of a conversation count as gone so long after the newest has expired. This is longer than clocks differ,
+# and shorter than SWEEP_AFTER.
 GONE_AFTER = DAY
-WHENEVER = 2**62  # milliseconds: messages of any time are announced
-RESERVE = 1000  # places reserved at once; one write of `conversations` for so many messages
-PLACE_TAKEN = 11_000  # MongoDB's code for a duplicate key
-NAMESPACE_EXISTS = 48  # MongoDB's code for a collection that is there
+WHENEVER = 2**62  # milliseconds; announces messages of any time
+RESERVE = 1000  # how many seqs are reserved at once, with one write of `conversations`
+DUPLICATE_KEY = 11_000  # MongoDB's error code
+NAMESPACE_EXISTS = 48  # MongoDB's error code for a collection that exists already
 
-Run = tuple[Message, ...]  # of one conversation, at places one after the other
-Failed = dict[int, dict[str, Any]]  # MongoDB's words about what it did not insert, by its index in the insert
+Run = tuple[Message, ...]  # messages of one conversation with consecutive seqs
+Failed = dict[int, dict[str, Any]]  # MongoDB's errors, by the message's index in the insert
 
-OLDEST = [6, 0]  # the first version with clustered collections in general use
+OLDEST = [6, 0]  # the first version with clustered collections for general use
 
 
 def mongo_client(url: str, timeout: float) -> AsyncIOMotorClient[Document]:
-    """A client for `url`, with `timeout` (seconds) for finding a server and for each call.
+    """Return a client for `url`, with `timeout` (seconds) for finding a server and for each call.
 
-    Inserts are not retried by the driver: the chat retries them itself, at the same place.
+    The driver does not retry inserts, since the chat retries them itself with the same seq.
     """
     milliseconds = int(timeout * 1000)
     return AsyncIOMotorClient(
@@ -80,7 +80,7 @@ def mongo_client(url: str, timeout: float) -> AsyncIOMotorClient[Document]:
 
 
 class MongoMessages:
-    """The stored messages of all conversations; `clock` returns seconds since the epoch."""
+    """The stored messages of all conversations. `clock` returns seconds since the epoch."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class MongoMessages:
         self._conversations = self._database.conversations
         self._clock = clock
         self._errors = MongoErrors()
-        self.log = ""  # the id of the log; known once `prepare` has returned
+        self.log = ""  # the id of the log, set by `prepare`
         self._insert: Batcher[Run, Conflict | None] = Batcher(
             self._insert_batch, max_batch=max_batch, max_concurrent=max_concurrent, size=len
         )
@@ -117,14 +117,14 @@ class MongoMessages:
         self.blocks = MongoBlocks(self._database.blocks, self.newest, max_blocks, self._errors)
 
     async def prepare(self) -> None:
-        """Creates the collections and indexes that are missing. Raises UnsuitableMongoError."""
+        """Create missing collections and indexes, and register this server. Raises UnsuitableMongoError."""
         with self._errors():
             version = (await self._database.command("buildInfo"))["versionArray"]
             hello = await self._database.command("hello")
             if version[:2] < OLDEST:
                 raise UnsuitableMongoError(f"MongoDB {version[0]}.{version[1]} is too old; 6.0 or later is needed")
             if "setName" not in hello and hello.get("msg") != "isdbgrid":
-                raise UnsuitableMongoError("this MongoDB is not a replica set; a replica set of one will do")
+                raise UnsuitableMongoError("this MongoDB is not a replica set; a replica set of one member is enough")
             await self._create_messages()
             await self._messages.create_index(
                 [("conversation", ASCENDING), ("key", ASCENDING)], unique=True, name="key"
@@ -137,39 +137,39 @@ class MongoMessages:
         await self.peers.join()
 
     async def _create_messages(self) -> None:
-        """Create `messages` unless it is there: several servers may start at once. Raises UnsuitableMongoError."""
+        """Create `messages` if needed, although several servers may start at once. Raises UnsuitableMongoError."""
         try:
             await self._database.create_collection("messages", clusteredIndex={"key": {"_id": 1}, "unique": True})
-        except CollectionInvalid:  # seen by the driver
+        except CollectionInvalid:  # the driver has found that it exists
             pass
         except OperationFailure as error:
-            if error.code != NAMESPACE_EXISTS:  # else another server was faster
+            if error.code != NAMESPACE_EXISTS:  # that code means that another server was faster
                 raise
         kept = await self._database.list_collections(filter={"name": "messages"})
         if not any("clusteredIndex" in each.get("options", {}) for each in await kept.to_list(1)):
             raise UnsuitableMongoError(
-                "the collection messages is not clustered by _id, so it is another program's or was restored without "
-                "its options; see --mongo-database"
+                "the collection messages is not clustered by _id: it belongs to another program, or was restored "
+                "without its options; choose another --mongo-database, or restore it with its options"
             )
 
     async def ping(self) -> None:
-        """Raises EngineUnavailable unless a primary answers."""
+        """Raise EngineUnavailable unless a primary answers."""
         with self._errors():
             hello = await self._database.command("hello")
             if not hello.get("isWritablePrimary"):
                 raise EngineUnavailable("mongodb", "no primary")
 
     async def close(self) -> None:
-        """Writes the gathered positions."""
+        """Write the gathered positions."""
         await self._positions.close()
 
     async def head(self, conversation: str) -> Head:
-        """Where the conversation stands; goes on above everything ever reserved when all its messages are gone."""
+        """Return the conversation's head. If all its messages are gone, it continues above the highest reserved seq."""
         now = int(self._clock() * 1000)
         with self._errors():
             while True:
                 newest = (
-                    await self._messages.find(places(conversation), {"sender": 1, "startTime": 1})
+                    await self._messages.find(id_range(conversation), {"sender": 1, "startTime": 1})
                     .sort("_id", DESCENDING)
                     .limit(3)
                     .to_list(3)
@@ -179,9 +179,9 @@ class MongoMessages:
                 seq, time = (int(newest[0]["_id"]["s"]), int(newest[0]["startTime"])) if newest else (0, 0)
                 if not reserved or time + RETENTION + GONE_AFTER > now:
                     break
-                # Gone, or never written. Whoever finds that first decides where the conversation goes on; the
-                # others, and this process at its next try, find `base` and meet at the same place. A base is
-                # good for as long as a message that was stored above it would still be there.
+                # All messages are gone, or none was ever stored. The first process that finds this sets `base`, above
+                # which the conversation continues. The others, and this process at its next attempt, read the same
+                # `base`. It is valid as long as a message that was stored above it would still be there.
                 if seq <= record["base"] and record["based"] + RETENTION + GONE_AFTER > now:
                     return Head(int(record["base"]), now, reserved, (), record.get("mutual", False))
                 await self._conversations.update_one(
@@ -192,7 +192,10 @@ class MongoMessages:
         return Head(seq, time, reserved, senders, record.get("mutual", False))
 
     async def reserve(self, conversation: str, seq: int, until: int = WHENEVER) -> int:
-        """Reserves places from `seq` on before one of them is tried, and announces messages; see the module's text."""
+        """Reserve seqs from `seq` on, before an insert tries one, and announce messages up to `until`.
+
+        Returns the highest reserved seq.
+        """
         announcement = announced(until)
         with self._errors():
             record = await self._conversations.find_one_and_update(
@@ -212,45 +215,48 @@ class MongoMessages:
         return int(record["reserved"])
 
     async def announce(self, conversation: str, until: int) -> None:
-        """Announces messages up to a time; see storage/mongo/activity.py."""
+        """Announce messages up to a time; see storage/mongo/activity.py."""
         await self._activity.announce(conversation, until)
 
     def insert(self, *run: Message) -> asyncio.Future[Conflict | None]:
-        """Stores messages of one conversation, in order; see `models.chat.ports.Messages.insert`."""
+        """Store messages of one conversation, in order; see `models.chat.ports.Messages.insert`."""
         return self._insert.submit(run)
 
     async def find(self, conversation: str, key: bytes) -> Message | None:
-        """The message with this key, if it is stored."""
+        """Return the stored message with this key; None if there is none."""
         with self._errors():
             found = await self._messages.find_one({"conversation": conversation, "key": Binary(key)})
         return None if found is None else message_of(found)
 
     async def page(self, conversation: str, first: int, last: int) -> list[Message]:
-        """The unexpired messages with `first` <= seq <= `last`, ascending."""
+        """Return the unexpired messages with `first` <= seq <= `last`, ascending."""
         if last < 1:
             return []
-        # With a limit, so that the scan does not look beyond `last`.
-        return await self._find(places(conversation, max(1, first), last), ASCENDING, last - max(1, first) + 1)
+        # The limit keeps the scan from reading beyond `last`.
+        return await self._find(id_range(conversation, max(1, first), last), ASCENDING, last - max(1, first) + 1)
 
     async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
-        """The unexpired messages behind `seq`, ascending, at most so many."""
-        return await self._find(places(conversation, seq + 1), ASCENDING, most)
+        """Return the first unexpired messages after `seq`, ascending, at most `most`."""
+        return await self._find(id_range(conversation, seq + 1), ASCENDING, most)
 
     async def before(self, conversation: str, seq: int | None, most: int) -> list[Message]:
-        """The last unexpired messages before `seq`, or of all, ascending, at most so many."""
-        found = await self._find(places(conversation, 0, None if seq is None else seq - 1), DESCENDING, most)
+        """Return the last unexpired messages before `seq`, or of all if it is None, ascending, at most `most`."""
+        found = await self._find(id_range(conversation, 0, None if seq is None else seq - 1), DESCENDING, most)
         return found[::-1]
 
     async def newest(self, conversation: str) -> int:
-        """The last `seq` that exists, 0 if none does."""
+        """Return the last stored `seq`, 0 if there is none."""
         with self._errors():
             found = (
-                await self._messages.find(places(conversation), {"_id": 1}).sort("_id", DESCENDING).limit(1).to_list(1)
+                await self._messages.find(id_range(conversation), {"_id": 1})
+                .sort("_id", DESCENDING)
+                .limit(1)
+                .to_list(1)
             )
         return int(found[0]["_id"]["s"]) if found else 0
 
     async def last_before(self, conversation: str, time: int) -> int:
-        """The last `seq` whose message is older than `time` (milliseconds), by bisection; 0 if none is."""
+        """Return the last `seq` whose message is older than `time` (milliseconds), by bisection; 0 if there is none."""
         low, high = 0, await self.newest(conversation)
         if not high or await self._is_before(conversation, high, time):
             return high
@@ -263,31 +269,31 @@ class MongoMessages:
         return low
 
     async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
-        """How many unexpired messages of `sender` there are from up to `until` (milliseconds), at most `most`."""
+        """Count the unexpired messages of `sender` up to the time `until` (milliseconds), at most `most`."""
         with self._errors():
-            query = places(conversation) | {"sender": sender} | alive(self._clock())
+            query = id_range(conversation) | {"sender": sender} | alive(self._clock())
             query["startTime"]["$lte"] = until
             return len(await self._messages.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(most).to_list(most))
 
     async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
-        """What `reader` has read, and the peer's first message after that."""
+        """Return the position up to which `reader` has read, and the peer's first message after it."""
         read = (await self._positions.positions(conversation, reader)).read
-        first = await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, 1)
+        first = await self._find(id_range(conversation, read + 1) | {"sender": peer}, ASCENDING, 1)
         return UnreadStart(read, first[0].seq if first else None)
 
     async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
-        """The first messages of the peer that `reader` has not read, ascending, at most so many."""
+        """Return the first messages of the peer that `reader` has not read, ascending, at most `most`."""
         read = (await self._positions.positions(conversation, reader)).read
-        return await self._find(places(conversation, read + 1) | {"sender": peer}, ASCENDING, most)
+        return await self._find(id_range(conversation, read + 1) | {"sender": peer}, ASCENDING, most)
 
     async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
-        """By conversation, how many messages are unread, counted up to `most`; those that have none are left out."""
+        """Return the number of unread messages, up to `most`, of each conversation that has any."""
         return await self._many.unread(asked, most)
 
     async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
-        """The last `seq` of each conversation, 0 if it has no messages any more; those that never had are left out.
+        """Return the last `seq` of each conversation that ever had messages, 0 if all of them are gone.
 
-        Each message was preceded by the document of its pair, so one query finds all that never had any.
+        The document of a pair is written before its first message, so one query finds the others.
         """
         with self._errors():
             query = {"_id": {"$in": list(conversations)}}
@@ -295,38 +301,39 @@ class MongoMessages:
         return dict.fromkeys(begun, 0) | await self._many.newest(begun)
 
     async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
-        """Moves positions forward, durably; where they are then, and whether they moved."""
+        """Move positions forward, durably. Return the new positions, and whether they moved."""
         return await self._positions.mark(conversation, user, positions)
 
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
-        """Moves both positions forward, with what else gathers in a moment."""
+        """Move both positions forward, with the next write of gathered positions."""
         self._positions.move(conversation, reader, seq)
 
     async def _find(self, query: Document, direction: int, most: int) -> list[Message]:
-        """The first unexpired messages that the query matches, in one direction of `_id`."""
+        """Return the first unexpired messages that the query matches, in one direction of `_id`."""
         with self._errors():
             cursor = self._messages.find(query | alive(self._clock())).sort("_id", direction).limit(most)
             return [message_of(document) for document in await cursor.to_list(most)]
 
     async def _is_before(self, conversation: str, seq: int, time: int) -> bool:
-        """Whether the message at `seq` is older than `time`; a place that expiry has emptied is."""
+        """Return whether the message at `seq` is older than `time`, which includes messages that were removed."""
         with self._errors():
-            found = await self._messages.find_one({"_id": place(conversation, seq)}, {"startTime": 1})
+            found = await self._messages.find_one({"_id": id_of(conversation, seq)}, {"startTime": 1})
         return found is None or found["startTime"] < time
 
     async def _insert_batch(self, runs: Sequence[Run]) -> list[Conflict | Exception | None]:
-        """One insert_many of all runs, in order; the outcome of each run."""
+        """Insert all runs in order, with one insert_many if none fails. Return the outcome of each run."""
         failed = await self._insert_many(runs, ordered=True)
         return await self._see_through(runs, failed) if failed else [None] * len(runs)
 
     async def _see_through(self, runs: Sequence[Run], failed: Failed) -> list[Conflict | Exception | None]:
-        """The outcomes when the first obstacle has ended the insert, and what is behind it was not tried.
+        """Return the outcome of each run, after an ordered insert has ended at its first conflict.
 
-        First only what stands first in each run that is left is tried, out of order: of many obstacles, such as when
-        everybody sends again, all are found at once. Then what is left is tried in order again, and so on.
+        Messages after that conflict were not tried. So the first message of each run that is left is tried, unordered.
+        This finds many conflicts at once, for example when all clients resend. Then all that is left is tried in order
+        again, and so on.
         """
         outcomes: list[Conflict | Exception | None] = [None] * len(runs)
-        left = dict.fromkeys(range(len(runs)), 0)  # by run that is not done: how much of it is stored
+        left = dict.fromkeys(range(len(runs)), 0)  # unfinished runs, and how many messages of each are stored
         tried = [(i, k) for i, run in enumerate(runs) for k in range(len(run))]
         ordered = True
         try:
@@ -346,29 +353,29 @@ class MongoMessages:
                 if tried:
                     failed = await self._insert_many([(runs[i][k],) for i, k in tried], ordered=ordered)
         except EngineUnavailable as error:
-            for i in left:  # some of the batch was sent, so this is no NotSent
+            for i in left:  # not NotSent, since a part of the batch was sent
                 outcomes[i] = EngineUnavailable(error.engine, str(error))
         return outcomes
 
     async def _insert_many(self, runs: Sequence[Run], *, ordered: bool) -> Failed:
-        """One insert_many; what it did not insert.
+        """Call insert_many. Return the errors of messages that were not inserted.
 
-        Raises EngineUnavailable when the outcome of any is not known.
+        Raises EngineUnavailable if the outcome of any message is unknown.
         """
         with self._errors():
             documents = [document for run in runs for document in documents_of(run)]
             try:
                 await self._messages.insert_many(documents, ordered=ordered)
             except BulkWriteError as error:
-                if unknown := error.details.get("writeConcernErrors"):  # written somewhere; on a majority nobody knows
+                if unknown := error.details.get("writeConcernErrors"):  # written, but perhaps not on a majority
                     raise EngineUnavailable("mongodb", str(unknown[0].get("errmsg"))) from error
                 return {failure["index"]: failure for failure in error.details["writeErrors"]}
         return {}
 
     async def _outcome(self, message: Message, index: int, failure: dict[str, Any]) -> Conflict | Exception:
-        """What became of the message at an index of its run that was not inserted."""
+        """Return the outcome of a message that was not inserted, at `index` of its run."""
         try:
-            if failure["code"] != PLACE_TAKEN:
+            if failure["code"] != DUPLICATE_KEY:
                 with self._errors():
                     raise refusal(failure["code"], failure["errmsg"])
             return Conflict(await self._existing(message), index)
@@ -376,11 +383,11 @@ class MongoMessages:
             return error
 
     async def _existing(self, message: Message) -> Message:
-        """What stands in the message's way: its first copy, or another message at its place."""
+        """Return the message with the same key, that is its first copy, or the one with the same seq."""
         with self._errors():
             found = await self._messages.find_one({"conversation": message.conversation, "key": Binary(message.key)})
             if found is None:
-                found = await self._messages.find_one({"_id": place(message.conversation, message.seq)})
+                found = await self._messages.find_one({"_id": id_of(message.conversation, message.seq)})
         if found is None:  # written, but not on a majority yet
-            raise EngineUnavailable("mongodb", "the place is taken by a write that is not decided yet")
+            raise EngineUnavailable("mongodb", "the seq is taken by a write that is not on a majority yet")
         return message_of(found)

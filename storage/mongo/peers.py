@@ -1,14 +1,14 @@
-"""The servers on one MongoDB, and how each knows what the others have written into Redis.
+"""The servers on one MongoDB database, and the seals by which they trust each other's data in Redis.
 
-Redis may be another installation's as well, or be written to by others. So what a server puts there for another one is
-sealed with a key that only MongoDB has: the collection `servers` holds one document for each server that runs,
+Other installations and programs may write to the same Redis. So a server seals the data that it writes there for other
+servers, with a key that is only in MongoDB. The collection `servers` has one document for each running server:
 
     _id     the server's id, 16 random bytes
-    key     16 random bytes, with which it seals
-    seen    when it last said that it runs, by MongoDB's clock
+    key     the key of its seals, 16 random bytes
+    seen    when it was last renewed, by MongoDB's clock
 
-A seal is believed only of a server that has been seen lately. A copy of the database, restored beside the original,
-has servers of its own, and the original does not know them.
+A seal is valid only if its server was renewed recently. A copy of the database, restored beside the original, has
+other servers, which the original does not know.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from storage.mongo.errors import MongoErrors
 
 __all__ = ["MongoPeers", "Stranger"]
 
-RENEW = 60.0  # seconds between two times that a server says that it runs
-FRESH = 300  # seconds for which it is believed; longer than a primary takes to be elected
-KEPT = 86_400  # seconds after which MongoDB removes what a server that has ended left
+RENEW = 60.0  # seconds between two renewals of a server's document
+FRESH = 300  # seconds for which a document is valid; longer than the election of a primary
+KEPT = 86_400  # seconds after which MongoDB removes the document of a server that has ended
 SIZE = 16  # bytes of an id, of a key and of a seal
-MOST = 1000  # servers that are remembered
-REFUSED_FOR = 5.0  # seconds for which a server that is not known is not looked up again
+MOST = 1000  # servers in the cache
+REFUSED_FOR = 5.0  # seconds for which an unknown server is not looked up again
 
 _log = structlog.get_logger(__name__)
 
 
 class Stranger(Exception):
-    """Sealed by a server of which nothing is known yet: its id."""
+    """Data was sealed by a server that was not looked up yet; `server` is its id."""
 
     def __init__(self, server: bytes) -> None:
         super().__init__(server.hex())
@@ -47,7 +47,7 @@ class Stranger(Exception):
 
 
 class MongoPeers:
-    """This server and its peers, in a collection that motor provides."""
+    """This server and its peers, in motor's collection `servers`."""
 
     def __init__(self, servers: Any, errors: MongoErrors) -> None:
         self._servers = servers
@@ -58,19 +58,19 @@ class MongoPeers:
         self._refused: TTLCache[bytes, bool] = TTLCache(MOST, REFUSED_FOR)
 
     async def join(self) -> None:
-        """Become known. Raises EngineUnavailable."""
+        """Register this server. Raises EngineUnavailable."""
         with self._errors():
             await self._servers.create_index("seen", expireAfterSeconds=KEPT, name="seen")
         await self._renew()
 
     async def run(self) -> None:
-        """Stay known. Never returns."""
+        """Renew this server's document, until cancelled."""
         while True:
             await asyncio.sleep(RENEW)
             try:
                 await self._renew()
             except EngineUnavailable as error:
-                _log.debug("server_not_renewed", reason=str(error))  # FRESH is long enough for the next time
+                _log.debug("server_not_renewed", reason=str(error))  # FRESH is long enough for another attempt
 
     async def _renew(self) -> None:
         with self._errors():
@@ -81,11 +81,11 @@ class MongoPeers:
             )
 
     def seal(self, body: bytes) -> bytes:
-        """What the peers will believe to be this server's."""
+        """Return `body` with this server's id and seal, which peers can verify."""
         return self.id + _seal(body, self._key) + body
 
     def opened(self, data: bytes) -> bytes | None:
-        """The body of what a peer has sealed; None if the seal is none. Raises Stranger."""
+        """Return the body of data that a peer has sealed; None if the seal is invalid. Raises Stranger."""
         server, seal, body = data[:SIZE], data[SIZE : 2 * SIZE], data[2 * SIZE :]
         key = self._keys.get(server)
         if key is None:
@@ -95,7 +95,7 @@ class MongoPeers:
         return body if hmac.compare_digest(seal, _seal(body, key)) else None
 
     async def meet(self, server: bytes) -> bool:
-        """Look a server up; whether it is a peer. Raises EngineUnavailable."""
+        """Look up a server. Return whether it is a peer. Raises EngineUnavailable."""
         age = {"$dateDiff": {"startDate": "$seen", "endDate": "$$NOW", "unit": "second"}}
         query = {"_id": Binary(server), "$expr": {"$lte": [age, FRESH]}}
         with self._errors():
@@ -109,7 +109,7 @@ class MongoPeers:
         return True
 
     async def opened_surely(self, data: bytes) -> bytes | None:
-        """The same as `opened`, after looking the server up if need be. Raises EngineUnavailable."""
+        """Do the same as `opened`, after looking up the server if needed. Raises EngineUnavailable."""
         try:
             return self.opened(data)
         except Stranger as stranger:

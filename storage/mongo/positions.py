@@ -1,9 +1,9 @@
 """How far each user has received and read each conversation: fields of the pair's document in `conversations`.
 
-A client's own marks are written at once, those of one moment together, and answered when they are durable. What
-counts as read because it was delivered (dialect 1) moves with nearly every message, and an update costs MongoDB
-more than twice an insert; so that is gathered for a moment. What a crash can take is this moment's movement: the
-messages concerned count as unread once more.
+Positions that clients send are written at once, in batches, and answered when they are durable. In protocol v1 a
+delivered message counts as read, so positions move with nearly every message, and an update costs MongoDB more than two
+inserts. So these are gathered for a moment. A crash can lose the moves of that moment; then the messages are unread
+again.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from storage.mongo.errors import MongoErrors
 
 __all__ = ["Positions"]
 
-GATHER = 0.5  # seconds between two writes of what is gathered
-MAX_BATCH = 1000  # clients' own marks in one write
+GATHER = 0.5  # seconds between two writes of gathered positions
+MAX_BATCH = 1000  # positions from clients in one write
 CHUNK = 20  # gathered positions in one write
-MAX_PENDING = 100_000  # positions that wait; what finds no room counts as unread once more
+MAX_PENDING = 100_000  # gathered positions; further ones are dropped, and their messages stay unread
 
 _log = structlog.get_logger(__name__)
 
-Mark = tuple[str, int, ReadPositions]  # conversation, user, where to
+Mark = tuple[str, int, ReadPositions]  # conversation, user, new positions
 
 
 class Positions:
-    """The positions in `conversations`, a collection that motor provides."""
+    """The positions in motor's collection `conversations`."""
 
     def __init__(self, conversations: Any, errors: MongoErrors) -> None:
         self._errors = errors
-        # A majority, since reads ask one: what is no longer pending must be visible.
+        # Written to a majority, since reads ask a majority: a position that is not pending any more has to be visible.
         self._conversations = conversations.with_options(write_concern=WriteConcern(w="majority"))
         self._pending: dict[tuple[str, int], int] = {}
         self._task: asyncio.Task[None] | None = None
@@ -48,18 +48,18 @@ class Positions:
         )
 
     async def positions(self, conversation: str, user: int) -> ReadPositions:
-        """Where the positions of `user` are."""
+        """Return the positions of `user`, including pending ones."""
         fields = {f"received.{user}": 1, f"read.{user}": 1}
         with self._errors():
             record = await self._conversations.find_one({"_id": conversation}, fields)
         return self.merged(record or {}, conversation, user)
 
     async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
-        """Moves positions forward, durably; where they are then, and whether they moved. Backwards is nowhere."""
+        """Move positions forward, durably, never backwards. Return the new positions, and whether they moved."""
         return await self._commit((conversation, user, positions))
 
     def move(self, conversation: str, user: int, seq: int) -> None:
-        """Moves both positions forward, soon."""
+        """Move both positions forward, with the next write of gathered positions."""
         key = (conversation, user)
         if len(self._pending) >= MAX_PENDING and key not in self._pending:
             return
@@ -68,13 +68,13 @@ class Positions:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """Writes what is pending, once."""
+        """Write the pending positions, in one attempt."""
         if self._task is not None:
             await end(self._task)
         await self._write()
 
     def merged(self, record: Document, conversation: str, user: int) -> ReadPositions:
-        """The positions that a document holds, and what waits to be written."""
+        """Return the positions in a document, moved forward by pending ones."""
         pending = self._pending.get((conversation, user), 0)
         read = max(int(record.get("read", {}).get(str(user), 0)), pending)
         return ReadPositions(max(int(record.get("received", {}).get(str(user), 0)), read), read)
@@ -108,7 +108,7 @@ class Positions:
             self._task = None
 
     async def _write(self) -> None:
-        """Writes what is pending now, a little at a time: messages do not wait behind a long write."""
+        """Write the pending positions in small chunks, so that inserts do not wait behind a long write."""
         left = list(self._pending.items())
         while left:
             batch, left = left[:CHUNK], left[CHUNK:]

@@ -1,9 +1,9 @@
--- Adds to a number that goes some time after it was begun.
+-- Add to a number that expires some time after it was created.
 --
 -- KEYS  1 the number
--- ARGV  1 how much, 2 for how long it lives (seconds)
+-- ARGV  1 the amount, 2 the lifetime (seconds)
 --
--- Returns how much it is then, and how long it lives from now on (milliseconds).
+-- Returns the sum and its remaining lifetime (milliseconds).
 
 local total = redis.call('INCRBY', KEYS[1], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < 0 then

@@ -1,7 +1,6 @@
-"""How often something was tried: sliding windows in Redis, by the `limits` package.
+"""Limits on attempts: sliding windows in Redis, by the `limits` package.
 
-Counted before it is known whether the attempt is a good one. While Redis is away nothing that is counted can be
-tried.
+An attempt is counted before its outcome is known. While Redis is unavailable, attempts that are counted fail.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MINUTES = {Rule.ACCOUNT: 15, Rule.CONFIRMATION: 15, Rule.ADDRESS: 15, Rule.REGIS
 
 
 class RedisAttempts:
-    """Attempts below a key prefix; `most` says how many each rule allows."""
+    """Attempts, counted in keys with a prefix. `most` has the maximum for each rule."""
 
     def __init__(self, server: RedisServer, prefix: str, most: Mapping[Rule, int]) -> None:
         self._server = server
@@ -40,7 +39,7 @@ class RedisAttempts:
         }
 
     async def take(self, rule: Rule, subject: str) -> None:
-        """Counts an attempt. Raises TooFast when there were too many."""
+        """Count an attempt. Raises TooFast if there were too many."""
         item, key = self._items[rule], _digest(subject)
         with self._server.errors():
             if await self._limiter.hit(item, key):
@@ -49,11 +48,11 @@ class RedisAttempts:
         raise TooFast(rule.value, max(1.0, window.reset_time - time.time()))
 
     async def forgive(self, rule: Rule, subject: str) -> None:
-        """Forgets the attempts of a subject."""
+        """Reset the count of a subject's attempts."""
         with self._server.errors():
             await self._limiter.clear(self._items[rule], _digest(subject))
 
 
 def _digest(subject: str) -> str:
-    """A key of one length and few characters, whatever a client calls itself."""
+    """Return a key of fixed length for a subject, which clients choose."""
     return hashlib.blake2b(subject.encode(), digest_size=16).hexdigest()

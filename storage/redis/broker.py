@@ -1,21 +1,21 @@
-"""The way between processes that serve the same users: publish and subscribe in Redis.
+"""Publish and subscribe between processes that serve the same users, in Redis.
 
-A process subscribes to these channels below the key prefix, as long as it has a reason:
+A process subscribes to these channels, with the key prefix, as long as it has a reason:
 
-    processes     always; how many there are is how many subscribe
-    pair:2->1     a socket of user 2 that talks with user 1 is open here
-    inbox:2       an inbox socket of user 2 is open here
-    here:2        any socket of user 2 is open here; presence is whether somebody subscribes; published is only that
-                  the user's account or tokens have changed
-    watch:2       somebody here wants to know when user 2 comes or goes
+    processes     always; the number of its subscribers is the number of processes
+    pair:2->1     while a socket of user 2 for peer 1 is open here
+    inbox:2       while an inbox socket of user 2 is open here
+    here:2        while any socket of user 2 is open here; a user with a subscriber is online. Changes of the user's
+                  account or tokens are published on it
+    watch:2       while a socket here has to learn when user 2 comes or goes
 
-The prefix holds the id of the log: pub/sub knows no database numbers, so another installation may publish on the same
-Redis. And an event is taken only from a process that MongoDB knows (storage.mongo.peers): what is shown as a message is
-one that a process on the same store has stored.
+The prefix has the id of the log, since pub/sub has no database numbers and another installation may publish in the same
+Redis. Events are accepted only from processes that MongoDB knows (storage.mongo.peers). So a message that is delivered
+was stored by a process on the same database.
 
-A subscription ends with its connection, so that a killed process is offline at once. Nothing here is durable:
-what a process misses while it is cut off it finds in the store, which it is told to do for each channel when a
-subscription begins, again or for the first time.
+A subscription ends with its connection, so the users of a killed process are offline at once. Events are not durable. A
+process that was cut off reads what it missed from MongoDB: the listener is told to for each channel, whenever a
+subscription begins.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ __all__ = ["RedisBroker"]
 
 CHUNK = 500  # channels in one command
 MAX_BATCH = 200  # events published with one call
-MAX_WAITING = 10_000  # events that wait to be published; what finds no room is missed, and found in the store
-HEARTBEAT = 2.0  # seconds between two pings of the subscription, in which an answer has to come; processes are counted
-BACKOFF = (0.05, 2.0)  # seconds between attempts to subscribe: first, and at most
-START_WITHIN = 10.0  # seconds until the first subscription stands
+MAX_QUEUED = 10_000  # events queued for publishing; further ones are not published, and read from MongoDB later
+HEARTBEAT = 2.0  # seconds between two pings of the subscription, and for the answer; also counts the processes
+BACKOFF = (0.05, 2.0)  # seconds between attempts to subscribe: the first, and the maximum
+START_WITHIN = 10.0  # seconds for the first subscription
 STRANGERS = 16  # processes that are looked up at a time
-HELD = 1000  # events of such a process that are kept meanwhile; the others are missed, and found in the store
+HELD = 1000  # events that are held per process during its lookup; further ones are read from MongoDB later
 PUBLISH_WITHIN = 0.5  # seconds that an acknowledgement waits to learn whether the peer is in another process
 
 _log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ _source = Path(__file__).parent
 
 
 class _Changed(Struct, frozen=True, tag="changed"):
-    """`user` came or went."""
+    """The first socket of `user` has opened, or the last one has closed."""
 
     user: int
 
@@ -69,14 +69,14 @@ class _AccountChanged(Struct, frozen=True, tag="suspected"):
 
 
 class _Hello(Struct, frozen=True, tag="hello"):
-    """A process has begun to listen."""
+    """A process has begun to subscribe."""
 
 
 _Notice = _Changed | _AccountChanged | _Hello
 
 
 class _Envelope(Struct, frozen=True, array_like=True):
-    """What is published: as which of its process's events (they are numbered), and what."""
+    """What is published: an event, with its number among those of its process."""
 
     number: int
     event: Event | _Notice
@@ -85,11 +85,11 @@ class _Envelope(Struct, frozen=True, array_like=True):
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Envelope).decode
 
-_Item = tuple[bytes, int, list[str]]  # payload, channels that lead to the one it is for, all channels
+_Item = tuple[bytes, int, list[str]]  # payload, number of the recipient's channels, all channels
 
 
 class RedisBroker:
-    """The other processes below a key prefix; `peers` tells which of them belong to the same store."""
+    """The other processes that use a key prefix. `peers` knows those on the same MongoDB database."""
 
     def __init__(self, server: RedisServer, prefix: str, peers: MongoPeers) -> None:
         self._server = server
@@ -98,28 +98,28 @@ class RedisBroker:
         self._prefix = prefix + ":"
         self._peers = peers
         self._number = 0
-        self._last: dict[bytes, int] = {}  # by process: the number of the last event heard
-        self._held: dict[bytes, list[bytes]] = {}  # by process that is being looked up: its events
-        self._meetings: set[asyncio.Task[None]] = set()
-        self._warned = False  # an event that is not to be believed was logged
+        self._last: dict[bytes, int] = {}  # the number of the last event received, by process
+        self._held: dict[bytes, list[bytes]] = {}  # events of processes that are being looked up, by process
+        self._meetings: set[asyncio.Task[None]] = set()  # lookups of processes
+        self._warned = False  # whether an event of an unknown process was logged
         self._publish = client.register_script((_source / "publish.lua").read_text("utf-8"))
         self._commit: Batcher[_Item, int] = Batcher(self._publish_batch, max_batch=MAX_BATCH, max_concurrent=1)
         self._wanted: Counter[str] = Counter({"processes": 1})
-        self._asked: set[str] = set()  # on this connection
-        self._subscribed: set[str] = set()  # confirmed
-        self._changed: set[str] = set()  # what was wanted or given up since the subscription was last brought up to it
+        self._asked: set[str] = set()  # channels for which SUBSCRIBE was sent on this connection
+        self._subscribed: set[str] = set()  # channels that Redis has confirmed
+        self._changed: set[str] = set()  # channels to subscribe to or to unsubscribe from
         self._changes = asyncio.Event()
         self._settled = asyncio.Condition()
         self._connected = False
         self._lost = ""  # why the last subscription ended
-        self._heard_at = 0.0  # loop time
-        self._others = False
-        self._hanging = False  # Redis took too long to publish; nobody waits until it has published again
+        self._heard_at = 0.0  # loop time of the last message on the subscription
+        self._others = False  # whether there are other processes
+        self._hanging = False  # Redis took too long to publish; until it has published again, no caller waits for it
         self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
-        """Begins to listen. Raises EngineUnavailable when that cannot be had within START_WITHIN seconds."""
+        """Subscribe. Raises EngineUnavailable if that takes longer than START_WITHIN seconds."""
         self._listener = listener
         with self._server.errors():
             await self._subscriber.ping()
@@ -132,40 +132,40 @@ class RedisBroker:
             raise EngineUnavailable("redis", f"no subscription within {START_WITHIN:g} s: {self._lost}") from None
 
     async def close(self) -> None:
-        """Stops listening."""
+        """End the subscription."""
         if self._task is not None:
             await end(self._task)
         await end(*self._meetings)
 
     @property
     def single_process(self) -> bool:
-        """Whether there is no other process; False when that is not known."""
+        """Whether there is no other process; False if that is unknown."""
         return self._connected and not self._others
 
     def follow(self, user: int, peer: int) -> None:
-        """A socket of `user` that talks with `peer` has opened; 0 stands for all peers."""
+        """Subscribe for a socket of `user` that has opened, for `peer` or, if that is 0, for all peers."""
         self._want(_address(user, peer))
         self._want(f"here:{user}")
 
     def unfollow(self, user: int, peer: int) -> None:
-        """The counterpart of `follow`."""
+        """Undo `follow`, when the socket has closed."""
         self._unwant(_address(user, peer))
         self._unwant(f"here:{user}")
 
     def watch(self, user: int) -> None:
-        """Somebody here wants to know when `user` comes or goes."""
+        """Subscribe to the presence of `user`."""
         self._want(f"watch:{user}")
 
     def unwatch(self, user: int) -> None:
-        """The counterpart of `watch`."""
+        """Undo `watch`."""
         self._unwant(f"watch:{user}")
 
     def publish(self, event: Event) -> None:
-        """Tells the others, soon."""
+        """Publish an event, without waiting."""
         self._submit(event, *_channels(event))
 
     async def publish_and_count(self, message: Message) -> bool:
-        """Tells the others of a stored message; whether a socket of the recipient gets it there."""
+        """Publish a stored message. Return whether a socket of the recipient gets it in another process."""
         future = self._submit(MessageStored(message), *_channels(MessageStored(message)))
         if future is None or self._hanging:
             return False
@@ -180,7 +180,7 @@ class RedisBroker:
         return heard > self._own(message.recipient, message.sender)
 
     async def reaches(self, user: int, peer: int) -> bool:
-        """Whether a socket of another process gets what `peer` writes to `user`."""
+        """Return whether a socket in another process gets messages of `peer` to `user`."""
         try:
             async with asyncio.timeout(PUBLISH_WITHIN):
                 heard = await self._count([_address(user, peer), _address(user, 0)])
@@ -189,24 +189,24 @@ class RedisBroker:
         return sum(heard) > self._own(user, peer)
 
     def publish_presence_change(self, user: int) -> None:
-        """Tells those who watch `user` to look again."""
+        """Tell processes that watch `user` to check the user's presence."""
         self._submit(_Changed(user), 0, [f"watch:{user}"])
 
     def publish_account_change(self, user: int) -> None:
-        """Tells those who have sockets of `user` to look whether they still may."""
+        """Tell processes with sockets of `user` to check the user's account and tokens."""
         if not self.single_process:
             self._submit(_AccountChanged(user), 0, [f"here:{user}"])
 
     async def online(self, users: Sequence[int]) -> set[int]:
-        """Which of these users have a socket in another process. Raises EngineUnavailable."""
+        """Return which of these users have a socket in another process. Raises EngineUnavailable."""
         if self.single_process:
             return set()
         channels = [f"here:{user}" for user in users]
         try:
-            async with asyncio.timeout(PUBLISH_WITHIN), self._settled:  # else we might count ourselves
+            async with asyncio.timeout(PUBLISH_WITHIN), self._settled:  # or this process could be counted
                 await self._settled.wait_for(lambda: not any(self._unsettled(channel) for channel in channels))
         except TimeoutError:
-            raise EngineUnavailable("redis", "the subscription does not stand yet") from None
+            raise EngineUnavailable("redis", "the subscription is not confirmed yet") from None
         heard = await self._count(channels)
         own = [channel in self._subscribed for channel in channels]
         return {user for user, count, ours in zip(users, heard, own, strict=True) if count > ours}
@@ -227,26 +227,26 @@ class RedisBroker:
         self._changes.set()
 
     def _unsettled(self, channel: str) -> bool:
-        """Whether a change of this subscription is on its way."""
+        """Return whether a change of this subscription is not confirmed yet."""
         return (channel in self._wanted) != (channel in self._subscribed)
 
     def _own(self, user: int, peer: int) -> int:
-        """On how many of the channels that lead to `user` this process itself hears."""
+        """Return to how many of the recipient's channels this process itself subscribes."""
         return (_address(user, peer) in self._subscribed) + (_address(user, 0) in self._subscribed)
 
     async def _count(self, channels: Sequence[str]) -> list[int]:
-        """How many processes subscribe to each channel."""
+        """Return how many processes subscribe to each channel."""
         with self._server.errors():
             found = await self._client.pubsub_numsub(*(self._prefix + channel for channel in channels))
         return [int(count) for _, count in found]
 
     def _submit(self, event: Event | _Notice, near: int, channels: list[str]) -> asyncio.Future[int] | None:
-        if not self._connected or self._commit.queued >= MAX_WAITING:
+        if not self._connected or self._commit.queued >= MAX_QUEUED:
             return None
         self._number += 1
         payload = self._peers.seal(_encode(_Envelope(self._number, event)))
         future = self._commit.submit((payload, near, [self._prefix + channel for channel in channels]))
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody has to ask for it
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # so callers need not await it
         return future
 
     async def _publish_batch(self, batch: Sequence[_Item]) -> list[int | Exception]:
@@ -273,7 +273,7 @@ class RedisBroker:
                 await ended.pop()
             except (RedisError, OSError, TimeoutError, EngineUnavailable) as error:
                 self._lost = f"{type(error).__name__}: {error}"
-                if self._connected:  # once for each that stood; that Redis is away is logged as well
+                if self._connected:  # once for each subscription; the outage of Redis is logged by itself
                     _log.warning("subscription_lost", reason=self._lost)
             finally:
                 self._connected = False
@@ -281,13 +281,13 @@ class RedisBroker:
                 self._subscribed = set()
                 try:
                     await end(*works)
-                finally:  # also when this task is told to end a second time meanwhile
+                finally:  # also if this task is cancelled once more meanwhile
                     await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it so
             await asyncio.sleep(pause)
             pause = min(2 * pause, BACKOFF[1])
 
     async def _subscribe(self, pubsub: PubSub) -> None:
-        """Subscribes to what is wanted, and lets the others know that there is one more."""
+        """Subscribe to the wanted channels, and tell the other processes about this one."""
         await self._require_primary()
         async with asyncio.timeout(HEARTBEAT):
             self._asked = set(self._wanted)
@@ -305,7 +305,7 @@ class RedisBroker:
             self._listener.interrupted()
 
     async def _change(self, pubsub: PubSub) -> None:
-        """Subscribes and unsubscribes as sockets come and go."""
+        """Subscribe and unsubscribe as sockets open and close."""
         while True:
             await self._changes.wait()
             self._changes.clear()
@@ -320,17 +320,17 @@ class RedisBroker:
                 await pubsub.unsubscribe(*(self._prefix + channel for channel in removed[start : start + CHUNK]))
 
     async def _listen(self, pubsub: PubSub) -> None:
-        """Takes what comes."""
+        """Receive messages."""
         time = asyncio.get_running_loop().time
         while True:
-            message = await pubsub.get_message(timeout=None)  # one for each would cost as much as the message itself
+            message = await pubsub.get_message(timeout=None)  # a timeout per message would cost as much as the message
             self._heard_at = time()
             if self._heard(message):
                 async with self._settled:
                     self._settled.notify_all()
 
     async def _beat(self, pubsub: PubSub) -> None:
-        """Pings, and counts the processes; raises what ends the subscription."""
+        """Ping the subscription and count the processes. Raises what ends the subscription."""
         time = asyncio.get_running_loop().time
         while True:
             asked = time()
@@ -343,9 +343,9 @@ class RedisBroker:
                 raise TimeoutError("no answer to a ping")
 
     async def _require_primary(self) -> None:
-        """Raises EngineUnavailable unless Redis can be written to: what is published at a replica reaches few.
+        """Raise EngineUnavailable if Redis is not a primary, since events published on a replica reach few processes.
 
-        Where only room or a right is missing, publishing goes on.
+        If only memory or a right is missing, publishing goes on.
         """
         try:
             await self._server.ping(self._prefix[:-1])
@@ -358,7 +358,7 @@ class RedisBroker:
         self._others = processes > 1
 
     def _heard(self, message: dict[str, bytes | str] | None) -> bool:
-        """Takes one message of the subscription; whether it was a change of subscriptions."""
+        """Handle one message of the subscription. Return whether it confirmed a change of channels."""
         if message is None or message["type"] == "pong":
             return False
         raw = message["channel"]
@@ -397,14 +397,14 @@ class RedisBroker:
                 held.append(data)
             elif held is None and not self._warned:
                 self._warned = True
-                _log.warning("event_not_believed", reason="its process is not one of this database")
+                _log.warning("event_not_believed", reason="its process is not registered in this database")
             return
         try:
             envelope = _decode(body)
         except msgspec.DecodeError as error:  # another version
             _log.warning("event_not_understood", reason=str(error))
             return
-        # On several channels the same event comes several times, one after the other.
+        # A process that subscribes to several of an event's channels gets the event several times in a row.
         if envelope.number <= self._last.get(origin, 0):
             return
         if len(self._last) >= CHUNK:
@@ -424,27 +424,27 @@ class RedisBroker:
                     self._listener.arrived(event)
 
     async def _meet(self, origin: bytes) -> None:
-        """Looks a process up that was not heard of before, then takes what it has sent meanwhile, if it is a peer."""
+        """Look up an unknown process. If it is a peer, handle the events that it has sent meanwhile."""
         try:
             known = await self._peers.meet(origin)
         except EngineUnavailable:
-            known = False  # what it sends is found in the store; with its next event it is looked up again
+            known = False  # its messages are read from MongoDB; its next event starts another lookup
         held = self._held.pop(origin)
         if known:
             for data in held:
                 self._take(data)
         elif not self._warned:
             self._warned = True
-            _log.warning("event_not_believed", reason="its process is not one of this database")
+            _log.warning("event_not_believed", reason="its process is not registered in this database")
 
 
 def _address(user: int, peer: int) -> str:
-    """The channel of a user's sockets that talk with a peer, or of the user's inbox sockets."""
+    """Return the channel of a user's sockets for a peer, or of the user's inbox sockets if `peer` is 0."""
     return f"pair:{user}->{peer}" if peer else f"inbox:{user}"
 
 
 def _channels(event: Event) -> tuple[int, list[str]]:
-    """The channels for an event, those of the peer first, and how many these are."""
+    """Return how many of an event's channels are the recipient's, and all its channels, the recipient's first."""
     if isinstance(event, MessageStored):
         one, other = event.message.recipient, event.message.sender
         return 2, [_address(one, other), _address(one, 0), _address(other, one), _address(other, 0)]

@@ -1,7 +1,7 @@
-"""Redis, as its stores share it: the connections, whether it suits, and what its errors mean.
+"""Redis, as all stores in it share it: connections, checks that it is suitable, and its errors.
 
-A Redis that fails over may keep the connections of its old primary, which then refuses to write. So an error that says
-so ends the connections: the next ones are made to wherever the address leads now.
+After a failover, connections to the old primary may stay open, and it refuses to write. So an error that says this ends
+the connections, and new ones are made to the address, which leads to the new primary.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from storage.outages import Outages
 
 __all__ = ["MOVED", "RedisServer", "UnsuitableRedisError", "redis_client", "redis_errors", "subscriber_client"]
 
-READY_FOR = 1000  # milliseconds that the key lives which shows that Redis can be written to
-# What goes by itself: Redis loads its data, or a cluster or a primary with replicas is changing.
+READY_FOR = 1000  # lifetime of the key that `ping` writes, in milliseconds
+# Temporary errors: Redis is loading its data, or a cluster or the replicas of a primary are changing.
 PASSING = ("LOADING", "BUSY", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "READONLY")
-MOVED = "MOVED"  # the kind of error of a Redis Cluster, whose nodes have a part of the keys each
-DENIED = ("can't run this command", "can't access", "can't publish", "no permissions")  # a script's words for NOPERM
+MOVED = "MOVED"  # the error of a Redis Cluster, in which each node has a part of the keys
+DENIED = ("can't run this command", "can't access", "can't publish", "no permissions")  # texts for NOPERM in scripts
 
 _source = Path(__file__).parent
 
 
 class UnsuitableRedisError(Exception):
-    """This Redis cannot keep what the chat needs; the text says why, and what to do."""
+    """This Redis cannot be used. The text says why, and what to do."""
 
 
 def redis_client(url: str, timeout: float, connections: int) -> Redis:
-    """A client for `url`: at most `connections`, `timeout` seconds for a call or for a free connection."""
+    """Return a client for `url`, with at most `connections`, and `timeout` seconds for a call or a free connection."""
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=connections,
         timeout=timeout,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
-        # A repeated count would be one too many. The pool itself replaces connections that have died.
+        # A repeated command could count a message twice. The pool itself replaces connections that have died.
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         decode_responses=True,
@@ -66,21 +66,21 @@ def redis_client(url: str, timeout: float, connections: int) -> Redis:
 
 
 def subscriber_client(url: str, timeout: float) -> Redis:
-    """A client for a subscription to `url`: it waits for messages as long as it takes, and connects again when told."""
+    """Return a client for a subscription. It waits for messages without a timeout, and does not reconnect by itself."""
     return Redis.from_url(
         url,
         socket_timeout=None,
         socket_connect_timeout=timeout,
-        protocol=2,  # of what is pushed in the other one redis-py makes a log record each
+        protocol=2,  # with protocol 3, redis-py makes a log record of each pushed message
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
     )
 
 
 class RedisServer:
-    """One Redis: `client` for requests, of which `connections` may be under way, `subscriber` for a subscription.
+    """A Redis, with `client` for commands on up to `connections`, and `subscriber` for a subscription.
 
-    `timeout` (seconds) is what a call may take. Raises ValueError for a URL that is none.
+    `timeout` is in seconds, for each call. Raises ValueError for an invalid URL.
     """
 
     def __init__(self, url: str, timeout: float, connections: int) -> None:
@@ -92,7 +92,7 @@ class RedisServer:
         self._check = self.client.register_script((_source / "rights.lua").read_text("utf-8"))
 
     async def close(self) -> None:
-        """Ends all connections."""
+        """End all connections."""
         if self._dropping is not None:
             await end(self._dropping)
         await self.client.aclose()
@@ -100,7 +100,7 @@ class RedisServer:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Translate the driver's errors into ours, log outages, and leave a Redis that is no primary any more."""
+        """Translate the driver's errors, log outages, and drop connections to a Redis that is not primary any more."""
         try:
             with self._outages.watch(), redis_errors():
                 yield
@@ -110,7 +110,7 @@ class RedisServer:
             raise
 
     def _drop(self) -> None:
-        """End the connections, so that the next ones are made to the Redis to which the address leads now."""
+        """End the connections, so that new ones are made to the Redis that has the address now."""
         if self._dropping is None or self._dropping.done():
             self._dropping = asyncio.get_running_loop().create_task(self._disconnect())
 
@@ -120,14 +120,14 @@ class RedisServer:
         await pool.disconnect(inuse_connections=False)
 
     async def prepare(self) -> None:
-        """Check what this Redis is. Raises UnsuitableRedisError, EngineUnavailable."""
+        """Check that this Redis is suitable. Raises UnsuitableRedisError, EngineUnavailable."""
         try:
             with self.errors():
                 found = await self.client.info()
         except DatabaseRefused as error:
             raise _unsuitable(error, "INFO") from None
         if found.get("redis_mode") == "sentinel":
-            raise UnsuitableRedisError("this is a Sentinel; --redis is the address of the primary itself")
+            raise UnsuitableRedisError("this is a Sentinel; set --redis to the address of the primary itself")
         if found.get("cluster_enabled") or found.get("redis_mode") == "cluster":
             raise UnsuitableRedisError(
                 "this is a node of a Redis Cluster, which is not supported; use a single primary"
@@ -139,12 +139,12 @@ class RedisServer:
             )
         policy = found.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
-            raise UnsuitableRedisError(f"maxmemory-policy is {policy}; the limit rule needs noeviction")
+            raise UnsuitableRedisError(f"maxmemory-policy is {policy}; set it to noeviction for the limit rule")
 
     async def check_rights(self, prefix: str) -> None:
-        """Check that all may be done that the stores do below `prefix`. Raises UnsuitableRedisError, EngineUnavailable.
+        """Try each command that the stores use, with keys below `prefix`, since Redis does not tell a user's rights.
 
-        Whether a user may do something is not told by Redis before it is done.
+        Raises UnsuitableRedisError, EngineUnavailable.
         """
         key, channel = f"{prefix}:check:{secrets.token_hex(8)}", f"{prefix}:check"
         what = "EVALSHA, SCRIPT LOAD"
@@ -179,7 +179,7 @@ class RedisServer:
 
 
 def _rights(what: str) -> str:
-    return f"this user of Redis may not use {what}; docs/operations.md names the rights that are enough"
+    return f"this user of Redis may not use {what}; docs/operations.md has the rights that it needs"
 
 
 def _unsuitable(error: DatabaseRefused, what: str) -> UnsuitableRedisError:
@@ -188,7 +188,7 @@ def _unsuitable(error: DatabaseRefused, what: str) -> UnsuitableRedisError:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """The driver's errors as ours: a refusal that stays until the operator changes something is DatabaseRefused."""
+    """Turn the driver's errors into EngineUnavailable, or DatabaseRefused for permanent ones."""
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
@@ -199,7 +199,7 @@ def redis_errors() -> Iterator[None]:
 
 
 def _kind_of(error: Exception) -> str:
-    """Redis's own code for an error that stays until something is changed; empty for one that goes by itself."""
+    """Return Redis's code for a permanent error, which an operator has to fix; "" for a temporary one."""
     if isinstance(error, AuthenticationError):
         return "NOAUTH"
     if isinstance(error, (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, InvalidResponse)):

@@ -1,20 +1,20 @@
--- Counts one message, or several, by the limit rule (models/chat/stranger_limit.py); atomic, as every script of Redis is.
+-- Count one or more messages by the limit rule (models/chat/stranger_limit.py). Scripts are atomic in Redis.
 --
 -- KEYS  1 since      when this Redis began to count (microseconds, so that no two markers are equal); its
---                    name holds the run id
---       2 mine       how many the sender sent to the peer
---       3 theirs     how many the peer sent to the sender
---       4 mine_seen, 5 theirs_seen   a count was rebuilt from MongoDB, and need not be again
--- ARGV  1 run        the run id that the key names hold
---       2 ask        1: the rule may refuse; 0: it is known that it cannot
---       3 amount     how many messages
---       4 limit      how many may be sent without an answer
+--                    name has the run id
+--       2 mine       how many messages the sender sent to the peer
+--       3 theirs     how many messages the peer sent to the sender
+--       4 mine_seen, 5 theirs_seen   the count was rebuilt from MongoDB, so it is not rebuilt again
+-- ARGV  1 run        the run id in the keys' names
+--       2 ask        1: the rule may refuse; 0: the caller knows that it cannot
+--       3 amount     the number of messages
+--       4 limit      how many messages may be sent without an answer
 --       5 accepted, 6 refused, 7 kept   lifetimes: of a count after an acceptance, after a refusal,
 --                    of the other keys (seconds)
---       8 mine, 9 theirs   what MongoDB held before `since`, or '' when it was not asked
+--       8 mine, 9 theirs   counts in MongoDB before `since`, or '' if it was not asked
 --
--- Returns {'run', actual run id}        the keys belong to another Redis; nothing was done
---         {'missing', since}            a count is not there; nothing was done: ask MongoDB, call again
+-- Returns {'run', actual run id}        the keys belong to another Redis; nothing was changed
+--         {'missing', since}            a count is missing; nothing was changed: ask MongoDB and call again
 --         {'accepted', mine, theirs, since}
 --         {'refused', mine, theirs, since}
 

@@ -1,10 +1,9 @@
-"""The limit rule's counters, in Redis.
+"""The limit rule's counters in Redis.
 
-How many messages a sent to b is the key `<prefix>:{<bucket>}:<run id>:<a>-><b>`. The bucket keeps both
-directions of a pair, and their neighbours, in one slot of a Redis Cluster. The run id changes with every start
-of Redis, so counts that an old dump brings back are never read; after a flush the marker `since` is missing.
-Either way a count that is not there is rebuilt once, from what MongoDB held before the marker's time: what came
-later was counted. A count that has expired stays expired.
+The key `<prefix>:{<bucket>}:<run id>:<a>-><b>` counts the messages that a sent to b. The bucket puts both directions of
+a pair into one slot of a Redis Cluster. The run id changes with each start of Redis, so counts from an old dump are
+never read. After a flush the marker `since` is missing. In both cases a missing count is rebuilt once, from messages
+that MongoDB had before the marker's time; later ones were counted. A count that has expired stays expired.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from storage.redis.quotas import RedisQuotas
 __all__ = ["RedisCounters"]
 
 BUCKETS = 64
-GATHER = 1.0  # seconds for which messages of open conversations gather
-CHUNK = 20  # pairs counted in one round trip; more would keep messages waiting
-MESSAGE = 200  # bytes that a message counts besides its content: many that are empty fill a disk as well
-MAX_GATHERED = 100_000  # pairs; a count that finds no room is one that need not rise
+GATHER = 1.0  # seconds for which messages of open conversations are gathered
+CHUNK = 20  # pairs counted in one round trip; more would delay messages
+MESSAGE = 200  # bytes that a message counts besides its content, since empty messages also take space
+MAX_GATHERED = 100_000  # pairs; further messages of open conversations are not counted, which the rule does not need
 
 Pair = tuple[int, int]  # sender and recipient
 
@@ -41,7 +40,7 @@ _source = Path(__file__).parent
 
 
 class _Gathered:
-    """Messages of one pair that wait to be counted: how many, and how many bytes."""
+    """Messages of one pair that are not counted yet: how many, and how many bytes."""
 
     __slots__ = ("amount", "recount", "size")
 
@@ -52,7 +51,7 @@ class _Gathered:
 
 
 class RedisCounters:
-    """The counters of all pairs below a key prefix, and `quotas`, those of accounts."""
+    """The counters of all pairs, in keys with a prefix, and `quotas` of accounts."""
 
     def __init__(self, server: RedisServer, prefix: str, quotas: RedisQuotas) -> None:
         self._server = server
@@ -68,15 +67,15 @@ class RedisCounters:
         self._task: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Writes the gathered counts, once."""
+        """Write the gathered counts, in one attempt."""
         if self._task is not None:
             await end(self._task)
         await self._flush()
         await self._quotas.close()
 
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
-        """Decides on one message and counts it. Raises LimitReached, QuotaReached, EngineUnavailable."""
-        self._quotas.require_room(sender)
+        """Decide on one message and count it. Raises LimitReached, QuotaReached, EngineUnavailable."""
+        self._quotas.require_bytes_left(sender)
         verdict, theirs, epoch = await self._counted(sender, recipient, 1, recount, ask=True)
         if verdict == "refused":
             raise LimitReached
@@ -85,25 +84,25 @@ class RedisCounters:
             try:
                 await self._quotas.take_stranger(sender, recipient)
             except ChatError:
-                with suppress(EngineUnavailable):  # then the count is too high, not too low
+                with suppress(EngineUnavailable):  # the count may be too high, but never too low
                     await self.give_back(admission)
                 raise
         return admission
 
     def weigh(self, sender: int, content: str) -> None:
-        """Counts the bytes of a message that was admitted and is stored, soon."""
+        """Count the bytes of a message that was admitted and is stored, with the next gathered counts."""
         self._quotas.note(sender, MESSAGE + len(content.encode()))
 
     async def give_back(self, admission: Admission) -> None:
-        """Takes back the count of a message that is known not to be stored."""
+        """Give back the count of a message that is known not to be stored."""
         run, since = admission.epoch.split()
         keys = self._keys(run, admission.sender, admission.recipient)
-        # When the answer is lost it is not tried again: the count may stay too high, never fall too low.
+        # If the answer is lost, this is not repeated: the count may be too high, but never too low.
         with self._server.errors():
             await self._give_back(keys=keys[:2], args=[run, since])
 
     def gather(self, sender: int, recipient: int, recount: Recount, content: str) -> None:
-        """Counts a message that the rule cannot refuse, together with what else gathers in a moment."""
+        """Count a message that the rule cannot refuse, together with others, after at most GATHER seconds."""
         pair = (sender, recipient)
         gathered = self._gathered.get(pair)
         if gathered is None:
@@ -124,7 +123,7 @@ class RedisCounters:
     async def _counted(
         self, sender: int, recipient: int, amount: int, recount: Recount, *, ask: bool
     ) -> tuple[str, int, str]:
-        """Runs the script until it has decided: verdict, the peer's count, and the epoch it belongs to."""
+        """Run the script until it has decided. Return the verdict, the peer's count, and its epoch."""
         held: tuple[int, int] | tuple[str, str] = ("", "")
         while True:
             asked = self._run
@@ -149,7 +148,7 @@ class RedisCounters:
         ask: bool,
         held: tuple[int, int] | tuple[str, str],
     ) -> Awaitable[Any]:
-        """Calls the script, or puts the call into a pipeline."""
+        """Call the script, or add the call to a pipeline."""
         days = (ACCEPTED_DAYS, REFUSED_DAYS, 2 * ACCEPTED_DAYS)
         return self._count(
             keys=self._keys(run, sender, recipient),
@@ -166,7 +165,7 @@ class RedisCounters:
             self._task = None
 
     async def _flush(self) -> None:
-        """Counts what has gathered; what fails gathers again."""
+        """Count what was gathered. What fails is gathered again."""
         gathered, self._gathered = self._gathered, {}
         left = list(gathered.items())
         for (sender, _), each in left:
@@ -186,10 +185,10 @@ class RedisCounters:
                 self._gathered.setdefault(pair, _Gathered(each.recount)).amount += each.amount
 
     async def _raise(self, gathered: list[tuple[Pair, _Gathered]]) -> None:
-        """Counts messages of many pairs in one round trip, and then those by themselves that have to be recounted.
+        """Count messages of many pairs in one round trip, then one by one those that have to be recounted.
 
-        Takes from `gathered` what is counted. When it fails some of the rest may have been counted as well, and are
-        counted again: too high, never too low.
+        Removes from `gathered` what was counted. If it fails, some of the rest may have been counted and are counted
+        again: counts may be too high, but never too low.
         """
         run = self._run
         with self._server.errors():

@@ -1,9 +1,9 @@
--- Publishes many things with one call; atomic, so that all of them keep their order.
+-- Publish many events in one call. Scripts are atomic, so the events keep their order.
 --
--- ARGV  for each of them: payload, how many of its channels lead to the one it is for, how many channels, the
---       channels, those first
+-- ARGV  for each event: the payload, how many of its channels are the recipient's, how many channels there are, and the
+--       channels, the recipient's first
 --
--- Returns for each how many processes heard of it on the channels that lead to the one it is for.
+-- Returns for each event how many processes received it on the recipient's channels.
 
 local heard, i = {}, 1
 while i <= #ARGV do

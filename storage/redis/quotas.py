@@ -1,9 +1,9 @@
-"""What one account may do to many: to how many strangers it writes in an hour, and how much it has stored in a day.
+"""Quotas of an account: how many strangers it writes to in an hour, and how many bytes it has stored in a day.
 
-The limit rule bounds what is sent to one stranger; this bounds how many there are. The strangers of an hour are a set
-in Redis, the bytes of a day a number, both by account, and each goes when its time is over, counted from the first.
-Bytes gather for a moment and are counted behind the messages. Where Redis loses them they begin anew; while it is away
-no message to a stranger passes anyhow.
+The limit rule limits messages to one stranger; this limits the number of strangers. For each account Redis has a set of
+the hour's strangers and the number of the day's bytes. Each expires an hour or a day after its first entry. Bytes are
+gathered for a moment and counted after the messages are stored. If Redis loses them, counting starts again at zero.
+While it is unavailable, no message to a stranger passes anyway.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from storage.redis.client import RedisServer
 __all__ = ["RedisQuotas"]
 
 HOUR, DAY = 3600, 86_400  # seconds
-GATHER = 1.0  # seconds for which bytes gather
+GATHER = 1.0  # seconds for which bytes are gathered
 CHUNK = 100  # accounts counted in one round trip
-MAX_GATHERED = 100_000  # accounts; what finds no room is not counted
+MAX_GATHERED = 100_000  # accounts; bytes of further ones are not counted
 
 _log = structlog.get_logger(__name__)
 _source = Path(__file__).parent
 
 
 class RedisQuotas:
-    """The quotas of all accounts below a key prefix; 0 is no bound.
+    """The quotas of all accounts, in keys with a prefix. A quota of 0 is unlimited.
 
-    `strangers` is how many users an account may write to in an hour who have never answered, `size` how many bytes of
-    messages it may have stored in a day. `spent` has the accounts whose bytes are used up: until when, in loop time.
+    `strangers` is how many users who have never answered an account may write to in an hour. `size` is how many bytes
+    of messages it may have stored in a day. `spent` maps accounts without bytes left to the loop time when they get
+    new ones.
     """
 
     def __init__(self, server: RedisServer, prefix: str, *, strangers: int, size: int) -> None:
@@ -49,13 +50,13 @@ class RedisQuotas:
         self._task: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Count the gathered bytes, once."""
+        """Count the gathered bytes, in one attempt."""
         if self._task is not None:
             await end(self._task)
         await self._flush()
 
     async def take_stranger(self, sender: int, recipient: int) -> None:
-        """Note that `sender` writes to a stranger. Raises QuotaReached for one too many, EngineUnavailable."""
+        """Count a stranger that `sender` writes to. Raises QuotaReached for one too many, EngineUnavailable."""
         if not self._strangers:
             return
         key = f"{self._prefix}:strangers:{sender}"
@@ -64,8 +65,8 @@ class RedisQuotas:
         if left >= 0:
             raise QuotaReached("users who have never answered", left / 1000)
 
-    def require_room(self, sender: int) -> None:
-        """Raise QuotaReached while the bytes of an account are used up."""
+    def require_bytes_left(self, sender: int) -> None:
+        """Raise QuotaReached while an account has no bytes left."""
         until = self.spent.get(sender)
         if until is None:
             return
@@ -75,7 +76,7 @@ class RedisQuotas:
         del self.spent[sender]
 
     def note(self, sender: int, size: int) -> None:
-        """Count bytes that `sender` had stored, soon."""
+        """Count bytes that `sender` had stored, within GATHER seconds."""
         if not self._size:
             return
         known = self._gathered.get(sender)
@@ -95,7 +96,7 @@ class RedisQuotas:
             self._task = None
 
     async def _flush(self) -> None:
-        """Count what has gathered; what fails gathers again."""
+        """Count what was gathered. What fails is gathered again."""
         gathered, self._gathered = self._gathered, {}
         left = list(gathered.items())
         try:
@@ -104,7 +105,7 @@ class RedisQuotas:
                 del left[:CHUNK]
         except EngineUnavailable as error:
             _log.debug("bytes_not_counted", accounts=len(left), reason=str(error))
-        finally:  # also when it is cancelled; what was counted meanwhile is counted twice at most
+        finally:  # also if cancelled; bytes that were counted meanwhile are counted twice at most
             for sender, size in left:
                 self._gathered[sender] = self._gathered.get(sender, 0) + size
 

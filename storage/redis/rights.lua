@@ -1,10 +1,10 @@
--- Tries each command that the stores use, on a key and a channel of its own: Redis does not tell beforehand what a user
--- may do. A script's commands are checked as those of its user are.
+-- Try each command that the stores use, on a key and a channel of its own, since Redis does not tell a user's rights. A
+-- script has the rights of its user.
 --
--- KEYS  1 a key that is not there
+-- KEYS  1 a key that does not exist
 -- ARGV  1 a channel
 --
--- Returns for each command that was refused its name and Redis's words; the key is gone afterwards.
+-- Returns the name and Redis's error for each command that was refused. The key is deleted afterwards.
 
 local key, channel, refused = KEYS[1], ARGV[1], {}
 local commands = {

@@ -1,11 +1,11 @@
--- Notes that an account writes to a user who has never answered.
+-- Count a user who has never answered and to whom an account writes.
 --
--- KEYS  1 the users to whom the account has written, a set
+-- KEYS  1 the set of users to whom the account has written
 -- ARGV  1 the user
---       2 how many there may be
---       3 for how long they are counted, from the first (seconds)
+--       2 the maximum size of the set
+--       3 the lifetime of the set, from its first entry (seconds)
 --
--- Returns -1, or for how many milliseconds there is no room for one more.
+-- Returns -1, or, if the set is full, in how many milliseconds it expires.
 
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
   return -1

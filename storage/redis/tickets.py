@@ -1,7 +1,8 @@
-"""Tickets: what a client that can set neither header nor cookie puts into the URL of a socket instead of a token.
+"""Tickets for the URL of a socket, for clients that can set neither a header nor a cookie.
 
-A ticket is good once, and for half a minute: URLs are logged and kept in many places. Redis holds what it stands for,
-under a digest of it, so that whoever reads Redis has no tickets; and sealed, so that whoever writes to it makes none.
+A ticket is valid once and for half a minute, since URLs are logged and stored in many systems. Redis stores the
+identity under a digest of the ticket, so that reading Redis reveals no tickets. The identity is sealed, so that writing
+to Redis makes no valid tickets.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ LENGTH = 32  # random bytes
 
 
 class _Ticket(Struct, frozen=True):
-    """Whom a ticket makes its bearer, and until when (seconds since the epoch)."""
+    """The identity that a ticket gives, and its expiry in seconds since the epoch."""
 
     identity: Identity
     until: float
 
 
 class RedisTickets:
-    """Tickets below a key prefix, good for `lifetime` seconds; `clock` returns seconds since the epoch."""
+    """Tickets in keys with a prefix, valid for `lifetime` seconds. `clock` returns seconds since the epoch."""
 
     def __init__(
         self,
@@ -51,9 +52,9 @@ class RedisTickets:
         self._clock = clock
 
     async def issue(self, identity: Identity) -> str:
-        """A ticket that makes its bearer somebody."""
+        """Return a new ticket for an identity."""
         ticket = secrets.token_urlsafe(LENGTH)
-        # The time is held as well: a Redis that is brought back from a dump may have brought used tickets with it.
+        # The expiry is in the content too, since a Redis that is restored from a dump may have used tickets again.
         content = msgspec.json.encode(_Ticket(identity, self._clock() + self._lifetime))
         sealed = base64.b64encode(self._peers.seal(content)).decode()
         with self._server.errors():
@@ -61,15 +62,15 @@ class RedisTickets:
         return ticket
 
     async def redeem(self, ticket: str) -> Identity:
-        """Whom a ticket makes its bearer; it is used up. Raises Unauthenticated."""
+        """Use a ticket up and return its identity. Raises Unauthenticated."""
         with self._server.errors():
             sealed = await self._client.getdel(self._key(ticket))
         content = None if sealed is None else await self._peers.opened_surely(_bytes_of(sealed))
         if content is None:
-            raise Unauthenticated("the ticket was used, or is too old, or never was one")
+            raise Unauthenticated("the ticket is invalid, expired or already used")
         found = msgspec.json.decode(content, type=_Ticket)
         if found.until <= self._clock():
-            raise Unauthenticated("the ticket is too old")
+            raise Unauthenticated("the ticket has expired")
         return found.identity
 
     def _key(self, ticket: str) -> str:

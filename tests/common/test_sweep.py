@@ -1,4 +1,4 @@
-"""Sweep: everybody again and again, a few at a time; whoever is suspected at once."""
+"""Tests of sweeps: all users periodically, a few at a time, and changed users at once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from common.tasks import end
 from models.errors import EngineUnavailable
 from tests.support.sockets import until
 
-EVERYBODY = range(10 * PARTS)
+USERS = range(10 * PARTS)
 COMPLAINT = "not_looked"
 
 
-async def test_everybody_has_a_turn() -> None:
-    """In parts of a round that are alike, each user always in the same one; also who has come meanwhile."""
-    here = set(EVERYBODY)
+async def test_each_user_is_checked() -> None:
+    """Each user is checked in the same part of every sweep, also users who have joined meanwhile."""
+    here = set(USERS)
     looks: list[set[int]] = []
 
     async def look(users: set[int]) -> None:
@@ -27,13 +27,13 @@ async def test_everybody_has_a_turn() -> None:
     task = asyncio.ensure_future(Sweep(0.02, lambda: here, look, COMPLAINT, EngineUnavailable).run())
     await until(lambda: len(looks) >= 3 * PARTS)
     await end(task)
-    assert set().union(*looks[:PARTS]) == set(EVERYBODY)
+    assert set().union(*looks[:PARTS]) == set(USERS)
     assert {len(users) for users in looks[1:PARTS]} == {10}
     assert looks[PARTS : 2 * PARTS] == looks[2 * PARTS : 3 * PARTS] == [looks[0] | {10 * PARTS}, *looks[1:PARTS]]
 
 
-async def test_many_are_looked_at_a_few_at_a_time() -> None:
-    """None is left out."""
+async def test_many_users_are_checked_in_batches() -> None:
+    """Many users are checked in batches, and none is left out."""
     here = range(int(2.5 * BATCH * PARTS))
     looks: list[set[int]] = []
 
@@ -48,31 +48,31 @@ async def test_many_are_looked_at_a_few_at_a_time() -> None:
     assert {len(users) for users in looks} == {BATCH, BATCH // 2}
 
 
-async def test_everybody_and_dirty() -> None:
-    """Suspects that gather travel together; everybody's turn comes also while there are ever new suspects."""
+async def test_all_and_dirty_users() -> None:
+    """Dirty users are checked together, and all others in time, even if there are always new dirty users."""
     looks: list[set[int]] = []
 
     def dirty_user(number: int) -> int:
-        """Somebody whose turn comes together with that of the first."""
-        return number * PARTS % len(EVERYBODY)
+        """Return a user in the same part of the sweep as the first one."""
+        return number * PARTS % len(USERS)
 
     async def look(users: set[int]) -> None:
         looks.append(users)
         await asyncio.sleep(0)
         sweep.mark_dirty(dirty_user(len(looks)))
 
-    sweep = Sweep(0.02, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable)
+    sweep = Sweep(0.02, lambda: USERS, look, COMPLAINT, EngineUnavailable)
     sweep.mark_dirty(17)
     sweep.mark_dirty(18)
     task = asyncio.ensure_future(sweep.run())
-    await until(lambda: set(EVERYBODY) <= set().union(*looks))
+    await until(lambda: set(USERS) <= set().union(*looks))
     await end(task)
     assert looks[0] >= {17, 18}
     assert all(dirty_user(number) in users for number, users in enumerate(looks[1:], 1))
 
 
-async def test_suspects_do_not_wait_for_their_turn() -> None:
-    """A suspicion that comes during a look is looked at after it, alone; if they are still there."""
+async def test_dirty_users_are_checked_soon() -> None:
+    """A user marked during a check is checked right after it, without others, if still present."""
     begun, go_on = asyncio.Event(), asyncio.Event()
     looks: list[set[int]] = []
 
@@ -98,8 +98,8 @@ async def test_suspects_do_not_wait_for_their_turn() -> None:
     assert looks == [{0}, {1, 2}, {3}]
 
 
-async def test_an_outage_is_complained_of_once() -> None:
-    """And the next one again."""
+async def test_an_outage_is_logged_once() -> None:
+    """Each outage is logged once."""
     away = True
     looks = 0
 
@@ -114,7 +114,7 @@ async def test_an_outage_is_complained_of_once() -> None:
         await until(lambda: looks > before + 2)
 
     with capture_logs() as logs:
-        task = asyncio.ensure_future(Sweep(0.01, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable).run())
+        task = asyncio.ensure_future(Sweep(0.01, lambda: USERS, look, COMPLAINT, EngineUnavailable).run())
         for now in (True, False, True):
             away = now
             await looks_more()
@@ -122,8 +122,8 @@ async def test_an_outage_is_complained_of_once() -> None:
     assert [entry["event"] for entry in logs] == [COMPLAINT] * 2
 
 
-async def test_a_bug_does_not_end_the_rounds() -> None:
-    """It is logged, and the next look comes."""
+async def test_a_bug_does_not_end_the_sweep() -> None:
+    """An unexpected error is logged, and the sweep goes on."""
     looks = 0
 
     async def look(users: set[int]) -> None:
@@ -132,7 +132,7 @@ async def test_a_bug_does_not_end_the_rounds() -> None:
         raise KeyError(looks)
 
     with capture_logs() as logs:
-        task = asyncio.ensure_future(Sweep(0.01, lambda: EVERYBODY, look, COMPLAINT, EngineUnavailable).run())
+        task = asyncio.ensure_future(Sweep(0.01, lambda: USERS, look, COMPLAINT, EngineUnavailable).run())
         await until(lambda: looks >= 3)
         await end(task)
     assert {entry["event"] for entry in logs} == {"round_failed"}

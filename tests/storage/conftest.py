@@ -22,7 +22,7 @@ from tests.support.database import mysql_connection
 from tests.support.patience import PATIENCE
 from tests.support.relay import Relay
 
-NOBODY = Addresses("mongodb://127.0.0.1:9", "redis://127.0.0.1:9", "mysql://root@127.0.0.1:9/tandem")
+UNAVAILABLE = Addresses("mongodb://127.0.0.1:9", "redis://127.0.0.1:9", "mysql://root@127.0.0.1:9/tandem")
 
 MakeMySQL = Callable[..., MySQL]
 
@@ -138,7 +138,7 @@ def redis(redis_server: RedisServer) -> Redis:
 @pytest.fixture
 def redis_away(io_loop: IOLoop) -> Iterator[RedisServer]:
     """A Redis that is unavailable."""
-    server = RedisServer(NOBODY.redis, timeout=1, connections=1)
+    server = RedisServer(UNAVAILABLE.redis, timeout=1, connections=1)
     yield server
     io_loop.run_sync(server.close)
 

@@ -20,7 +20,7 @@ from storage.mysql.schema import SchemaError
 from storage.redis.client import UnsuitableRedisError
 from storage.stores import DatabasesUnavailable, Options, UnusableAddressError, open_stores
 from tests.conftest import Clock
-from tests.storage.conftest import NOBODY, MakeFresh
+from tests.storage.conftest import UNAVAILABLE, MakeFresh
 from tests.support.patience import PATIENCE
 from tests.support.sockets import until
 
@@ -101,17 +101,17 @@ async def test_databases_unavailable(
     addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, away: list[str]
 ) -> None:
     """The error names all databases that are unavailable, and what was opened is closed."""
-    partly = addresses._replace(**{engine: getattr(NOBODY, engine) for engine in away})
+    partly = addresses._replace(**{name: getattr(UNAVAILABLE, name) for name in away})
     with pytest.raises(DatabasesUnavailable) as caught:
         await open_stores(partly, options, stack, clock, article_users=False)
-    assert away == [engine for engine, _ in caught.value.away]
+    assert away == [name for name, _ in caught.value.away]
     assert all(str(error) in str(caught.value) for _, error in caught.value.away)
     await stack.aclose()
     await until(lambda: not own_threads())
 
 
 @pytest.mark.parametrize(
-    ("engine", "url"),
+    ("name", "url"),
     [
         ("mongo", "http://localhost"),
         ("mongo", "mongodb://"),
@@ -124,12 +124,12 @@ async def test_databases_unavailable(
     ],
 )
 async def test_an_invalid_address(
-    addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, engine: str, url: str
+    addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Clock, name: str, url: str
 ) -> None:
     """The error about an invalid address names its database and the reason."""
     with pytest.raises(UnusableAddressError) as caught:
-        await open_stores(addresses._replace(**{engine: url}), options, stack, clock, article_users=False)
-    assert caught.value.engine == engine
+        await open_stores(addresses._replace(**{name: url}), options, stack, clock, article_users=False)
+    assert caught.value.database == name
     assert str(caught.value)
 
 

@@ -160,7 +160,7 @@ async def test_a_database_that_dies_is_restarted(directory: Path) -> None:
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     await until(lambda: all(embedded.pids[name] != pid for name, pid in before.items()))
-    await until(lambda: all(engine.ready() for engine in embedded._processes))
+    await until(lambda: all(child.ready() for child in embedded._processes))
     supervisor.cancel()
     embedded.stop()
 

@@ -1,4 +1,4 @@
-"""Blocks in MongoDB: who has blocked whom, since which message."""
+"""Tests of blocks in MongoDB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from storage.mongo import blocks as module
 from storage.mongo.blocks import MongoBlocks
 from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Clock
-from tests.storage.conftest import NOBODY
+from tests.storage.conftest import UNAVAILABLE
 
 Pair = tuple[int, int]
 People = Callable[[int], list[int]]
@@ -23,7 +23,7 @@ People = Callable[[int], list[int]]
 
 @pytest.fixture
 def blocks(messages: MongoMessages) -> MongoBlocks:
-    """The blocks; a user may have three."""
+    """The blocks, of which a user may have three."""
     return messages.blocks
 
 
@@ -32,7 +32,7 @@ async def say(messages: MongoMessages, pair: Pair, seq: int) -> None:
 
 
 async def test_a_block_is_kept_and_lifted(blocks: MongoBlocks, pair: Pair) -> None:
-    """In its direction, and seen from both sides."""
+    """A block is stored and removed, has a direction, and is found from both sides."""
     assert await blocks.between(*pair) == (None, None)
     assert await blocks.block(*pair) == 0
     assert await blocks.between(*pair) == (0, None)
@@ -44,7 +44,7 @@ async def test_a_block_is_kept_and_lifted(blocks: MongoBlocks, pair: Pair) -> No
 
 
 async def test_a_block_knows_the_last_message(messages: MongoMessages, blocks: MongoBlocks, pair: Pair) -> None:
-    """Of when it was made first, until it is lifted."""
+    """A block has the last seq at the time when it was first made, until it is removed."""
     await say(messages, pair, 1)
     assert await blocks.block(*pair) == 1
     await say(messages, pair, 2)
@@ -56,19 +56,19 @@ async def test_a_block_knows_the_last_message(messages: MongoMessages, blocks: M
 
 
 async def test_many_make_the_same_block_at_once(blocks: MongoBlocks, pair: Pair) -> None:
-    """It is one."""
+    """Concurrent identical blocks are stored once."""
     assert await asyncio.gather(*(blocks.block(*pair) for _ in range(20))) == [0] * 20
     assert await blocks.by(pair) == {pair[0]: {pair[1]: 0}}
 
 
 async def test_to_lift_what_is_not_there(blocks: MongoBlocks, pair: Pair) -> None:
-    """Changes nothing."""
+    """Removing a block that does not exist changes nothing."""
     await blocks.unblock(*pair)
     assert await blocks.between(*pair) == (None, None)
 
 
 async def test_a_user_blocks_so_many(blocks: MongoBlocks, people: People) -> None:
-    """One more only when another is lifted; those that are there can be asked for again."""
+    """A user at the limit cannot block another user before removing a block, but can repeat an existing one."""
     user, *peers = people(5)
     for peer in peers[:3]:
         await blocks.block(user, peer)
@@ -82,7 +82,7 @@ async def test_a_user_blocks_so_many(blocks: MongoBlocks, people: People) -> Non
 
 
 async def test_many_blocks_at_once(blocks: MongoBlocks, people: People) -> None:
-    """Do not slip past the bound together."""
+    """Concurrent blocks do not exceed the limit."""
     user, *peers = people(12)
     outcomes = await asyncio.gather(*(blocks.block(user, peer) for peer in peers), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {int, Forbidden}
@@ -90,7 +90,7 @@ async def test_many_blocks_at_once(blocks: MongoBlocks, people: People) -> None:
 
 
 async def test_blocks_of_many_users(blocks: MongoBlocks, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In several queries if need be; who has blocked nobody is not among them."""
+    """Blocks of many users are read in several queries, without users who block none."""
     monkeypatch.setattr(module, "BATCH", 2)
     users = people(5)
     for user, peer in pairwise(users):
@@ -101,15 +101,15 @@ async def test_blocks_of_many_users(blocks: MongoBlocks, people: People, monkeyp
 
 
 async def test_large_ids(blocks: MongoBlocks) -> None:
-    """Come back as they are."""
+    """Large ids are stored unchanged."""
     largest = 2**63 - 1
     await blocks.block(largest, largest - 1)
     assert await blocks.between(largest - 1, largest) == (None, 0)
     assert await blocks.by([largest]) == {largest: {largest - 1: 0}}
 
 
-async def test_lookups_travel_together(blocks: MongoBlocks, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A storm of messages is few queries, and each gets its own answer."""
+async def test_lookups_share_queries(blocks: MongoBlocks, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Concurrent lookups share a few queries, and each gets its own answer."""
     users, batches = people(50), []
     await blocks.block(users[0], users[1])
     fetch = blocks._look_up._execute
@@ -125,14 +125,14 @@ async def test_lookups_travel_together(blocks: MongoBlocks, people: People, monk
 
 
 async def test_a_user_s_blocks_have_an_index(messages: MongoMessages, blocks: MongoBlocks) -> None:
-    """That is made again without complaint."""
+    """The index of a user's blocks can be created again."""
     await blocks.prepare()
     assert (await messages._database.blocks.index_information())["by"]["key"] == [("by", 1)]
 
 
 async def test_mongodb_away(clock: Clock) -> None:
-    """An error for every call: nobody is taken for not blocked."""
-    client = mongo_client(NOBODY.mongo, timeout=0.1)
+    """Every call raises EngineUnavailable while MongoDB is unavailable, so no block is overlooked."""
+    client = mongo_client(UNAVAILABLE.mongo, timeout=0.1)
     blocks = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_concurrent=1, max_blocks=1).blocks
     for call in (blocks.prepare(), blocks.block(1, 2), blocks.unblock(1, 2), blocks.between(1, 2), blocks.by([1])):
         with pytest.raises(EngineUnavailable):

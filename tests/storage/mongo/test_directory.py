@@ -1,4 +1,4 @@
-"""Who talks with whom: the list of conversations."""
+"""Tests of the list of conversations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def store(messages: MongoMessages, sender: int, recipient: int, seq: int, 
 
 
 async def test_newest_first(messages: MongoMessages, people: Callable[[int], list[int]], clock: Clock) -> None:
-    """More than one aggregate's worth; pages by time; expired conversations are not there."""
+    """A list is in order of time, by pages and over several aggregates, without expired conversations."""
     me, *peers = people(460)
     now = int(clock() * 1000)
     for index, peer in enumerate(peers):
@@ -43,11 +43,11 @@ async def test_newest_first(messages: MongoMessages, people: Callable[[int], lis
 async def test_pages_of_one_millisecond(
     messages: MongoMessages, people: Callable[[int], list[int]], clock: Clock, most: int
 ) -> None:
-    """Conversations whose last messages share a time are listed once each, by pages of any size."""
+    """Conversations whose last messages have the same time are listed once each, by pages of any size."""
     me, *peers = people(40)
     now = int(clock() * 1000)
     for number, peer in enumerate(peers):
-        await store(messages, me, peer, 1, now - number // 30)  # thirty at once, then nine
+        await store(messages, me, peer, 1, now - number // 30)  # thirty with the same time, then nine
     found: list[Summary] = []
     before = None
     while page := await messages.directory.conversations(me, before, most):
@@ -59,7 +59,7 @@ async def test_pages_of_one_millisecond(
 
 
 async def test_up_to_a_block(messages: MongoMessages, people: Callable[[int], list[int]], clock: Clock) -> None:
-    """Only what lies before it counts, for the last message and for the order; without any there is no entry."""
+    """Only messages before a block count, for the last message and the order, and without any there is no entry."""
     me, one, two, three = people(4)
     now = int(clock() * 1000)
     for seq, time in ((1, now - 10), (2, now)):
@@ -71,7 +71,7 @@ async def test_up_to_a_block(messages: MongoMessages, people: Callable[[int], li
 
 
 async def test_positions_come_along(messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:
-    """Those of both, also what waits to be written."""
+    """A list has the positions of both users, including pending ones."""
     name = conversation_of(*pair)
     await store(messages, *pair, 1, int(clock() * 1000))
     await messages.mark(name, pair[0], ReadPositions(1, 0))
@@ -81,7 +81,7 @@ async def test_positions_come_along(messages: MongoMessages, pair: tuple[int, in
 
 
 async def test_introduced_once_both_have_written(messages: MongoMessages, pair: tuple[int, int], clock: Clock) -> None:
-    """And it shows in the list and in the head."""
+    """A conversation is mutual after `introduce`, in the list and in the head."""
     name = conversation_of(*pair)
     await store(messages, *pair, 1, int(clock() * 1000))
     assert not await messages.directory.mutual(name)
@@ -92,7 +92,7 @@ async def test_introduced_once_both_have_written(messages: MongoMessages, pair: 
 
 
 async def test_the_greatest_user(addresses: Addresses, clock: Clock) -> None:
-    """Of all who have a conversation, as numbers; it is the end of an index."""
+    """`greatest_user` compares ids as numbers, and reads the end of an index."""
     client = mongo_client(addresses.mongo, timeout=5)
     store = MongoMessages(client, "greatest_user", clock=clock, max_batch=1, max_concurrent=1, max_blocks=3)
     await store.prepare()

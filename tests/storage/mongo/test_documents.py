@@ -1,4 +1,4 @@
-"""Documents: what is stored is what is read, and lives as long as it should."""
+"""Tests of message documents and their expiry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ users = st.integers(1, 2**63 - 1)
     st.text(),
 )
 def test_round_trip(sender: int, recipient: int, seq: int, time: int, content: str, key: bytes, name: str) -> None:
-    """Through the database's own encoding."""
+    """A message is unchanged after encoding as BSON and decoding."""
     if sender == recipient:
         return
     message = Message(sender, recipient, seq, time, content, key, name)
@@ -30,7 +30,7 @@ def test_round_trip(sender: int, recipient: int, seq: int, time: int, content: s
 
 
 def test_expiry_is_rounded_up() -> None:
-    """To the hour: never before the ninety days are over."""
+    """The expiry is rounded up to the hour, never before ninety days."""
     for time in (0, 1, 3_599_999, 3_600_000):
         end = documents_of([Message(1, 2, 1, time, "", bytes(16))])[0]["endTime"]
         assert 0 <= end.timestamp() * 1000 - (time + RETENTION) < DAY // 24

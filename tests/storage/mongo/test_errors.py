@@ -1,4 +1,4 @@
-"""MongoDB's errors: what is an outage, what never left this process, and what lasts until something is changed."""
+"""Tests of MongoDB's errors: outages, requests that were never sent, and permanent refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.processes import stop
 
 @pytest.fixture
 def strict(io_loop: IOLoop, addresses: Addresses) -> Iterator[Any]:
-    """A collection that takes no document."""
+    """A collection that refuses every document."""
     client = mongo_client(addresses.mongo, timeout=5)
     database = client[f"test-{secrets.token_hex(6)}"]
     io_loop.run_sync(lambda: database.create_collection("strict", validator={"never": {"$exists": True}}))
@@ -61,21 +61,21 @@ def strict(io_loop: IOLoop, addresses: Addresses) -> Iterator[Any]:
         (OperationFailure("authentication failed", 18, {"codeName": "AuthenticationFailed"}), "AuthenticationFailed"),
     ],
 )
-def test_what_stays_and_what_goes_by_itself(error: PyMongoError, kind: str | None) -> None:
-    """Only what an operator has to change is a refusal."""
+def test_permanent_and_temporary_errors(error: PyMongoError, kind: str | None) -> None:
+    """Only a permanent error is a refusal."""
     with pytest.raises(EngineUnavailable) as caught, MongoErrors()():
         raise error
     assert getattr(caught.value, "kind", None) == kind
 
 
-def test_what_was_never_sent() -> None:
-    """Is known not to have happened, and says how many servers were tried no more than once."""
+def test_a_request_that_was_never_sent() -> None:
+    """A request that was never sent raises NotSent, whose text names the tried servers once."""
     with pytest.raises(NotSent, match="refused"), MongoErrors()():
         raise ServerSelectionTimeoutError("db1:27017: connection refused, Timeout: 3.0s, Topology Description: <…>")
 
 
 async def test_a_refusal(strict: Any) -> None:
-    """Of one write or of several: logged once, with its cause; it is no outage."""
+    """A refusal of one or several writes is logged once with its cause, and is not an outage."""
     errors = MongoErrors()
     with capture_logs() as logs:
         for _ in range(3):
@@ -89,7 +89,7 @@ async def test_a_refusal(strict: Any) -> None:
 
 
 async def test_an_outage(embedded: EmbeddedDatabases, addresses: Addresses, clock: Clock) -> None:
-    """Is logged once when it begins, with its cause, and once when it ends."""
+    """An outage is logged once with its cause when it begins, and once when it ends."""
     client = mongo_client(addresses.mongo, timeout=0.2)
     store = MongoMessages(client, "tandem", clock=clock, max_batch=10, max_concurrent=1, max_blocks=3)
     with capture_logs() as logs:
@@ -115,7 +115,7 @@ async def test_an_outage(embedded: EmbeddedDatabases, addresses: Addresses, cloc
 
 
 async def test_repeats_are_no_outage(http_server: Server, connect2: Any, pair: tuple[int, int]) -> None:
-    """A message that is stored already is an answer of MongoDB, though the driver calls it an error."""
+    """A duplicate key is an answer of MongoDB and not an outage, though the driver raises an error."""
     one = await connect2(*pair)
     with capture_logs() as logs:
         for _ in range(3):
@@ -124,7 +124,7 @@ async def test_repeats_are_no_outage(http_server: Server, connect2: Any, pair: t
 
 
 async def test_a_request_that_is_refused(ask: Ask, http_server: Server, pair: tuple[int, int]) -> None:
-    """Is answered with 500, and the log has the cause: to try again is no use."""
+    """A request that MongoDB refuses is answered with 500, and the log has the cause."""
     database = http_server.stores.messages._database
     await database.command("collMod", "blocks", validator={"never": {"$exists": True}})
     try:

@@ -1,4 +1,4 @@
-"""Many conversations at once."""
+"""Tests of queries about many conversations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.storage.mongo.test_directory import store
 
 @pytest.fixture
 def many(messages: MongoMessages, clock: Clock) -> ManyConversations:
-    """What asks the messages."""
+    """Queries of the messages."""
     return ManyConversations(messages._messages, clock, messages._errors)
 
 
 async def test_the_last_message_of_each(
     messages: MongoMessages, many: ManyConversations, people: Callable[[int], list[int]], clock: Clock
 ) -> None:
-    """Of more conversations than one aggregate asks for; up to a seq where one is given; also what has expired."""
+    """The last message of each conversation is found, over several aggregates, up to a seq, and if expired."""
     me, *peers = people(230)
     names = [conversation_of(me, peer) for peer in peers]
     now = int(clock() * 1000)
@@ -41,7 +41,7 @@ async def test_the_last_message_of_each(
 async def test_what_is_unread(
     messages: MongoMessages, many: ManyConversations, people: Callable[[int], list[int]], clock: Clock
 ) -> None:
-    """The peer's messages behind a position and up to a seq, counted up to a bound; none of the reader's own."""
+    """Unread messages are the peer's after a position and up to a seq, counted up to a limit."""
     me, one, two = people(3)
     first, second = conversation_of(me, one), conversation_of(me, two)
     now = int(clock() * 1000)

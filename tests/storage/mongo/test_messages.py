@@ -1,4 +1,4 @@
-"""Messages in MongoDB: places, resends, pages, retention."""
+"""Tests of messages in MongoDB: seqs, resends, pages and retention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from models.errors import EngineUnavailable, NotSent
 from models.records import Message, conversation_of
 from server import Server
-from storage.mongo.documents import alive, places
+from storage.mongo.documents import alive, id_range
 from storage.mongo.messages import (
     DAY,
     RESERVE,
@@ -38,7 +38,7 @@ async def fill(messages: MongoMessages, pair: Pair, count: int, **rest: Any) -> 
 
 
 async def test_what_is_stored_comes_back(messages: MongoMessages, pair: Pair) -> None:
-    """Every field, both directions."""
+    """All fields of a message are stored, in both directions."""
     name = conversation_of(*pair)
     first, second = message(pair, 1), message(pair[::-1], 2, content="字\0$x")
     assert await messages.insert(first) is None
@@ -47,8 +47,8 @@ async def test_what_is_stored_comes_back(messages: MongoMessages, pair: Pair) ->
     assert await messages.newest(name) == 2
 
 
-async def test_a_taken_place_tells_who_is_there(messages: MongoMessages, pair: Pair) -> None:
-    """The fence: the second writer learns what stands at its place."""
+async def test_a_taken_seq_gives_its_message(messages: MongoMessages, pair: Pair) -> None:
+    """The second insert at a seq gets the existing message, which is the fence between processes."""
     first = message(pair, 1)
     await messages.insert(first)
     conflict = await messages.insert(message(pair, 1))
@@ -56,8 +56,8 @@ async def test_a_taken_place_tells_who_is_there(messages: MongoMessages, pair: P
     assert first == conflict.existing
 
 
-async def test_a_repeated_message_tells_where_the_first_is(messages: MongoMessages, pair: Pair) -> None:
-    """At its own place and at another one: the key tells."""
+async def test_a_repeated_message_gives_its_first_copy(messages: MongoMessages, pair: Pair) -> None:
+    """A message with a known key gets its first copy, at the same seq or another one."""
     first = message(pair, 1)
     await messages.insert(first)
     for seq in (1, 2):
@@ -68,7 +68,7 @@ async def test_a_repeated_message_tells_where_the_first_is(messages: MongoMessag
 
 
 async def test_a_batch_with_every_outcome(messages: MongoMessages, people: Any) -> None:
-    """Stored, place taken and repeated in one insert_many: each caller gets its own."""
+    """Each caller gets its own outcome from one insert_many: stored, seq taken, or repeated."""
     pairs = [tuple(people(2)) for _ in range(3)]
     there = [message(pair, 1) for pair in pairs[1:]]
     for one in there:
@@ -82,7 +82,7 @@ async def test_a_batch_with_every_outcome(messages: MongoMessages, people: Any) 
 
 
 async def test_a_run_is_stored_up_to_the_first_obstacle(messages: MongoMessages, pair: Pair) -> None:
-    """Nothing of what is behind it, be it a place or a key that is taken, also not when it comes again."""
+    """A run is stored up to its first conflict, a taken seq or key, and nothing after it."""
     name = conversation_of(*pair)
     taken = message(pair, 3)
     await messages.insert(taken)
@@ -96,7 +96,7 @@ async def test_a_run_is_stored_up_to_the_first_obstacle(messages: MongoMessages,
 
 
 async def test_runs_with_every_outcome(messages: MongoMessages, people: Any) -> None:
-    """In one batch, several obstacles: each caller gets its own, and nothing stands behind a hole."""
+    """In a batch with several conflicts each caller gets its own outcome, and no run has a gap."""
     pairs = [tuple(people(2)) for _ in range(6)]
     there = {pair: message(pair, number) for number, pair in enumerate(pairs[:4], 1)}
     await asyncio.gather(*(messages.insert(one) for one in there.values()))
@@ -112,7 +112,7 @@ async def test_runs_with_every_outcome(messages: MongoMessages, people: Any) -> 
 async def test_a_batch_that_fails_half_through(
     messages: MongoMessages, people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When an obstacle was found and then MongoDB is away, nobody is told that nothing was sent."""
+    """If MongoDB becomes unavailable after a conflict, no caller gets NotSent."""
     pairs = [tuple(people(2)) for _ in range(3)]
     taken = message(pairs[0], 1)
     await messages.insert(taken)
@@ -131,7 +131,7 @@ async def test_a_batch_that_fails_half_through(
 
 
 async def test_head(messages: MongoMessages, pair: Pair) -> None:
-    """An unknown conversation begins at zero; a known one at its last message."""
+    """An unknown conversation begins at zero, and a known one continues after its last message."""
     name = conversation_of(*pair)
     assert (await messages.head(name)).seq == 0
     await fill(messages, pair, 4)
@@ -141,14 +141,14 @@ async def test_head(messages: MongoMessages, pair: Pair) -> None:
 
 
 async def test_a_reservation_before_the_first_message_moves_nothing(messages: MongoMessages, pair: Pair) -> None:
-    """Places are reserved before they are tried: until then the conversation stands where it stood."""
+    """Reserving seqs does not change where the next message is stored."""
     name = conversation_of(*pair)
     assert await messages.reserve(name, 1) == RESERVE
     assert (await messages.head(name)).seq == 0
 
 
 async def test_seq_goes_on_when_all_messages_are_gone(messages: MongoMessages, pair: Pair, clock: Clock) -> None:
-    """Above everything ever reserved, and all processes at the same place."""
+    """When all messages are gone, every process continues above the highest reserved seq, at the same one."""
     name = await fill(messages, pair, 3, time=int(clock() * 1000))
     expected = (await messages.head(name)).reserved
     clock.offset += (RETENTION + 2 * DAY) / 1000
@@ -159,7 +159,7 @@ async def test_seq_goes_on_when_all_messages_are_gone(messages: MongoMessages, p
     await messages.insert(message(pair, expected + 1, time=int(clock() * 1000)))
     assert (await messages.head(name)).seq == expected + 1
 
-    await messages._messages.delete_many({"conversation": name})  # the sweeper comes by
+    await messages._messages.delete_many({"conversation": name})  # as MongoDB does after expiry
     clock.offset += (RETENTION + 2 * DAY) / 1000
     again = await messages.head(name)
     assert again.seq >= reserved
@@ -167,7 +167,7 @@ async def test_seq_goes_on_when_all_messages_are_gone(messages: MongoMessages, p
 
 
 async def test_a_swept_conversation_keeps_its_base(messages: MongoMessages, pair: Pair, clock: Clock) -> None:
-    """A process that finds nothing at all goes on where the others go on."""
+    """A process that finds no message continues at the same seq as the others."""
     name = await fill(messages, pair, 3, time=int(clock() * 1000))
     clock.offset += (RETENTION + 2 * DAY) / 1000
     before = await messages.head(name)
@@ -176,7 +176,7 @@ async def test_a_swept_conversation_keeps_its_base(messages: MongoMessages, pair
 
 
 async def test_retention(messages: MongoMessages, pair: Pair, clock: Clock) -> None:
-    """Ninety days, to the millisecond, in every answer, whatever the sweeper has reached."""
+    """Every query returns a message for ninety days, to the millisecond, whether or not MongoDB has removed it."""
     now = int(clock() * 1000)
     name = conversation_of(*pair)
     for seq, age in ((1, RETENTION + 60_000), (2, RETENTION - 60_000), (3, 0)):
@@ -189,7 +189,7 @@ async def test_retention(messages: MongoMessages, pair: Pair, clock: Clock) -> N
 
 
 async def test_the_sweeper_is_told_when(messages: MongoMessages, pair: Pair) -> None:
-    """A TTL index on `endTime`, which lies at the end of the message's three months, rounded up to an hour."""
+    """A TTL index on `endTime` removes messages, at the end of their three months rounded up to an hour."""
     await messages.insert(message(pair, 1, time=1_900_000_000_001))
     indexes = await messages._messages.index_information()
     assert indexes["expiry"]["key"] == [("endTime", 1)]
@@ -202,7 +202,7 @@ async def test_the_sweeper_is_told_when(messages: MongoMessages, pair: Pair) -> 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 64])
 async def test_bisection_finds_every_moment(messages: MongoMessages, pair: Pair, count: int) -> None:
-    """`last_before` against the plain definition, with several messages in one millisecond."""
+    """`last_before` finds the right seq for every time, with several messages in one millisecond."""
     base = 1_900_000_000_000
     times = [base + 10 * (number // 3) for number in range(count)]
     for seq, time in enumerate(times, 1):
@@ -213,18 +213,18 @@ async def test_bisection_finds_every_moment(messages: MongoMessages, pair: Pair,
 
 
 async def test_bisection_passes_over_what_was_swept(messages: MongoMessages, pair: Pair) -> None:
-    """Empty places below count as older than any time."""
+    """Seqs whose messages were removed count as older than any time."""
     for seq in range(900, 911):
         await messages.insert(message(pair, seq, time=1_900_000_000_000 + seq))
     assert await messages.last_before(conversation_of(*pair), 1_900_000_000_905) == 904
 
 
 async def test_a_page_is_a_range_of_ids(messages: MongoMessages, pair: Pair) -> None:
-    """The plan: a bounded scan of the clustered collection, nothing sorted, nothing read that is not returned."""
+    """A page is a bounded scan of the clustered collection, without a sort, that reads only what it returns."""
     name = await fill(messages, pair, 50)
     plan = await messages._database.command(
         "explain",
-        {"find": "messages", "filter": places(name, 31, 40) | alive(0), "sort": {"_id": 1}, "limit": 10},
+        {"find": "messages", "filter": id_range(name, 31, 40) | alive(0), "sort": {"_id": 1}, "limit": 10},
         verbosity="executionStats",
     )
     stats = plan["executionStats"]
@@ -236,13 +236,13 @@ async def test_a_page_is_a_range_of_ids(messages: MongoMessages, pair: Pair) -> 
 
 
 async def test_writes_are_durable(messages: MongoMessages) -> None:
-    """A majority, journaled; reads see what a majority has."""
+    """Writes are journaled on a majority, and reads see what a majority has."""
     assert messages._messages.write_concern.document == {"w": "majority", "j": True}
     assert messages._messages.read_concern.level == "majority"
 
 
 async def test_a_server_that_is_not_there(clock: Clock) -> None:
-    """Nothing was sent, and the error says so."""
+    """Without a server the error is NotSent."""
     client = mongo_client("mongodb://127.0.0.1:9/?replicaSet=rs0", timeout=0.2)
     store = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_concurrent=1, max_blocks=1)
     with pytest.raises(NotSent):
@@ -251,7 +251,7 @@ async def test_a_server_that_is_not_there(clock: Clock) -> None:
 
 
 async def test_an_unsuitable_server(messages: MongoMessages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too old, or no replica set: an error that says what is needed."""
+    """The error about an old server, or one without a replica set, says what is needed."""
     real = messages._database.command
 
     async def old(name: str) -> dict[str, Any]:
@@ -271,7 +271,7 @@ async def test_an_unsuitable_server(messages: MongoMessages, monkeypatch: pytest
 
 
 async def test_the_stored_form(http_server: Server, connect: Connect, pair: Pair) -> None:
-    """The stored form, as docs/design.md describes it."""
+    """Stored documents have the form that docs/design.md describes."""
     one = await connect(*pair)
     await one.say("hi", 50005)
     document = await http_server.stores.messages._messages.find_one({"conversation": conversation_of(*pair)})

@@ -1,4 +1,4 @@
-"""What MongoDB says of its data: the format, and the id of the log; made once, however many servers start at once."""
+"""Tests of the data's format and the log's id in MongoDB."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Open = Callable[[], MongoMessages]
 
 @pytest.fixture
 def name() -> str:
-    """A database that is not there yet."""
+    """The name of a database that does not exist yet."""
     return f"test-{secrets.token_hex(6)}"
 
 
@@ -38,7 +38,7 @@ def database(io_loop: IOLoop, addresses: Addresses, name: str) -> Iterator[Any]:
 
 @pytest.fixture
 def open_store(database: Any, name: str, addresses: Addresses, clock: Clock) -> Iterator[Open]:
-    """Opens the messages as a server does, each time with a client of its own."""
+    """Open the messages as a server does, each time with a client of its own."""
     clients = []
 
     def open_one() -> MongoMessages:
@@ -51,7 +51,7 @@ def open_store(database: Any, name: str, addresses: Addresses, clock: Clock) -> 
 
 
 async def test_the_log_is_made_once(open_store: Open, database: Any) -> None:
-    """The next start reads the same one, and the document has what a later version looks for."""
+    """The log's id is created once and read by the next start, and the document has the format's version."""
     first, second = open_store(), open_store()
     await first.prepare()
     await second.prepare()
@@ -62,9 +62,9 @@ async def test_the_log_is_made_once(open_store: Open, database: Any) -> None:
 
 @pytest.mark.parametrize("attempt", range(3))
 async def test_several_servers_start_at_once(open_store: Open, database: Any, attempt: int) -> None:
-    """On an empty database: none of them fails, and all have the same log and a clustered collection."""
+    """Servers that start at once on an empty database all get the same log and a clustered collection."""
     stores = [open_store() for _ in range(SERVERS)]
-    await asyncio.gather(*(store.ping() for store in stores))  # so that they are connected, and start together
+    await asyncio.gather(*(store.ping() for store in stores))  # so that all are connected before they start
     await asyncio.gather(*(store.prepare() for store in stores))
     assert len({store.log for store in stores}) == 1
     options = await database.messages.options()
@@ -72,13 +72,13 @@ async def test_several_servers_start_at_once(open_store: Open, database: Any, at
 
 
 async def test_several_servers_make_the_log_at_once(database: Any) -> None:
-    """There is one document, and each of them reads it."""
+    """Concurrent calls create one document, and each reads it."""
     assert len(set(await asyncio.gather(*(read_log(database.meta, MongoErrors()) for _ in range(SERVERS))))) == 1
 
 
 @pytest.mark.parametrize("version", [VERSION + 1, 0, None, "1"])
 async def test_data_of_another_version(open_store: Open, database: Any, version: object) -> None:
-    """Is left alone."""
+    """Data of another version is refused and not changed."""
     await database.meta.insert_one({"_id": "format", "version": version, "log": "0123456789abcdef"})
     with pytest.raises(UnsuitableMongoError, match="format"):
         await open_store().prepare()
@@ -86,14 +86,14 @@ async def test_data_of_another_version(open_store: Open, database: Any, version:
 
 @pytest.mark.parametrize("log", [None, "", "tandem:x", 7, "0123456789abcde"])
 async def test_a_log_that_is_damaged(database: Any, log: object) -> None:
-    """Is refused: it becomes a part of names in Redis."""
+    """A damaged log id is refused, since names in Redis contain it."""
     await database.meta.insert_one({"_id": "format", "version": VERSION, "log": log})
     with pytest.raises(UnsuitableMongoError, match="log"):
         await read_log(database.meta, MongoErrors())
 
 
 async def test_a_collection_of_another_kind(open_store: Open, database: Any) -> None:
-    """Messages that were restored without the collection's options are refused: their order costs a sort there."""
+    """A collection that was restored without its options is refused, since reading it in order would need a sort."""
     await database.create_collection("messages")
     with pytest.raises(UnsuitableMongoError, match="clustered"):
         await open_store().prepare()

@@ -1,4 +1,4 @@
-"""The servers on one database: what they seal is known to each other, and to no other database."""
+"""Tests of the servers on one database and their seals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.embedded.supervisor import Addresses
 from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages, mongo_client
 from storage.mongo.peers import FRESH, MOST, MongoPeers, Stranger
-from tests.storage.conftest import NOBODY
+from tests.storage.conftest import UNAVAILABLE
 
 BODY = b"what is said"
 
@@ -29,7 +29,7 @@ def servers(messages: MongoMessages) -> Any:
 
 @pytest.fixture
 def copied(io_loop: IOLoop, addresses: Addresses) -> Iterator[Callable[[Any], Any]]:
-    """Copies the collection into another database, as a restored backup has it."""
+    """Copy the collection into another database, as restoring a backup does."""
     client = mongo_client(addresses.mongo, timeout=5)
     name = f"test-{secrets.token_hex(6)}"
 
@@ -49,7 +49,7 @@ async def joined(servers: Any) -> MongoPeers:
 
 
 async def test_what_a_peer_has_sealed(servers: Any) -> None:
-    """Is opened, after it was looked up once; what was changed on the way is not."""
+    """Sealed data of a peer is opened after one lookup, and changed data is refused."""
     one, other = await joined(servers), await joined(servers)
     sealed = one.seal(BODY)
     with pytest.raises(Stranger) as caught:
@@ -62,21 +62,21 @@ async def test_what_a_peer_has_sealed(servers: Any) -> None:
 
 
 async def test_a_server_that_has_not_joined(servers: Any) -> None:
-    """Is none, and is not looked up again and again."""
+    """Data of an unregistered server is refused, without repeated lookups."""
     peers, foreign = await joined(servers), MongoPeers(servers, MongoErrors())
     assert await peers.opened_surely(foreign.seal(BODY)) is None
     assert peers.opened(foreign.seal(BODY)) is None
 
 
 async def test_a_copy_of_the_database(servers: Any, copied: Callable[[Any], Any]) -> None:
-    """Has servers of its own: those of the original do not believe them."""
+    """Servers on a copy of the database are unknown to those on the original."""
     original = await joined(servers)
     staging = await joined(await copied(servers))
     assert await original.opened_surely(staging.seal(BODY)) is None
 
 
 async def test_a_server_that_was_not_seen_lately(servers: Any) -> None:
-    """Is not believed: it may have been copied with its database. As soon as it is seen again, it is."""
+    """A server that was not renewed recently is not trusted, and is again after a renewal."""
     peers, old = await joined(servers), await joined(servers)
     long_ago = datetime.now(UTC) - timedelta(seconds=FRESH + 60)
     await servers.update_one({"_id": Binary(old.id)}, {"$set": {"seen": long_ago}})
@@ -86,7 +86,7 @@ async def test_a_server_that_was_not_seen_lately(servers: Any) -> None:
 
 
 async def test_a_server_that_was_removed(servers: Any) -> None:
-    """Is there again with its next sign of life, and with the key that it had."""
+    """A server whose document was removed registers again with the same key."""
     peers, old = await joined(servers), await joined(servers)
     await servers.delete_one({"_id": Binary(old.id)})
     await old._renew()
@@ -94,7 +94,7 @@ async def test_a_server_that_was_removed(servers: Any) -> None:
 
 
 async def test_many_servers(servers: Any) -> None:
-    """No more are remembered than fit; a peer that was forgotten is looked up again."""
+    """The cache of servers is limited, and a peer that was dropped from it is looked up again."""
     peers, other = await joined(servers), await joined(servers)
     assert await peers.meet(other.id)
     peers._keys |= {secrets.token_bytes(16): b"" for _ in range(MOST)}
@@ -106,8 +106,8 @@ async def test_many_servers(servers: Any) -> None:
 
 
 async def test_mongodb_away() -> None:
-    """Nothing is known of anybody."""
-    client = mongo_client(NOBODY.mongo, timeout=0.2)
+    """A server cannot be looked up while MongoDB is unavailable."""
+    client = mongo_client(UNAVAILABLE.mongo, timeout=0.2)
     peers = MongoPeers(client.tandem.servers, MongoErrors())
     with pytest.raises(EngineUnavailable):
         await peers.join()

@@ -1,4 +1,4 @@
-"""Read positions: gathered, merged, written."""
+"""Tests of read positions: gathering, merging and writing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ async def written(messages: MongoMessages, name: str) -> dict[str, int]:
 
 
 async def test_positions_are_written_soon(messages: MongoMessages, pair: tuple[int, int]) -> None:
-    """And only move forward, in memory and in the database."""
+    """Gathered positions are written soon, and only move forward."""
     name = conversation_of(*pair)
     await messages.reserve(name, 1)
     for seq in (3, 10, 5):
@@ -27,14 +27,14 @@ async def test_positions_are_written_soon(messages: MongoMessages, pair: tuple[i
 
 
 async def test_what_is_pending_counts(messages: MongoMessages, pair: tuple[int, int]) -> None:
-    """A position that was not written yet is seen all the same."""
+    """A pending position is visible to readers."""
     name = conversation_of(*pair)
     messages.mark_read(name, pair[0], 7)
     assert (await messages.unread_start(name, pair[0], pair[1])).read == 7
 
 
 async def test_closing_writes(messages: MongoMessages, pair: tuple[int, int]) -> None:
-    """Nothing that gathered is lost when the server ends."""
+    """`close` writes the gathered positions."""
     name = conversation_of(*pair)
     await messages.reserve(name, 1)
     messages.mark_read(name, pair[0], 7)

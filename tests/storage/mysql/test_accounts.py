@@ -23,7 +23,7 @@ from storage.mysql.sessions import MySQLSessions
 from storage.mysql.users import MySQLUsers
 from storage.security.passwords import Passwords
 from tests.conftest import Clock
-from tests.storage.conftest import NOBODY, MakeFresh, MakeMySQL, MakeRelay, SetUser
+from tests.storage.conftest import UNAVAILABLE, MakeFresh, MakeMySQL, MakeRelay, SetUser
 from tests.storage.mysql.test_schema import GIN_CHAT_DEMO
 from tests.support.relay import Relay
 
@@ -195,7 +195,7 @@ async def test_a_name_stays_taken(accounts: MySQLAccounts, account: User) -> Non
 
 async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: Passwords, clock: Clock) -> None:
     """Every call raises EngineUnavailable while MySQL is unavailable."""
-    accounts = MySQLAccounts(make_mysql(NOBODY.mysql), users, passwords, nothing_known, clock=clock)
+    accounts = MySQLAccounts(make_mysql(UNAVAILABLE.mysql), users, passwords, nothing_known, clock=clock)
     for call in (
         accounts.register("nobody", "nobody", b"password"),
         accounts.find("nobody"),

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from models.errors import DatabaseRefused, EngineUnavailable, NameTaken
 from storage.embedded.supervisor import Addresses
 from storage.mysql.executor import MySQL
-from tests.storage.conftest import NOBODY, MakeFresh, MakeMySQL, MakeRelay, SetZone
+from tests.storage.conftest import UNAVAILABLE, MakeFresh, MakeMySQL, MakeRelay, SetZone
 from tests.support.patience import PATIENCE
 from tests.support.sockets import until
 
@@ -120,7 +120,7 @@ async def test_no_answer_in_time(make_mysql: MakeMySQL) -> None:
 async def test_no_database(make_mysql: MakeMySQL) -> None:
     """Without a database at the URL, the error names MySQL."""
     with pytest.raises(EngineUnavailable) as caught:
-        await make_mysql(NOBODY.mysql).ping()
+        await make_mysql(UNAVAILABLE.mysql).ping()
     assert caught.value.engine == "mysql"
 
 

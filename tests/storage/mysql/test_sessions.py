@@ -16,7 +16,7 @@ from storage.mysql.executor import MySQL
 from storage.mysql.sessions import SPARE, SWEPT, MySQLSessions
 from storage.mysql.users import MySQLUsers
 from tests.conftest import Clock
-from tests.storage.conftest import NOBODY, MakeMySQL, SetUser
+from tests.storage.conftest import UNAVAILABLE, MakeMySQL, SetUser
 
 Pair = tuple[int, int]
 
@@ -179,7 +179,7 @@ async def test_versions_differ(users: MySQLUsers, sessions: MySQLSessions, set_u
 
 async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, clock: Clock) -> None:
     """Every call raises EngineUnavailable while MySQL is unavailable, so no ended token is accepted."""
-    sessions = MySQLSessions(make_mysql(NOBODY.mysql), users, clock=clock, cache_size=1, cache_ttl=1)
+    sessions = MySQLSessions(make_mysql(UNAVAILABLE.mysql), users, clock=clock, cache_size=1, cache_ttl=1)
     for call in (
         sessions.signed_out(bytes(16)),
         sessions.signed_out_now([bytes(16)]),

@@ -16,7 +16,7 @@ from storage.embedded.supervisor import Addresses
 from storage.mysql import users as module
 from storage.mysql.executor import MySQL
 from storage.mysql.users import MySQLUsers
-from tests.storage.conftest import NOBODY, MakeFresh, MakeMySQL, SetUser, SetZone
+from tests.storage.conftest import UNAVAILABLE, MakeFresh, MakeMySQL, SetUser, SetZone
 from tests.storage.mysql.test_schema import GIN_CHAT_DEMO
 
 Pair = tuple[int, int]
@@ -292,7 +292,7 @@ async def test_a_table_that_asks_for_more(make_fresh: MakeFresh, make_mysql: Mak
 
 async def test_mysql_away(make_mysql: MakeMySQL) -> None:
     """Every call raises EngineUnavailable while MySQL is unavailable."""
-    users = MySQLUsers(make_mysql(NOBODY.mysql), cache_size=1, cache_ttl=1)
+    users = MySQLUsers(make_mysql(UNAVAILABLE.mysql), cache_size=1, cache_ttl=1)
     for call in (
         users.active(1),
         users.active_now([1]),

@@ -1,4 +1,4 @@
-"""Attempts in Redis: how many there may be, and that nothing stays."""
+"""Tests of limits on attempts in Redis."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MOST = {Rule.ACCOUNT: 3, Rule.CONFIRMATION: 2, Rule.ADDRESS: 3, Rule.REGISTRATIO
 
 @pytest.fixture
 def attempts(redis_server: RedisServer, prefix: str) -> RedisAttempts:
-    """Attempts."""
+    """Attempts with low limits."""
     return RedisAttempts(redis_server, prefix, MOST)
 
 
 async def taken(attempts: RedisAttempts, rule: Rule, subject: str, tries: int = 50) -> int:
-    """How many of many attempts at once are admitted."""
+    """Return how many of many concurrent attempts are admitted."""
     outcomes = await asyncio.gather(*(attempts.take(rule, subject) for _ in range(tries)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {type(None), TooFast}
     return outcomes.count(None)
@@ -30,7 +30,7 @@ async def taken(attempts: RedisAttempts, rule: Rule, subject: str, tries: int = 
 
 @pytest.mark.parametrize("rule", Rule)
 async def test_as_many_as_allowed(attempts: RedisAttempts, rule: Rule) -> None:
-    """Then it is said for how long there can be no more."""
+    """Attempts up to the limit pass, and the error for further ones has the time to wait."""
     for _ in range(MOST[rule]):
         await attempts.take(rule, "somebody")
     for _ in range(3):
@@ -41,12 +41,12 @@ async def test_as_many_as_allowed(attempts: RedisAttempts, rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", Rule)
 async def test_many_at_once(attempts: RedisAttempts, rule: Rule) -> None:
-    """Are no more than one after the other."""
+    """Concurrent attempts are admitted up to the limit."""
     assert await taken(attempts, rule, "somebody") == MOST[rule]
 
 
 async def test_processes_count_together(attempts: RedisAttempts, redis_server: RedisServer, prefix: str) -> None:
-    """Whoever asks below the same prefix; another prefix is another house's."""
+    """Processes with the same prefix count together, and other prefixes apart."""
     others = RedisAttempts(redis_server, prefix, MOST)
     both = await asyncio.gather(*(taken(each, Rule.ACCOUNT, "somebody") for each in (attempts, others)))
     assert sum(both) == MOST[Rule.ACCOUNT]
@@ -55,19 +55,19 @@ async def test_processes_count_together(attempts: RedisAttempts, redis_server: R
 
 
 async def test_subjects_are_apart(attempts: RedisAttempts) -> None:
-    """Whatever they are called."""
+    """Each subject has its own count, whatever its name."""
     for subject in ("", "somebody", "Somebody", "somebody/3", "*", "字\0", "::1", "x" * 100_000):
         assert await taken(attempts, Rule.ACCOUNT, subject, 10) == MOST[Rule.ACCOUNT]
 
 
 async def test_rules_are_apart(attempts: RedisAttempts) -> None:
-    """Each counts for itself."""
+    """Each rule has its own count."""
     for rule in Rule:
         assert await taken(attempts, rule, "somebody", 10) == MOST[rule]
 
 
 async def test_attempts_are_forgiven(attempts: RedisAttempts) -> None:
-    """Of one subject by one rule; who has made none can be forgiven as well."""
+    """`forgive` resets the count of one subject by one rule, and does nothing if there is none."""
     await attempts.forgive(Rule.ACCOUNT, "somebody")
     for rule, subject in ((Rule.ACCOUNT, "somebody"), (Rule.ACCOUNT, "other"), (Rule.ADDRESS, "somebody")):
         await taken(attempts, rule, subject, 10)
@@ -78,7 +78,7 @@ async def test_attempts_are_forgiven(attempts: RedisAttempts) -> None:
 
 
 async def test_every_key_expires(attempts: RedisAttempts, redis: Redis, prefix: str) -> None:
-    """Within two windows; none names its subject."""
+    """Each key expires within two windows, and none contains its subject."""
     for rule in Rule:
         await taken(attempts, rule, "somebody", 10)
     found = [key async for key in redis.scan_iter("*") if prefix in key]
@@ -89,7 +89,7 @@ async def test_every_key_expires(attempts: RedisAttempts, redis: Redis, prefix: 
 
 
 async def test_redis_away(redis_away: RedisServer, prefix: str) -> None:
-    """Nothing that is counted can be tried."""
+    """An attempt fails while Redis is unavailable."""
     attempts = RedisAttempts(redis_away, prefix, MOST)
     for call in (attempts.take(Rule.ACCOUNT, "somebody"), attempts.forgive(Rule.ACCOUNT, "somebody")):
         with pytest.raises(EngineUnavailable):

@@ -1,4 +1,4 @@
-"""The other processes: several routers on one real Redis."""
+"""Tests of publish and subscribe between processes, with several brokers on one Redis."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.support.processes import stop
 from tests.support.sockets import until
 
 ANN, BOB = 7, 9
-CALL = 5.0  # seconds for a call to Redis; the tests of one that hangs wait it out
+CALL = 5.0  # seconds for a call to Redis; tests of a hanging Redis wait for so long
 
 
 class Ear:
-    """Notes what it is told."""
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -53,7 +53,7 @@ class Ear:
 
 
 class Process(NamedTuple):
-    """What one process has of it."""
+    """The parts of a process that these tests use."""
 
     broker: RedisBroker
     ear: Ear
@@ -64,13 +64,13 @@ Start = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 def prefix() -> str:
-    """The test's own channels."""
+    """The prefix of the test's channels."""
     return "test-" + secrets.token_hex(4)
 
 
 @pytest.fixture
 def start(io_loop: IOLoop, addresses: Addresses, prefix: str, messages: MongoMessages) -> Iterator[Start]:
-    """Starts processes, unless it is told otherwise on the database of `messages` and known there."""
+    """Start processes, which by default are registered in the database of `messages`."""
     started: list[tuple[RedisBroker, RedisServer]] = []
 
     async def start_one(*, known: bool = True, url: str = addresses.redis) -> Process:
@@ -93,18 +93,18 @@ def start(io_loop: IOLoop, addresses: Addresses, prefix: str, messages: MongoMes
 
 
 def message(seq: int, content: str = "hi") -> Message:
-    """What Ann writes to Bob."""
+    """Return a message from Ann to Bob."""
     return Message(ANN, BOB, seq, 1000 + seq, content, key_of(ANN, str(seq)), str(seq))
 
 
 async def follow(process: Process, user: int, peer: int) -> None:
-    """Follows, and waits until it is so."""
+    """Follow, and wait until the subscription is confirmed."""
     process.broker.follow(user, peer)
     await until(lambda: (user, peer) in process.ear.channels)
 
 
 async def test_one_process_is_alone_until_there_is_another(start: Start) -> None:
-    """Known at once to both, and again when one has gone."""
+    """`single_process` is false in both processes as soon as there are two, and true after one has ended."""
     first = await start()
     assert first.broker.single_process
     second = await start()
@@ -115,7 +115,7 @@ async def test_one_process_is_alone_until_there_is_another(start: Start) -> None
 
 
 async def test_what_happens_reaches_those_who_follow(start: Start) -> None:
-    """In order, once each, also where several channels lead to a process; not those who do not, nor oneself."""
+    """Each event reaches other processes that follow, in order and once, though several channels lead to a process."""
     here, pair, inbox, both, stranger = [await start() for _ in range(5)]
     await follow(here, ANN, BOB)
     await follow(pair, BOB, ANN)
@@ -133,7 +133,7 @@ async def test_what_happens_reaches_those_who_follow(start: Start) -> None:
 
 
 async def test_whether_the_peer_is_there(start: Start) -> None:
-    """A socket of the sender elsewhere is none of the recipient's; one's own does not count."""
+    """The peer is in another process if that has a socket of the peer, but not for a socket of the sender there."""
     here, there = await start(), await start()
     await follow(there, ANN, BOB)
     await follow(here, BOB, ANN)
@@ -148,7 +148,7 @@ async def test_whether_the_peer_is_there(start: Start) -> None:
 
 
 async def test_many_at_once_keep_their_order(start: Start) -> None:
-    """However they are gathered into calls."""
+    """Many concurrent events keep their order, whatever their batches are."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     for seq in range(1, 1001):
@@ -158,7 +158,7 @@ async def test_many_at_once_keep_their_order(start: Start) -> None:
 
 
 async def test_who_is_online_elsewhere(start: Start) -> None:
-    """Told to those who watch; two sockets are one user, and one's own process is not elsewhere."""
+    """A user with sockets in another process is online, once, and processes that watch the user learn of it."""
     here, there = await start(), await start()
     here.broker.watch(BOB)
     await until(lambda: not here.broker._unsettled(f"watch:{BOB}"))
@@ -169,7 +169,7 @@ async def test_who_is_online_elsewhere(start: Start) -> None:
     await until(lambda: not there.broker._unsettled(f"here:{BOB}"))
     assert await here.broker.online([ANN, BOB]) == {BOB}
     there.broker.publish_presence_change(BOB)
-    there.broker.publish_presence_change(ANN)  # nobody watches
+    there.broker.publish_presence_change(ANN)  # without a watcher
     there.broker.publish_presence_change(BOB)
     await until(lambda: here.ear.changes == [BOB, BOB])
     there.broker.unfollow(BOB, ANN)
@@ -179,7 +179,7 @@ async def test_who_is_online_elsewhere(start: Start) -> None:
 
 
 async def test_a_subscription_that_breaks(start: Start) -> None:
-    """It is made anew with all its channels, and whoever listens is told that something may be missing."""
+    """A broken subscription is renewed with all its channels, and the listener is told that events may be missing."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     assert there.ear.interruptions == 1
@@ -191,8 +191,8 @@ async def test_a_subscription_that_breaks(start: Start) -> None:
     await until(lambda: there.ear.events == [MessageStored(message(1))])
 
 
-async def test_what_is_not_ours_on_a_channel(start: Start, prefix: str) -> None:
-    """Left lying; what comes after it is heard."""
+async def test_foreign_data_on_a_channel(start: Start, prefix: str) -> None:
+    """Data that is not an event is ignored, and the next event is received."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     for data in (b"", b"hello", b"\xc1", b"\x93\xa1x\x01\x80"):
@@ -202,7 +202,7 @@ async def test_what_is_not_ours_on_a_channel(start: Start, prefix: str) -> None:
 
 
 async def test_a_redis_that_hangs(start: Start, embedded: EmbeddedDatabases, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One message waits for it, the next ones do not; that it is back is noticed, and that something may be missing."""
+    """If Redis hangs, one message waits for it and the next ones do not, and its return is noticed."""
     monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.5)
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
@@ -220,7 +220,7 @@ async def test_a_redis_that_hangs(start: Start, embedded: EmbeddedDatabases, mon
     await until(lambda: here.broker._connected and there.broker._connected)
     await until(lambda: there.ear.interruptions == 2)
     await until(lambda: (BOB, ANN) in there.ear.channels[1:])
-    await until(lambda: not here.broker._hanging)  # until something was published again nobody waits for an answer
+    await until(lambda: not here.broker._hanging)  # until an event was published again, no caller waits for an answer
     assert await here.broker.publish_and_count(message(10))
     await until(lambda: there.ear.events and there.ear.events[-1] == MessageStored(message(10)))
 
@@ -233,7 +233,7 @@ async def test_a_subscription_that_falls_silent(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing says that its connection is gone: a ping that is not answered does, and it begins anew."""
+    """If a ping is not answered, the subscription is renewed."""
     here = await start()
     monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.2)
     silent: set[asyncio.StreamWriter] = set()
@@ -277,7 +277,7 @@ async def test_a_subscription_that_falls_silent(
 
 
 async def test_a_subscription_that_is_quiet(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goes on: an answer to a ping is a sign of life, whenever it comes before the next."""
+    """A subscription without events goes on while pings are answered."""
     monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.01)
     broker = (await start()).broker
     pings = 0
@@ -294,14 +294,14 @@ async def test_a_subscription_that_is_quiet(start: Start, monkeypatch: pytest.Mo
     await end(task)
 
 
-async def test_nobody_there(start: Start, tmp_path: object) -> None:
-    """A server does not start without Redis."""
+async def test_no_redis(start: Start, tmp_path: object) -> None:
+    """`start` raises EngineUnavailable without Redis."""
     with pytest.raises(EngineUnavailable, match="redis"):
         await start(url=f"unix://{tmp_path}/nobody.sock")
 
 
 async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
-    """Is not listened to, whatever it sends: its messages are not of this store. Others are heard meanwhile."""
+    """Events of a process that is not registered in the database are ignored, and those of others are not."""
     here, peer, foreign = await start(), await start(), await start(known=False)
     await follow(here, BOB, ANN)
     foreign.broker.publish(MessageStored(message(1, "of another installation")))
@@ -319,7 +319,7 @@ async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
 
 
 async def test_an_event_under_the_name_of_a_peer(start: Start, prefix: str) -> None:
-    """Is not believed without that peer's seal, nor with the seal of another event, nor a second time."""
+    """An event with a peer's id is ignored without that peer's seal, with the seal of another event, or if repeated."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     here.broker.publish(MessageStored(message(1)))
@@ -338,13 +338,13 @@ async def test_an_event_under_the_name_of_a_peer(start: Start, prefix: str) -> N
     forged = _encode(_Envelope(10**9, MessageStored(message(3, "never said"))))
     for data in (genuine, genuine[:32] + forged, genuine[:16] + bytes(16) + forged, genuine[:16], bytes(64)):
         await here.broker._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)
-    here.broker.publish(MessageStored(message(4)))  # a forged number does not make the peer's own be dropped
+    here.broker.publish(MessageStored(message(4)))  # a forged number does not make the peer's own event be dropped
     await until(lambda: len(there.ear.events) == 3)
     assert there.ear.events == [MessageStored(message(seq)) for seq in (1, 2, 4)]
 
 
 async def test_events_that_come_before_their_process_is_known(start: Start, messages: MongoMessages) -> None:
-    """Are taken in order once it is."""
+    """Events of a process that is being looked up are handled in order afterwards."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     there.broker._peers._keys.pop(here.broker._peers.id, None)

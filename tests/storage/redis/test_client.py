@@ -1,4 +1,4 @@
-"""Redis as its stores share it: what its errors mean, what does not suit, rights, and a primary that changes."""
+"""Tests of what all stores in Redis share: errors, unsuitable servers, rights, and a failover."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.patience import PATIENCE
 from tests.support.redis_process import free_port, redis_process
 from tests.support.sockets import until
 
-# What docs/operations.md says is enough.
+# The rights that docs/operations.md lists.
 ENOUGH = ["+@scripting", "+@pubsub", "+@connection", "+info", "+ping", "+time", "+get", "+mget", "+set", "+getdel"]
 ENOUGH += ["+del", "+exists", "+rename", "+incr", "+incrby", "+decr", "+expire", "+pexpire", "+ttl", "+pttl"]
 ENOUGH += ["+sadd", "+scard", "+sismember"]
@@ -45,16 +45,16 @@ def url_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("make", [lambda url: redis_client(url, 1, 2), lambda url: subscriber_client(url, 1)])
-async def test_nobody_there(make: object, tmp_path: object) -> None:
-    """The driver's error is ours, and names the engine."""
+async def test_no_redis(make: object, tmp_path: object) -> None:
+    """The driver's error becomes EngineUnavailable, which names Redis."""
     client = make(f"unix://{tmp_path}/nobody.sock")  # type: ignore[operator]
     with pytest.raises(EngineUnavailable, match="redis"), redis_errors():
         await client.ping()
     await client.aclose()
 
 
-def test_a_url_that_is_none() -> None:
-    """Said before anything is connected."""
+def test_an_invalid_url() -> None:
+    """An invalid URL raises ValueError before anything is connected."""
     for make in (lambda: RedisServer("mysql://x", 1, 2), lambda: subscriber_client("mysql://x", 1)):
         with pytest.raises(ValueError, match="scheme"):
             make()
@@ -77,8 +77,8 @@ def test_a_url_that_is_none() -> None:
         (MovedError("3999 127.0.0.1:6381"), "MOVED"),
     ],
 )
-def test_what_stays_and_what_goes_by_itself(error: Exception, kind: str | None) -> None:
-    """Only what an operator has to change is a refusal; it keeps Redis's own code."""
+def test_permanent_and_temporary_errors(error: Exception, kind: str | None) -> None:
+    """Only a permanent error is a refusal, with Redis's own code."""
     with pytest.raises(EngineUnavailable) as caught, redis_errors():
         raise error
     assert getattr(caught.value, "kind", None) == kind
@@ -86,7 +86,7 @@ def test_what_stays_and_what_goes_by_itself(error: Exception, kind: str | None) 
 
 
 async def test_readiness_writes(redis_server: RedisServer, redis: Redis, prefix: str) -> None:
-    """A Redis that only answers is not ready; what is missing is logged once, with its cause."""
+    """A Redis that cannot be written to is not ready, and the cause is logged once."""
     await redis_server.ping(prefix)
     await redis.config_set("maxmemory", "1000")
     try:
@@ -101,7 +101,7 @@ async def test_readiness_writes(redis_server: RedisServer, redis: Redis, prefix:
 
 
 async def test_an_outage(io_loop: IOLoop, tmp_path: Path, prefix: str) -> None:
-    """Is logged once when it begins, with its cause, and once when it ends."""
+    """An outage is logged once with its cause when it begins, and once when it ends."""
     server = RedisServer(url_of(tmp_path / "r.sock"), timeout=5, connections=4)
     server._outages._quiet_until = 0
     with capture_logs() as logs:
@@ -119,7 +119,7 @@ async def test_an_outage(io_loop: IOLoop, tmp_path: Path, prefix: str) -> None:
     ("setting", "value"), [("maxmemory-policy", "allkeys-lru"), ("maxmemory-policy", "volatile-ttl")]
 )
 async def test_a_redis_that_evicts(redis_server: RedisServer, redis: Redis, setting: str, value: str) -> None:
-    """Is refused: counters that are dropped under memory pressure would open the rule."""
+    """A Redis that evicts keys is refused, since a lost counter would allow too many messages."""
     await redis_server.prepare()
     await redis.config_set(setting, value)
     try:
@@ -130,7 +130,7 @@ async def test_a_redis_that_evicts(redis_server: RedisServer, redis: Redis, sett
 
 
 async def test_a_replica(redis_server: RedisServer, redis: Redis) -> None:
-    """Is refused at start, and the line says where its primary is."""
+    """A replica is refused at start, and the error has the address of its primary."""
     await redis.replicaof("127.0.0.1", "1")
     try:
         with pytest.raises(UnsuitableRedisError, match=r"replica.*127\.0\.0\.1:1"):
@@ -140,7 +140,7 @@ async def test_a_replica(redis_server: RedisServer, redis: Redis) -> None:
 
 
 async def test_a_node_of_a_cluster(io_loop: IOLoop, tmp_path: Path) -> None:
-    """Is refused at start: two of three pairs would be refused by each node."""
+    """A node of a cluster is refused at start, since it would refuse most keys."""
     port, bus = free_port(), free_port()
     arguments = ("--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus), "--bind", "127.0.0.1")
     with redis_process(tmp_path, "node", *arguments) as path:
@@ -151,7 +151,7 @@ async def test_a_node_of_a_cluster(io_loop: IOLoop, tmp_path: Path) -> None:
 
 
 async def test_a_sentinel(io_loop: IOLoop, tmp_path: Path) -> None:
-    """Is refused at start: it keeps nothing, and only tells where the primary is."""
+    """A Sentinel is refused at start, since it stores no data."""
     with redis_process(tmp_path, "sentinel", "--port", str(free_port()), "--sentinel") as path:
         server = RedisServer(url_of(path), timeout=5, connections=2)
         with pytest.raises(UnsuitableRedisError, match="Sentinel"):
@@ -164,7 +164,7 @@ async def test_a_sentinel(io_loop: IOLoop, tmp_path: Path) -> None:
 
 @pytest.fixture
 def as_user(io_loop: IOLoop, addresses: Addresses, redis: Redis, prefix: str) -> Iterator[As]:
-    """Redis as a user with these rules has it."""
+    """Return Redis with the rights of a user with these rules."""
     opened: list[RedisServer] = []
 
     async def make(*rules: str) -> RedisServer:
@@ -182,7 +182,7 @@ def as_user(io_loop: IOLoop, addresses: Addresses, redis: Redis, prefix: str) ->
 async def test_the_rights_that_are_enough(
     as_user: As, prefix: str, messages: MongoMessages, clock: Clock, pair: tuple[int, int]
 ) -> None:
-    """A user with no more than these can do all that the stores do."""
+    """A user with the documented rights can do all that the stores do."""
     server = await as_user(f"~{prefix}:*", f"&{prefix}:*", *ENOUGH)
     await server.prepare()
     await server.check_rights(prefix)
@@ -213,7 +213,7 @@ async def test_the_rights_that_are_enough(
 
 @pytest.mark.parametrize("right", [rule for rule in ENOUGH if not rule.startswith("+@")])
 async def test_a_right_that_is_missing(as_user: As, prefix: str, right: str) -> None:
-    """Is named at start, and nothing is tried that has to fail later."""
+    """A missing right is named at start."""
     server = await as_user(f"~{prefix}:*", f"&{prefix}:*", *ENOUGH, right.replace("+", "-"))
     with pytest.raises(UnsuitableRedisError, match=right[1:].upper()):
         await server.prepare()
@@ -231,14 +231,14 @@ async def test_a_right_that_is_missing(as_user: As, prefix: str, right: str) -> 
     ],
 )
 async def test_rights_that_are_too_few(as_user: As, prefix: str, rules: list[str], said: str) -> None:
-    """Without channels, keys or scripts: the start ends with a line, and does not wait for ever."""
+    """Without rights for channels, keys or scripts, the start fails with one line and does not hang."""
     server = await as_user(*ENOUGH, *(rule.format(prefix) for rule in rules))
     with pytest.raises(UnsuitableRedisError, match=said):
         await server.check_rights(prefix)
 
 
 async def test_a_right_that_is_lost_while_it_runs(as_user: As, redis: Redis, prefix: str) -> None:
-    """Is a refusal, and is logged; nothing more of it is a bug."""
+    """A right that is lost later is a refusal that is logged, and not a bug."""
     server = await as_user(f"~{prefix}:*", f"&{prefix}:*", *ENOUGH)
     await server.ping(prefix)
     await redis.execute_command("ACL", "SETUSER", prefix, "-set")
@@ -248,13 +248,13 @@ async def test_a_right_that_is_lost_while_it_runs(as_user: As, redis: Redis, pre
     assert [entry["event"] for entry in logs] == ["database_refused"]
 
 
-# A primary that changes
+# Failover
 
 
 async def test_a_primary_that_becomes_a_replica(
     io_loop: IOLoop, tmp_path: Path, prefix: str, messages: MongoMessages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its connections are left for the Redis to which the address leads now, and the subscription as well."""
+    """Connections and subscriptions to a primary that became a replica are dropped, and made to the new primary."""
     monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.2)
     link = tmp_path / "redis.sock"
     with redis_process(tmp_path, "old") as old, redis_process(tmp_path, "new") as new:

@@ -1,4 +1,4 @@
-"""The limit rule in Redis: the script against the pure function, and what happens when Redis loses its data."""
+"""Tests of the limit rule in Redis: the script beside the pure function, and lost data."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ fresh = itertools.count(10**9)
 
 
 def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
-    """The state machine over a real Redis."""
+    """The state machine on a real Redis."""
 
     class LimitRule(RuleBasedStateMachine):
-        """Two users write, answer, and have counts expire and given back, beside the pure function."""
+        """Two users write and answer, and counts expire and are given back, beside the pure function."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -113,7 +113,7 @@ def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
 
 
 def test_the_script_is_the_rule(addresses: Addresses) -> None:
-    """Whatever two users do, Redis and the pure function agree on every verdict, count and lifetime."""
+    """Redis and the pure function agree on every verdict, count and lifetime."""
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(
@@ -122,14 +122,14 @@ def test_the_script_is_the_rule(addresses: Addresses) -> None:
 
 
 async def test_twenty_at_once(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """Exactly three pass."""
+    """Exactly three of twenty concurrent messages pass."""
     verdicts = await asyncio.gather(*(admit(counters, *pair) for _ in range(20)))
     assert sum(verdicts) == 3
     assert await count(counters, *pair) == 3
 
 
 async def test_lifetimes(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """90 days after an acceptance, 30 after a refusal."""
+    """A count lives for 90 days after an acceptance, and 30 after a refusal."""
     for _ in range(3):
         assert await admit(counters, *pair)
         assert abs(await lifetime(counters, *pair) - ACCEPTED_DAYS * DAY) < 60
@@ -138,7 +138,7 @@ async def test_lifetimes(counters: RedisCounters, pair: tuple[int, int]) -> None
 
 
 async def test_every_key_expires(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """Nothing stays in Redis for good; a key may well go while one looks."""
+    """Every key has a lifetime."""
     await admit(counters, *pair)
     lives = {key: await counters._client.pttl(key) async for key in counters._client.scan_iter("tandem*")}
     assert counters._keys(counters._run, *pair)[1] in lives
@@ -146,7 +146,7 @@ async def test_every_key_expires(counters: RedisCounters, pair: tuple[int, int])
 
 
 async def test_a_count_is_rebuilt_from_what_mongodb_held(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """After a flush: a used-up limit stays used up, and asks MongoDB once."""
+    """After a flush a used-up limit is rebuilt from MongoDB, once."""
     await admit(counters, 1, 2)
     await counters._client.flushdb()
     asked = []
@@ -162,7 +162,7 @@ async def test_a_count_is_rebuilt_from_what_mongodb_held(counters: RedisCounters
 
 
 async def test_an_answer_is_remembered_through_a_flush(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """Who has answered before the loss has answered."""
+    """An answer before a flush still counts after it."""
     await counters._client.flushdb()
 
     async def recount(until: int) -> tuple[int, int]:
@@ -172,7 +172,7 @@ async def test_an_answer_is_remembered_through_a_flush(counters: RedisCounters, 
 
 
 async def test_a_rebuilt_count_that_expires_stays_expired(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """Its messages are still in MongoDB, and are not counted again."""
+    """A rebuilt count that has expired is not rebuilt again, though MongoDB still has its messages."""
 
     async def recount(until: int) -> tuple[int, int]:
         return 3, 0
@@ -185,7 +185,7 @@ async def test_a_rebuilt_count_that_expires_stays_expired(counters: RedisCounter
 
 
 async def test_counts_of_another_redis_are_not_believed(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """An old dump brings its keys back under the run id that they were made by."""
+    """Counts that an old dump restores are not used, since they have another run id."""
     old = counters._keys("0123456789abcdef", *pair)
     await counters._client.set(old[1], 0)
     await counters._client.set(old[2], 9)
@@ -198,7 +198,7 @@ async def test_counts_of_another_redis_are_not_believed(counters: RedisCounters,
 
 
 async def test_giving_back_creates_nothing(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """Neither after expiry nor after a flush, nor below zero."""
+    """Giving back creates no key, after expiry or a flush, and does not go below zero."""
     admission = await counters.admit(*pair, nothing)
     await counters.give_back(admission)
     assert await count(counters, *pair) == 0
@@ -212,7 +212,7 @@ async def test_giving_back_creates_nothing(counters: RedisCounters, pair: tuple[
 async def test_a_count_from_before_a_flush_is_not_given_back_after_it(
     counters: RedisCounters, pair: tuple[int, int]
 ) -> None:
-    """The rebuilt count never held it."""
+    """A message from before a flush is not given back after it, since the rebuilt count does not include it."""
     admission = await counters.admit(*pair, nothing)
     await counters._client.flushdb()
 
@@ -225,7 +225,7 @@ async def test_a_count_from_before_a_flush_is_not_given_back_after_it(
 
 
 async def test_gathered_counts_arrive(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """What the rule cannot refuse is counted behind the messages, and rebuilt first if it must be."""
+    """Gathered messages are counted soon, after a rebuild if needed."""
 
     async def recount(until: int) -> tuple[int, int]:
         return 1, 2
@@ -237,7 +237,7 @@ async def test_gathered_counts_arrive(counters: RedisCounters, pair: tuple[int, 
 
 
 async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounters, pair: tuple[int, int]) -> None:
-    """They gather again, with what came meanwhile; those that travelled with them are not counted twice."""
+    """Counts that cannot be rebuilt are gathered again, and others of the same batch are not counted twice."""
     lost, failures = (next(fresh), next(fresh)), [EngineUnavailable("mongodb", "away")]
     await counters.admit(*pair, nothing)
 
@@ -257,7 +257,7 @@ async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounter
 async def test_closing_while_counts_are_raised(
     counters: RedisCounters, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was under way is counted all the same."""
+    """`close` while counts are being written writes all of them."""
     await counters.admit(*pair, nothing)
     real, begun = counters._raise, asyncio.Event()
 
@@ -276,23 +276,23 @@ async def test_closing_while_counts_are_raised(
 
 
 async def test_a_stranger_too_many(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
-    """Is not written to, and nothing is counted for it; those who were written to, or have written, go on."""
+    """A message to one stranger too many is refused and not counted, and other conversations go on."""
     counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=2, size=0))
     sender, first, second, third, friend = (next(fresh) for _ in range(5))
     for recipient in (first, second, first):
         await counters.admit(sender, recipient, nothing)
     outcomes = await asyncio.gather(*(counters.admit(sender, third, nothing) for _ in range(5)), return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} <= {QuotaReached, LimitReached}  # the rule may be first
+    assert {type(outcome) for outcome in outcomes} <= {QuotaReached, LimitReached}  # either check may refuse first
     assert await count(counters, sender, third) in (None, 0)
     await counters.admit(friend, sender, nothing)
     await counters.admit(sender, friend, nothing)
     await counters.admit(sender, second, nothing)
-    await counters.admit(third, sender, nothing)  # each account has its own
+    await counters.admit(third, sender, nothing)  # each account has its own quota
     assert (await counters.admit(sender, third, nothing)).theirs == 1
 
 
 async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
-    """Refuse before anything is counted."""
+    """An account without bytes left is refused before anything is counted."""
     counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=0, size=10))
     await counters.admit(*pair, nothing)
     counters.weigh(pair[0], "hello")
@@ -304,10 +304,8 @@ async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pa
     await counters.admit(*pair[::-1], nothing)
 
 
-async def test_bytes_of_messages_that_are_not_asked_about(
-    redis_server: RedisServer, prefix: str, pair: tuple[int, int]
-) -> None:
-    """Count as well, once: by their length in UTF-8 and what a message takes besides, also when counting failed."""
+async def test_bytes_of_gathered_messages(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
+    """Bytes of gathered messages count once, in UTF-8 and with the overhead, even if counting failed first."""
     quotas = RedisQuotas(redis_server, prefix, strangers=0, size=10**6)
     counters, failures = RedisCounters(redis_server, prefix, quotas), [EngineUnavailable("mongodb", "away")]
 
@@ -326,7 +324,7 @@ async def test_bytes_of_messages_that_are_not_asked_about(
 
 
 async def test_redis_away(pair: tuple[int, int]) -> None:
-    """The rule stays shut: no verdict, an error."""
+    """While Redis is unavailable, `admit` raises EngineUnavailable."""
     counters = without_quotas(RedisServer("redis://127.0.0.1:9", 1, 1), "tandem")
     with pytest.raises(EngineUnavailable):
         await counters.admit(*pair, nothing)

@@ -1,4 +1,4 @@
-"""Quotas in Redis: strangers of an hour, bytes of a day; by account, for all processes, and gone when their time is."""
+"""Tests of quotas in Redis: strangers in an hour and bytes in a day, for each account."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MOST = 3
 
 @pytest.fixture
 def quotas(redis_server: RedisServer, prefix: str) -> RedisQuotas:
-    """Three strangers, a hundred bytes."""
+    """Quotas of three strangers and a hundred bytes."""
     return RedisQuotas(redis_server, prefix, strangers=MOST, size=100)
 
 
 async def test_as_many_strangers_as_allowed(quotas: RedisQuotas) -> None:
-    """Each once, however often; then it is said when there is room again. Others have their own."""
+    """Strangers up to the quota pass, each counted once, and the error for another one has the time to wait."""
     for recipient in (1, 2, 1, 3, 3, 2):
         await quotas.take_stranger(ANN, recipient)
     with pytest.raises(QuotaReached) as caught:
@@ -33,7 +33,7 @@ async def test_as_many_strangers_as_allowed(quotas: RedisQuotas) -> None:
 
 
 async def test_many_strangers_at_once(quotas: RedisQuotas, redis_server: RedisServer, prefix: str) -> None:
-    """Are no more, also through two processes."""
+    """Concurrent strangers are limited, also through two processes."""
     other = RedisQuotas(redis_server, prefix, strangers=MOST, size=100)
     calls = (each.take_stranger(ANN, number) for number in range(50) for each in (quotas, other))
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -42,10 +42,10 @@ async def test_many_strangers_at_once(quotas: RedisQuotas, redis_server: RedisSe
 
 
 async def test_a_time_that_is_over(quotas: RedisQuotas, redis: Redis, prefix: str) -> None:
-    """The strangers of an hour ago do not count any more."""
+    """Strangers of an hour ago do not count."""
     for recipient in range(MOST):
         await quotas.take_stranger(ANN, recipient)
-    await redis.delete(f"{prefix}:strangers:{ANN}")  # as when it expires
+    await redis.delete(f"{prefix}:strangers:{ANN}")  # as if it had expired
     for recipient in range(MOST):
         await quotas.take_stranger(ANN, recipient + MOST)
     with pytest.raises(QuotaReached):
@@ -53,7 +53,7 @@ async def test_a_time_that_is_over(quotas: RedisQuotas, redis: Redis, prefix: st
 
 
 async def test_bytes(quotas: RedisQuotas, redis_server: RedisServer, prefix: str) -> None:
-    """Are counted together, in all processes; whoever has used them up is known to be so from then on."""
+    """Bytes count together in all processes, and an account without bytes left is known after that."""
     other = RedisQuotas(redis_server, prefix, strangers=MOST, size=100)
     for each in (quotas, other):
         for size in (20, 30):
@@ -65,25 +65,25 @@ async def test_bytes(quotas: RedisQuotas, redis_server: RedisServer, prefix: str
     await other.close()
     assert set(other.spent) == {ANN}
     with pytest.raises(QuotaReached, match="bytes") as caught:
-        other.require_room(ANN)
+        other.require_bytes_left(ANN)
     assert 0 < caught.value.retry_after <= DAY
-    other.require_room(BOB)
-    quotas.note(ANN, 1)  # another process learns of it with what it counts itself
+    other.require_bytes_left(BOB)
+    quotas.note(ANN, 1)  # another process learns this when it counts bytes itself
     await quotas.close()
     assert set(quotas.spent) == {ANN}
 
 
 async def test_a_day_that_is_over(quotas: RedisQuotas) -> None:
-    """There is room again."""
+    """A day later the account has bytes again."""
     quotas.note(ANN, 101)
     await quotas.close()
     quotas.spent[ANN] = asyncio.get_running_loop().time() - 1
-    quotas.require_room(ANN)
+    quotas.require_bytes_left(ANN)
     assert not quotas.spent
 
 
 async def test_every_key_expires(quotas: RedisQuotas, redis: Redis, prefix: str) -> None:
-    """Nothing stays in Redis for good, also where a key lost its time."""
+    """Every key has a lifetime, which is restored if it was lost."""
     await quotas.take_stranger(ANN, 1)
     quotas.note(ANN, 5)
     await quotas.close()
@@ -95,7 +95,7 @@ async def test_every_key_expires(quotas: RedisQuotas, redis: Redis, prefix: str)
 
 
 async def test_without_bounds(redis_server: RedisServer, redis: Redis, prefix: str) -> None:
-    """Nothing is counted."""
+    """With quotas of 0 nothing is counted."""
     quotas = RedisQuotas(redis_server, prefix, strangers=0, size=0)
     for number in range(20):
         await quotas.take_stranger(ANN, number)
@@ -105,7 +105,7 @@ async def test_without_bounds(redis_server: RedisServer, redis: Redis, prefix: s
 
 
 async def test_redis_away(redis_away: RedisServer, prefix: str) -> None:
-    """No stranger is written to; bytes gather, and no more than fit."""
+    """While Redis is unavailable no stranger is written to, and a limited number of accounts' bytes is gathered."""
     quotas = RedisQuotas(redis_away, prefix, strangers=MOST, size=100)
     with pytest.raises(EngineUnavailable):
         await quotas.take_stranger(ANN, 1)

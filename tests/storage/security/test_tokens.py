@@ -29,7 +29,7 @@ from tests.storage.conftest import pem
 RSA = rsa.generate_private_key(65537, 2048)
 EC = ec.generate_private_key(ec.SECP256R1())
 HERE = key_of_secret("0123456789abcdefghijklmnopqrstuv")
-SOMEBODY = User(7, "name", "nick", "", "", "active", 0, "version")
+USER = User(7, "name", "nick", "", "", "active", 0, "version")
 LIFETIME = 3600
 NOW = int(time.time())
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -67,7 +67,7 @@ def test_a_token_comes_back(clock: Clock) -> None:
     """A token gives its user, version and times."""
     tokens = tokens_with(HERE, clock=clock)
     before = int(clock())
-    identity = tokens.verify(tokens.issue(SOMEBODY))
+    identity = tokens.verify(tokens.issue(USER))
     assert (identity.user, identity.version, len(identity.session)) == (7, "version", 16)
     assert before <= identity.issued <= clock()
     assert 0 <= identity.expires - LEEWAY - identity.issued - LIFETIME <= 1
@@ -76,7 +76,7 @@ def test_a_token_comes_back(clock: Clock) -> None:
 def test_no_two_tokens_are_the_same() -> None:
     """Two tokens that are issued to a user in the same second differ."""
     tokens = tokens_with(HERE)
-    assert len({tokens.verify(tokens.issue(SOMEBODY)).session for _ in range(50)}) == 50
+    assert len({tokens.verify(tokens.issue(USER)).session for _ in range(50)}) == 50
 
 
 @pytest.mark.parametrize(("private", "algorithm"), [(RSA, "RS256"), (EC, "ES256")])
@@ -91,24 +91,24 @@ def test_another_back_end_issues_tokens(tmp_path: Path, private: Any, algorithm:
     assert identity == expected
     assert not tokens.issues
     with pytest.raises(Forbidden):
-        tokens.issue(SOMEBODY)
+        tokens.issue(USER)
 
 
 def test_tokens_from_here_and_from_elsewhere() -> None:
     """Own tokens and another back end's are both valid, and the secret signs, wherever it is in the list."""
     tokens = tokens_with(Key("there", "ES256", EC.public_key()), secret_key("here", "a"))
     assert tokens.issues
-    assert tokens.verify(tokens.issue(SOMEBODY)).version == "version"
+    assert tokens.verify(tokens.issue(USER)).version == "version"
     assert tokens.verify(jwt.encode(claims(), EC, "ES256", {"kid": "there"})).version is None
 
 
 def test_keys_come_and_go() -> None:
     """A token is valid as long as its key is configured, even if a newer key signs."""
     old, new = secret_key("old", "a"), secret_key("new", "b")
-    token = tokens_with(old).issue(SOMEBODY)
+    token = tokens_with(old).issue(USER)
     both = tokens_with(new, old)
-    assert both.verify(token).user == both.verify(both.issue(SOMEBODY)).user == 7
-    assert tokens_with(new).verify(both.issue(SOMEBODY)).user == 7
+    assert both.verify(token).user == both.verify(both.issue(USER)).user == 7
+    assert tokens_with(new).verify(both.issue(USER)).user == 7
     with pytest.raises(Unauthenticated):
         tokens_with(new).verify(token)
 
@@ -161,7 +161,7 @@ def test_the_twin_of_a_signature_is_the_same_token() -> None:
 def test_what_is_signed_is_spelt_in_one_way() -> None:
     """A header or payload in another spelling does not match the signature."""
     tokens = tokens_with(HERE)
-    header, payload, signature = tokens.issue(SOMEBODY).split(".")
+    header, payload, signature = tokens.issue(USER).split(".")
     for other in (f"{header}=.{payload}", f"{header}.{payload}=", f"{header}.{payload}\n", f" {header}.{payload}"):
         with pytest.raises(Unauthenticated):
             tokens.verify(f"{other}.{signature}")
@@ -252,21 +252,21 @@ def test_a_long_token() -> None:
 def test_a_token_is_good_as_a_whole() -> None:
     """A token that is cut or has one character changed is refused, or has the same content."""
     tokens = tokens_with(HERE)
-    token = tokens.issue(SOMEBODY)
+    token = tokens.issue(USER)
     said = tokens.verify(token)
-    for place in range(len(token)):
+    for index in range(len(token)):
         with pytest.raises(Unauthenticated):
-            tokens.verify(token[:place])
-        other = token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
+            tokens.verify(token[:index])
+        other = token[:index] + ("A" if token[index] != "A" else "B") + token[index + 1 :]
         with suppress(Unauthenticated):
             assert tokens.verify(other) == said
-            assert place == len(token) - 1
+            assert index == len(token) - 1
 
 
 def test_a_secret_of_ours_beside_a_key_of_another_back_end() -> None:
     """A secret and a public key, both without a name, are each used for their own algorithm."""
     tokens = tokens_with(HERE, Key(None, "ES256", EC.public_key()))
-    assert tokens.verify(tokens.issue(SOMEBODY)).user == 7
+    assert tokens.verify(tokens.issue(USER)).user == 7
     for headers in ({}, {"kid": "theirs"}):
         assert tokens.verify(jwt.encode(claims(), EC, "ES256", headers)).user == 7
         with pytest.raises(Unauthenticated):
