@@ -1,4 +1,4 @@
-"""The bench still fits the server, and notices what must not happen."""
+"""Tests that the bench fits the server, and detects errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SENT = 5
 
 
 class Transport(asyncio.Transport):
-    """Keeps what a socket writes."""
+    """A transport that records what a socket writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Transport(asyncio.Transport):
 
 
 class Wire:
-    """A pair that needs no server: what the reader is given is up to the test."""
+    """A pair without a server, whose input the tests write."""
 
     def __init__(self, dialect: int = 1) -> None:
         self.alarm = Alarm()
@@ -76,11 +76,11 @@ def live2(number: int, seq: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("dialect", [1, 2])
-async def test_it_fits_the_server(http_server: Server, dialect: int, pair: tuple[int, int]) -> None:
-    """Greeting, acknowledgements and messages are what the load generator compares with, beyond a stream's cycle."""
+@pytest.mark.parametrize("version", [1, 2])
+async def test_it_fits_the_server(http_server: Server, version: int, pair: tuple[int, int]) -> None:
+    """The frames that the load generator compares with are the server's, beyond its cycle of messages."""
     chat, alarm = Pair(*pair), Alarm()
-    await alarm.guard(chat.open(http_server.port, alarm, version=dialect))
+    await alarm.guard(chat.open(http_server.port, alarm, version=version))
     chat.writer.window = 16
     chat.writer.send_now(16, perf_counter())
     await until(lambda: chat.writer.sent > 2 * CYCLE or alarm.error is not None)
@@ -93,7 +93,7 @@ async def test_it_fits_the_server(http_server: Server, dialect: int, pair: tuple
 async def test_it_stores_what_the_server_stores(
     http_server: Server, addresses: Addresses, settings: Settings, pair: tuple[int, int]
 ) -> None:
-    """The same fields of the same types."""
+    """The bench's own documents have the same fields and types as the server's."""
     chat, alarm = Pair(*pair), Alarm()
     await alarm.guard(chat.open(http_server.port, alarm))
     chat.close()
@@ -107,8 +107,8 @@ async def test_it_stores_what_the_server_stores(
     }
 
 
-async def test_what_is_right_rings_no_alarm() -> None:
-    """However it is cut, with pings between."""
+async def test_correct_frames_raise_no_alarm() -> None:
+    """Correct frames are accepted, however they are split, with pings in between."""
     wire = Wire()
     ping = bytes((PING, 1)) + b"p"
     data = b"".join([wire.lives.live(0), ping, *map(wire.lives.live, range(1, SENT))])
@@ -124,8 +124,8 @@ async def test_what_is_right_rings_no_alarm() -> None:
     [(0, 2), (0, 1, 1), (0, 2, 1), (1,), (0, 1, 2, 3, 4, 5)],
     ids=["lost", "doubled", "reordered", "first lost", "one too many"],
 )
-async def test_what_is_wrong_rings_the_alarm(numbers: tuple[int, ...]) -> None:
-    """At once, and it ends what is guarded with the reason."""
+async def test_wrong_frames_raise_the_alarm(numbers: tuple[int, ...]) -> None:
+    """A wrong frame raises the alarm at once, and ends the guarded code with the reason."""
     wire = Wire()
 
     async def work() -> None:
@@ -141,15 +141,15 @@ async def test_what_is_wrong_rings_the_alarm(numbers: tuple[int, ...]) -> None:
     [[(0, 1), (2, 3)], [(0, 1), (0, 1)], [(0, 1), (2, 3), (1, 2)], [(0, 1), (1, 3)]],
     ids=["lost", "doubled", "reordered", "a gap in seq"],
 )
-async def test_what_is_wrong_rings_the_alarm_in_dialect_2(frames: list[tuple[int, int]]) -> None:
-    """Ids and places are held against each other."""
+async def test_wrong_frames_raise_the_alarm_in_protocol_v2(frames: list[tuple[int, int]]) -> None:
+    """In protocol v2 ids and seqs are compared with each other."""
     wire = Wire(dialect=2)
     wire.reader.data_received(b"".join(live2(number, seq) for number, seq in frames))
     assert wire.alarm.error is not None
 
 
-async def test_what_does_not_come_is_lost() -> None:
-    """Also at the end, where no later message shows it."""
+async def test_a_missing_message_is_lost() -> None:
+    """A message that does not arrive counts as lost, even the last one."""
     wire = Wire()
     wire.deliver(*range(SENT - 1))
     wire.writer.data_received(ACKNOWLEDGED * SENT)
@@ -158,15 +158,15 @@ async def test_what_does_not_come_is_lost() -> None:
 
 
 @pytest.mark.parametrize("answer", [ACKNOWLEDGED * (SENT + 1), server_frame(b'{"code":500}')])
-async def test_another_answer_rings_the_alarm(answer: bytes) -> None:
-    """One acknowledgement too many, or none at all."""
+async def test_a_wrong_number_of_answers_raises_the_alarm(answer: bytes) -> None:
+    """One acknowledgement too many, or a missing one, raises the alarm."""
     wire = Wire()
     wire.writer.data_received(answer)
     assert wire.alarm.error is not None
 
 
-async def test_a_closing_rings_the_alarm() -> None:
-    """Unless it was asked for."""
+async def test_an_unexpected_close_raises_the_alarm() -> None:
+    """A closed connection raises the alarm, unless the close was requested."""
     wire = Wire()
     wire.writer.close()
     wire.writer.connection_lost(None)
@@ -176,7 +176,7 @@ async def test_a_closing_rings_the_alarm() -> None:
 
 
 def test_a_latency_counts_from_when_a_message_should_have_been_sent() -> None:
-    """Each of several that arrive together has its own; what ends before it is measured has none."""
+    """A latency counts from when its message should have been sent, and those before the measurement are dropped."""
     messages = InFlight()
     for intended in (1.0, 2.0, 3.0):
         messages.add(intended, 1)
@@ -187,7 +187,7 @@ def test_a_latency_counts_from_when_a_message_should_have_been_sent() -> None:
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
-    """That below which so many percent lie, in whatever order they come."""
+    """A percentile is a measured value, below which so many percent of the values are, in any order."""
     values = [float(value) for value in range(100, 0, -1)]
     assert (percentile(values, 50), percentile(values, 99), percentile(values[:1], 99)) == (51.0, 100.0, 100.0)
 
@@ -203,7 +203,7 @@ def test_percentiles_are_values_that_were_measured() -> None:
     ],
 )
 def test_the_median_decides_on_a_target(values: list[float], at_least: bool, text: str) -> None:
-    """And it is told when not every repeat says the same."""
+    """The median decides whether a target is met, and disagreement among the repeats is reported."""
     target = Target("a bound of 10", "scenario", "row", "figure", 10, at_least=at_least)
     assert Verdict(target, Spread.of(values)).text == text
 
@@ -229,13 +229,13 @@ CARRYING = f"{LOOP};Writer._write (models/chat/writing.py);Writer._on_inserted (
     ],
 )
 def test_a_stack_belongs_to_the_step_of_its_innermost_frame(stack: str, step: str) -> None:
-    """Codecs belong to whoever calls them; what models call handlers for is the way out."""
+    """A stack belongs to its innermost frame's step, a codec to its caller, and handlers under models to output."""
     assert step_of(stack.split(";")) == step
 
 
 def test_samples_of_other_threads_are_the_storage_s() -> None:
-    """They are counted apart, since each kind has a processor time of its own."""
+    """Samples of other threads are counted apart, as storage, since each kind has its own processor time."""
     thread = "Thread._bootstrap (threading.py);_worker (concurrent/futures/thread.py)"
-    torn = ["", f"{LOOP} ", f"{LOOP} x", LOOP]  # stacks that were read while they changed
+    torn = ["", f"{LOOP} ", f"{LOOP} x", LOOP]  # stacks that changed while they were read
     loop, others = counted([f"{LOOP} 3", *torn, f"{thread} 2", f"{CARRYING} 5"])
     assert (loop, others) == ({"loop": 3, "chat": 5}, {"storage": 2})

@@ -1,4 +1,4 @@
-"""The files in deploy/: they fit the server, and systemd takes its unit."""
+"""Tests that the files in deploy/ fit the server, and that systemd accepts the unit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNIT = ROOT / "deploy/tandem.service"
 
 @pytest.fixture
 def unit() -> configparser.ConfigParser:
-    """The unit, parsed as far as an INI file goes."""
+    """The unit, parsed as an INI file."""
     parser = configparser.ConfigParser(interpolation=None, strict=True)
     parser.optionxform = str  # type: ignore[assignment]
     parser.read(UNIT)
@@ -27,7 +27,7 @@ def unit() -> configparser.ConfigParser:
 
 
 def test_the_server_alone_is_told_to_end(unit: configparser.ConfigParser) -> None:
-    """It drains before it ends its databases, and has the time for that."""
+    """systemd sends SIGTERM to the server only, and leaves it the time to drain and to end its databases."""
     service = unit["Service"]
     assert service["KillMode"] == "mixed"
     drain = Settings().timeouts.drain_timeout
@@ -35,7 +35,7 @@ def test_the_server_alone_is_told_to_end(unit: configparser.ConfigParser) -> Non
 
 
 def test_the_unit_fits_the_defaults(unit: configparser.ConfigParser) -> None:
-    """Its flags are understood, and it allows as many open files as the connections need."""
+    """The unit's flags are valid, and it allows as many open files as the default connections need."""
     service = unit["Service"]
     assert load(service["ExecStart"].split()[2:], environ={}).server.data_dir == "/var/lib/tandem/data"
     limits = Settings().limits
@@ -44,7 +44,7 @@ def test_the_unit_fits_the_defaults(unit: configparser.ConfigParser) -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on PATH")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    """It verifies, with this checkout in place of the one in /opt."""
+    """systemd verifies the unit, with this checkout in place of /opt/tandem."""
     copy = tmp_path / UNIT.name
     text = UNIT.read_text().replace("/opt/tandem/.venv/bin/python", sys.executable)
     copy.write_text(text.replace("/opt/tandem", str(ROOT)))

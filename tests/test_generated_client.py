@@ -1,4 +1,4 @@
-"""Programs make clients out of docs/openapi.yaml: what trips them is not in it, and one that they make works."""
+"""Tests that a program can make a working client from docs/openapi.yaml."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.fuzz.asker import DESCRIPTION
 from tests.support.patience import TEST_TIME
 from tests.support.processes import external
 
-NO_JSON = {"exportMessages", "describe"}  # whose answers are files of other kinds, for which no model can be made
-# Uses what was made: by keyword, and by the fields that the description names.
+NO_JSON = {"exportMessages", "describe"}  # their answers are files of other types, without a model
+# Use the generated client by keyword, and by the fields that the description names.
 USE = """
 import asyncio, json, secrets, sys
 from made import AuthenticatedClient, Client
@@ -48,7 +48,7 @@ print(account.user_name == name)
 
 
 def run(*command: str, cwd: Path) -> str:
-    """What a program of this Python says; it ends with status 0."""
+    """Return the output of a Python program, which has to exit with status 0."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
     done = subprocess.run(
         [sys.executable, *command],
@@ -66,7 +66,7 @@ def run(*command: str, cwd: Path) -> str:
 def test_a_client_that_a_program_makes(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection, tmp_path: Path
 ) -> None:
-    """All answers in JSON have their types, and registering, signing in, asking and being refused work."""
+    """A generated client has types for all JSON answers, and can register, sign in, query, and handle refusals."""
     config = tmp_path / "config.yaml"
     config.write_text("post_hooks: []\n")
     given = ("--path", str(DESCRIPTION), "--meta", "none", "--output-path", str(tmp_path / "made"))
@@ -81,7 +81,7 @@ content = yaml.safe_load(DESCRIPTION.read_text("utf-8"))
 
 
 def parts(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object of the description and where it is."""
+    """Return every object of the description with its path."""
     if isinstance(node, dict):
         yield path, node
     for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
@@ -89,7 +89,7 @@ def parts(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_nothing_that_programs_leave_out() -> None:
-    """Each constant and each list of values has a type, and nothing is put together of parts that each say half."""
+    """Each constant and each enumeration has a type, and no schema combines incomplete parts."""
     for path, node in parts(content):
         assert "type" in node or not {"const", "enum"} & node.keys() or path.endswith("/properties"), path
         assert "allOf" not in node, path
@@ -98,7 +98,7 @@ def test_nothing_that_programs_leave_out() -> None:
 
 
 def test_every_answer_in_json_is_an_envelope_with_its_data() -> None:
-    """Named, so that programs name it as well; what is in it is always there."""
+    """Each JSON answer is a named envelope whose fields are always present, so that generated types have names."""
     answers = [
         (path, node)
         for path, node in parts(content["paths"] | content["components"]["responses"])
@@ -111,6 +111,6 @@ def test_every_answer_in_json_is_an_envelope_with_its_data() -> None:
 
 
 def test_no_name_is_that_of_another_s_constructor() -> None:
-    """In Go a type `Account` has a function `NewAccount`, beside which there can be no such type."""
+    """No type's name is New and another type's name, since that is the constructor's name in Go."""
     names = set(content["components"]["schemas"])
     assert not {name for name in names if f"New{name}" in names}

@@ -1,4 +1,4 @@
-"""docs/openapi.yaml says what the server does: all of it, and nothing else."""
+"""Tests that docs/openapi.yaml describes all that the server does, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from tests.support.processes import ServerProcess, external
 from tests.support.sockets import Client2
 
 EXAMPLES = 10  # valid requests for each operation, and as many that are not
-SLOW_EXAMPLES = 2  # of those after which, or for which, a password may be hashed
+SLOW_EXAMPLES = 2  # for operations that hash passwords
 METRICS_TOKEN = "the token of metrics"
-NOBODY = 4_000_000_000  # an id that no user has
+UNKNOWN_USER = 4_000_000_000  # an id that no user has
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 
 content = yaml.safe_load(DESCRIPTION.read_text("utf-8"))
@@ -48,8 +48,8 @@ operations = {
 schema = described("latin-1")
 
 
-class Place(NamedTuple):
-    """A server in a process of its own, somebody who asks it, and others whom that is none of the business of."""
+class Site(NamedTuple):
+    """A server process, its caller, and other users whose data the caller must not see."""
 
     port: int
     believes: bool
@@ -63,8 +63,8 @@ async def chat(strangers: Strangers) -> None:
 
 
 @pytest.fixture(scope="module", params=["open", "token"])
-def place(request: pytest.FixtureRequest, addresses: Addresses) -> Iterator[Place]:
-    """A server where `uid` is believed, and one where it is not; neither has logged an error in the end."""
+def site(request: pytest.FixtureRequest, addresses: Addresses) -> Iterator[Site]:
+    """A server where `uid` is trusted, and one where it is not. Neither may have logged an error at the end."""
     believes = request.param == "open"
     flags = [f"--auth={request.param}", "--log-level=error", "--password-waiting=1000", *NO_LIMITS]
     if not believes:
@@ -76,7 +76,7 @@ def place(request: pytest.FixtureRequest, addresses: Addresses) -> Iterator[Plac
         asyncio.run(chat(strangers))
         asker = Asker(port, strangers.marker, believes=believes)
         asker.peers = [user.user for user in strangers.users]
-        yield Place(port, believes, asker, strangers)
+        yield Site(port, believes, asker, strangers)
         asker.close()
         strangers.close()
         server.signal(signal.SIGTERM)
@@ -86,22 +86,22 @@ def place(request: pytest.FixtureRequest, addresses: Addresses) -> Iterator[Plac
 
 
 def test_it_is_valid() -> None:
-    """As OpenAPI 3.1 wants it."""
+    """The description is valid OpenAPI 3.1."""
     openapi_spec_validator.validate(content)
 
 
 def test_all_routes_are_there() -> None:
-    """Every path and method of the route table, and nothing else."""
-    nobody: Any = None
-    collaborators = Collaborators(*[nobody] * len(Collaborators._fields))
+    """The description has exactly the paths and methods of the route table."""
+    unused: Any = None
+    collaborators = Collaborators(*[unused] * len(Collaborators._fields))
     collaborators = collaborators._replace(
-        chat=SimpleNamespace(blocks=nobody, acquaintances=nobody), metrics_token=METRICS_TOKEN
+        chat=SimpleNamespace(blocks=unused, acquaintances=unused), metrics_token=METRICS_TOKEN
     )
     app = make_app(collaborators, SocketLimits(*[1] * len(SocketLimits._fields)))
 
     def methods(handler: type[RequestHandler]) -> Iterator[str]:
         for method in handler.SUPPORTED_METHODS:
-            # What all have from the base is said once, in the description's text.
+            # What all operations have from the base class is in the description's text once.
             if getattr(handler, method.lower()) is not getattr(BaseHandler, method.lower()):
                 yield method
 
@@ -114,24 +114,24 @@ def test_all_routes_are_there() -> None:
     assert routes == found
 
 
-def test_it_is_served(place: Place) -> None:
-    """As it stands in the repository."""
-    answer = requests.get(f"{place.asker.url}/openapi.yaml", timeout=PATIENCE)
+def test_it_is_served(site: Site) -> None:
+    """The server serves the file of the repository."""
+    answer = requests.get(f"{site.asker.url}/openapi.yaml", timeout=PATIENCE)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/yaml")
     assert DESCRIPTION.read_bytes() == answer.content
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("operation", operations)
-def test_answers_are_as_described(place: Place, operation: str, mode: GenerationMode) -> None:
-    """Status, content type, headers and body, whoever asks for whatever; and nothing that is only others'."""
+def test_answers_are_as_described(site: Site, operation: str, mode: GenerationMode) -> None:
+    """Status, content type, headers and body of each answer are as described, and no answer has other users' data."""
     path, method = operations[operation]
     seen: Counter[int] = Counter()
 
     def count(response: Response) -> None:
         seen[response.status_code] += 1
 
-    place.asker.probe(
+    site.asker.probe(
         schema[path][method],
         mode,
         examples=SLOW_EXAMPLES if operation in SLOW | ENDS_TOKENS else EXAMPLES,
@@ -143,31 +143,31 @@ def test_answers_are_as_described(place: Place, operation: str, mode: Generation
     assert seen or not takes_something or mode is GenerationMode.NEGATIVE
 
 
-def test_the_secret_is_there(place: Place) -> None:
-    """Else it would be no wonder that nobody sees it."""
-    one, other = place.strangers.users
+def test_the_secret_is_there(site: Site) -> None:
+    """The secret that answers must not have is stored, so the check for it has a meaning."""
+    one, other = site.strangers.users
     texts = [
         one.ask(schema["/messages"]["GET"].Case(query={"toUid": other.user})).text,
         one.ask(schema["/conversations"]["GET"].Case()).text,
         one.ask(schema["/user/export"]["GET"].Case()).text,
         one.ask(schema["/user/me"]["GET"].Case()).text,
     ]
-    assert all(place.strangers.marker in text for text in texts)
+    assert all(site.strangers.marker in text for text in texts)
 
 
-def test_an_answer_with_the_secret_is_noticed(place: Place) -> None:
-    """By whoever must not see it."""
-    one, other = place.strangers.users
-    spy = Asker(place.port, place.strangers.marker, believes=place.believes)
+def test_an_answer_with_the_secret_is_noticed(site: Site) -> None:
+    """The check fails for an answer with the secret to a caller who must not see it."""
+    one, other = site.strangers.users
+    spy = Asker(site.port, site.strangers.marker, believes=site.believes)
     with pytest.raises(AssertionError, match="a secret"):
         spy.ask(schema["/messages"]["GET"].Case(query={"toUid": other.user}), token=one.token)
     spy.close()
 
 
-def test_what_succeeds(place: Place) -> None:
-    """Every operation does, in the course of an account's life, and is answered as described."""
-    media_type = JSON if place.believes else FORM
-    me, peer = Asker(place.port, place.strangers.marker, believes=place.believes), place.asker
+def test_every_operation_succeeds(site: Site) -> None:
+    """Each operation succeeds at some time in an account's life, and its answer is as described."""
+    media_type = JSON if site.believes else FORM
+    me, peer = Asker(site.port, site.strangers.marker, believes=site.believes), site.asker
     succeeded = set()
 
     def ask(operation: str, status: int = 200, how: str = "header", token: str = "", **parts: Any) -> Response:
@@ -210,12 +210,12 @@ def test_what_succeeds(place: Place) -> None:
     for how, user in (("header", me.user), ("cookie", me.user), ("odd", None), ("nobody", None)):
         session = ask("readSession", how=how).json()["data"]
         assert user == (session["user"] and session["user"]["id"])
-        assert (place.believes, "open" if place.believes else "token") == (bool(session["users"]), session["auth"])
+        assert (site.believes, "open" if site.believes else "token") == (bool(session["users"]), session["auth"])
     ask("readAccount", 401, how="odd")
-    ask("readAccount", 400 if place.believes else 401, how="nobody")
+    ask("readAccount", 400 if site.believes else 401, how="nobody")
 
     async def write(ticket: str) -> None:
-        client = await Client2.open(place.port, me.user, peer.user, ticket=ticket)
+        client = await Client2.open(site.port, me.user, peer.user, ticket=ticket)
         await client.say("with an id", 50005, id="k1")
         await client.write(1, content="without", id="")
         await client.receive(50005)
@@ -227,17 +227,17 @@ def test_what_succeeds(place: Place) -> None:
     assert [each["last"]["seq"] for each in ask("listConversations").json()["data"]] == [2]
     page = ask("readMessages", query={"toUid": peer.user, "before": 2}).json()["data"]
     assert [each["content"] for each in page["messages"]] == ["with an id"]
-    ask("readMessages", query={"toUid": NOBODY})
+    ask("readMessages", query={"toUid": UNKNOWN_USER})
     ask("findUser", query={"user_name": peer.name})
     ask("findUser", 404, query={"user_name": "nobody at all"})
     ask("block", path_parameters={"id": peer.user})
-    ask("block", path_parameters={"id": NOBODY})
-    assert [peer.user, NOBODY] == [each["id"] for each in ask("listBlocks").json()["data"]]
+    ask("block", path_parameters={"id": UNKNOWN_USER})
+    assert [peer.user, UNKNOWN_USER] == [each["id"] for each in ask("listBlocks").json()["data"]]
     ask("unblock", path_parameters={"id": peer.user})
     _require_export(ask("exportMessages").text)
     ask("openSocket", 400, query={"toUid": peer.user})
-    ask("metrics", 404 if place.believes else 200, token=METRICS_TOKEN)
-    ask("metrics", 404 if place.believes else 401, how="nobody")
+    ask("metrics", 404 if site.believes else 200, token=METRICS_TOKEN)
+    ask("metrics", 404 if site.believes else 401, how="nobody")
     ask("signOut", how="cookie")
     ask("signOutEverywhere")
     ask("changePassword", 403, body={"password": "another secret", "new_password": me.password})
@@ -245,12 +245,12 @@ def test_what_succeeds(place: Place) -> None:
     ask("deleteAccount", 403, body={"password": "another secret"})
     ask("deleteAccount", body={"password": me.password})
     me.close()
-    missing = {"openSocket", "metrics"} if place.believes else {"openSocket"}  # a socket's answer is no body
+    missing = {"openSocket", "metrics"} if site.believes else {"openSocket"}  # a socket's answer has no body
     assert set(operations) - missing == succeeded
 
 
 def _require_export(text: str) -> None:
-    """An account, two messages and an end, each as described."""
+    """Check that the export has an account, two messages and an end, each as described."""
     lines = [json.loads(line) for line in text.splitlines()]
     for name, line in zip(["ExportedAccount", "Message", "Message", "ExportEnd"], lines, strict=True):
         Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": content["components"]}).validate(
@@ -259,7 +259,7 @@ def _require_export(text: str) -> None:
 
 
 def test_too_many_requests(start_server: StartServer, addresses: Addresses) -> None:
-    """429 says when to come again."""
+    """An answer with 429 says when to try again."""
     server = start_server(*external(addresses), "--auth=open", "--request-burst=1", "--request-rate=1")
     port = server.ready()
     asker = Asker(port, believes=True)

@@ -1,4 +1,4 @@
-"""Dialect 2 as docs/protocol.md tells it, beside a model of it: a state machine on real sockets and real engines."""
+"""Tests of protocol v2 beside a model of it, as a state machine on real sockets and databases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMITS = st.integers(1, 7)
 
 
 class Stored(NamedTuple):
-    """A message, as the model remembers it."""
+    """A message, as the model has it."""
 
     side: int
     name: str
@@ -33,11 +33,11 @@ class Stored(NamedTuple):
 
 
 def conversation(server: Server, clock: Clock, io_loop: IOLoop, people: Callable[[int], list[int]]) -> type:
-    """The state machine; each run of it is a conversation between two new users."""
+    """The state machine, each run of which is a conversation between two new users."""
     names = itertools.count()
 
     class Conversation(RuleBasedStateMachine):
-        """Two users write, resend, mark, page, leave and come back."""
+        """Two users write, resend, mark, page, disconnect and reconnect."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -46,7 +46,7 @@ def conversation(server: Server, clock: Clock, io_loop: IOLoop, people: Callable
             self.messages: list[Stored] = []
             self.marks = [[0, 0], [0, 0]]  # received, read
             self.sockets = [self.run(self.opened(side)) for side in (0, 1)]
-            self.run(until(lambda: not server.chat.presence._looking))  # else it may tell who have talked since
+            self.run(until(lambda: not server.chat.presence._looking))  # so no pending event reaches later sockets
             for side in (0, 1):
                 self.send(side)
 
@@ -67,7 +67,7 @@ def conversation(server: Server, clock: Clock, io_loop: IOLoop, people: Callable
             self.run(self.sockets[side].receive(code, **{"from": str(self.users[1 - side]), **fields}))
 
         def shown(self, answer: dict[str, Any]) -> list[Stored]:
-            """The messages of an answer, in the model's form."""
+            """Return the messages of an answer in the model's form."""
             assert answer["code"] == 50002
             return [
                 Stored(self.users.index(int(m["from"])), m["id"], m["content"], m["seq"], m["time"])
@@ -121,7 +121,8 @@ def conversation(server: Server, clock: Clock, io_loop: IOLoop, people: Callable
 
         @rule(side=SIDES, seq=SEQS)
         def come_back(self, side: int, seq: int) -> None:
-            old, self.sockets[side] = self.sockets[side], self.run(self.opened(side))  # first, so nobody is told
+            # The new socket opens before the old one closes, so presence does not change.
+            old, self.sockets[side] = self.sockets[side], self.run(self.opened(side))
             old.close()
             answer = self.ask(side, 6, after=seq)
             if seq > len(self.messages):
@@ -143,7 +144,7 @@ def conversation(server: Server, clock: Clock, io_loop: IOLoop, people: Callable
                 (entry,) = json.loads(self.run(AsyncHTTPClient().fetch(url)).body)["data"]
                 assert (entry["unread"], entry["last"]["seq"]) == (len(unread), len(self.messages))
                 assert [entry["received"], entry["read"]] == self.marks[1 - side]
-                assert not self.sockets[side].unread  # nothing else has come
+                assert not self.sockets[side].unread  # there is no other frame
 
     return Conversation
 

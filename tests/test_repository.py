@@ -1,4 +1,4 @@
-"""What is promised about the repository's files."""
+"""Tests of the repository's files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from handlers.http.page import Page, read_page
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("clients", "common", "config", "handlers", "models", "storage")
-# A test's own bound in seconds, which a busy machine would break.
+# A deadline in seconds in a test, which a busy machine could miss.
 OWN_DEADLINE = re.compile(r"asyncio\.timeout\(\d+\)|gen_test\(timeout=|communicate\(timeout=\d|start_timeout=\d")
 
 
-def test_deadlines_stand_in_one_place() -> None:
-    """That of tests/support/patience.py: a test that needs a bound takes it from there."""
+def test_deadlines_come_from_the_support_package() -> None:
+    """A test that needs a deadline takes it from tests/support/patience.py."""
     here = Path(__file__).resolve()
     files = (
         path for path in (ROOT / "tests").rglob("*.py") if path.resolve() not in (here, here.parent / "conftest.py")
@@ -28,7 +28,7 @@ def test_deadlines_stand_in_one_place() -> None:
     assert not [str(path) for path in files if OWN_DEADLINE.search(path.read_text("utf-8"))]
 
 
-# What a module imports as it is loaded, and what a style sheet names.
+# Names that a module imports when it is loaded, and that a style sheet uses.
 IMPORTED = re.compile(r"""^(?:import|export)\b[^"';]*["']\./([^"']+)["']|url\(["']?(?:\./)?([^"')]+)""", re.MULTILINE)
 
 
@@ -59,7 +59,7 @@ def test_the_page_stays_small() -> None:
 
 
 def test_ci_runs_what_the_readme_says() -> None:
-    """And nothing else."""
+    """.ci/run runs the README's commands and nothing else."""
     commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make")]
     assert commands == ["make check", "make test", "make test FRAMES=tornado"]
     readme = (ROOT / "README.md").read_text()

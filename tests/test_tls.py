@@ -1,4 +1,4 @@
-"""TLS by the server itself."""
+"""Tests of TLS in the server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def flags(pem: tuple[Path, Path], more_flags: list[str]) -> list[str]:
 
 
 async def fetch(port: int, request: str, **versions: Any) -> tuple[bytes, str]:
-    """The answer, and the name in the server's certificate."""
+    """Return the answer and the name in the server's certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for name, version in versions.items():
@@ -56,7 +56,7 @@ async def fetch(port: int, request: str, **versions: Any) -> tuple[bytes, str]:
 
 
 async def test_over_tls(http_server: Server) -> None:
-    """The URL says so; browsers are told to stay with it; plain HTTP gets nothing."""
+    """With TLS the URL begins with https, answers have HSTS, and plain HTTP gets no answer."""
     assert http_server.url.startswith("https://")
     answer, name = await fetch(http_server.port, "/ping")
     assert (answer.endswith(b'"SUCCESS"'), name) == (True, "CN=first")
@@ -69,7 +69,7 @@ async def test_over_tls(http_server: Server) -> None:
 
 
 async def test_old_versions(http_server: Server) -> None:
-    """TLS 1.2 is the oldest."""
+    """The oldest accepted version is TLS 1.2."""
     with pytest.raises((ssl.SSLError, ConnectionError)), pytest.warns(DeprecationWarning):
         await fetch(
             http_server.port, "/ping", minimum_version=ssl.TLSVersion.TLSv1, maximum_version=ssl.TLSVersion.TLSv1_1
@@ -79,7 +79,7 @@ async def test_old_versions(http_server: Server) -> None:
 @pytest.mark.parametrize("more_flags", [["--handshake-timeout=0.5"]])
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00"])
 async def test_a_handshake_that_never_finishes(said: bytes, http_server: Server) -> None:
-    """Is closed like any other."""
+    """A connection whose TLS handshake does not finish in time is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port)
     writer.write(said)
     async with asyncio.timeout(PATIENCE):
@@ -88,7 +88,7 @@ async def test_a_handshake_that_never_finishes(said: bytes, http_server: Server)
 
 
 async def test_a_renewed_certificate(start_server: StartServer, addresses: Any, pem: Any, database: Any) -> None:
-    """SIGHUP: new connections get it; one that cannot be read changes nothing."""
+    """After SIGHUP new connections get the renewed certificate, and an unreadable one changes nothing."""
     server = start_server(*external(addresses), f"--certfile={pem[0]}", f"--keyfile={pem[1]}")
     port = server.ready()
     assert (await fetch(port, "/ping"))[1] == "CN=first"
@@ -99,7 +99,7 @@ async def test_a_renewed_certificate(start_server: StartServer, addresses: Any, 
             pass
     old_key = pem[1].read_bytes()
     certificate(pem[0].parent, "third")
-    pem[1].write_bytes(old_key)  # half of a renewal
+    pem[1].write_bytes(old_key)  # a renewal of which only the key is new
     server.signal(signal.SIGHUP)
     assert (await fetch(port, "/ping"))[1] == "CN=second"
     pem[0].write_text("broken")
@@ -113,7 +113,7 @@ async def test_a_renewed_certificate(start_server: StartServer, addresses: Any, 
 def test_a_key_with_a_passphrase(
     tmp_path: Path, pem: tuple[Path, Path], start_server: StartServer, addresses: Addresses
 ) -> None:
-    """The server says that it takes none, instead of asking for the passphrase at its terminal."""
+    """A key with a passphrase is refused, and the server does not ask for the passphrase at the terminal."""
     key = serialization.load_pem_private_key(pem[1].read_bytes(), None)
     locked = tmp_path / "locked.pem"
     locked.write_bytes(

@@ -1,4 +1,4 @@
-"""Two servers on one set of engines: one in this process, one in its own; users do not notice which they are at."""
+"""Tests of two servers on the same databases, one in this process and one in its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.sockets import Client2, until, websocket
 
 Pair = tuple[int, int]
 There = Callable[..., Awaitable[Client2]]
-Further = Callable[[], Awaitable[None]]  # waits until some more messages are stored
+Further = Callable[[], Awaitable[None]]  # waits until more messages are stored
 
 FLAGS = ["--sweep-interval=0.3", "--session-check=0.3", "--offline-after=0.2"]
 
@@ -40,7 +40,7 @@ def flags() -> list[str]:
 
 @pytest.fixture
 def other(start_server: StartServer, http_server: Server, addresses: Addresses, io_loop: IOLoop) -> ServerProcess:
-    """The other server; each of the two knows that there is another."""
+    """The other server. Each of the two knows about the other."""
     process = start_server(*FLAGS, *external(addresses))
     process.ready()
 
@@ -55,7 +55,7 @@ def other(start_server: StartServer, http_server: Server, addresses: Addresses, 
 
 @pytest.fixture
 def there(other: ServerProcess, io_loop: IOLoop) -> Iterator[There]:
-    """Opens sockets of dialect 2 at the other server."""
+    """Open sockets of protocol v2 at the other server."""
     clients: list[Client2] = []
 
     async def open_socket(uid: int, to: int | None = None) -> Client2:
@@ -94,14 +94,14 @@ def foreign(
 
 
 async def befriend(one: Client2, two: Client2) -> int:
-    """Lets both write, and read; the seq of the last message."""
+    """Let both users write and read. Return the last seq."""
     await one.say("hello")
     await two.receive(50001, seq=1)
     await two.say("hello yourself")
     return (await one.receive(50001))["seq"]
 
 
-# What troubles the servers while people write
+# Faults while users write
 
 
 @asynccontextmanager
@@ -111,7 +111,7 @@ async def nothing(**_: Any) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def delays(http_server: Server, monkeypatch: pytest.MonkeyPatch, **_: Any) -> AsyncIterator[None]:
-    """Each call of one server to MongoDB takes some milliseconds longer, before or after."""
+    """Delay the calls of one server to MongoDB by some milliseconds, before or after each call."""
     chance, store = random.Random(3), http_server.stores.messages
 
     def delayed(call: Callable[..., Awaitable[Any]]) -> Callable[..., asyncio.Future[Any]]:
@@ -130,7 +130,7 @@ async def delays(http_server: Server, monkeypatch: pytest.MonkeyPatch, **_: Any)
 
 @asynccontextmanager
 async def dropped_events(http_server: Server, monkeypatch: pytest.MonkeyPatch, **_: Any) -> AsyncIterator[None]:
-    """One server does not hear of half of what the other one stores."""
+    """Drop half of the events that one server receives from the other."""
     chance, arrived = random.Random(4), http_server.chat.arrived
 
     def hard_of_hearing(event: Event) -> None:
@@ -143,7 +143,7 @@ async def dropped_events(http_server: Server, monkeypatch: pytest.MonkeyPatch, *
 
 @asynccontextmanager
 async def broken_subscriptions(addresses: Addresses, further: Further, **_: Any) -> AsyncIterator[None]:
-    """Redis closes all subscribers' connections, again and again."""
+    """Close all subscribers' connections in Redis, repeatedly."""
 
     async def close_them() -> None:
         async with Redis.from_url(addresses.redis) as client:
@@ -161,7 +161,7 @@ async def broken_subscriptions(addresses: Addresses, further: Further, **_: Any)
 
 @asynccontextmanager
 async def clock_set_back(clock: Clock, further: Further, **_: Any) -> AsyncIterator[None]:
-    """One server's clock goes back by an hour, in the midst of it."""
+    """Set one server's clock back by an hour during the test."""
 
     async def set_back() -> None:
         await further()
@@ -184,7 +184,7 @@ async def test_one_order(
     messages: MongoMessages,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Both write at once through different servers; all four sockets see the same messages, ascending, no hole."""
+    """Both users write through different servers, and all four sockets get the same messages in order without a gap."""
     one, two = await connect2(*pair), await there(*pair[::-1])
     last = await befriend(one, two)
     sockets = [one, two, await there(*pair), await connect2(*pair[::-1])]
@@ -208,7 +208,7 @@ async def test_one_order(
             await socket.write(1, id=f"{number}", content=f"{number}")
 
     async def seen(socket: Client2) -> list[tuple[int, int, str]]:
-        """What a socket is told of messages, own ones by their answers: seq, time, content."""
+        """Return seq, time and content of a socket's messages, those of its own from their answers."""
         found: list[tuple[int, int, str]] = []
         while not found or found[-1][0] < last:
             frame = await socket.read()
@@ -221,7 +221,7 @@ async def test_one_order(
     stored: list[Message] = await messages.page(conversation_of(*pair), 3, 10_000)
     assert [message.seq for message in stored] == list(range(3, last + 1))
     assert [message.time for message in stored] == sorted(message.time for message in stored)
-    for sender in pair:  # one sender's messages keep their order
+    for sender in pair:  # each sender's messages keep their order
         contents = [message.content for message in stored if message.sender == sender]
         assert contents == [str(number) for number in range(len(contents))]
     for what in everyone:
@@ -229,7 +229,7 @@ async def test_one_order(
 
 
 async def test_the_same_id_through_both(connect2: Connect2, there: There, pair: Pair, messages: MongoMessages) -> None:
-    """Twenty at once, ten at each server: one message, delivered once."""
+    """Twenty concurrent messages with one id, ten at each server, are stored and delivered once."""
     one, two = await connect2(*pair), await there(*pair[::-1])
     last = await befriend(one, two)
     devices = [await connect2(*pair) for _ in range(10)] + [await there(*pair) for _ in range(10)]
@@ -249,7 +249,7 @@ async def test_the_same_id_through_both(connect2: Connect2, there: There, pair: 
 async def test_another_installation_on_the_same_redis(
     foreign: ServerProcess, connect2: Connect2, opened: list[Any], pair: Pair
 ) -> None:
-    """Its messages are not shown here, and take no message's place; nor are typing, positions and blocks."""
+    """Another installation's messages, typing, positions and blocks are not delivered here, and take no seq."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     inbox = await connect2(pair[0])
     theirs = await Client2.open(foreign.port, *pair[::-1])
@@ -267,7 +267,7 @@ async def test_another_installation_on_the_same_redis(
 
 
 async def test_presence(connect2: Connect2, there: There, other: ServerProcess, pair: Pair) -> None:
-    """A device at either server counts; a killed server's sockets are gone."""
+    """A user with a socket at either server is online, and not after a server with their sockets was killed."""
     one, two = await connect2(*pair), await there(*pair[::-1])
     await befriend(one, two)
     two.close()
@@ -275,7 +275,7 @@ async def test_presence(connect2: Connect2, there: There, other: ServerProcess, 
     phone = await connect2(*pair[::-1])
     await one.receive(50009, online=True)
     tablet = await there(*pair[::-1])
-    await tablet.ask(6, after=0)  # from here on it gets all
+    await tablet.ask(6, after=0)  # from now on it gets all messages
     phone.close()
     await one.say("still there", 50004)
     await tablet.receive(50001, content="still there")
@@ -286,21 +286,21 @@ async def test_presence(connect2: Connect2, there: There, other: ServerProcess, 
 
 
 async def test_typing_and_positions(connect2: Connect2, there: There, pair: Pair) -> None:
-    """They reach the peer at the other server."""
+    """Typing and positions reach the peer at the other server."""
     one, two = await connect2(*pair), await there(*pair[::-1])
     last = await befriend(one, two)
     await two.write(5)
     await one.receive(50008)
     await two.ask(4, received=last, read=last - 1)
     await one.receive(50007, received=last, read=last - 1)
-    await two.ask(4, read=1)  # never back
+    await two.ask(4, read=1)  # a position never moves back
     assert await one.silent()
 
 
 async def test_signing_out_at_the_other_server(
     there: There, connect2: Connect2, other: ServerProcess, http_server: Server, pair: Pair, ask: Ask
 ) -> None:
-    """Ends the sockets here at once, and the token as soon as what was remembered of it is too old."""
+    """Signing out at the other server ends sockets here at once, and the token when the cache has expired."""
     user = (await http_server.stores.users.active_now([pair[0]]))[pair[0]]
     token = http_server.access.issue(user)
     headers = {"Authorization": f"Bearer {token}"}
@@ -319,7 +319,7 @@ async def test_signing_out_at_the_other_server(
 
 
 async def test_blocking_at_the_other_server(there: There, connect2: Connect2, other: ServerProcess, pair: Pair) -> None:
-    """Refuses the sender here as soon as it is heard of, and shows the blocker nothing that came in between."""
+    """A block at the other server soon refuses the sender here, and hides messages from in between from the blocker."""
     one, two = await connect2(*pair), await there(*pair[::-1])
     last = await befriend(one, two)
     client = AsyncHTTPClient(force_instance=True)
@@ -341,7 +341,7 @@ async def test_blocking_at_the_other_server(there: There, connect2: Connect2, ot
 async def test_an_account_that_another_program_ends(
     assignment: str, there: There, connect2: Connect2, pair: Pair, database: pymysql.Connection
 ) -> None:
-    """Ends its sockets at both servers, and nobody else's."""
+    """An account that another program ends loses its sockets at both servers, and no other account does."""
     here, elsewhere, peer = await connect2(*pair), await there(*pair), await there(*pair[::-1])
     with database.cursor() as cursor:
         cursor.execute(f"UPDATE `user` SET {assignment} WHERE id = %s", (pair[0],))

@@ -11,12 +11,12 @@ import pytest
 
 from config.secret_files import UnsafeFileError, require_safe
 
-NOBODY = 65534
+OTHER_USER = 65534
 MODE, UID, GID = 0, 4, 5  # in os.stat_result
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def etc(tmp_path: Path) -> Path:
     """A directory that other users can enter, as they can all directories above it."""
     tmp_path.chmod(0o755)
     directory = tmp_path / "etc"
@@ -34,19 +34,19 @@ def foreign() -> Foreign:
 
 
 @pytest.fixture
-def file(place: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(etc: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with a secret of this user, in a directory that other users cannot write to."""
-    path = place / "keys.json"
+    path = etc / "keys.json"
     path.write_text("secret")
     path.chmod(0o600)
     stat = Path.stat
 
     def as_if(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
         found = list(stat(self, follow_symlinks=follow_symlinks))
-        if self in place.parents:  # the test run's directories, which other users cannot enter
+        if self in etc.parents:  # the test run's directories, which other users cannot enter
             found[MODE], found[UID], found[GID] = 0o40755, 0, 0
         elif self in foreign:
-            found[GID] = NOBODY
+            found[GID] = OTHER_USER
         return os.stat_result(found)
 
     monkeypatch.setattr(Path, "stat", as_if)
@@ -94,9 +94,9 @@ def test_a_directory_that_others_can_write(file: Path, foreign: Foreign, mode: i
     require_safe(file, secret=True)
 
 
-def test_a_link_in_a_directory_that_others_can_write(file: Path, place: Path) -> None:
+def test_a_link_in_a_directory_that_others_can_write(file: Path, etc: Path) -> None:
     """A link to a safe file is refused where others could replace the link."""
-    open_to_all = place / "open"
+    open_to_all = etc / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
     (open_to_all / "link").symlink_to(file)
@@ -107,11 +107,11 @@ def test_a_link_in_a_directory_that_others_can_write(file: Path, place: Path) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_of_another_user(file: Path) -> None:
     """A file is refused if it or its directory belongs to another user, who could change it."""
-    os.chown(file, NOBODY, -1)
+    os.chown(file, OTHER_USER, -1)
     with pytest.raises(UnsafeFileError, match=rf"{file} belongs to .*, who can change it"):
         require_safe(file, secret=False)
     os.chown(file, 0, -1)
-    os.chown(file.parent, NOBODY, -1)
+    os.chown(file.parent, OTHER_USER, -1)
     with pytest.raises(UnsafeFileError, match=rf"{file.parent} belongs to "):
         require_safe(file, secret=False)
 
@@ -129,7 +129,7 @@ def test_a_group_of_ones_own(file: Path, foreign: Foreign, monkeypatch: pytest.M
     file.chmod(0o660)
     user = pwd.getpwuid(os.geteuid())
     monkeypatch.setattr(
-        pwd, "getpwuid", lambda uid: pwd.struct_passwd((user.pw_name, "x", uid, NOBODY, "", "/", "/bin/sh"))
+        pwd, "getpwuid", lambda uid: pwd.struct_passwd((user.pw_name, "x", uid, OTHER_USER, "", "/", "/bin/sh"))
     )
     monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((user.pw_name, "x", gid, [])))
     require_safe(file, secret=True)
