@@ -1,4 +1,4 @@
-"""What tests of the chat have in common."""
+"""Fixtures of the chat's tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.patience import PATIENCE
 
 @pytest.fixture
 def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, clock: Clock) -> Iterator[Make]:
-    """Makes a chat, as one process would have it."""
+    """Return a function that makes a chat, as in one process."""
     chats: list[Chat] = []
 
     def make_chat(

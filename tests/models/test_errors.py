@@ -1,4 +1,4 @@
-"""The error tree."""
+"""Tests of the error tree."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from models.errors import (
     ],
 )
 def test_each_error_has_its_wire_code(error: ChatError, code: int) -> None:
-    """docs/protocol.md, "Codes"."""
+    """Errors have the codes of docs/protocol.md, "Codes"."""
     assert code == error.code
     assert isinstance(error, ChatError)
 
 
 def test_an_invalid_request_names_its_field() -> None:
-    """So that a form can show the error where it belongs."""
+    """An invalid request names its field, so that a form can show the error there."""
     error = InvalidRequest("password", "is missing")
     assert (error.field, str(error)) == ("password", "password: is missing")

@@ -1,4 +1,4 @@
-"""Names of conversations, and keys of messages."""
+"""Tests of the names of conversations, and of the keys of messages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ids = st.integers(1, 2**63 - 1)
 
 @given(one=ids, other=ids)
 def test_both_sides_name_it_alike(one: int, other: int) -> None:
-    """The conversation is the same for both, and tells who they are."""
+    """A conversation has one name for both users, which contains their ids."""
     assert conversation_of(one, other) == conversation_of(other, one)
     assert [int(user) for user in conversation_of(one, other).split("-")] == sorted((one, other))
 
 
 def test_numbers_are_compared_as_numbers() -> None:
-    """9 comes before 10."""
+    """9 comes before 10 in a name."""
     assert conversation_of(10, 9) == "9-10"
     assert Message(10, 9, 1, 0, "", b"").conversation == "9-10"
 
@@ -33,20 +33,20 @@ def test_texts_that_are_no_ids() -> None:
 
 @given(user=ids)
 def test_texts_that_are_ids(user: int) -> None:
-    """Up to what MongoDB can hold."""
+    """Ids go up to MongoDB's largest integer."""
     assert user_id(str(user)) == user
 
 
 @given(sender=ids, other=ids, name=st.text(min_size=1), another=st.text(min_size=1))
 def test_a_key_is_of_one_sender_and_one_id(sender: int, other: int, name: str, another: str) -> None:
-    """Every attempt has the same key, and nothing else has it."""
+    """Every attempt to send a message has the same key, and no other message has it."""
     assert len(key_of(sender, name)) == 16
     assert (key_of(sender, name) == key_of(other, another)) == ((sender, name) == (other, another))
 
 
 @given(first=st.integers(0, 2**48 - 2), later=st.data(), rest=st.integers(0, 2**74 - 1), sender=ids)
 def test_keys_rise_with_the_time_in_the_id(first: int, later: st.DataObject, rest: int, sender: int) -> None:
-    """Where the id is a UUIDv7, however it is written."""
+    """Keys rise with the time in a UUIDv7, in all its spellings."""
     second = later.draw(st.integers(first + 1, 2**48 - 1))
 
     def uuid7(milliseconds: int) -> UUID:

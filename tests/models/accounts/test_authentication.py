@@ -1,4 +1,4 @@
-"""Who may speak as whom: the rules, apart from keys and tables."""
+"""Tests of authentication: its rules, without real keys and tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKEN = Identity(1, b"s", "v1", issued=50, expires=1000)
 
 
 class Tables:
-    """Users, ended tokens, and one token and one ticket."""
+    """Users, ended tokens, one token and one ticket."""
 
     def __init__(self) -> None:
         self.users = {1: USER}
@@ -52,7 +52,7 @@ def access(mode: Mode, tables: Tables, now: float = 500) -> Access:
 
 @pytest.mark.parametrize("mode", [Mode.OPEN, Mode.LOCAL])
 async def test_where_uid_is_believed(mode: Mode) -> None:
-    """It is who asks, whatever token stands beside it; without it a token says so."""
+    """`uid` is the caller, whatever token is sent with it; without `uid`, a token authenticates the caller."""
     asked = access(mode, Tables())
     assert await asked.identify(uid=1, token="another") == Identity(1)
     assert await asked.identify(token="token") == TOKEN
@@ -66,7 +66,7 @@ async def test_where_uid_is_believed(mode: Mode) -> None:
 
 
 async def test_where_it_is_not() -> None:
-    """A token or a ticket says who asks; `uid` may only agree."""
+    """A token or a ticket authenticates the caller; `uid` may only agree with it."""
     asked = access(Mode.TOKEN, Tables())
     assert await asked.identify(uid=1, token="token") == TOKEN
     assert await asked.identify(ticket="token") == TOKEN
@@ -75,7 +75,7 @@ async def test_where_it_is_not() -> None:
         ({"uid": 1}, Unauthenticated),
         ({"uid": 2, "token": "token"}, Forbidden),
         ({"token": "another"}, Unauthenticated),
-        ({"token": "token", "ticket": "another"}, Unauthenticated),  # the ticket is what was meant for this
+        ({"token": "token", "ticket": "another"}, Unauthenticated),  # the ticket precedes the token
     ):
         with pytest.raises(error):
             await asked.identify(**given)
@@ -95,7 +95,7 @@ ENDED = {
 
 @pytest.mark.parametrize(("change", "now"), ENDED.values(), ids=ENDED)
 async def test_a_token_that_is_over(change: Any, now: float) -> None:
-    """Is refused, and ends what is open."""
+    """An expired or ended token is refused, and ends open sockets."""
     tables = Tables()
     change(tables)
     asked = access(Mode.TOKEN, tables, now)
@@ -105,7 +105,7 @@ async def test_a_token_that_is_over(change: Any, now: float) -> None:
 
 
 async def test_what_is_not_over() -> None:
-    """A token of another back end that is younger, and whoever was believed while the account is there."""
+    """A newer token of another back end stays valid, and so does a believed `uid` while its account exists."""
     tables = Tables()
     younger = structs.replace(TOKEN, version=None, issued=101)
     assert await access(Mode.TOKEN, tables).ended([TOKEN, younger, Identity(1)]) == set()

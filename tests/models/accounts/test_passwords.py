@@ -1,4 +1,4 @@
-"""Passwords as text: which forms are one password."""
+"""Tests of passwords as text: which forms are one password."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ letters = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 @given(letters)
 def test_one_form_for_all_keyboards(text: str) -> None:
-    """However the letters are composed; what is in that form stays as it is."""
+    """All compositions of a letter have one form, and text in that form stays as it is."""
     for form in ("NFC", "NFD"):
         assert prepared(unicodedata.normalize(form, text)) == prepared(text)
     assert prepared(prepared(text)) == prepared(text)
@@ -36,13 +36,13 @@ def test_one_form_for_all_keyboards(text: str) -> None:
     ],
 )
 def test_what_is_hashed(typed: str, hashed: str) -> None:
-    """Spaces and composition are unified, and nothing else: neither case nor letters that merely look alike."""
+    """Only spaces and composition are unified: neither case nor letters that look alike."""
     assert prepared(typed) == hashed
 
 
 @given(letters)
 def test_the_forms(text: str) -> None:
-    """That which is hashed now, then as it was typed; none twice, none too long."""
+    """The forms are the one that is hashed now, then the typed one; none twice, none too long."""
     forms = forms_of(text)
     assert len(forms) == len(set(forms)) <= 2
     assert all(len(form) <= LONGEST for form in forms)
@@ -50,6 +50,6 @@ def test_the_forms(text: str) -> None:
 
 
 def test_a_form_that_is_too_long() -> None:
-    """Is left out: 72 bytes in one form may be more in the other."""
+    """A form that is too long is left out: 72 bytes in one form may be more in the other."""
     text = unicodedata.normalize("NFD", "ä" * 30)
     assert forms_of(text) == [("ä" * 30).encode()]

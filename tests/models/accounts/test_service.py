@@ -1,4 +1,4 @@
-"""Accounts: the order of the steps, and what counts as an attempt."""
+"""Tests of accounts: the order of the steps, and what counts as an attempt."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from models.records import Identity, User
 USER = User(7, "Name", "nick", "", "", "active", 0)
 
 
-class House:
-    """Everything that accounts work with, and the order in which it was asked."""
+class Fake:
+    """A fake of everything that accounts need, which records the order of the calls."""
 
     issues = True
 
@@ -74,44 +74,44 @@ class House:
 
 
 @pytest.fixture
-def house() -> Any:
-    return House()
+def fake() -> Any:
+    return Fake()
 
 
 @pytest.fixture
-def accounts(house: Any) -> Accounts:
-    """Accounts that note who is looked at."""
-    return Accounts(house, house, house, house, lambda user: house.steps.append(("changed", user)))
+def accounts(fake: Any) -> Accounts:
+    """Accounts that record the users whose sockets have to be checked."""
+    return Accounts(fake, fake, fake, fake, lambda user: fake.steps.append(("changed", user)))
 
 
-async def test_signing_in(accounts: Accounts, house: Any) -> None:
-    """Counted by address and by account before the password is looked at; forgiven when it was right."""
+async def test_signing_in(accounts: Accounts, fake: Any) -> None:
+    """Attempts are counted by address and by account before the password is checked, and forgiven if it was right."""
     assert await accounts.sign_in("1.1.1.1", "NAME", b"right") == (USER, "token")
     steps = [("ADDRESS", "1.1.1.1"), ("ACCOUNT", "7"), "matches", ("confirm", "digest"), ("forgive", "7")]
-    assert house.steps == steps
+    assert fake.steps == steps
 
 
 @pytest.mark.parametrize(("name", "subject", "digest"), [("name", "7", "digest"), ("Nobody", "name nobody", "")])
-async def test_what_is_wrong_is_not_told(name: str, subject: str, digest: str, accounts: Accounts, house: Any) -> None:
+async def test_what_is_wrong_is_not_told(name: str, subject: str, digest: str, accounts: Accounts, fake: Any) -> None:
     """A wrong password and an unknown name take the same steps and give the same answer."""
     with pytest.raises(Unauthenticated, match=r"^the user name or the password is wrong$"):
         await accounts.sign_in("1.1.1.1", name, b"wrong")
-    assert house.steps == [("ADDRESS", "1.1.1.1"), ("ACCOUNT", subject), "matches", ("confirm", digest)]
+    assert fake.steps == [("ADDRESS", "1.1.1.1"), ("ACCOUNT", subject), "matches", ("confirm", digest)]
 
 
 @pytest.mark.parametrize("rule", [Rule.ADDRESS, Rule.ACCOUNT])
-async def test_too_many_attempts(rule: Rule, accounts: Accounts, house: Any) -> None:
-    """No password is looked at any more, the right one neither."""
-    house.full = {rule}
+async def test_too_many_attempts(rule: Rule, accounts: Accounts, fake: Any) -> None:
+    """After too many attempts no password is checked, not even the right one."""
+    fake.full = {rule}
     with pytest.raises(TooFast):
         await accounts.sign_in("1.1.1.1", "name", b"right")
-    assert "matches" not in house.steps
+    assert "matches" not in fake.steps
 
 
-async def test_registering(accounts: Accounts, house: Any) -> None:
-    """Counted by address."""
+async def test_registering(accounts: Accounts, fake: Any) -> None:
+    """Registrations are counted by address."""
     await accounts.register("1.1.1.1", "name", "nick", b"password")
-    assert house.steps == [("REGISTRATION", "1.1.1.1"), "register"]
+    assert fake.steps == [("REGISTRATION", "1.1.1.1"), "register"]
 
 
 @pytest.mark.parametrize(
@@ -124,44 +124,44 @@ async def test_registering(accounts: Accounts, house: Any) -> None:
         (Registration.OFF, False, "registration is turned off"),
     ],
 )
-async def test_who_can_register(registration: Registration, issues: bool, reason: str | None, house: Any) -> None:
-    """By itself nobody where tokens are issued elsewhere, who makes accounts as well; a refusal counts nothing."""
-    house.issues = issues
-    accounts = Accounts(house, house, house, house, lambda user: None, registration)
+async def test_who_can_register(registration: Registration, issues: bool, reason: str | None, fake: Any) -> None:
+    """Registration is refused if tokens are issued elsewhere, and a refusal counts nothing."""
+    fake.issues = issues
+    accounts = Accounts(fake, fake, fake, fake, lambda user: None, registration)
     assert accounts.open_to_all is (reason is None)
     if reason is None:
         await accounts.register("1.1.1.1", "name", "nick", b"password")
         return
     with pytest.raises(Forbidden, match=reason):
         await accounts.register("1.1.1.1", "name", "nick", b"password")
-    assert house.steps == []
+    assert fake.steps == []
 
 
-async def test_where_tokens_come_from_elsewhere(accounts: Accounts, house: Any) -> None:
-    """Nobody can try passwords here."""
-    house.issues = False
+async def test_where_tokens_come_from_elsewhere(accounts: Accounts, fake: Any) -> None:
+    """If tokens are issued elsewhere, no password can be tried."""
+    fake.issues = False
     with pytest.raises(Forbidden):
         await accounts.sign_in("1.1.1.1", "name", b"right")
-    assert house.steps == []
+    assert fake.steps == []
     assert await accounts.change_password("1.1.1.1", 7, b"right", b"new") == (USER, None)
 
 
-async def test_changing_and_deleting(accounts: Accounts, house: Any) -> None:
-    """Need the password, count as attempts of their own even if it is right, and have the sockets looked at."""
+async def test_changing_and_deleting(accounts: Accounts, fake: Any) -> None:
+    """Both need the password, count as attempts of their own even if it is right, and have the sockets checked."""
     checked = [("ADDRESS", "1.1.1.1"), ("CONFIRMATION", "7"), "matches"]
     await accounts.change_password("1.1.1.1", 7, b"right", b"new password")
-    assert house.steps == [*checked, "set_password", ("changed", 7), ("confirm", "new digest")]
-    house.steps.clear()
+    assert fake.steps == [*checked, "set_password", ("changed", 7), ("confirm", "new digest")]
+    fake.steps.clear()
     await accounts.delete("1.1.1.1", 7, b"right")
-    assert house.steps == [*checked, "erase", ("changed", 7)]
-    house.steps.clear()
+    assert fake.steps == [*checked, "erase", ("changed", 7)]
+    fake.steps.clear()
     for attempt in (
         accounts.change_password("1.1.1.1", 7, b"wrong", b"new password"),
         accounts.delete("1.1.1.1", 7, b"wrong"),
     ):
         with pytest.raises(Forbidden):
             await attempt
-    assert house.steps == checked * 2
+    assert fake.steps == checked * 2
 
 
 ATTEMPTS = {
@@ -173,30 +173,30 @@ ATTEMPTS = {
 
 @pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
 async def test_a_password_that_was_changed_meanwhile(
-    attempt: Callable[..., Any], accounts: Accounts, house: Any
+    attempt: Callable[..., Any], accounts: Accounts, fake: Any
 ) -> None:
-    """While the old one waited to be checked: it was the right one, and is worth nothing any more."""
-    house.meanwhile = lambda: setattr(house, "digest", "of the owner's new password")
+    """A password that was changed while the old one was in the queue makes the old one invalid."""
+    fake.meanwhile = lambda: setattr(fake, "digest", "of the owner's new password")
     with pytest.raises((Unauthenticated, Forbidden)):
         await attempt(accounts)
-    assert house.digest == "of the owner's new password"
+    assert fake.digest == "of the owner's new password"
 
 
 ALL = ATTEMPTS | {"registering": lambda accounts: accounts.register("1.1.1.1", "name", "nick", b"password")}
 
 
 @pytest.mark.parametrize("attempt", ALL.values(), ids=ALL)
-async def test_when_too_many_wait(attempt: Callable[..., Any], accounts: Accounts, house: Any) -> None:
-    """It is said before anything is counted: who tries again does not use up attempts."""
-    house.busy = True
+async def test_when_too_many_wait(attempt: Callable[..., Any], accounts: Accounts, fake: Any) -> None:
+    """A full queue refuses before anything is counted, so retries do not use up attempts."""
+    fake.busy = True
     with pytest.raises(EngineUnavailable):
         await attempt(accounts)
-    assert house.steps == []
+    assert fake.steps == []
 
 
-async def test_signing_out_needs_a_token(accounts: Accounts, house: Any) -> None:
-    """Whoever was believed has none to end."""
+async def test_signing_out_needs_a_token(accounts: Accounts, fake: Any) -> None:
+    """A caller whose `uid` is believed has no token to end."""
     await accounts.sign_out(Identity(7, b"session"))
-    assert house.steps == ["sign_out", ("changed", 7)]
+    assert fake.steps == ["sign_out", ("changed", 7)]
     with pytest.raises(Unauthenticated):
         await accounts.sign_out(Identity(7))

@@ -1,4 +1,4 @@
-"""Evicting: sockets of those who may no longer speak are closed."""
+"""Tests of the session reaper: sockets of ended sessions are closed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.sockets import until
 ONE, TWO = Identity(1, b"1"), Identity(2, b"2")
 
 
-class House:
-    """Sockets of two, and who of them is known to have ended."""
+class Fake:
+    """A fake of two users' sockets, of which some sessions have ended."""
 
     def __init__(self) -> None:
         self.over: set[Identity] = set()
@@ -40,27 +40,27 @@ class House:
         return self.over & set(identities)
 
 
-async def test_whoever_is_suspected() -> None:
-    """Is looked at alone, at once."""
-    house: Any = House()
-    house.over = {ONE, TWO}
-    reaper = SessionReaper(house, house, 1000)
+async def test_a_dirty_user() -> None:
+    """A user that is marked dirty is checked alone, at once."""
+    fake: Any = Fake()
+    fake.over = {ONE, TWO}
+    reaper = SessionReaper(fake, fake, 1000)
     task = asyncio.ensure_future(reaper.sweep.run())
     reaper.sweep.mark_dirty(1)
-    await until(lambda: house.closed)
+    await until(lambda: fake.closed)
     await end(task)
-    assert (house.closed, house.asked) == ({ONE}, [{ONE}])
+    assert (fake.closed, fake.asked) == ({ONE}, [{ONE}])
 
 
-async def test_everybody_in_turn_and_through_an_outage() -> None:
-    """Nobody is sent away while the tables cannot be read; afterwards it goes on by itself."""
-    house: Any = House()
-    house.over, house.away = {TWO}, True
-    reaper = SessionReaper(house, house, 0.01)
+async def test_all_users_in_turn_and_through_an_outage() -> None:
+    """No socket is closed while the tables cannot be read; afterwards the checks go on."""
+    fake: Any = Fake()
+    fake.over, fake.away = {TWO}, True
+    reaper = SessionReaper(fake, fake, 0.01)
     task = asyncio.ensure_future(reaper.sweep.run())
-    await until(lambda: len(house.asked) >= 3)
-    assert house.closed == set()
-    house.away = False
-    await until(lambda: house.closed)
+    await until(lambda: len(fake.asked) >= 3)
+    assert fake.closed == set()
+    fake.away = False
+    await until(lambda: fake.closed)
     await end(task)
-    assert house.closed == {TWO}
+    assert fake.closed == {TWO}

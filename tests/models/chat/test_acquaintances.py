@@ -1,4 +1,4 @@
-"""Who has written to each other, and what only they are told: remembered, bounded, and left out when it is unknown."""
+"""Tests of acquaintances: they are cached within a limit, and actions are skipped while they are unknown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[int, int]
 
 @pytest.fixture
 def acquaintances(messages: MongoMessages) -> Acquaintances:
-    """On the real directory."""
+    """Acquaintances on the real directory."""
     return Acquaintances(messages.directory)
 
 
@@ -28,7 +28,7 @@ async def meet(messages: MongoMessages, pair: Pair) -> None:
 
 
 async def test_two_who_have_both_written(acquaintances: Acquaintances, messages: MongoMessages, pair: Pair) -> None:
-    """Are acquainted from then on, whoever asks; strangers are asked about each time."""
+    """Two users who have both written stay acquainted for both; strangers are looked up each time."""
     assert not await acquaintances.acquainted(*pair)
     await meet(messages, pair)
     assert await acquaintances.acquainted(*pair)
@@ -38,7 +38,7 @@ async def test_two_who_have_both_written(acquaintances: Acquaintances, messages:
 async def test_what_is_known_is_not_asked_again(
     acquaintances: Acquaintances, messages: MongoMessages, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while MongoDB is away: an action follows at once. Of others nothing is known then, and it is left out."""
+    """With a cached answer an action runs at once, also while MongoDB is down; without one it is skipped."""
     done: list[str] = []
     await messages.reserve(conversation_of(*pair), 1)
     await acquaintances.introduce(conversation_of(*pair))
@@ -59,7 +59,7 @@ async def test_what_is_known_is_not_asked_again(
 async def test_an_action_that_waits_for_the_answer(
     acquaintances: Acquaintances, messages: MongoMessages, pair: Pair
 ) -> None:
-    """Follows as soon as it is known that both have written; a stranger's never does."""
+    """An action runs as soon as both are known to have written, and never for a stranger."""
     done: list[Pair] = []
     await meet(messages, pair)
     for two in (pair, (pair[0], 10**9)):
@@ -71,7 +71,7 @@ async def test_an_action_that_waits_for_the_answer(
 async def test_many_actions_at_once(
     acquaintances: Acquaintances, messages: MongoMessages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ask for no more than some at a time; the others are left out, and closing ends those that wait."""
+    """At most LOOKS actions look up at a time, the others are skipped, and closing cancels the look-ups."""
     asked: list[str] = []
 
     async def slow(name: str) -> bool:
@@ -91,7 +91,7 @@ async def test_many_actions_at_once(
 async def test_no_more_is_remembered_than_fits(
     acquaintances: Acquaintances, messages: MongoMessages, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is forgotten is asked for again."""
+    """The cache has a limit; what it drops is looked up again."""
     monkeypatch.setattr(module, "KNOWN", 2)
     await meet(messages, pair)
     assert await acquaintances.acquainted(*pair)

@@ -1,4 +1,4 @@
-"""Blocks as a process knows them: what is heard while the store is asked, and what was withheld."""
+"""Tests of blocks in a process: events that arrive while the store is asked, and withheld messages."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from models.records import Message
 from tests.support.sockets import until
 
 
-class House:
-    """A store, sockets and a cluster."""
+class Fake:
+    """A fake of the store, the sockets and the cluster."""
 
     single_process = False
 
@@ -62,40 +62,40 @@ def message(seq: int) -> Message:
 
 
 @pytest.fixture
-def house(io_loop: Any) -> Any:
-    return House()
+def fake(io_loop: Any) -> Any:
+    return Fake()
 
 
-async def test_a_block_that_comes_while_the_store_is_asked(house: Any) -> None:
-    """Is not forgotten for the moment that an answer is remembered."""
+async def test_a_block_that_comes_while_the_store_is_asked(fake: Any) -> None:
+    """A block that is made while the store is asked is not lost in the cached answer."""
     conversation = Conversation(1, 2)
 
     def changed(user: int, peer: int) -> None:
         conversation.unblocked_until = -1.0
 
-    blocks = Blocks(house, house, house, changed)
-    house.gate.clear()
+    blocks = Blocks(fake, fake, fake, changed)
+    fake.gate.clear()
     asking = asyncio.ensure_future(blocks.require_open(conversation))
-    await until(lambda: house.asked)
+    await until(lambda: fake.asked)
     await blocks.block(2, 1)
-    house.gate.set()
-    await asking  # that message was on its way before
+    fake.gate.set()
+    await asking  # that message was sent before the block
     assert conversation.unblocked_until < 0
     with pytest.raises(Blocked):
         await blocks.require_open(conversation)
     await blocks.unblock(2, 1)
     await blocks.require_open(conversation)
-    assert conversation.unblocked_until > asyncio.get_running_loop().time()  # remembered
-    assert house.told == [BlockChanged(2, 1)] * 2
+    assert conversation.unblocked_until > asyncio.get_running_loop().time()  # the answer is cached
+    assert fake.told == [BlockChanged(2, 1)] * 2
 
 
-async def test_what_is_withheld(house: Any) -> None:
-    """Of whom one has blocked, what came after the block; when it is lifted, the sockets have to resume."""
-    blocks = Blocks(house, house, house, lambda *_: None)
+async def test_what_is_withheld(fake: Any) -> None:
+    """Messages after a block are withheld; when the block is lifted, the sockets have to resume."""
+    blocks = Blocks(fake, fake, fake, lambda *_: None)
     task = asyncio.ensure_future(blocks.sweep.run())
     opening = asyncio.ensure_future(blocks.opening(2))
     await asyncio.sleep(0)
-    assert not blocks.passes(Typing(3, 2))  # it is not known yet
+    assert not blocks.passes(Typing(3, 2))  # the blocks are not known yet
     await opening
     assert blocks.passes(Typing(3, 2))
     await blocks.block(2, 1)
@@ -104,36 +104,36 @@ async def test_what_is_withheld(house: Any) -> None:
     assert not blocks.passes(Typing(2, 1))
     assert (await blocks.shown_upto(2, 1), await blocks.shown_upto(2, 3) > 10**18) == (5, True)
     await blocks.unblock(2, 1)
-    await until(lambda: house.resumed)
-    assert house.resumed == [(2, 1)]
+    await until(lambda: fake.resumed)
+    assert fake.resumed == [(2, 1)]
     assert not blocks.withholds(message(7))
     await blocks.block(2, 1)
     await blocks.unblock(2, 1)
     assert blocks.passes(Typing(1, 2))
-    assert house.resumed == [(2, 1)]  # nothing was withheld this time
+    assert fake.resumed == [(2, 1)]  # no message was withheld this time
     blocks.closed(2)
     assert blocks.passes(Typing(1, 2))
     await end(task)
 
 
-async def test_without_sockets(house: Any) -> None:
-    """Nothing is held, and the store is asked."""
-    blocks = Blocks(house, house, house, lambda *_: None)
+async def test_without_sockets(fake: Any) -> None:
+    """Without sockets nothing is held in memory, and the store is asked."""
+    blocks = Blocks(fake, fake, fake, lambda *_: None)
     await blocks.block(2, 1)
     assert await blocks.shown_upto(2, 1) == 5
     assert await blocks.apart(1, 2)
     assert await blocks.of(2) == [1]
 
 
-async def test_a_socket_that_opens_while_the_store_is_away(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opens after a moment, and gets nothing until the blocks are known; then it resumes."""
+async def test_a_socket_that_opens_while_the_store_is_away(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a socket opens after a moment, gets nothing until the blocks are known, and then resumes."""
     monkeypatch.setattr("models.chat.blocks.HELD_WITHIN", 0.01)
-    blocks = Blocks(house, house, house, lambda *_: None)
+    blocks = Blocks(fake, fake, fake, lambda *_: None)
     await blocks.opening(2)
     assert not blocks.passes(Typing(1, 2))
     assert blocks.withholds(message(1))
     task = asyncio.ensure_future(blocks.sweep.run())
     await until(lambda: blocks.passes(Typing(1, 2)))
-    assert house.resumed == [(2, 1)]  # there was no block: what was withheld is to be had
+    assert fake.resumed == [(2, 1)]  # there was no block, so the withheld message can be read
     blocks.closed(2)
     await end(task)

@@ -1,4 +1,4 @@
-"""What a process knows of a conversation: reading as the article's flags, one for each message."""
+"""Tests of a conversation's state, such as its read state against the article's flags for each message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.records import Head, Message
 
 
 class ReadStateMachine(RuleBasedStateMachine):
-    """A ReadState beside the article's way: every message of the peer carries a flag."""
+    """Compares a ReadState with the article's model, in which every message of the peer has a flag."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ TestReading = ReadStateMachine.TestCase
 
 
 def test_an_interrupted_showing_keeps_the_rest_unread() -> None:
-    """What arrived while nobody took it stays unread, though what came before was shown."""
+    """A message that arrived while no socket took it stays unread, though the ones before it were shown."""
     read_state = ReadState(read=0, first_unread=1, missed=3)
     read_state.shown(2, 3)
     assert (read_state.read, read_state.first_unread) == (2, 3)
 
 
 def test_what_stands_is_answered_once() -> None:
-    """A refusal, and a place, are not taken back."""
+    """A refusal and a stored message are final."""
     for final in (LimitReached(), Stored(1, 0, online=True)):
         answers: list[object] = []
         pending = PendingMessage(1, 2, "hi", b"k", lambda pending, answers=answers: answers.append(pending.outcome))
@@ -88,7 +88,7 @@ def test_not_known_is_not_final() -> None:
 
 
 def test_a_conversation_advances_from_what_it_knows() -> None:
-    """It keeps the newest three senders, and does not guess."""
+    """The head advances by the next message with its newest three senders, and is forgotten at a gap."""
     conversation = Conversation(2, 1)
     assert (conversation.name, conversation.other(2)) == ("1-2", 1)
     conversation.advance(Message(1, 2, 1, 5, "", b""))

@@ -1,4 +1,4 @@
-"""The states of conversations: one for each, kept as long as it is used, whoever uses it and in whatever order."""
+"""Tests of the states of conversations: there is one for each, and it is kept while it is used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def conversations() -> Conversations:
 
 
 def test_all_users_share_one_state() -> None:
-    """Whichever of the two comes first; and it goes with the last of its users."""
+    """Both orders of the two users give one state, which is dropped with its last use."""
     states = conversations()
     reading_lease, socket = states.lease(1, 2), states.follow(2, 1)
     assert reading_lease.conversation is socket.conversation is states.get(conversation_of(1, 2))
@@ -36,7 +36,7 @@ def test_all_users_share_one_state() -> None:
 
 
 def test_a_lease_is_given_back_once() -> None:
-    """However often it is closed: the others' uses are theirs."""
+    """Closing a lease again does not end another use."""
     states = conversations()
     first, second = states.follow(1, 2), states.follow(1, 2)
     for _ in range(3):
@@ -49,7 +49,7 @@ def test_a_lease_is_given_back_once() -> None:
 
 
 def test_who_goes_late_takes_nothing_away_from_those_who_came_since() -> None:
-    """A state that was dropped is not the one that stands below its name now."""
+    """Releasing a dropped state does not affect the new state of the same name."""
     states = conversations()
     old = states.lease(1, 2)
     dropped = old.conversation
@@ -62,7 +62,7 @@ def test_who_goes_late_takes_nothing_away_from_those_who_came_since() -> None:
 
 
 def test_a_state_that_only_requests_use_forgets_what_sockets_were_given() -> None:
-    """Nothing keeps it up to date any more; sockets that come later begin where the store stands then."""
+    """Nothing keeps such a state up to date, so later sockets begin at the store's head."""
     states = conversations()
     with states.lease(1, 2) as conversation:
         socket = states.follow(1, 2)
@@ -71,7 +71,7 @@ def test_a_state_that_only_requests_use_forgets_what_sockets_were_given() -> Non
         socket.close()
         assert conversation.delivered_seq is None
         states.begin(conversation, 9)
-        assert conversation.delivered_seq is None  # there are no sockets to be served
+        assert conversation.delivered_seq is None  # there are no sockets
         with states.follow(1, 2):
             states.begin(conversation, 9)
             assert conversation.delivered_seq == 9
@@ -81,7 +81,7 @@ def test_a_state_that_only_requests_use_forgets_what_sockets_were_given() -> Non
 async def test_reading_while_an_inbox_opens(
     make: Make, messages: MongoMessages, pair: Pair, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests of a conversation that overlap each other and the opening: the inbox gets what is said from then on."""
+    """Requests that overlap each other and the opening of an inbox do not keep later messages from it."""
     me, peer = pair
     here, store, sockets = make(me, cluster=OtherProcess())
     elsewhere, _, _ = make()
@@ -91,7 +91,7 @@ async def test_reading_while_an_inbox_opens(
     gates: list[asyncio.Event] = []
 
     def held_up(call: Any) -> Any:
-        """The answers to requests come one after the other, as the test lets them."""
+        """Hold the answers to requests back until the test releases each."""
 
         async def later(asked: Any) -> Any:
             if len(gates) < 2:
@@ -137,7 +137,7 @@ async def test_reading_while_an_inbox_opens(
 async def test_the_first_message_reaches_an_inbox_before_its_event(
     make: Make, messages: MongoMessages, pair: Pair, activity: str
 ) -> None:
-    """Another process has stored it. The conversation becomes active here by something else, then the event comes."""
+    """An inbox gets another process's first message, also if a request activates the conversation before the event."""
     me, peer = pair
     here, store, sockets = make(me, cluster=OtherProcess())
     elsewhere, _, _ = make()
@@ -168,7 +168,7 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
 async def test_an_inbox_that_does_not_know_all_conversations(
     make: Make, messages: MongoMessages, people: Callable[[int], list[int]], activity: str, monkeypatch: Any
 ) -> None:
-    """The first event of an old conversation is lost: what came since the inbox opened is given to it, no more."""
+    """If the first event of an old conversation is lost, the inbox gets the messages since it opened, and no more."""
     monkeypatch.setattr("models.chat.inboxes.FOLLOWED", 1)
     me, peer, other = people(3)
     here, _, sockets = make(me, cluster=OtherProcess())
@@ -176,7 +176,7 @@ async def test_an_inbox_that_does_not_know_all_conversations(
     assert isinstance(await elsewhere.send(peer, me, "old"), Stored)
     await until(lambda: not len(elsewhere.conversations))
     now = asyncio.get_running_loop().time()
-    await until(lambda: asyncio.get_running_loop().time() > now + 0.002)  # messages tell times in milliseconds
+    await until(lambda: asyncio.get_running_loop().time() > now + 0.002)  # times of messages are in milliseconds
     assert isinstance(await elsewhere.send(other, me, "newer"), Stored)
     inbox = here.join(me, None, watching=False)
     await here.watches(me)
@@ -200,7 +200,7 @@ async def test_an_inbox_that_does_not_know_all_conversations(
 async def test_the_first_message_comes_while_an_inbox_looks(
     make: Make, messages: MongoMessages, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The inbox has asked for its conversations and is told late that there is none: the first message is its own."""
+    """An inbox gets a first message that is stored while its list of conversations, still without it, is read."""
     me, peer = pair
     here, _, sockets = make(me, cluster=OtherProcess())
     elsewhere, _, _ = make()
@@ -225,6 +225,6 @@ async def test_the_first_message_comes_while_an_inbox_looks(
 
 
 def test_a_lease_is_small() -> None:
-    """There is one for each socket, and for each conversation of an inbox."""
+    """A lease is small, since there is one for each socket, and for each conversation of an inbox."""
     assert not hasattr(conversations().lease(1, 2), "__dict__")
     assert Lease.__slots__

@@ -1,4 +1,4 @@
-"""Deadlines: each message is answered at its own, whichever comes first."""
+"""Tests of deadlines: each message is answered at its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.sockets import until
 
 
 def pending_messages(conversation: Conversation, *deadlines: float) -> list[PendingMessage]:
-    """Messages with these deadlines, in this order."""
+    """Return messages with these deadlines, in this order."""
     made = [PendingMessage(1, 2, "", b"", lambda _: None, deadline=deadline) for deadline in deadlines]
     for pending in made:
         keep_deadline(conversation, pending.deadline)
@@ -21,7 +21,7 @@ def pending_messages(conversation: Conversation, *deadlines: float) -> list[Pend
 
 
 async def test_each_has_its_own() -> None:
-    """On its way or in the queue; a later deadline does not put off an earlier one, and far ones are kept."""
+    """A later deadline does not delay an earlier one, in a run or in the queue, and far ones are kept."""
     now = asyncio.get_running_loop().time()
     conversation = Conversation(1, 2)
     first, second, far = pending_messages(conversation, now + 0.04, now + 0.02, now + 1000)
@@ -37,7 +37,7 @@ async def test_each_has_its_own() -> None:
 
 
 def test_deadlines_that_are_past_or_near_on_the_servers_loop() -> None:
-    """Those of what waited behind a long request, for example; uvloop has no timers for them."""
+    """Past and very near deadlines are kept too; uvloop has no timers for them."""
 
     async def wait() -> list[PendingMessage]:
         now = asyncio.get_running_loop().time()
@@ -51,7 +51,7 @@ def test_deadlines_that_are_past_or_near_on_the_servers_loop() -> None:
 
 
 async def test_an_outcome_stands() -> None:
-    """What has one is not answered again, and nobody is waited for when none is left."""
+    """A message with an outcome is not answered again, and there is no timer without pending messages."""
     conversation = Conversation(1, 2)
     (pending,) = pending_messages(conversation, asyncio.get_running_loop().time())
     conversation.carried = [pending]

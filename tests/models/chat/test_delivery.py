@@ -1,4 +1,4 @@
-"""Delivery: in whatever order messages come, and whatever is lost, sockets get them ascending and without a gap."""
+"""Tests of delivery: sockets get messages ascending and without a gap, whatever is lost or out of order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.sockets import until
 
 
 class Store:
-    """As many messages as the test says exist; as slow or as broken as it says."""
+    """A fake store that has as many messages, and is as slow or broken, as a test needs."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -45,8 +45,8 @@ class Store:
         raise EngineUnavailable("mongodb", "not asked for here")
 
 
-class House:
-    """One process: a conversation with a socket, and what that was given."""
+class Process:
+    """One process with a conversation and a socket, and the messages that the socket got."""
 
     def __init__(self) -> None:
         self.store = Store()
@@ -85,176 +85,176 @@ class House:
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_whatever_is_lost_or_late(data: st.DataObject) -> None:
-    """Frames dropped, repeated and reordered, reads that fail: the last one that comes brings all the others."""
+    """Events are lost, repeated and reordered, and reads fail: the last event that arrives brings all messages."""
 
     async def run() -> None:
-        house = House()
-        house.conversation.delivered_seq = 0
-        frames = [house.write() for _ in range(data.draw(st.integers(1, 12)))]
+        process = Process()
+        process.conversation.delivered_seq = 0
+        frames = [process.write() for _ in range(data.draw(st.integers(1, 12)))]
         coming = [*data.draw(st.lists(st.sampled_from(frames), max_size=20)), frames[-1]]
-        house.store.failures = data.draw(st.integers(0, 2))
+        process.store.failures = data.draw(st.integers(0, 2))
         for frame in coming:
-            house.delivery.on_remote_message(house.conversation, frame)
+            process.delivery.on_remote_message(process.conversation, frame)
             for _ in range(data.draw(st.integers(0, 3))):
                 await asyncio.sleep(0)
-            assert house.given == list(range(1, len(house.given) + 1))
-        await until(lambda: house.given == list(range(1, len(frames) + 1)))
-        await until(lambda: house.conversation.catch_up_task is None)
+            assert process.given == list(range(1, len(process.given) + 1))
+        await until(lambda: process.given == list(range(1, len(frames) + 1)))
+        await until(lambda: process.conversation.catch_up_task is None)
 
     asyncio.run(run())
 
 
 async def test_nothing_overtakes_a_message_that_is_being_inserted() -> None:
-    """What comes meanwhile waits, and is there at once afterwards."""
-    house = House()
-    house.conversation.delivered_seq = 0
-    first, second = house.write(), house.write()
-    house.conversation.inserting = (first,)
-    house.delivery.on_remote_message(house.conversation, second)
-    assert house.given == []
-    house.delivery.deliver(house.conversation, first)
-    house.conversation.inserting = ()
-    house.delivery.drain_buffered(house.conversation)
-    assert house.given == [1, 2]
-    assert house.store.reads == 0
+    """Messages that arrive during an insert are kept back, and delivered right after it."""
+    process = Process()
+    process.conversation.delivered_seq = 0
+    first, second = process.write(), process.write()
+    process.conversation.inserting = (first,)
+    process.delivery.on_remote_message(process.conversation, second)
+    assert process.given == []
+    process.delivery.deliver(process.conversation, first)
+    process.conversation.inserting = ()
+    process.delivery.drain_buffered(process.conversation)
+    assert process.given == [1, 2]
+    assert process.store.reads == 0
 
 
-async def test_a_fetch_leaves_what_is_being_inserted_to_its_writer() -> None:
-    """Else its sender would get a copy of it."""
-    house = House()
-    house.conversation.delivered_seq = 0
-    inserting = house.write()
-    house.conversation.inserting = (inserting,)
-    await house.delivery.catch_up(house.conversation)
-    assert house.given == []
-    assert house.conversation.needs_fetch
-    house.delivery.deliver(house.conversation, inserting)
-    house.conversation.inserting = ()
-    house.write()
-    house.delivery.drain_buffered(house.conversation)
-    await until(lambda: house.given == [1, 2])
+async def test_catching_up_leaves_out_what_is_being_inserted() -> None:
+    """Catching up does not deliver a message that is being inserted; its sender would get a copy."""
+    process = Process()
+    process.conversation.delivered_seq = 0
+    inserting = process.write()
+    process.conversation.inserting = (inserting,)
+    await process.delivery.catch_up(process.conversation)
+    assert process.given == []
+    assert process.conversation.needs_fetch
+    process.delivery.deliver(process.conversation, inserting)
+    process.conversation.inserting = ()
+    process.write()
+    process.delivery.drain_buffered(process.conversation)
+    await until(lambda: process.given == [1, 2])
 
 
 async def test_more_early_messages_than_are_kept() -> None:
-    """They are fetched instead."""
-    house = House()
-    house.conversation.delivered_seq = 0
-    messages = [house.write() for _ in range(200)]
-    house.conversation.inserting = messages[:1]
+    """Messages beyond the buffer's limit are read from the store."""
+    process = Process()
+    process.conversation.delivered_seq = 0
+    messages = [process.write() for _ in range(200)]
+    process.conversation.inserting = messages[:1]
     for message in messages[1:]:
-        house.delivery.on_remote_message(house.conversation, message)
-    assert len(house.conversation.out_of_order) < 100
-    house.delivery.deliver(house.conversation, messages[0])
-    house.conversation.inserting = ()
-    house.delivery.drain_buffered(house.conversation)
-    await until(lambda: house.given == list(range(1, 201)))
-    assert not house.conversation.out_of_order
+        process.delivery.on_remote_message(process.conversation, message)
+    assert len(process.conversation.out_of_order) < 100
+    process.delivery.deliver(process.conversation, messages[0])
+    process.conversation.inserting = ()
+    process.delivery.drain_buffered(process.conversation)
+    await until(lambda: process.given == list(range(1, 201)))
+    assert not process.conversation.out_of_order
 
 
 async def test_a_conversation_that_begins_with_a_message_from_elsewhere() -> None:
-    """What was before its sockets is not theirs."""
-    house = House()
+    """Sockets do not get messages from before they opened."""
+    process = Process()
     for _ in range(3):
-        house.write()
-    house.delivery.on_remote_message(house.conversation, house.write())
-    assert house.given == [4]
+        process.write()
+    process.delivery.on_remote_message(process.conversation, process.write())
+    assert process.given == [4]
 
 
-async def test_state_is_kept_while_somebody_fetches() -> None:
-    """And let go of afterwards."""
-    house = House()
-    house.write()
-    house.conversation.delivered_seq = 0
-    house.delivery.schedule_catch_up(house.conversation)
-    house.socket.close()
-    assert house.conversations.get(conversation_of(1, 2)) is house.conversation
-    await until(lambda: house.conversations.get(conversation_of(1, 2)) is None)
-    assert isinstance(house.conversation, Conversation)
+async def test_state_is_kept_while_it_catches_up() -> None:
+    """The state is kept while it catches up, and dropped afterwards."""
+    process = Process()
+    process.write()
+    process.conversation.delivered_seq = 0
+    process.delivery.schedule_catch_up(process.conversation)
+    process.socket.close()
+    assert process.conversations.get(conversation_of(1, 2)) is process.conversation
+    await until(lambda: process.conversations.get(conversation_of(1, 2)) is None)
+    assert isinstance(process.conversation, Conversation)
 
 
 async def test_nothing_is_fetched_once_the_last_socket_has_closed() -> None:
-    """A message is missing and the store is away: when the socket goes, so does the search for the message."""
-    house = House()
-    house.conversation.delivered_seq = 0
-    house.write()
-    house.store.failures = 10**9
-    house.delivery.on_remote_message(house.conversation, house.write())
-    await until(lambda: house.store.reads)
-    house.socket.close()
-    await until(lambda: house.conversation.catch_up_task is None)
-    reads = house.store.reads
+    """A message is missing and the store is down: when the last socket closes, catching up ends."""
+    process = Process()
+    process.conversation.delivered_seq = 0
+    process.write()
+    process.store.failures = 10**9
+    process.delivery.on_remote_message(process.conversation, process.write())
+    await until(lambda: process.store.reads)
+    process.socket.close()
+    await until(lambda: process.conversation.catch_up_task is None)
+    reads = process.store.reads
     await idle()
-    assert house.store.reads == reads
-    assert not len(house.conversations)
+    assert process.store.reads == reads
+    assert not len(process.conversations)
 
 
 async def test_nothing_is_fetched_where_a_request_is_all_that_uses_the_state() -> None:
-    """What is told of meanwhile is not missed by any socket; the next one begins anew, where the store stands then."""
-    house = House()
-    house.conversation.delivered_seq = 0
-    with house.conversations.lease(1, 2) as conversation:
-        house.socket.close()
-        house.write()
-        house.delivery.on_remote_message(conversation, house.write())
+    """Without sockets nothing is caught up, and the next socket begins at the store's head."""
+    process = Process()
+    process.conversation.delivered_seq = 0
+    with process.conversations.lease(1, 2) as conversation:
+        process.socket.close()
+        process.write()
+        process.delivery.on_remote_message(conversation, process.write())
         await idle()
-        assert (house.store.reads, house.given) == (0, [])
-        house.conversations.follow(2, 1)
-        await house.delivery.catch_up(conversation)
+        assert (process.store.reads, process.given) == (0, [])
+        process.conversations.follow(2, 1)
+        await process.delivery.catch_up(conversation)
         assert conversation.delivered_seq == 2
-        house.delivery.on_remote_message(conversation, house.write())
-    assert house.given == [3]
+        process.delivery.on_remote_message(conversation, process.write())
+    assert process.given == [3]
 
 
 async def test_a_message_that_the_store_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is looked for a few times, and then no more: others may be wrong about what is stored."""
+    """A message that the store does not have is looked for a few times only: an event may be wrong."""
     monkeypatch.setattr("models.chat.delivery.BACKOFF", (0.001, 0.004))
-    house = House()
-    house.conversation.delivered_seq = 0
-    house.delivery.on_remote_message(house.conversation, Message(1, 2, 7, 7, "never stored", b"7"))
-    await until(lambda: not house.conversation.out_of_order)
-    await until(lambda: house.conversation.catch_up_task is None)
-    reads = house.store.reads
+    process = Process()
+    process.conversation.delivered_seq = 0
+    process.delivery.on_remote_message(process.conversation, Message(1, 2, 7, 7, "never stored", b"7"))
+    await until(lambda: not process.conversation.out_of_order)
+    await until(lambda: process.conversation.catch_up_task is None)
+    reads = process.store.reads
     await idle()
-    assert (house.store.reads, house.given) == (reads, [])
-    house.delivery.on_remote_message(house.conversation, house.write())
-    assert house.given == [1]
+    assert (process.store.reads, process.given) == (reads, [])
+    process.delivery.on_remote_message(process.conversation, process.write())
+    assert process.given == [1]
 
 
 async def test_a_message_that_the_store_shows_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new primary shows a moment later what the old one had acknowledged: nothing else has to happen for it."""
+    """A message that a new primary shows late is delivered without another event."""
     monkeypatch.setattr("models.chat.delivery.BACKOFF", (0.001, 100.0))
-    house = House()
-    house.conversation.delivered_seq = 0
+    process = Process()
+    process.conversation.delivered_seq = 0
     late = [Message(1, 2, seq, seq, str(seq), bytes([seq])) for seq in (1, 2)]
-    house.delivery.on_remote_message(house.conversation, late[1])
-    await until(lambda: house.store.reads > 1)
-    house.store.messages = late
-    await until(lambda: house.given == [1, 2])
+    process.delivery.on_remote_message(process.conversation, late[1])
+    await until(lambda: process.store.reads > 1)
+    process.store.messages = late
+    await until(lambda: process.given == [1, 2])
 
 
 async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message of ours was being inserted when the store was read, and lands while the fetch is still under way."""
-    house = House()
-    house.conversation.delivered_seq = 0
+    """Catching up goes on after an own insert that was in progress when the store was read."""
+    process = Process()
+    process.conversation.delivered_seq = 0
     gate = asyncio.Event()
 
     async def read_state(*_: object) -> None:
         await gate.wait()
 
-    monkeypatch.setattr(house.delivery._loader, "read_state", read_state)
-    ours = house.write()
-    house.conversation.inserting = (ours,)
-    house.delivery.schedule_catch_up(house.conversation)
-    await until(lambda: house.conversation.needs_fetch)
-    house.write()  # elsewhere; its event is lost
-    house.delivery.deliver(house.conversation, ours)
-    house.conversation.inserting = ()
-    house.delivery.drain_buffered(house.conversation)
+    monkeypatch.setattr(process.delivery._loader, "read_state", read_state)
+    ours = process.write()
+    process.conversation.inserting = (ours,)
+    process.delivery.schedule_catch_up(process.conversation)
+    await until(lambda: process.conversation.needs_fetch)
+    process.write()  # by another process; its event is lost
+    process.delivery.deliver(process.conversation, ours)
+    process.conversation.inserting = ()
+    process.delivery.drain_buffered(process.conversation)
     gate.set()
-    await until(lambda: house.given == [1, 2])
+    await until(lambda: process.given == [1, 2])
 
 
 async def idle() -> None:
-    """Lets whatever is running on this loop have many turns."""
+    """Let everything that is ready on this loop run many times."""
     for _ in range(100):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Departures: what is written to users who are gone is refused, soon, and without waiting for the user table."""
+"""Tests of departures: messages to users who are gone are refused soon, and none waits for the user table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.sockets import until
 
 
 class Table:
-    """A user table from which users can go."""
+    """A fake user table from which users can be removed."""
 
     def __init__(self) -> None:
         self.gone: set[int] = set()
@@ -37,8 +37,8 @@ async def looked(departures: Departures) -> None:
 
 
 @pytest.mark.parametrize("gone", [1, 2])
-async def test_whoever_is_gone_is_refused_from_the_next_message_on(gone: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever of the two it is, and until the account is there again."""
+async def test_a_user_who_is_gone_is_refused_from_then_on(gone: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either user being gone refuses messages, until the account is back."""
     monkeypatch.setattr(module, "LOOK_AGAIN", 0.0)
     table = Table()
     _, conversation = active(1, 2)
@@ -62,7 +62,7 @@ async def test_whoever_is_gone_is_refused_from_the_next_message_on(gone: int, mo
 
 
 async def test_the_table_is_not_asked_for_each_message_to_one_who_is_gone() -> None:
-    """Once a second is enough."""
+    """A user who is gone is looked up once a second."""
     table = Table()
     table.gone = {2}
     _, conversation = active(1, 2)
@@ -76,7 +76,7 @@ async def test_the_table_is_not_asked_for_each_message_to_one_who_is_gone() -> N
 
 
 async def test_while_the_table_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for it, nobody is taken to have gone, and only so many looks wait."""
+    """While the table cannot be read, no message waits, no user counts as gone, and few look-ups are in progress."""
     monkeypatch.setattr(module, "LOOKS", 3)
     table = Table()
     table.answers.clear()
@@ -94,7 +94,7 @@ async def test_while_the_table_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest is looked up again when somebody writes to it."""
+    """The oldest entry is dropped, and looked up again with the next message."""
     monkeypatch.setattr(module, "KNOWN", 2)
     table = Table()
     table.gone = {2, 3, 4}
@@ -108,6 +108,6 @@ async def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     await departures.close()
 
 
-async def test_where_nobody_goes() -> None:
-    """All are there."""
+async def test_a_table_without_departures() -> None:
+    """All users are active."""
     assert await all_active(1, 2) == (1, 2)

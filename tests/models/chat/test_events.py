@@ -1,4 +1,4 @@
-"""Events survive the way to another process."""
+"""Tests of events between processes."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ from models.records import Message
     "event", [MessageStored(Message(1, 2, 3, 4, "你好", bytes(16), "k")), PositionsChanged(1, 2, 3, 4), Typing(1, 2)]
 )
 def test_round_trip(event: Event) -> None:
-    """What is written is read, as its own kind."""
+    """An encoded event is decoded as the same kind."""
     assert event == msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=Event)

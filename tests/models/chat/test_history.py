@@ -1,4 +1,4 @@
-"""Reading: pages that skip nothing and repeat nothing, and what they cost in bytes."""
+"""Tests of history: pages without gaps or repeats, and their size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class NoSockets:
 
 
 class OneChat:
-    """What a history needs of a chat."""
+    """What History needs of a chat."""
 
     def __init__(self, messages: MongoMessages) -> None:
         self._messages = messages
@@ -70,7 +70,7 @@ def soon() -> float:
 
 @pytest.fixture
 def store(messages: MongoMessages, pair: Pair) -> Callable[..., object]:
-    """Stores messages of the first user to the second: their times in milliseconds after START, and contents."""
+    """Return a function that stores messages of the first user, with times in milliseconds after START and contents."""
 
     async def store_all(times: list[int], content: Callable[[int], str] = str) -> None:
         await messages.reserve(conversation_of(*pair), len(times))
@@ -86,7 +86,7 @@ def seqs(page: Page | list[Message]) -> list[int]:
 
 
 async def test_pages_by_time(history: History, store: Store, pair: Pair) -> None:
-    """Dialect 1: the ten newest before a time, oldest first, also when many share a millisecond."""
+    """Protocol v1 gets the ten newest before a time, oldest first, also if many share a millisecond."""
     await store([0] * 25 + [1] * 5)
 
     async def before(time: int | None) -> list[int]:
@@ -99,7 +99,7 @@ async def test_pages_by_time(history: History, store: Store, pair: Pair) -> None
 
 
 async def test_pages_by_seq(history: History, store: Store, pair: Pair) -> None:
-    """Dialect 2: a hundred messages of one millisecond in pages of seven, in both directions, each exactly once."""
+    """In protocol v2, pages of seven have a hundred messages of one millisecond exactly once, in both directions."""
     await store([0] * 100)
     backward: list[int] = []
     page = await history.before(*pair, None, 7, soon())
@@ -119,14 +119,14 @@ async def test_pages_by_seq(history: History, store: Store, pair: Pair) -> None:
 
 @pytest.mark.parametrize(("count", "complete"), [(6, True), (7, True), (8, False)])
 async def test_the_last_page_says_so(history: History, store: Store, pair: Pair, count: int, complete: bool) -> None:
-    """No empty page at the end, in either direction."""
+    """The last page is marked complete, so there is no empty page after it, in either direction."""
     await store([0] * count)
     assert (await history.before(*pair, None, 7, soon())).complete == complete
     assert (await history.after(*pair, 0, 7, soon())).complete == complete
 
 
 async def test_a_page_has_a_size_in_bytes(history: History, store: Store, pair: Pair) -> None:
-    """Long messages make short pages; the end that was asked for stays in; one alone may be longer."""
+    """Long messages make short pages, which contain the requested end; a single message may be longer."""
     half = PAGE_BYTES // 2
     await store([0] * 6, lambda seq: "é" * (half // 2 - 1) if seq != 6 else "x" * (PAGE_BYTES + 1))
     page = await history.after(*pair, 0, 100, soon())
@@ -138,7 +138,7 @@ async def test_a_page_has_a_size_in_bytes(history: History, store: Store, pair: 
 
 
 async def test_what_does_not_exist_yet(history: History, store: Store, pair: Pair) -> None:
-    """Neither resumed from nor marked."""
+    """A seq that does not exist yet can be neither resumed from nor marked."""
     await store([0] * 3)
     assert seqs((await history.resume(pair[0], {pair[1]: 3}, 10, soon())).messages) == []
     assert await history.mark(*pair[::-1], ReadPositions(received=3), soon()) == ReadPositions(3, 0)
@@ -150,7 +150,7 @@ async def test_what_does_not_exist_yet(history: History, store: Store, pair: Pai
 
 
 async def test_unread_are_the_peers(history: History, store: Store, pair: Pair) -> None:
-    """Own messages never count; what was read does not either."""
+    """Neither own messages nor read ones are unread."""
     await store([0] * 5)
     assert seqs(await history.first_unread(*pair, soon())) == []
     assert seqs(await history.first_unread(*pair[::-1], soon())) == [1, 2, 3, 4, 5]
@@ -159,7 +159,7 @@ async def test_unread_are_the_peers(history: History, store: Store, pair: Pair) 
 
 
 async def test_a_deadline_that_has_passed(history: History, pair: Pair, addresses: Addresses) -> None:
-    """Is an engine that was too slow; what nobody waits for any more is not asked for."""
+    """A passed deadline counts as a slow database, and nothing is read."""
     before = mongo_reads(addresses.mongo)
     for ask in (
         history.before_time(*pair, None, 0),
@@ -175,7 +175,7 @@ async def test_a_deadline_that_has_passed(history: History, pair: Pair, addresse
 
 
 async def test_a_turn_that_comes_too_late(history: History, pair: Pair, addresses: Addresses) -> None:
-    """What waits for its turn until its deadline is answered then, and nothing is asked for it."""
+    """A request whose turn does not come before its deadline is answered then, and reads nothing."""
     async with AsyncExitStack() as stack:
         for user in range(LONG):
             await stack.enter_async_context(history.turns.long(-user))
@@ -191,7 +191,7 @@ async def test_a_turn_that_comes_too_late(history: History, pair: Pair, addresse
 async def test_a_list_costs_few_calls(
     history: History, messages: MongoMessages, people: Callable[[int], list[int]], addresses: Addresses
 ) -> None:
-    """However many conversations it shows, and whatever is unread in them."""
+    """The number of database calls does not depend on the conversations and unread messages in a list."""
     me, *peers = people(51)
     for peer in peers:
         name = conversation_of(me, peer)
@@ -224,7 +224,7 @@ class BusyChat(OneChat):
 async def test_a_list_counts_up_to_the_message_that_it_shows(
     messages: MongoMessages, store: Store, pair: Pair, read: int
 ) -> None:
-    """A message that comes while the list is made is not in its count: the client that is told of it counts it."""
+    """A message that comes while the list is made is not counted: a client that gets it counts it itself."""
     await store([0] * 3)
     name = conversation_of(*pair)
     await messages.reserve(name, 1)
@@ -237,7 +237,7 @@ async def test_a_list_counts_up_to_the_message_that_it_shows(
 
 
 async def test_resuming_costs_few_calls(history: History, store: Store, pair: Pair, addresses: Addresses) -> None:
-    """Peers who never wrote, or have written nothing new, are looked up together."""
+    """Peers without new messages are looked up together."""
     await store([0] * 3)
     before = mongo_reads(addresses.mongo)
     unknown = {10**9 + number: 0 for number in range(200)}
@@ -252,15 +252,15 @@ async def test_resuming_costs_few_calls(history: History, store: Store, pair: Pa
 async def test_a_list_under_a_block_goes_by_what_is_shown(
     history: History, messages: MongoMessages, people: Callable[[int], list[int]]
 ) -> None:
-    """A conversation stands where its last message that is shown puts it, so that pages miss none behind it."""
+    """A conversation is listed by its last message that is shown, so that pages miss none after it."""
     me, *peers = people(5)
-    for place, peer in enumerate(peers):
+    for position, peer in enumerate(peers):
         name = conversation_of(me, peer)
         await messages.reserve(name, 2)
-        await messages.insert(Message(peer, me, 1, START - 10 * place, "shown", key_of(peer, "1")))
+        await messages.insert(Message(peer, me, 1, START - 10 * position, "shown", key_of(peer, "1")))
     blocked = peers[2]
     await messages.blocks.block(me, blocked)
-    await messages.insert(Message(blocked, me, 2, START + 1000, "hidden", key_of(blocked, "2")))  # a moment too late
+    await messages.insert(Message(blocked, me, 2, START + 1000, "hidden", key_of(blocked, "2")))  # after the block
     listed: list[Listed] = []
     while page := await history.conversations(me, cursor(listed), 2, soon()):
         listed += page
@@ -270,12 +270,12 @@ async def test_a_list_under_a_block_goes_by_what_is_shown(
 
 
 def cursor(listed: list[Listed]) -> Cursor | None:
-    """Where a list goes on."""
+    """Return the cursor after these entries."""
     return Cursor(listed[-1].summary.last.time, listed[-1].summary.peer) if listed else None
 
 
 async def test_while_others_write(history: History, store: Store, messages: MongoMessages, pair: Pair) -> None:
-    """Pages stay where they are when messages come behind them."""
+    """Pages do not shift when newer messages come."""
     await store([0] * 20)
     await messages.reserve(conversation_of(*pair), 60)
     seen: list[int] = []

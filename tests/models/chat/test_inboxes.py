@@ -1,4 +1,4 @@
-"""Inboxes: conversations are followed although nobody opened a socket for them."""
+"""Tests of inboxes: conversations are followed without a pair socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.sockets import until
 async def test_conversations_are_followed_while_the_inbox_is_open(
     connect2: Connect2, http_server: Server, people: Callable[[int], list[int]]
 ) -> None:
-    """From where they stood, and let go of when the last inbox socket closes."""
+    """Conversations are followed from their heads on, and released when the last inbox socket closes."""
     me, a = people(2)
     sender = await connect2(a, me)
     for text in ("one", "two"):
@@ -36,7 +36,7 @@ async def test_conversations_are_followed_while_the_inbox_is_open(
 async def test_a_new_conversation_is_found_without_being_told(
     connect2: Connect2, http_server: Server, people: Callable[[int], list[int]]
 ) -> None:
-    """Its first message was stored elsewhere and nobody said so: the next look brings it."""
+    """The sweep finds a new conversation whose event was lost."""
     me, a = people(2)
     inbox = await connect2(me)
     chat = http_server.chat

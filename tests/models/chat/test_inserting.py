@@ -1,4 +1,4 @@
-"""Placing: which outcome is a resend. What else can happen to an insert is in test_chat.py."""
+"""Tests of inserting: which outcome is a resend. Other outcomes of an insert are in test_writing.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 
 
 class Losing:
-    """The real store, whose answers to the first inserts are lost."""
+    """The real store, but the answers to its first inserts are lost."""
 
     def __init__(self, store: MongoMessages, losses: int) -> None:
         self.store = store
@@ -43,7 +43,7 @@ def pending_of(pair: Pair, name: str) -> PendingMessage:
 
 @pytest.fixture
 def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., Callable[..., object]]:
-    """A process that places messages with ids."""
+    """Return a function that makes a process, which inserts messages with ids."""
 
     def make(losses: int = 0) -> Callable[..., object]:
         store, (conversations, conversation) = Losing(messages, losses), active(*pair)
@@ -69,13 +69,13 @@ def process(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., 
 
 
 async def test_an_answer_that_was_lost_is_no_resend(process: Callable[..., Callable[..., object]]) -> None:
-    """The second attempt finds the first: that is this message, not an earlier one."""
+    """The second attempt finds the message of the first: it is the same message, not an earlier one."""
     (inserted,) = await process(losses=2)("k")
     assert (inserted.message.seq, inserted.dup) == (1, False)
 
 
-async def test_a_resend_at_another_place(process: Callable[..., Callable[..., object]]) -> None:
-    """It is told where the first one stands, also when answers are lost."""
+async def test_a_resend_at_another_seq(process: Callable[..., Callable[..., object]]) -> None:
+    """A resend gets the seq of the first copy, also if answers are lost."""
     for losses in (0, 2):
         insert = process(losses)
         (first,), *_ = [await insert(f"{losses} {name}") for name in "abc"]
@@ -84,19 +84,19 @@ async def test_a_resend_at_another_place(process: Callable[..., Callable[..., ob
 
 
 async def test_a_late_commit_of_a_process_that_died(process: Callable[..., Callable[..., object]]) -> None:
-    """The next process tries the same insert, and finds the message there: an earlier attempt had put it there."""
+    """The next process tries the same seq and finds the message there: an earlier attempt has stored it."""
     insert = process()
     await insert("a")
     late = process()
-    await process()("b")  # behind the back of both
+    await process()("b")  # unnoticed by both
     (inserted,) = await late("b")
     assert (inserted.message.seq, inserted.dup) == (2, True)
     assert [each.message.seq for each in await insert("c", "d")] == [3, 4]
 
 
 @pytest.mark.parametrize("losses", [0, 1, 3])
-async def test_a_run_has_places_one_after_the_other(losses: int, process: Callable[..., Callable[..., object]]) -> None:
-    """Also when answers are lost: what was stored by an attempt whose answer was lost is no resend."""
+async def test_a_run_has_consecutive_seqs(losses: int, process: Callable[..., Callable[..., object]]) -> None:
+    """A run has consecutive seqs, also if answers are lost: what such an attempt stored is not a resend."""
     inserted = await process(losses)(*"abcde")
     assert [(each.message.content, each.message.seq, each.dup) for each in inserted] == [
         (name, seq, False) for seq, name in enumerate("abcde", 1)
@@ -107,10 +107,10 @@ async def test_a_run_has_places_one_after_the_other(losses: int, process: Callab
 async def test_a_run_that_meets_another_process(
     losses: int, process: Callable[..., Callable[..., object]], messages: MongoMessages, pair: Pair
 ) -> None:
-    """All of it stands behind the other's messages, in order, without a hole."""
+    """The whole run follows the other process's messages, in order and without a gap."""
     here = process(losses)
     await here("a")
-    await process()("x", "y")  # behind its back
+    await process()("x", "y")  # unnoticed by the first
     inserted = await here(*"bcd")
     assert [(each.message.content, each.message.seq) for each in inserted] == [("b", 4), ("c", 5), ("d", 6)]
     stored = await messages.after("-".join(map(str, pair)), 0, 100)
@@ -119,7 +119,7 @@ async def test_a_run_that_meets_another_process(
 
 @pytest.mark.parametrize("losses", [0, 2])
 async def test_resends_in_a_run(losses: int, process: Callable[..., Callable[..., object]]) -> None:
-    """They are told where the first ones stand; the others stand in order, without a hole."""
+    """Resends get the seqs of their first copies; the other messages follow in order, without a gap."""
     await process()(*"abc")
     inserted = await process(losses)(*"bxcya")
     assert [(each.message.content, each.message.seq, each.dup) for each in inserted] == [
@@ -134,7 +134,7 @@ async def test_resends_in_a_run(losses: int, process: Callable[..., Callable[...
 async def test_a_run_that_came_half_through(
     process: Callable[..., Callable[..., object]], messages: MongoMessages, clock: Clock, pair: Pair
 ) -> None:
-    """The answer is lost and only the beginning was stored: the rest takes its places at the next attempt."""
+    """If only the beginning of a run was stored and the answer is lost, the next attempt stores the rest."""
     store = Losing(messages, 0)
     real = store.insert
 
@@ -153,10 +153,10 @@ async def test_a_run_that_came_half_through(
     ]
 
 
-async def test_a_run_is_no_longer_than_the_places_reserved(
+async def test_a_run_is_no_longer_than_the_reserved_seqs(
     process: Callable[..., Callable[..., object]], messages: MongoMessages
 ) -> None:
-    """What does not fit has places reserved first."""
+    """Seqs are reserved for the messages that do not fit, before these are inserted."""
     names = [f"{number}" for number in range(1005)]
     inserted = await process()(*names)
     assert [each.message.seq for each in inserted] == list(range(1, 1006))
@@ -164,7 +164,7 @@ async def test_a_run_is_no_longer_than_the_places_reserved(
 
 
 async def test_the_sockets_have_what_stands_before(messages: MongoMessages, clock: Clock, pair: Pair) -> None:
-    """Also what another process stores while a message is on its way to its insert, and the head is read again."""
+    """Sockets get another process's message first, also if it is stored while the head is read again."""
     conversations, conversation = active(*pair)
     here = loader_of(conversations, messages, clock)
     await messages.reserve(conversation.name, 1)
@@ -175,7 +175,7 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
         conversation.delivered_seq = seq
 
     class Interrupted(Loader):
-        """Somebody else writes while what was read is read."""
+        """Stores another process's message while the state is read."""
 
         async def read_state(self, conversation: Conversation, reader: int) -> ReadState:
             if not await messages.newest(conversation.name):
@@ -196,9 +196,9 @@ async def test_the_sockets_have_what_stands_before(messages: MongoMessages, cloc
 
 
 class Announcing(Losing):
-    """The real store, which notes by attempt whether its messages were announced; the first attempts do not arrive.
+    """The real store, which records for each attempt whether its messages were announced. The first attempts are lost.
 
-    With each attempt that does not arrive much time passes: the pair is settled meanwhile.
+    Much time passes with each lost attempt, so that the pair is settled meanwhile.
     """
 
     def __init__(self, store: MongoMessages, conversation: Conversation, losses: int = 0) -> None:
@@ -227,7 +227,7 @@ Announcer = tuple[Announcing, Conversation, Callable[[str], object], Inserter]
 
 @pytest.fixture
 def announcer(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[..., Announcer]:
-    """A process whose store notes what was announced, and what places a message there."""
+    """Return a function that makes a process whose store records what was announced, and a function that inserts."""
 
     def make(losses: int = 0) -> Announcer:
         conversations, conversation = active(*pair)
@@ -253,7 +253,7 @@ def announcer(messages: MongoMessages, clock: Clock, pair: Pair) -> Callable[...
 
 
 async def test_lists_reckon_with_a_message_before_it_is_stored(announcer: Callable[..., Announcer]) -> None:
-    """The first one of a conversation, and one that comes when the last announcement is over."""
+    """The first message of a conversation is announced, and one after the last announcement has ended."""
     store, _, insert, _ = announcer()
     assert [await insert("a"), await insert("b")] == [1, 2]
     await store.settle()
@@ -262,7 +262,7 @@ async def test_lists_reckon_with_a_message_before_it_is_stored(announcer: Callab
 
 
 async def test_a_message_is_announced_again_before_it_is_tried_again(announcer: Callable[..., Announcer]) -> None:
-    """When its attempts take longer than an announcement is good for."""
+    """A message is announced again if its attempts take longer than an announcement lasts."""
     store, _, insert, _ = announcer(losses=2)
     assert await insert("a") == 1
     assert store.announced == [True] * 3
@@ -271,7 +271,7 @@ async def test_a_message_is_announced_again_before_it_is_tried_again(announcer: 
 async def test_what_cannot_be_announced_is_not_stored(
     announcer: Callable[..., Announcer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor tried; it is known not to be stored."""
+    """A message that cannot be announced is not tried, and known not to be stored."""
     store, conversation, insert, _ = announcer()
     assert await insert("a") == 1
     await store.settle()
@@ -286,7 +286,7 @@ async def test_what_cannot_be_announced_is_not_stored(
 
 
 async def test_ready_only_while_announced(announcer: Callable[..., Announcer], clock: Clock, pair: Pair) -> None:
-    """A message goes without a task only while the last announcement is good, by time passed and by the clock."""
+    """A message goes without a task only while the last announcement lasts, by time passed and by the clock."""
     _, conversation, insert, inserter = announcer()
     assert await insert("a") == 1
     pending = [pending_of(pair, "b")]

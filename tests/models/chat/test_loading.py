@@ -1,4 +1,4 @@
-"""Loading: what is read is kept, and what is known better is not overwritten."""
+"""Tests of loading: what is read is kept, and newer knowledge is not overwritten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.chats import active, loader_of
 
 
 class Store:
-    """Answers as late as the test wants."""
+    """A fake store that answers when a test lets it."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -29,7 +29,7 @@ class Store:
 
 
 async def test_a_late_answer_takes_nothing_back() -> None:
-    """Two ask at once; while the second answer is on its way the conversation goes on."""
+    """Of two concurrent reads, the later answer does not undo what happened in between."""
     store, (conversations, conversation) = Store(), active(1, 2)
     loader = loader_of(conversations, store, lambda: 0.0)
     first, second = (asyncio.ensure_future(loader.head(conversation)) for _ in range(2))
@@ -45,7 +45,7 @@ async def test_a_late_answer_takes_nothing_back() -> None:
 
 
 async def test_a_head_that_may_have_expired_is_read_again() -> None:
-    """Its message is gone; where the conversation goes on only the store knows."""
+    """A head whose message may have expired is read again: only the store knows the next seq."""
     store, (conversations, conversation) = Store(), active(1, 2)
     store.gate.set()
     now = [0.0]
@@ -55,11 +55,11 @@ async def test_a_head_that_may_have_expired_is_read_again() -> None:
     now[0] = 91 * 86_400.0
     store.heads.append(Head(1005, int(now[0] * 1000), 2000, ()))
     assert (await loader.head(conversation)).seq == 1005
-    assert conversation.delivered_seq == 5  # which the sockets have been given
+    assert conversation.delivered_seq == 5  # the sockets have been given it
 
 
 async def test_a_head_that_fell_behind_while_it_was_read_again() -> None:
-    """What is read is taken, although what was known before is gone meanwhile."""
+    """A head that was read is used, also if the earlier one was forgotten meanwhile."""
     store, (conversations, conversation) = Store(), active(1, 2)
     conversation.head = Head(1, 0, 1000, ())
     loader = loader_of(conversations, store, lambda: 91 * 86_400.0)
@@ -70,8 +70,8 @@ async def test_a_head_that_fell_behind_while_it_was_read_again() -> None:
     assert (await loading).seq == 5
 
 
-async def test_whoever_asked_first_is_right() -> None:
-    """A reading that was loaded meanwhile, and has moved, stays."""
+async def test_the_first_read_wins() -> None:
+    """A read state that was loaded meanwhile, and has moved, is kept."""
     store, (conversations, conversation) = Store(), active(1, 2)
     loader = loader_of(conversations, store, lambda: 0.0)
     first, second = (asyncio.ensure_future(loader.read_state(conversation, 1)) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Presence: told when it changes, to those who have talked, whoever sees it."""
+"""Tests of presence: acquaintances are told of changes, whichever process sees them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[int, int]
 
 
 async def meet(connect2: Connect2, one: int, other: int) -> None:
-    """Lets both write to each other, and go."""
+    """Let both write to each other, and disconnect."""
     a, b = await connect2(one, other), await connect2(other, one)
     await a.say("hello", 50004)
     await b.say("hello", 50004)
@@ -29,10 +29,10 @@ async def meet(connect2: Connect2, one: int, other: int) -> None:
 
 
 async def test_coming_and_going(connect2: Connect2, connect: Connect, pair: Pair) -> None:
-    """Told with the first socket and the last one; devices in between are no news."""
+    """The first socket and the last one change presence; other devices do not."""
     await meet(connect2, *pair)
     one = await connect2(*pair)
-    phone = await connect(*pair[::-1])  # in whatever dialect
+    phone = await connect(*pair[::-1])  # in either protocol version
     frame = await one.receive(50009, online=True)
     assert frame["from"] == str(pair[1])
     laptop = await connect2(*pair[::-1])
@@ -46,7 +46,7 @@ async def test_coming_and_going(connect2: Connect2, connect: Connect, pair: Pair
 
 
 async def test_a_new_socket_before_the_old_one_closes(connect2: Connect2, pair: Pair) -> None:
-    """Reconnecting is no news, and leaves the user reachable."""
+    """Reconnecting does not change presence, and the user stays reachable."""
     await meet(connect2, *pair)
     one = await connect2(*pair)
     old = await connect2(*pair[::-1])
@@ -66,7 +66,7 @@ async def test_a_page_that_is_loaded_again(
     pair: Pair,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its user is not told to have gone and come: the new socket is there before that is told."""
+    """A reload does not change presence: the new socket opens before the change is sent."""
     await meet(connect2, *pair)
     two, one = await connect2(*pair[::-1]), await connect2(*pair)
     monkeypatch.setattr(http_server.chat.presence, "_offline_after", 3600.0)
@@ -77,7 +77,7 @@ async def test_a_page_that_is_loaded_again(
 
 
 async def test_only_to_those_who_have_talked(connect2: Connect2, pair: Pair) -> None:
-    """A stranger who wrote, and got no answer, learns nothing; after the answer everything."""
+    """A stranger who got no answer is told nothing; after the answer, everything."""
     one = await connect2(*pair)
     await one.say("hello?", 50005)
     two = await connect2(*pair[::-1])
@@ -92,7 +92,7 @@ async def test_only_to_those_who_have_talked(connect2: Connect2, pair: Pair) -> 
 
 
 async def test_an_inbox_is_told_of_all(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
-    """Of everybody with whom its user has talked."""
+    """An inbox is told of all of its user's acquaintances."""
     me, a, b, stranger = people(4)
     for peer in (a, b):
         await meet(connect2, me, peer)
@@ -111,7 +111,7 @@ async def test_an_inbox_is_told_of_all(connect2: Connect2, people: Callable[[int
 async def test_a_list_is_no_older_than_what_its_inbox_is_told(
     connect2: Connect2, ask: Ask, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
-    """Whoever comes or goes while an inbox still reads its conversations is in the list as it is then."""
+    """A change while an inbox reads its conversations is in the list that is made then."""
     me, a = pair
     await meet(connect2, me, a)
     there = None if comes else await connect2(a, me)
@@ -145,7 +145,7 @@ async def test_a_list_is_no_older_than_what_its_inbox_is_told(
 async def test_what_could_not_be_told_is_told_later(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether the two have talked was not known for a moment."""
+    """A change is sent later if it was unknown for a moment whether the two are acquainted."""
     await meet(connect2, *pair)
     http_server.chat.acquaintances._known.clear()
     one = await connect2(*pair)
@@ -164,7 +164,7 @@ async def test_what_could_not_be_told_is_told_later(
 
 
 async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pair) -> None:
-    """When everybody has gone."""
+    """Nothing is kept once all sockets are closed."""
     await meet(connect2, *pair)
     presence = http_server.chat.presence
     await until(lambda: not presence._looking)
@@ -174,7 +174,7 @@ async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pa
 async def test_a_socket_that_is_not_known_yet(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that has just opened in another process is not taken for gone."""
+    """A user whose socket has just opened in another process is not shown as offline."""
     await meet(connect2, *pair)
     one = await connect2(*pair)
     await connect2(*pair[::-1])

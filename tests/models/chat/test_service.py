@@ -1,4 +1,4 @@
-"""What sockets and other processes ask of the chat; how messages are carried is in test_writing.py."""
+"""Tests of the chat's methods for sockets and other processes. The pipeline's tests are in test_writing.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.chats import Make, OtherProcess, make_friends
 from tests.support.sockets import until
 
 
-async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pair: tuple[int, int]) -> None:
-    """State lives as long as sockets and messages on their way."""
+async def test_nothing_is_kept_of_an_unused_conversation(make: Make, pair: tuple[int, int]) -> None:
+    """A state lives as long as its sockets and pending messages."""
     chat, _, _ = make()
     socket = chat.join(*pair, watching=False)
     await chat.send(*pair, "hi")
@@ -27,7 +27,7 @@ async def test_nothing_is_kept_of_a_conversation_that_nobody_uses(make: Make, pa
 async def test_closing_leaves_nothing_running(
     make: Make, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is still being looked up when the server ends would find its engines gone."""
+    """Look-ups in progress are cancelled when the server ends, before its databases are closed."""
     chat, store, _ = make()
 
     async def never(*_: object) -> None:
@@ -47,7 +47,7 @@ async def test_closing_leaves_nothing_running(
 
 
 async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair: tuple[int, int]) -> None:
-    """What another process stores after the replay was read is delivered, although nobody told of it."""
+    """A message that another process stores after the replay was read is delivered, also if its event is lost."""
     here, _, sockets = make(pair[1])
     elsewhere, _, _ = make()
     await make_friends(elsewhere, pair)
@@ -61,7 +61,7 @@ async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair:
 
 
 async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: tuple[int, int]) -> None:
-    """By another process, after a socket has opened here: is found when the subscription begins."""
+    """A message that another process stores before this one's subscription begins is found when it begins."""
     chat, _, sockets = make(pair[0], cluster=OtherProcess())
     socket = chat.join(*pair, watching=False)
     conversation = chat.conversations.get(conversation_of(*pair))
@@ -76,7 +76,7 @@ async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: t
 async def test_a_sweep_looks_at_everything_one_after_the_other(
     make: Make, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At conversations with sockets, at inboxes and at who is watched."""
+    """A sweep checks conversations with sockets, inboxes and watched users, one after the other."""
     chat, _, _ = make(pair[0])
     me, peer = pair
     sockets = [chat.join(me, peer, watching=True), chat.join(me, None, watching=False)]

@@ -1,4 +1,4 @@
-"""The limit rule as a pure function."""
+"""Tests of the limit rule as a pure function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models.chat.stranger_limit import ACCEPTED_DAYS, LIMIT, REFUSED_DAYS, decid
 
 
 def test_three_pass_and_the_fourth_does_not() -> None:
-    """A stranger has three messages."""
+    """A stranger can send three messages."""
     count = 0
     for _ in range(3):
         verdict = decide(count, 0)
@@ -20,7 +20,7 @@ def test_three_pass_and_the_fourth_does_not() -> None:
 
 @given(mine=st.integers(0, 10**6), theirs=st.integers(0, 10**6))
 def test_refused_only_when_full_and_unanswered(mine: int, theirs: int) -> None:
-    """Compared as numbers: ten is more than three, which the article's comparison of texts denies."""
+    """Counts are compared as numbers: ten is more than three, unlike in the article's comparison of texts."""
     verdict = decide(mine, theirs)
     assert verdict.accepted == (mine < LIMIT or theirs > 0)
     assert verdict.count_after == mine + verdict.accepted

@@ -1,4 +1,4 @@
-"""The steps of a message, on real engines; what cannot be provoked there is a wrapper around the real store."""
+"""Tests of the pipeline with real databases; a wrapper around the real store provokes rare faults."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Friends = Callable[[Chat, tuple[int, int]], Awaitable[None]]
 
 @pytest.fixture(params=["idle", "active"])
 def befriend(request: pytest.FixtureRequest) -> Friends:
-    """Lets both write, so that the limit rule is open.
+    """Return a function that lets both write, so that the limit rule is open.
 
-    Afterwards the process has forgotten the conversation, or it knows all of it, since somebody has it open.
+    Afterwards the process has forgotten the conversation, or knows all of it because a socket is open.
     """
 
     async def befriended(chat: Chat, pair: tuple[int, int]) -> None:
@@ -42,7 +42,7 @@ def befriend(request: pytest.FixtureRequest) -> Friends:
 async def test_a_message_is_stored_then_acknowledged(
     make: Make, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """The answer names the place where the message stands."""
+    """The answer has the seq of the message."""
     chat, _, sockets = make(pair[1])
     sent = await chat.send(*pair, "hi")
     assert isinstance(sent, Stored)
@@ -59,7 +59,7 @@ def message_of(message: Message) -> tuple[int, int, int, int]:
 async def test_an_unknown_outcome_is_seen_through_when_it_was_stored(
     make: Make, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """The answer to the insert is lost; the second attempt finds the message at its place: stored once."""
+    """The answer to the insert is lost: the second attempt finds the message at its seq, stored once."""
     chat, store, sockets = make()
     store.faults_after = [EngineUnavailable("mongodb", "lost"), EngineUnavailable("mongodb", "lost again")]
     sent = await chat.send(*pair, "hi")
@@ -72,7 +72,7 @@ async def test_an_unknown_outcome_is_seen_through_when_it_was_stored(
 async def test_an_unknown_outcome_is_seen_through_when_it_was_not_stored(
     make: Make, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """The insert is lost on the way; the second attempt takes the same place."""
+    """The insert is lost: the second attempt uses the same seq."""
     chat, store, _ = make()
     store.faults_before = [EngineUnavailable("mongodb", "lost")]
     sent = await chat.send(*pair, "hi")
@@ -80,17 +80,17 @@ async def test_an_unknown_outcome_is_seen_through_when_it_was_not_stored(
     assert [m.seq for m in await stored(messages, pair)] == [1]
 
 
-async def test_an_unknown_outcome_whose_place_another_took(
+async def test_an_unknown_outcome_whose_seq_another_took(
     make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """The next writer closes the place, so the message goes on behind it."""
+    """Another process takes the seq, so the message gets the next one."""
     chat, store, sockets = make()
     await befriend(chat, pair)
     other, _, _ = make()
     store.faults_before = [EngineUnavailable("mongodb", "lost")]
     store.gate.clear()
     mine = chat.send(*pair, "mine")
-    await until(lambda: len(store.tried) == 5)  # the first attempt failed, the second waits at the gate
+    await until(lambda: len(store.tried) == 5)  # the first attempt failed, the second is held at the gate
     theirs = await other.send(*pair[::-1], "theirs")
     store.gate.set()
     sent = await mine
@@ -103,7 +103,7 @@ async def test_an_unknown_outcome_whose_place_another_took(
 async def test_two_processes_meet_at_the_fence(
     make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """Both write at once: nothing is lost or doubled, no hole, and each process delivers in order."""
+    """Both write at once: nothing is lost or doubled, there is no gap, and each process delivers in order."""
     first, _, first_sockets = make()
     await befriend(first, pair)
     second, _, second_sockets = make()
@@ -125,7 +125,7 @@ async def test_two_processes_meet_at_the_fence(
 async def test_five_hundred_at_once_keep_their_order(
     make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """Messages of one sender keep the order of their sending."""
+    """Messages of one sender keep the order in which they were sent."""
     chat, _, sockets = make()
     await befriend(chat, pair)
     answers = [chat.send(*pair, str(number)) for number in range(500)]
@@ -133,10 +133,10 @@ async def test_five_hundred_at_once_keep_their_order(
     assert [str(number) for number in range(500)] == [m.content for m in sockets.delivered[3:]]
 
 
-async def test_what_waits_travels_together(
+async def test_queued_messages_make_a_run(
     make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """Behind a message on its way gathers a run; an answer that is lost on the run's way loses and doubles nothing."""
+    """Queued messages make a run, and a lost answer to its insert loses and doubles nothing."""
     chat, store, sockets = make()
     await befriend(chat, pair)
     before = len(store.tried)
@@ -152,7 +152,7 @@ async def test_what_waits_travels_together(
 async def test_how_long_a_run_is(
     others: int, longest: int, make: Make, befriend: Friends, pair: tuple[int, int]
 ) -> None:
-    """Longer where more conversations are being written: it keeps those waiting."""
+    """Runs are longer if more conversations have pending messages."""
     chat, store, _ = make()
     await befriend(chat, pair)
     chat._writer._writing += others
@@ -161,7 +161,7 @@ async def test_how_long_a_run_is(
 
 
 async def test_a_resend_in_a_run(make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]) -> None:
-    """Is told where it stands; what is behind it takes the next places."""
+    """A resend gets its earlier seq, and the messages after it get the next seqs."""
     chat, _, sockets = make()
     await befriend(chat, pair)
     await chat.send(*pair, "once", message_id="once")
@@ -174,7 +174,7 @@ async def test_a_resend_in_a_run(make: Make, befriend: Friends, messages: MongoM
 async def test_an_id_that_another_process_used_for_another_content(
     make: Make, befriend: Friends, pair: tuple[int, int]
 ) -> None:
-    """What stands there is delivered here all the same, before what is behind it in the run."""
+    """The existing message is delivered before the messages that follow in the run."""
     first, _, _ = make()
     await befriend(first, pair)
     second, _, sockets = make()
@@ -190,14 +190,14 @@ async def test_an_id_that_another_process_used_for_another_content(
 async def test_a_conversation_that_closes_before_its_run_leaves(
     make: Make, pair: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rule is asked for each message, not for the first alone: it refuses one of the two and not the other."""
+    """The rule is checked for each message: it refuses one of the two senders and not the other."""
     chat, _, _ = make()
     chat.join(*pair, watching=False)
     for _ in range(LIMIT):
         await chat.send(*pair, "hello?")
     (conversation,) = chat.conversations
     await until(lambda: conversation.writer is None)
-    conversation.open_until, conversation.unblocked_until = clock() + 1, 0.0  # what the peer wrote is long ago
+    conversation.open_until, conversation.unblocked_until = clock() + 1, 0.0  # the peer's messages are long ago
     require_open = chat.blocks.require_open
 
     async def slowly(conversation: Conversation) -> None:
@@ -213,7 +213,7 @@ async def test_a_conversation_that_closes_before_its_run_leaves(
 async def test_time_never_goes_back(
     make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int], clock: Clock
 ) -> None:
-    """The clock is set back an hour; order by time stays order by seq."""
+    """After the clock was set back an hour, the order by time is still the order by seq."""
     chat, _, _ = make()
     await befriend(chat, pair)
     clock.offset = -3600
@@ -225,7 +225,7 @@ async def test_time_never_goes_back(
 
 
 async def test_no_answer_in_time(make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]) -> None:
-    """40001, and the message that was on its way is stored and delivered all the same, those behind it are not."""
+    """The answers are 40001. The message in the insert is stored and delivered all the same; queued ones are not."""
     chat, store, sockets = make()
     await befriend(chat, pair)
     store.gate.clear()
@@ -242,7 +242,7 @@ async def test_no_answer_in_time(make: Make, befriend: Friends, messages: MongoM
 async def test_no_answer_in_time_in_a_run(
     make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """What never left is not stored once its sender was told so, though it travels with others that have time left."""
+    """A message that was never sent is not stored after its deadline, though others of its run are."""
     chat, store, _ = make()
     await befriend(chat, pair)
     store.faults_before = [None, *(NotSent("mongodb", "away") for _ in range(3))]
@@ -262,7 +262,7 @@ async def test_no_answer_in_time_in_a_run(
 async def test_what_was_never_sent_is_given_back(
     make: Make, messages: MongoMessages, counters: RedisCounters, pair: tuple[int, int]
 ) -> None:
-    """A stranger whose messages could not be stored has not used up the limit."""
+    """Messages that could not be stored do not count against the limit."""
     chat, store, _ = make(answer_timeout=0.2)
     store.faults_before = [NotSent("mongodb", "away")] * 1000
     assert isinstance(await chat.send(*pair, "nobody there"), EngineUnavailable)
@@ -279,7 +279,7 @@ async def test_what_was_never_sent_is_given_back(
 async def test_mongodb_knows_better_than_counters_that_were_lost(
     make: Make, messages: MongoMessages, counters: RedisCounters, pair: tuple[int, int]
 ) -> None:
-    """Redis loses the counts, and they are rebuilt before the messages are there: the rule stays shut all the same."""
+    """Redis loses its counts, and rebuilds them before the messages are stored: the rule still refuses."""
     chat, store, _ = make()
     for number in range(3):
         assert isinstance(await chat.send(*pair, str(number)), Stored)
@@ -294,7 +294,7 @@ async def test_mongodb_knows_better_than_counters_that_were_lost(
 
 
 async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
-    """The message concerned gets 500, the next one is served."""
+    """The message concerned gets 500, and the next one is stored."""
     chat, store, _ = make()
     await befriend(chat, pair)
     store.faults_before = [RuntimeError("a bug")]
@@ -305,7 +305,7 @@ async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, befriend: F
 async def test_both_have_written(
     make: Make, messages: MongoMessages, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is noted before the answer to the message that makes it so; if it cannot be, with the next one."""
+    """That both have written is recorded before the answer to the message that makes it so, or with the next one."""
     chat, _, _ = make()
     introduce, failures = messages.directory.introduce, [EngineUnavailable("mongodb", "away")]
 
@@ -324,7 +324,7 @@ async def test_both_have_written(
 
 
 async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
-    """Its answer tells a `seq`; by then the sockets have been given all that stands before it."""
+    """Before the answer to a resend names its `seq`, the sockets have got all messages before it."""
     here, _, sockets = make(pair[1])
     elsewhere, _, _ = make()
     await befriend(elsewhere, pair)
@@ -343,10 +343,10 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friend
     socket.leave()
 
 
-async def test_what_needs_nothing_else_is_sent_off_where_it_comes_in(
+async def test_a_run_that_needs_only_the_insert_starts_at_once(
     make: Make, befriend: Friends, pair: tuple[int, int]
 ) -> None:
-    """Without a turn of the event loop in between, if all of the conversation is known."""
+    """If the conversation is known, the insert starts without a turn of the event loop in between."""
     chat, store, _ = make()
     await befriend(chat, pair)
     active = chat.conversations.get(conversation_of(*pair)) is not None
@@ -356,10 +356,10 @@ async def test_what_needs_nothing_else_is_sent_off_where_it_comes_in(
 
 
 async def test_a_task_lasts_no_longer_than_it_is_needed(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
-    """Though something always waits, the next run goes without one again."""
+    """The next run goes without a task again, also if messages are always queued."""
     chat, store, _ = make()
     await befriend(chat, pair)
-    store.faults_before = [EngineUnavailable("mongodb", "lost")]  # a task sees the first through
+    store.faults_before = [EngineUnavailable("mongodb", "lost")]  # a task retries the first
     answers = [chat.send(*pair, "0"), chat.send(*pair, "1")]
     await answers[0]
     store.gate.clear()
@@ -373,7 +373,7 @@ async def test_a_task_lasts_no_longer_than_it_is_needed(make: Make, befriend: Fr
 async def test_a_bug_in_delivering_does_not_stop_the_queue(
     make: Make, befriend: Friends, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message concerned gets 500, the next one is served."""
+    """The message concerned gets 500, and the next one is stored."""
     chat, _, sockets = make()
     await befriend(chat, pair)
     deliver, bugs = sockets.deliver, [RuntimeError("a bug")]
@@ -388,10 +388,8 @@ async def test_a_bug_in_delivering_does_not_stop_the_queue(
     assert isinstance(await chat.send(*pair, "two"), Stored)
 
 
-async def test_another_process_appears_while_a_message_is_on_its_way(
-    make: Make, befriend: Friends, pair: tuple[int, int]
-) -> None:
-    """It is told of that message."""
+async def test_another_process_appears_during_an_insert(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """The message is published to the other process."""
     cluster = Listening()
     chat, store, _ = make(cluster=cluster)
     await befriend(chat, pair)
@@ -404,8 +402,8 @@ async def test_another_process_appears_while_a_message_is_on_its_way(
     assert [message.content for message in cluster.reached] == ["hi"]
 
 
-async def test_draining_waits_for_all_that_waits(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
-    """Also for the runs that have not left yet."""
+async def test_draining_waits_for_queued_messages(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """Draining waits for queued messages too."""
     chat, store, _ = make()
     await befriend(chat, pair)
     store.gate.clear()
@@ -418,7 +416,7 @@ async def test_draining_waits_for_all_that_waits(make: Make, befriend: Friends, 
 
 
 async def test_draining_abandons_what_takes_too_long(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
-    """It has no answer, and nothing behind it leaves any more."""
+    """Such a message has no answer, and no queued message is sent after it."""
     chat, store, _ = make()
     await befriend(chat, pair)
     store.gate.clear()
@@ -433,12 +431,12 @@ async def test_draining_abandons_what_takes_too_long(make: Make, befriend: Frien
 
 
 async def test_what_stands_before_is_delivered_first(make: Make, pair: tuple[int, int]) -> None:
-    """Also when nothing else would keep a message from being sent off at once."""
+    """Earlier messages are delivered first, also if nothing else would delay the insert."""
     chat, _, sockets = make()
     chat.join(*pair, watching=False)
     await make_friends(chat, pair)
     conversation = chat.conversations.get(conversation_of(*pair))
-    conversation.delivered_seq -= 1  # as after another process's message that was read with the head
+    conversation.delivered_seq -= 1  # as if the head had been read with another process's message
     del sockets.delivered[-1]
     await chat.send(*pair, "hi")
     assert [message.content for message in sockets.delivered] == ["hello"] * 3 + ["hi"]

@@ -1,4 +1,4 @@
-"""The wire: what is read and written. What is refused is in tests/handlers/test_bad_input.py."""
+"""Tests of protocol v1's codec. Refused frames are in tests/handlers/test_bad_input.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ content = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(kind=st.sampled_from([1, 2, 3]), text=content, ascii_only=st.booleans())
 def test_what_a_client_encodes_is_read(kind: int, text: str, ascii_only: bool) -> None:
-    """However its JSON library escapes."""
+    """All escapes of JSON libraries are decoded."""
     request = decode(json.dumps({"type": kind, "content": text}, ensure_ascii=ascii_only), max_content=10**6)
     assert (kind, text) == (request.type, request.content)
 
@@ -31,7 +31,7 @@ def test_what_a_client_encodes_is_read(kind: int, text: str, ascii_only: bool) -
     | st.dictionaries(st.sampled_from(["type", "content"]), anything).map(json.dumps)
 )
 def test_anything_else_is_an_invalid_frame(text: str) -> None:
-    """Whatever comes in, nothing but a request or InvalidFrame comes out."""
+    """Any text is decoded as a request or raises InvalidFrame, and nothing else."""
     try:
         request = decode(text, max_content=100)
     except InvalidFrame:
@@ -57,7 +57,7 @@ IN_GO = {
 
 @pytest.mark.parametrize(("text", "request_"), IN_GO.items(), ids=IN_GO)
 def test_what_a_server_in_go_reads(text: str, request_: Request) -> None:
-    """Is read here as well: keys in any case, and null for content."""
+    """Keys in any case, and null for content, are decoded as by the article's server."""
     assert request_ == decode(text, 100)
 
 
@@ -79,14 +79,14 @@ NOT_EVEN_IN_GO = {
 
 @pytest.mark.parametrize(("text", "reason"), NOT_EVEN_IN_GO.items(), ids=range(len(NOT_EVEN_IN_GO)))
 def test_other_spellings_change_nothing_else(text: str, reason: str) -> None:
-    """What is refused in lower case is refused in any; the reason is that of the frame as it is documented."""
+    """A frame that is refused in lower case is refused in any case, with the reason for the documented spelling."""
     with pytest.raises(InvalidFrame) as caught:
         decode(text, 5)
     assert reason == str(caught.value)
 
 
 def test_ordinary_frames_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is spelt otherwise takes a second look."""
+    """Only frames with other spellings are decoded a second time."""
 
     def fail(text: str) -> None:
         raise AssertionError(text)
@@ -97,7 +97,7 @@ def test_ordinary_frames_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_length_is_counted_in_characters() -> None:
-    """Not in bytes: Chinese text may be as long as English."""
+    """The length is counted in characters, not in bytes: Chinese text may be as long as English."""
     assert decode('{"type":1,"content":"' + "字" * 8192 + '"}', 8192).content == "字" * 8192
     with pytest.raises(InvalidFrame):
         decode('{"type":1,"content":"' + "字" * 8193 + '"}', 8192)
@@ -105,13 +105,13 @@ def test_length_is_counted_in_characters() -> None:
 
 @given(text=content, sender=st.sampled_from(["", "me", "you"]))
 def test_a_reply_has_three_keys_in_order(text: str, sender: str) -> None:
-    """`from`, `code`, `content`, as the article's ReplyMsg."""
+    """A reply has `from`, `code` and `content` in this order, like the article's ReplyMsg."""
     frame = json.loads(encode(Code.MESSAGE, text, sender))
     assert [("from", sender), ("code", 50001), ("content", text)] == list(frame.items())
 
 
 def test_replies_are_the_articles_texts() -> None:
-    """To the letter, and in English where asked."""
+    """Replies have the article's texts, or English ones on request."""
     assert '{"from":"","code":50006,"content":"达到限制"}'.encode() == reply(Code.LIMIT)
     assert json.loads(reply(Code.LIMIT, "en"))["content"].startswith("limit reached")
     assert set(TEXTS["zh"]) == set(TEXTS["en"])
@@ -139,5 +139,5 @@ def test_replies_are_the_articles_texts() -> None:
     ],
 )
 def test_moment(text: str, milliseconds: int | None) -> None:
-    """Unix seconds as text; what is no number means the newest."""
+    """The time is Unix seconds as text; anything that is not a number means the newest."""
     assert milliseconds == moment(text)

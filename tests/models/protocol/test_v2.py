@@ -1,4 +1,4 @@
-"""Dialect 2's frames: what is read, what is refused, what is written."""
+"""Tests of protocol v2's codec: accepted, refused and encoded frames."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("text", "reason"), WRONG.items(), ids=range(len(WRONG)))
 def test_what_is_no_frame(text: str, reason: str) -> None:
-    """Everything that is not exactly a request is refused, and which field is wrong is said, and why."""
+    """Everything that is not a valid request is refused, with the wrong field and the reason."""
     with pytest.raises(InvalidFrame) as caught:
         v2.decode2(text, 5)
     assert reason == str(caught.value)
@@ -54,7 +54,7 @@ def test_what_is_no_frame(text: str, reason: str) -> None:
 
 @given(st.text())
 def test_any_text_is_a_frame_or_refused(text: str) -> None:
-    """Nothing else is raised, and the id of garbage is looked for safely."""
+    """Any text is decoded or raises InvalidFrame, and the id of an invalid frame is found safely."""
     try:
         v2.decode2(text, 5)
     except InvalidFrame:
@@ -63,13 +63,13 @@ def test_any_text_is_a_frame_or_refused(text: str) -> None:
 
 @given(st.text(min_size=1, max_size=64), st.text(max_size=50))
 def test_what_a_client_says_is_read(name: str, content: str) -> None:
-    """Ids and contents are any text."""
+    """Ids and contents may be any text."""
     request = v2.decode2(json.dumps({"type": 1, "id": name, "content": content}), 50)
     assert (request.id, request.content) == (name, content)
 
 
 def test_what_is_not_set_does_not_appear() -> None:
-    """The fields of each frame, in their order."""
+    """Frames have their fields in order, without those that are not set."""
     message = Message(1, 2, 42, 1000, "hi", b"", "k1")
     shown = '{"from":"1","to":"2","seq":42,"time":1000,"content":"hi","id":"k1"}'
     expected = {
