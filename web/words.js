@@ -22,15 +22,15 @@ const WORDS = {
 	/** @type {Texts<[string]>} */
 	invalid: [(why) => `That is not possible: ${why}`, (why) => `无法完成：${why}`],
 	cookies: [
-		"This browser keeps no cookies for this site. Signing in works without them until the page is loaded anew; allow them to stay signed in.",
+		"This browser keeps no cookies for this site. You can sign in, but only until the page is reloaded. Allow cookies to stay signed in.",
 		"此浏览器不保存本网站的 Cookie。可以登录，但重新加载页面后需再次登录；如需保持登录，请允许 Cookie。",
 	],
 	broken: [
-		"This page does not work in this browser. It needs one of 2024 or later; loading it anew may help.",
+		"This page does not work in this browser. It needs a browser of 2024 or later; reloading the page may help.",
 		"此页面无法在该浏览器中运行。请使用 2024 年或更新的浏览器，或尝试重新加载。",
 	],
 	unkept: [
-		"This browser cannot keep what waits to be sent: closing or reloading the page would lose it.",
+		"This browser cannot store unsent messages: closing or reloading the page would lose them.",
 		"此浏览器无法保存待发送的消息：关闭或重新加载页面会丢失它们。",
 	],
 	/** @type {Texts<[number]>} */
@@ -40,12 +40,12 @@ const WORDS = {
 	],
 	/** @type {Texts<[number]>} */
 	waiting: [
-		(n) => `Not sent yet: ${n}. This browser keeps them until you sign in again. Sign out all the same?`,
+		(n) => `Not sent yet: ${n}. This browser keeps them until you sign in again. Sign out anyway?`,
 		(n) => `尚未发送的消息：${n}。它们会保留在此浏览器中，直到您再次登录。仍要退出吗？`,
 	],
 	/** @type {Texts<[number]>} */
 	unkeptOut: [
-		(n) => `Not sent yet: ${n}. This browser cannot keep them, so signing out would lose them. Sign out all the same?`,
+		(n) => `Not sent yet: ${n}. This browser cannot keep them, so signing out would lose them. Sign out anyway?`,
 		(n) => `尚未发送的消息：${n}。此浏览器无法保存它们，退出会丢失它们。仍要退出吗？`,
 	],
 	ended: ["You were signed out. Please sign in again.", "您已退出登录，请重新登录。"],
@@ -59,7 +59,7 @@ const WORDS = {
 	/** @type {Texts<[string]>} */
 	nobody: [(name) => `There is no user “${name}”.`, (name) => `没有用户“${name}”。`],
 	yourself: ["That is you.", "这是您自己。"],
-	nobodyYet: ["No conversations yet. Find somebody.", "还没有会话。查找一个人，开始聊天。"],
+	nobodyYet: ["No conversations yet. Find a user.", "还没有会话。查找一个人，开始聊天。"],
 	more: ["Show more", "显示更多"],
 	you: ["You", "我"],
 	unread: ["unread", "条未读"],
@@ -77,7 +77,7 @@ const WORDS = {
 	left: [(n) => `Characters left: ${n}`, (n) => `还可输入的字符：${n}`],
 	/** @type {Texts<[length: number, most: number]>} */
 	tooLong: [
-		(n, most) => `Not taken, since it is too long: ${n} characters. A message has at most ${most}.`,
+		(n, most) => `Not accepted, since it is too long: ${n} characters. A message has at most ${most}.`,
 		(n, most) => `内容过长，未能输入：${n}个字符。一条消息最多${most}个字符。`,
 	],
 	newMessages: ["New messages", "新消息"],
@@ -99,7 +99,7 @@ const WORDS = {
 	],
 	403: ["Not sent: one of you has blocked the other.", "未发送：你们其中一方屏蔽了另一方。"],
 	404: ["Not sent: this account is gone.", "未发送：该账户已不存在。"],
-	400: ["Not sent: the server did not take this text.", "未发送：服务器没有接受这段文字。"],
+	400: ["Not sent: the server did not accept this text.", "未发送：服务器没有接受这段文字。"],
 };
 
 /**

@@ -12,7 +12,7 @@ from tests.web.people import Person, acquainted, couple, join, members, voice
 from tests.web.site import Site
 from tests.web.visitor import Visit
 
-UNKEPT = "This browser cannot keep what waits to be sent"
+UNKEPT = "This browser cannot store unsent messages"
 LOG = "async () => (await (await fetch('/session')).json()).data.log"
 # All items in the page's database, which is created if it is missing.
 ITEMS = """async items => {

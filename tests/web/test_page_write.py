@@ -85,7 +85,7 @@ def test_a_text_that_is_too_long(me: Person) -> None:
 def test_a_book(me: Person, text: str) -> None:
     """It is refused, since a browser needs too long to lay it out; the old text stays, and the field says why."""
     me.box.fill("here")
-    notice = me.page.get_by_text("Not taken, since it is too long: ")
+    notice = me.page.get_by_text("Not accepted, since it is too long: ")
     me.page.evaluate("text => navigator.clipboard.writeText(text)", text)
     me.box.press("ControlOrMeta+v")
     expect(notice).to_contain_text("A message has at most 8192.")
