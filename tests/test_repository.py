@@ -167,7 +167,7 @@ def test_links_in_the_documentation_lead_somewhere(page: Path) -> None:
 
 
 def test_each_decision_record_is_listed() -> None:
-    """With its number and title in the index, and with the sections that a record has."""
+    """Each decision record is in the index with its number and title, and has the usual sections."""
     index = (ROOT / "docs/adr/README.md").read_text("utf-8")
     records = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
     for number, record in enumerate(records, 1):
@@ -184,7 +184,7 @@ def test_each_decision_record_is_listed() -> None:
 
 
 def test_the_glossary_names_what_the_code_has() -> None:
-    """A name in the column "in the code today" that no module has any more is to be removed there."""
+    """Each name in the column "in the code today" exists in the code."""
     rows = re.findall(r"^\|[^|]+\|[^|]+\|([^|]+)\|$", (ROOT / "docs/glossary.md").read_text("utf-8"), re.MULTILINE)
     names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     modules = [path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")]

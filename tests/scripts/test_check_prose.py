@@ -1,4 +1,4 @@
-"""The prose check: what counts as prose, what is found in it, and a baseline that only falls."""
+"""Tests of the prose check: what counts as prose, what is found, and a baseline that only falls."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_what_is_in_the_baseline_passes(old: Path, capsys: pytest.CaptureFixture
     ],
 )
 def test_more_than_the_baseline_fails(name: str, content: str, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In an old file or a new one, by a word or a sentence; the file is named."""
+    """A word or sentence above the baseline, in an old file or a new one, fails and names the file."""
     put(old, name, content)
     capsys.readouterr()
     assert run(old) == 1
@@ -204,7 +204,7 @@ def test_less_in_one_file_does_not_pay_for_more_in_another(old: Path) -> None:
 
 
 def test_a_moved_file_takes_its_counts_along(old: Path) -> None:
-    """Also when it is split, or merged with a new one; but not with more than it had."""
+    """A moved file takes its counts along, also when it is split or merged, but no more than that."""
     (old / "docs/a.md").unlink()
     put(old, "docs/moved/a1.md", "grommet\n")
     put(old, "docs/moved/a2.md", "grommet\n")
@@ -225,7 +225,7 @@ def test_a_lower_count_can_be_written(old: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_higher_total_is_not_written(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever kind rises, the baseline stays as it was; what moved within a total is written."""
+    """The baseline is not written if the total of any kind rises; what moved within a total is written."""
     before = baseline(old)
     put(old, "docs/a.md", "the blue thing\n")
     assert run(old, "--write") == 1
@@ -237,7 +237,7 @@ def test_a_higher_total_is_not_written(old: Path, capsys: pytest.CaptureFixture[
 
 
 def test_findings_are_listed(old: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one file, of a folder, or of all, each with its line and the advice; the exit status is that of success."""
+    """`--list` shows the findings of a file, a folder or all files, each with its line and advice, and succeeds."""
     monkeypatch.chdir(old)
     capsys.readouterr()
     assert run(old, "--list", "docs/b.md") == 0
@@ -251,14 +251,14 @@ def test_findings_are_listed(old: Path, capsys: pytest.CaptureFixture[str], monk
 
 
 def test_words_are_counted(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The most frequent comes first."""
+    """`--words` counts each word, the most frequent first."""
     capsys.readouterr()
     assert run(old, "--words") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["2", "1", "2"]
 
 
 def test_files_of_others_are_not_read(project: Path) -> None:
-    """Hidden folders, data and packages of others are left out."""
+    """Hidden folders, data and other projects' packages are left out."""
     for folder in (".venv", "data", "node_modules"):
         put(project, f"{folder}/a.md", "grommet\n")
     assert run(project) == 0
