@@ -38,7 +38,7 @@ def test_signing_up_and_in(site: Site, visit: Visit) -> None:
     fill_in(page, "Sign up", User_name=taken.name, Nickname="小明", Password="at-least-8-bytes")
     expect(page.get_by_role("alert")).to_have_text("This user name is taken.")
     fill_in(page, "Sign up", User_name=name)
-    chat = page.get_by_text("No conversations yet. Find somebody.")
+    chat = page.get_by_text("No conversations yet. Find a user.")
     expect(chat).to_be_visible()
     page.reload()
     expect(chat).to_be_visible()
