@@ -202,13 +202,13 @@ async def serving(
             _keys(settings), audience=settings.auth.token_audience, lifetime=settings.auth.token_lifetime, clock=clock
         )
         access = Access(_mode(settings), stores.users, stores.sessions, tokens, stores.tickets, clock=clock)
-        reaper = SessionReaper(access, ChatSocket, settings.auth.session_check)
+        reaper = SessionReaper(access, ChatSocket.hub, settings.auth.session_check)
         metrics = Metrics()
         chat = Chat(
             stores.messages,
             stores.messages.directory,
             stores.counters,
-            ChatSocket,
+            ChatSocket.hub,
             stores.broker,
             stores.messages.blocks,
             clock=clock,
@@ -218,7 +218,7 @@ async def serving(
             observe=metrics.outcomes,
             offline_after=settings.timeouts.offline_after,
         )
-        metrics.sockets.set_function(ChatSocket.count)
+        metrics.sockets.set_function(lambda: ChatSocket.hub.count)
         metrics.conversations.set_function(lambda: len(chat.conversations))
         loop = asyncio.get_running_loop()
         metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
@@ -275,16 +275,16 @@ async def serving(
         for work in (sweep, reaper.sweep.run(), chat.blocks.sweep.run(), renewing, keep_checking_pongs(LOOK_EVERY)):
             stack.push_async_callback(end, asyncio.create_task(work))
 
-        ChatSocket.start()
+        ChatSocket.hub.start()
         host, port = listening[0].getsockname()[:2]
         url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
         yield Server(url, port, access, chat, history, stores)
 
-        _log.info("draining", sockets=ChatSocket.count())
-        ChatSocket.start_draining()
+        _log.info("draining", sockets=ChatSocket.hub.count)
+        ChatSocket.hub.start_draining()
         drain = settings.timeouts.drain_timeout
         await asyncio.gather(chat.drain(drain), collaborators.policy.drain(drain))
-        await ChatSocket.close_all(CLOSE_WITHIN)
+        await ChatSocket.hub.close_all(CLOSE_WITHIN)
 
 
 async def _open_stores(

@@ -266,7 +266,7 @@ def opened(io_loop: IOLoop, http_server: Server) -> Iterator[list[Client | Clien
     async def close_all() -> None:
         for client in clients:
             client.close()
-        await until(lambda: ChatSocket.count() == 0)
+        await until(lambda: ChatSocket.hub.count == 0)
 
     io_loop.run_sync(close_all)
 

@@ -222,7 +222,7 @@ CARRYING = f"{LOOP};Writer._write (models/chat/writing.py);Writer._on_inserted (
         (f"{TAKING};Chat.send (models/chat/service.py)", "chat"),
         (f"{TAKING};Answers._pay ({WEBSOCKET}/answers.py);BulkProtocol._write ({WEBSOCKET}/transport.py)", "out"),
         (f"{CARRYING};Delivery.publish (models/chat/delivery.py)", "chat"),
-        (f"{CARRYING};ChatSocket.deliver (handlers/websocket/handler.py);encode (models/protocol/v1.py)", "out"),
+        (f"{CARRYING};ChatSocket.hub.deliver (handlers/websocket/handler.py);encode (models/protocol/v1.py)", "out"),
         (f"{CARRYING};RedisCounters.gather (storage/redis/counters.py)", "storage"),
         (f"{LOOP};Batcher._run_batches (common/batching.py);cached.get (functools.py)", "storage"),
         (f"{LOOP};BulkProtocol._flush (handlers/websocket/transport.py)", "out"),

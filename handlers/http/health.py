@@ -53,7 +53,7 @@ class HealthHandler(BaseHandler):
 
     def get(self) -> None:
         """Answer while the event loop runs."""
-        self.answer({"sockets": ChatSocket.count(), "version": self._version})
+        self.answer({"sockets": ChatSocket.hub.count, "version": self._version})
 
     head = get
 
@@ -103,14 +103,14 @@ class ReadyHandler(BaseHandler):
     async def get(self) -> None:
         """Answer 200 while all databases answer and the server does not drain, else 503. Show each database's state."""
         databases = await self._readiness.databases()
-        data = {**databases, "draining": ChatSocket.draining()}
+        data = {**databases, "draining": ChatSocket.hub.draining}
         why = self._readiness.restarting()
         away = [
             f"{name} ({why[name]})" if state == "restarting" and name in why else name
             for name, state in databases.items()
             if state != "ok"
         ]
-        if ChatSocket.draining():
+        if ChatSocket.hub.draining:
             away.append("draining")
         if away:
             self.answer(data, 503, "fail", ", ".join(away))

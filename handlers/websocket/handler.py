@@ -1,10 +1,8 @@
-"""ChatSocket: one open WebSocket of one user, and the registry of them all."""
+"""ChatSocket: one open WebSocket of one user; the hub of all of them is its class-level state."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
-from itertools import chain
 from typing import Any, ClassVar
 
 import structlog
@@ -16,7 +14,7 @@ from common.token_bucket import INBOX
 from handlers.http.base import BaseHandler
 from handlers.http.metrics import Metrics
 from handlers.websocket.answers import Window
-from handlers.websocket.connection import Dialect, Live
+from handlers.websocket.connection import Dialect
 from handlers.websocket.handshake import (
     OF_THE_HANDSHAKE,
     SUBPROTOCOLS,
@@ -24,26 +22,25 @@ from handlers.websocket.handshake import (
     offered_subprotocols,
     require_handshake,
 )
+from handlers.websocket.hub import RESUME, Hub
 from handlers.websocket.limits import SocketLimits
 from handlers.websocket.liveness import Liveness, Verdict
-from handlers.websocket.quota import ALL, Places
-from handlers.websocket.rfc6455 import GOING_AWAY, POLICY_VIOLATION
+from handlers.websocket.quota import ALL
+from handlers.websocket.rfc6455 import POLICY_VIOLATION
 from handlers.websocket.session_v1 import Dialect1
 from handlers.websocket.session_v2 import Dialect2
 from handlers.websocket.transport import BulkProtocol
-from models.chat.events import PeerEvent
 from models.chat.history import History
-from models.chat.ports import Reached, Users
+from models.chat.ports import Users
 from models.chat.service import Attendance, Chat
 from models.errors import InvalidFrame, TooFast, UnknownUser
 from models.protocol import v1, v2
 from models.protocol.v1 import Code
-from models.records import Identity, Message
 
 __all__ = ["PATH", "ChatSocket"]
 
 # Tandem's own close codes.
-TOO_SLOW = 4008
+TOO_SLOW = RESUME
 NO_PONG = 4010
 
 PATH = "/ws"
@@ -51,8 +48,6 @@ PATH = "/ws"
 AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
 FRAGMENT = 0.1  # of a request's tokens that a part of a message takes; its last part is a request
 LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
-BATCH = 200  # sockets closed in one turn of the loop
-LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
 
 _log = structlog.get_logger(__name__)
 
@@ -63,10 +58,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     The subprotocol `tandem.v2` says the same as `v=2`.
     """
 
-    # The registry, and the only mutable class state: who is here, by user, and with whom they talk (None: with all).
-    _registry: ClassVar[dict[int, dict[int | None, set[ChatSocket]]]] = {}
-    _places: ClassVar[Places] = Places()
-    _draining: ClassVar[bool] = False
+    hub: ClassVar[Hub] = Hub()  # the registry of open sockets, and the only mutable class state
 
     answers = False
     ws_connection: BulkProtocol | None  # as get_websocket_protocol makes it
@@ -83,128 +75,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._limits = limits
         self._attendance: Attendance | None = None
         self._gone = False
-        self._places_held = ChatSocket._places.holder()
+        self._quota = self.hub.quota.lease()
         self._blocks_held = False
         self._protocol: BulkProtocol | None = None
         self._window = Window(limits.window)
-        self._dialect: Dialect | None = None
+        self.session: Dialect | None = None
         self._malformed = 0
-
-    # The sockets of this process
-
-    @classmethod
-    def deliver(cls, message: Message, origin: object, *, withheld: bool) -> Reached:
-        """Writes a message to all sockets of both users that talk with each other, except `origin`.
-
-        `withheld` leaves out those of the recipient.
-        """
-        live = Live(message)
-        taken = reads = False
-        for dialect in () if withheld else cls._talking(message.recipient, message.sender):
-            if dialect.deliver(live):
-                taken = True
-                reads = reads or dialect.reads
-        for dialect in cls._talking(message.sender, message.recipient, origin):
-            dialect.copy(live)
-        return Reached(taken, reads)
-
-    @classmethod
-    def reaches(cls, user: int, peer: int) -> bool:
-        """Whether a socket of `user` gets what `peer` writes."""
-        return bool(cls._talking(user, peer))
-
-    @classmethod
-    def tell(cls, event: PeerEvent) -> None:
-        """Writes what is not a message to the peer's sockets."""
-        for dialect in cls._talking(event.peer, event.user):
-            dialect.tell(event)
-
-    @classmethod
-    def present(cls, user: int, peer: int, *, online: bool) -> None:
-        """Tells the sockets of `user` that `peer` came online or went offline."""
-        for dialect in cls._talking(user, peer):
-            dialect.present(peer, online=online)
-
-    @classmethod
-    def _talking(cls, user: int, peer: int, without: object = None) -> list[Dialect]:
-        """The dialects of the sockets of `user` that get what is said between these two."""
-        here = cls._registry.get(user)
-        if here is None:
-            return []
-        return [
-            socket._dialect
-            for socket in (*here.get(peer, ()), *here.get(None, ()))
-            if socket is not without and socket._dialect is not None
-        ]
-
-    @classmethod
-    def _sockets_of(cls, users: Iterable[int]) -> list[ChatSocket]:
-        """As they are now: writing may close a socket, which leaves the registry."""
-        here = (sockets for user in users for sockets in cls._registry.get(user, {}).values())
-        return list(chain.from_iterable(here))
-
-    @classmethod
-    def resume(cls, user: int, peer: int) -> None:
-        """Closes the sockets of `user` that talk with `peer`, so that they resume."""
-        for socket in cls._sockets_of((user,)):
-            if socket.peer in (peer, None):
-                socket._shut(TOO_SLOW, "resume")
-
-    @classmethod
-    def users(cls) -> Collection[int]:
-        """Who has sockets here."""
-        return cls._registry.keys()
-
-    @classmethod
-    def identities(cls, users: Iterable[int]) -> set[Identity]:
-        """As whom these users have sockets here."""
-        return {socket._identity for socket in cls._sockets_of(users)}
-
-    @classmethod
-    def close_sessions(cls, identities: Collection[Identity]) -> None:
-        """Closes the sockets of those who may no longer speak."""
-        for socket in cls._sockets_of({each.user for each in identities}):
-            if socket._identity in identities:
-                socket._shut(POLICY_VIOLATION, "signed out")
-
-    @classmethod
-    def count(cls) -> int:
-        """How many sockets are open or about to be."""
-        return cls._places.count(ALL)
-
-    @classmethod
-    def draining(cls) -> bool:
-        """Whether the server is about to end: nobody new is let in, nothing new is taken."""
-        return cls._draining
-
-    @classmethod
-    def check_pongs(cls, now: float, users: Iterable[int]) -> None:
-        """Pings these users' sockets when it is time, closes those that do not answer or read; `now` in loop time."""
-        for socket in cls._sockets_of(users):
-            socket._check_peer(now)
-
-    @classmethod
-    def start_draining(cls) -> None:
-        """Lets nobody in and takes no request from now on."""
-        cls._draining = True
-
-    @classmethod
-    async def close_all(cls, timeout: float) -> None:
-        """Tells every socket that it is about to be closed and closes it, in batches; waits for the peers to agree."""
-        everyone = cls._sockets_of(cls._registry)
-        for start in range(0, len(everyone), BATCH):
-            for socket in everyone[start : start + BATCH]:
-                socket.write_frame(v1.encode(Code.END, v1.TEXTS[socket.language]["closing"]))
-                socket._shut(GOING_AWAY, "the server is going away")
-            await asyncio.sleep(0)
-        deadline = asyncio.get_running_loop().time() + timeout
-        while cls.count() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(LOOK_EVERY)
-
-    @classmethod
-    def start(cls) -> None:
-        """Lets sockets in: a process may serve again after it has drained."""
-        cls._draining = False
 
     # Opening
 
@@ -221,12 +97,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self.language = self.choice_argument("lang", tuple(v1.TEXTS))
         self._require_serving()
         self.leave()  # the registry counts from here on
-        take = self._places_held.take
+        take = self._quota.take
         try:
             take(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
             take(self.address, self._limits.max_address_connections, TooFast("sockets from this address", AWHILE))
-            self._identity = await self.identify(self._ticket())
-            self.user = self._identity.user
+            self.identity = await self.identify(self._ticket())
+            self.user = self.identity.user
             if self.user == self.peer:
                 raise HTTPError(400, "uid and toUid are the same")
             take(self.user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
@@ -258,13 +134,13 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     def _release(self) -> None:
         """Gives back what counts sockets."""
-        self._places_held.release()
+        self._quota.release()
         if self._blocks_held:
             self._blocks_held = False
             self._chat.blocks.closed(self.user)
 
     def _require_serving(self) -> None:
-        if ChatSocket._draining:
+        if self.hub.draining:
             raise HTTPError(503, "the server is going away")
 
     def _ticket(self) -> str | None:
@@ -289,9 +165,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._requests = self.policy.requests.of(self.user)
         if self.peer is None:
             self.charge(INBOX)
-        self._registry.setdefault(self.user, {}).setdefault(self.peer, set()).add(self)
-        self._dialect = self._make_dialect()
-        self._attendance = self._chat.join(self.user, self.peer, watching=self._dialect.watching)
+        self.session = self._make_session()
+        self.hub.join(self)
+        self._attendance = self._chat.join(self.user, self.peer, watching=self.session.watching)
         text = v1.TEXTS[self.language]["connected"]
         self.write_frame(v1.encode(Code.SUCCESS, text) if self._version == "1" else v2.greeting(text, self._log_id))
         self._forget_request()
@@ -311,7 +187,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """For log lines, also when the request is forgotten."""
         return PATH
 
-    def _make_dialect(self) -> Dialect:
+    def _make_session(self) -> Dialect:
         timeout = self._limits.answer_timeout
         if self._version == "1":
             return Dialect1(self, self._chat, self._history, window=self._window, timeout=timeout)
@@ -330,7 +206,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
         """Takes a frame; returns a future to be awaited before the next one is read, when enough answers are owed."""
-        if ChatSocket._draining or self._attendance is None or self._dialect is None:
+        if self.hub.draining or self._attendance is None or self.session is None:
             return None
         text = message if isinstance(message, str) else ""
         try:
@@ -339,21 +215,21 @@ class ChatSocket(BaseHandler, WebSocketHandler):
                 raise TooFast("requests", wait)
             if isinstance(message, bytes):
                 raise InvalidFrame("frame: is binary")
-            self._dialect.take(text, self._limits.max_content)
+            self.session.take(text, self._limits.max_content)
         except TooFast as error:
             self._metrics.refused.labels(error.code).inc()
-            self._dialect.refuse(text, error)
-            return self._dialect.room() or after(min(error.retry_after, LONGEST_PAUSE))  # refusals are work as well
+            self.session.refuse(text, error)
+            return self.session.room() or after(min(error.retry_after, LONGEST_PAUSE))  # refusals are work as well
         except InvalidFrame as error:
             _log.debug("frame_refused", user=self.user, reason=str(error))
             self._metrics.refused.labels(error.code).inc()
             self._malformed += 1
-            self._dialect.refuse(text, error)
+            self.session.refuse(text, error)
             if self._malformed == self._limits.malformed_frames:
-                self._dialect.then(lambda: self._shut(POLICY_VIOLATION, "too many malformed frames"))
+                self.session.then(lambda: self.shut(POLICY_VIOLATION, "too many malformed frames"))
         else:
             self._malformed = 0
-        return self._dialect.room()
+        return self.session.room()
 
     def charge(self, weight: float) -> None:
         """Charge the user for what a request costs besides the 1 that it was let in for."""
@@ -389,7 +265,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
 
     def too_slow(self) -> None:
         """Closes the socket because more waits for it than may."""
-        self._shut(TOO_SLOW, "too slow")
+        self.shut(TOO_SLOW, "too slow")
 
     def on_ping(self, data: bytes) -> asyncio.Future[None] | None:  # type: ignore[override]  # see FrameHandler
         """Take a ping, which is answered by now."""
@@ -413,7 +289,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         wait = self._requests.take(weight)
         return after(min(wait, LONGEST_PAUSE)) if wait else None
 
-    def _check_peer(self, now: float) -> None:
+    def check_peer(self, now: float) -> None:
+        """Ping the client when it is due; close the socket when the client is gone. `now` is loop time."""
         protocol = self.ws_connection
         if protocol is None:
             return
@@ -425,12 +302,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             except WebSocketClosedError:  # it is gone, and its protocol will soon say so
                 self._leave()
         elif verdict is Verdict.SILENT:
-            self._shut(NO_PONG, "no pong")
+            self.shut(NO_PONG, "no pong")
         elif verdict is Verdict.STUCK:
-            self._shut(TOO_SLOW, "nothing is read")
+            self.shut(TOO_SLOW, "nothing is read")
 
-    def _shut(self, code: int, reason: str) -> None:
-        """Closes the socket; from now on it is offline, however long the peer takes to agree."""
+    def shut(self, code: int, reason: str) -> None:
+        """Close the socket. It is offline from now on, however long the client takes to agree."""
         self._leave()
         if self.is_open:
             self._metrics.closed.labels(code).inc()
@@ -442,17 +319,12 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._gone = True
         self._leave()
         self._release()
-        if self._dialect is not None:
-            self._dialect.drop()
+        if self.session is not None:
+            self.session.drop()
 
     def _leave(self) -> None:
         attendance, self._attendance = self._attendance, None
         if attendance is None:
             return
-        here = self._registry[self.user]
-        here[self.peer].discard(self)
-        if not here[self.peer]:
-            del here[self.peer]
-        if not here:
-            del self._registry[self.user]
+        self.hub.leave(self)
         attendance.leave()

@@ -19,11 +19,11 @@ async def keep_checking_pongs(interval: float) -> None:
     """Looks at every socket of this process about once in `interval` seconds. Never returns."""
     time = asyncio.get_running_loop().time
     while True:
-        users = tuple(ChatSocket.users())
+        users = tuple(ChatSocket.hub.users())
         pause = interval / (len(users) // BATCH + 1)
         for start in range(0, len(users) or 1, BATCH):
             try:
-                ChatSocket.check_pongs(time(), users[start : start + BATCH])
+                ChatSocket.hub.check_peers(time(), users[start : start + BATCH])
             except Exception:  # noqa: BLE001  # a bug must not end the heartbeats
                 _log.exception("pongs_not_checked")
             await asyncio.sleep(pause)

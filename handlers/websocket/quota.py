@@ -1,31 +1,31 @@
-"""How many sockets there are, or are about to be: of all, of each user, from each address."""
+"""The quota of sockets: how many are open, or being opened, in all, for each user and from each address."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-__all__ = ["ALL", "Holder", "Places"]
+__all__ = ["ALL", "ConnectionQuota", "QuotaLease"]
 
-ALL = "all"  # stands for all sockets; users are numbers and addresses have dots or colons
+ALL = "all"  # stands for all sockets; users are numbers, and addresses have dots or colons
 
 
-class Places:
-    """Counts what is taken."""
+class ConnectionQuota:
+    """Counts what is taken, by user, by address and in all."""
 
     def __init__(self) -> None:
         self._taken: Counter[int | str] = Counter()
 
     def count(self, of: int | str) -> int:
-        """How many are taken."""
+        """Return how many are taken."""
         return self._taken[of]
 
-    def holder(self) -> Holder:
-        """Somebody who has taken nothing yet."""
-        return Holder(self._taken)
+    def lease(self) -> QuotaLease:
+        """Return a lease that has taken nothing yet."""
+        return QuotaLease(self._taken)
 
 
-class Holder:
-    """Takes places, and gives them back together."""
+class QuotaLease:
+    """What one socket has taken of the quotas; it is given back together."""
 
     __slots__ = ("_all", "_own")
 
@@ -34,14 +34,14 @@ class Holder:
         self._own: list[int | str] = []
 
     def take(self, of: int | str, most: int, error: Exception) -> None:
-        """Takes one place, or raises an error when as many as may are taken."""
+        """Take one of a quota. Raises `error` when `most` are taken."""
         if self._all[of] >= most:
             raise error
         self._all[of] += 1
         self._own.append(of)
 
     def release(self) -> None:
-        """Gives back what was taken; nothing the second time."""
+        """Give back what was taken; does nothing the second time."""
         for of in self._own:
             self._all[of] -= 1
             if not self._all[of]:

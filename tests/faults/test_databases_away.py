@@ -87,7 +87,7 @@ async def test_mongodb_away(
     await two.receive(40001)
     status, databases = await readiness(http_server.port)
     assert (status, databases["mongodb"], databases["mysql"]) == (503, "unavailable", "ok")
-    assert ChatSocket.count() == 2
+    assert ChatSocket.hub.count == 2
     away.back()
     await healed(http_server.port)
     await one.say("after", 50004)
@@ -162,4 +162,4 @@ async def test_mysql_away(
     away.back()
     await healed(http_server.port)
     await connect(*pair)
-    await until(lambda: ChatSocket.count() == 3)
+    await until(lambda: ChatSocket.hub.count == 3)

@@ -104,12 +104,12 @@ async def test_no_healthy_client_is_closed(
     """A client with a full window and a silent one stay open for many times the timeout of a pong."""
     full_pair, idle_pair = tuple(people(2)), tuple(people(2))
     full, idle = await connect(*full_pair), await connect(*idle_pair)
-    (waiting,), (pinged,) = ChatSocket._sockets_of(full_pair), ChatSocket._sockets_of(idle_pair)
+    (waiting,), (pinged,) = ChatSocket.hub.sockets_of(full_pair), ChatSocket.hub.sockets_of(idle_pair)
 
     async def several_pings() -> None:
         now = asyncio.get_running_loop().time()
         for number in range(1, 5):
-            ChatSocket.check_pongs(now + number * 2 * PING, ChatSocket.users())
+            ChatSocket.hub.check_peers(now + number * 2 * PING, ChatSocket.hub.users())
             await until(lambda: not pinged._liveness.asked)
 
     with stopped("mongod"):
@@ -118,9 +118,9 @@ async def test_no_healthy_client_is_closed(
         await until(lambda: waiting._window.full)
         reading = asyncio.gather(*(full.read() for _ in range(30)))
         await several_pings()
-        assert ChatSocket.count() == 2
+        assert ChatSocket.hub.count == 2
         assert not reading.done()
     await reading
     await idle.say("still here", 50005)
     await full.say("still here")
-    assert ChatSocket.count() == 2
+    assert ChatSocket.hub.count == 2

@@ -216,12 +216,12 @@ async def test_bystanders_are_let_down(
     http_server: Server, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bystanders who receive changed messages report it, in both protocols."""
-    deliver = ChatSocket.deliver
+    deliver = ChatSocket.hub.deliver
 
     def changed(message: Message, origin: object, **options: Any) -> Any:
         return deliver(structs.replace(message, content=message.content[:-1]), origin, **options)
 
-    monkeypatch.setattr(ChatSocket, "deliver", changed)
+    monkeypatch.setattr(ChatSocket.hub, "deliver", changed)
     findings = Findings()
     async with Bystanders(http_server.port, people(4), MARKER, findings) as bystanders:
         await bystanders.ended()

@@ -188,7 +188,7 @@ async def test_invalid_utf8(http_server: Server, pair: tuple[int, int], chatting
         raw.write_frame(1, b'{"type":1,"content":"\xff\xfe"}')
         assert await raw.close_code() == 1007
         raw.abort()
-    await until(lambda: ChatSocket.count() == 2)
+    await until(lambda: ChatSocket.hub.count == 2)
 
 
 async def test_surrogates_in_utf8(http_server: Server, pair: tuple[int, int], chatting: Chatting) -> None:
@@ -301,7 +301,7 @@ async def test_refused_upgrade(
         assert (got, envelope["status"], envelope["data"]) == (status, status, None)
         assert envelope["error"]
         raw.abort()
-        assert ChatSocket.count() == 2
+        assert ChatSocket.hub.count == 2
 
 
 HEADERS = {

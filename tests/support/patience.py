@@ -30,6 +30,6 @@ def answer_within(seconds: float) -> None:
 
     So a test can shorten a deadline only for the step in which it has to pass.
     """
-    for socket in ChatSocket._sockets_of(ChatSocket._registry):
-        answering: Any = getattr(socket._dialect, "_answers", socket._dialect)
+    for socket in ChatSocket.hub.sockets_of(ChatSocket.hub.users()):
+        answering: Any = getattr(socket.session, "_answers", socket.session)
         answering._timeout = seconds

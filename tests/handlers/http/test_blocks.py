@@ -143,7 +143,7 @@ async def test_a_socket_that_opens_during_a_block(
     await two.receive(50009, online=False)
     await slip_through(one, http_server, monkeypatch)
     two.close()
-    await until(lambda: ChatSocket.count() == 1)
+    await until(lambda: ChatSocket.hub.count == 1)
     opened = await connect2(*pair[::-1])
     assert (await opened.ask(6, after=2))["messages"] == []
     await block(ask, pair[1], pair[0], method="DELETE")

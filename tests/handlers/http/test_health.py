@@ -45,7 +45,7 @@ async def test_ready(http_server: Server) -> None:
 
 async def test_not_ready_while_draining(http_server: Server) -> None:
     """So that a load balancer looks elsewhere."""
-    ChatSocket.start_draining()
+    ChatSocket.hub.start_draining()
     status, body = await get(http_server.port, "/readyz")
     assert (status, json.loads(body)["data"]["draining"], json.loads(body)["error"]) == (503, True, "draining")
 

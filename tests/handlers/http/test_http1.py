@@ -277,4 +277,4 @@ async def test_requests_in_absolute_form(
         got, body = await raw.request(base + path, upgrade=upgrade, headers=headers)
         assert got == (good if status == 200 else status), body
         raw.abort()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)

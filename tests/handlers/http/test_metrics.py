@@ -37,7 +37,7 @@ async def test_what_is_counted(ask: Ask, connect: Connect, pair: Pair) -> None:
     assert found["tandem_sockets_closed_total", "1008"] == 1
     assert found["tandem_http_requests_total", "ChatSocket101"] >= 1
     assert found["process_resident_memory_bytes", ""] > 0
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
     one = await connect(*pair)
     assert ((await samples(ask))["tandem_sockets", ""], (await samples(ask))["tandem_conversations", ""]) == (1, 1)
 
@@ -56,11 +56,11 @@ async def test_who_breaks_the_protocol_is_offline(code: int, http_server: Server
     raw = await RawSocket.upgraded(http_server.port, *pair)
     raw.writer.write(BROKEN[code])
     assert await raw.close_code() == code
-    assert pair[0] not in ChatSocket.users()
-    assert ChatSocket.count() == 1
+    assert pair[0] not in ChatSocket.hub.users()
+    assert ChatSocket.hub.count == 1
     assert (await samples(ask))["tandem_sockets_closed_total", f"{code}"] == 1
     raw.abort()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
 
 
 @pytest.mark.parametrize("flags", [["--metrics-token=the token"]])

@@ -112,7 +112,7 @@ async def test_whoever_does_not_read_an_answer(http_server: Server) -> None:
 async def test_what_the_system_buffers(most: int, http_server: Server, connect: Connect, pair: Pair) -> None:
     """Is bounded for each connection, both ways; Linux takes twice what it is told, for its own use."""
     await connect(*pair)
-    (chat,) = ChatSocket._sockets_of(pair[:1])
+    (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     await until(lambda: end_of(chat.ws_connection) is not None)
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         assert end_of(chat.ws_connection).getsockopt(socket.SOL_SOCKET, option) == most

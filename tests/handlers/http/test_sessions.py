@@ -306,7 +306,7 @@ async def test_nobody_is_sent_away_while_mysql_is_away(
     http_server.chat.account_changed(pair[0])
     await looked.wait()
     await socket.say("still here", 50005)
-    assert ChatSocket.count() == 1
+    assert ChatSocket.hub.count == 1
     for user in pair:
         http_server.stores.users.forget(user)
     with pytest.raises(HTTPClientError, match="503"):

@@ -8,8 +8,8 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tornado.httputil import HTTPHeaders
@@ -56,24 +56,25 @@ async def test_every_device_gets_every_message(connect: Connect, pair: Pair) -> 
         await device.receive(50001, "to all")
     devices[0].close()
     await devices[0].closed()
-    await until(lambda: ChatSocket.count() == 3)
+    await until(lambda: ChatSocket.hub.count == 3)
     await one.say("to the rest", 50004)
     for device in devices[1:]:
         await device.receive(50001, "to the rest")
 
 
-async def test_many_other_sockets_of_a_user_cost_nothing(
-    connect: Connect, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those that talk with somebody else are not so much as looked at when a message comes."""
+async def test_many_other_sockets_of_a_user_cost_nothing(connect: Connect, people: Callable[[int], list[int]]) -> None:
+    """A message touches none of the recipient's sockets that talk with another peer."""
     one, two, three = people(3)
     sender, right = await connect(one, two), await connect(two, one)
-    (socket,) = ChatSocket._sockets_of((two,))
-    # It has what rounds look at, and nothing that a message would ask for.
-    other = SimpleNamespace(_identity=socket._identity, _check_peer=lambda now: None)
-    monkeypatch.setitem(ChatSocket._registry[two], three, (other,))
-    await sender.say("for two", 50004)
-    await right.receive(50001, "for two")
+    (socket,) = ChatSocket.hub.sockets_of((two,))
+    # A Mock fails on what it is not made with: here on what a message would ask for.
+    other = Mock(spec=["user", "peer", "identity", "check_peer"], user=two, peer=three, identity=socket.identity)
+    ChatSocket.hub.join(other)
+    try:
+        await sender.say("for two", 50004)
+        await right.receive(50001, "for two")
+    finally:
+        ChatSocket.hub.leave(other)
 
 
 async def test_only_the_peer_gets_a_message(connect: Connect, people: Callable[[int], list[int]]) -> None:
@@ -107,7 +108,7 @@ async def test_connections_are_capped(
     assert (status, json.loads(body)["error"]) == (503, "too many connections")
     raw.abort()
     clients[0].close()
-    await until(lambda: ChatSocket.count() == 39)
+    await until(lambda: ChatSocket.hub.count == 39)
     await connect(hub, others[0])
 
 
@@ -118,7 +119,7 @@ async def test_a_refused_upgrade_gives_its_place_back(http_server: Server, pair:
         status, _ = await raw.request(socket_path(pair[0], 4_000_000_000), upgrade=True)
         assert status == 404
         raw.abort()
-    assert ChatSocket.count() == 0
+    assert ChatSocket.hub.count == 0
 
 
 async def test_the_window_pushes_back(
@@ -168,11 +169,11 @@ async def test_a_full_window_is_no_silence(
     monkeypatch.setattr(http_server.stores.messages, "insert", lambda *run: asyncio.ensure_future(slow(*run)))
     for number in range(20):
         await one.send(1, str(number))
-    (socket,) = ChatSocket._sockets_of(pair[:1])
+    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     await until(lambda: socket._window.full)
     now = asyncio.get_running_loop().time()
     for later in (1, 2, 3):  # far beyond interval and timeout
-        ChatSocket.check_pongs(now + later * (INTERVAL + TIMEOUT), ChatSocket.users())
+        ChatSocket.hub.check_peers(now + later * (INTERVAL + TIMEOUT), ChatSocket.hub.users())
     gate.set()
     await one.receive(50005)
 
@@ -189,16 +190,16 @@ async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
     """Who does not answer a ping is closed with 4010, and offline at once."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     now = asyncio.get_running_loop().time()
-    ChatSocket.check_pongs(now + INTERVAL + 1, ChatSocket.users())
+    ChatSocket.hub.check_peers(now + INTERVAL + 1, ChatSocket.hub.users())
     opcode, _ = await raw.frame()
     assert opcode == 9
-    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT - 1, ChatSocket.users())
-    assert pair[0] in ChatSocket._registry
-    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT + 1, ChatSocket.users())
-    assert pair[0] not in ChatSocket._registry
+    ChatSocket.hub.check_peers(now + INTERVAL + TIMEOUT - 1, ChatSocket.hub.users())
+    assert pair[0] in ChatSocket.hub.users()
+    ChatSocket.hub.check_peers(now + INTERVAL + TIMEOUT + 1, ChatSocket.hub.users())
+    assert pair[0] not in ChatSocket.hub.users()
     assert await raw.close_code() == 4010
     raw.abort()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
 
 
 async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Callable[[int], list[int]]) -> None:
@@ -206,27 +207,27 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
     gone, here = tuple(people(2)), tuple(people(2))
     for pair in (gone, here):
         await connect(*pair)
-    (closing,), (open_one,) = ChatSocket._sockets_of(gone), ChatSocket._sockets_of(here)
+    (closing,), (open_one,) = ChatSocket.hub.sockets_of(gone), ChatSocket.hub.sockets_of(here)
     closing.ws_connection.client_terminated = True
-    ChatSocket.check_pongs(asyncio.get_running_loop().time() + INTERVAL + 1, ChatSocket.users())
-    assert gone[0] not in ChatSocket._registry
+    ChatSocket.hub.check_peers(asyncio.get_running_loop().time() + INTERVAL + 1, ChatSocket.hub.users())
+    assert gone[0] not in ChatSocket.hub.users()
     assert open_one._liveness.asked
 
 
 async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None:
     """Nothing of the request that opened it."""
     await connect(*pair)
-    (socket,) = ChatSocket._sockets_of(pair[:1])
+    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     assert not OF_THE_HANDSHAKE & vars(socket).keys()
 
 
 async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
     """For any number of intervals."""
     one = await connect(*pair)
-    (socket,) = ChatSocket._sockets_of(pair[:1])
+    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     now = asyncio.get_running_loop().time()
     for number in range(1, 6):
-        ChatSocket.check_pongs(now + number * (INTERVAL + 1), ChatSocket.users())
+        ChatSocket.hub.check_peers(now + number * (INTERVAL + 1), ChatSocket.hub.users())
         assert socket._liveness.asked
         reading = asyncio.ensure_future(one.connection.read_message())
         await until(lambda: not socket._liveness.asked)
@@ -237,27 +238,27 @@ async def test_pongs_that_were_not_asked_for(http_server: Server, pair: Pair) ->
     """Do not count: whoever sends them need not have read anything."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     now = asyncio.get_running_loop().time()
-    ChatSocket.check_pongs(now + INTERVAL + 1, ChatSocket.users())
+    ChatSocket.hub.check_peers(now + INTERVAL + 1, ChatSocket.hub.users())
     opcode, asked = await raw.frame()
     assert (opcode, len(asked)) == (9, 4)
     for guess in (b"", b"wrong", asked + b"x"):
         raw.write_frame(10, guess)
     raw.write_frame(9, b"read up to here")
     assert await raw.frame() == (10, b"read up to here")
-    ChatSocket.check_pongs(now + INTERVAL + TIMEOUT + 2, ChatSocket.users())
+    ChatSocket.hub.check_peers(now + INTERVAL + TIMEOUT + 2, ChatSocket.hub.users())
     assert await raw.close_code() == 4010
     raw.abort()
 
 
 async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, ChatSocket, BulkProtocol]:
     """A socket of dialect 2, whose client does not read, beside the user's only other one, which writes something."""
-    (before,) = ChatSocket._sockets_of(pair[:1])
+    (before,) = ChatSocket.hub.sockets_of(pair[:1])
     for number in range(3):
         await one.say(f"{number}" + "x" * 8000)
     raw = await RawSocket.open(port)
     assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
     raw.writer.transport.pause_reading()
-    (socket,) = (each for each in ChatSocket._sockets_of(pair[:1]) if each is not before)
+    (socket,) = (each for each in ChatSocket.hub.sockets_of(pair[:1]) if each is not before)
     assert socket.ws_connection is not None
     return raw, socket, socket.ws_connection
 
@@ -282,10 +283,10 @@ async def test_a_peer_that_reads_nothing(
     ask_for_pages(raw)
     await until(lambda: protocol.stuck and socket._window.full)
     now = asyncio.get_running_loop().time()
-    ChatSocket.check_pongs(now, ChatSocket.users())
-    ChatSocket.check_pongs(now + STALL - 1, ChatSocket.users())
+    ChatSocket.hub.check_peers(now, ChatSocket.hub.users())
+    ChatSocket.hub.check_peers(now + STALL - 1, ChatSocket.hub.users())
     assert socket.is_open
-    ChatSocket.check_pongs(now + STALL + 1, ChatSocket.users())
+    ChatSocket.hub.check_peers(now + STALL + 1, ChatSocket.hub.users())
     assert not socket.is_open
     raw.writer.transport.resume_reading()
     assert await raw.close_code() == 4008
@@ -301,13 +302,13 @@ async def test_a_peer_that_reads_slowly_stays(connect: Connect, http_server: Ser
     for _ in range(3):
         ask_for_pages(raw)
         await until(lambda: protocol.stuck and socket._window.full)
-        ChatSocket.check_pongs(now, ChatSocket.users())
+        ChatSocket.hub.check_peers(now, ChatSocket.hub.users())
         moved = protocol.moved
         raw.writer.transport.resume_reading()
         await until(lambda moved=moved: protocol.moved > moved)
         raw.writer.transport.pause_reading()
         now += 2 * STALL
-        ChatSocket.check_pongs(now, ChatSocket.users())
+        ChatSocket.hub.check_peers(now, ChatSocket.hub.users())
         assert socket.is_open
     raw.abort()
 
@@ -319,11 +320,11 @@ async def test_a_peer_that_reads_too_slowly(connect: Connect, http_server: Serve
     await hello.say("hello", 50004)
     await one.receive(50001)
     hello.close()
-    await until(lambda: ChatSocket.count() == 1)
+    await until(lambda: ChatSocket.hub.count == 1)
     slow = await RawSocket.upgraded(http_server.port, *reversed(pair))
     slow.writer.transport.pause_reading()
     sent, text = 0, "x" * 8000
-    while pair[1] in ChatSocket._registry:
+    while pair[1] in ChatSocket.hub.users():
         await one.say(f"{sent} {text}")
         sent += 1
         assert sent < 5000, "the slow socket is never closed"
@@ -360,16 +361,16 @@ async def test_a_lookup_that_fails(http_server: Server, pair: Pair, monkeypatch:
 async def test_draining(connect: Connect, http_server: Server, pair: Pair) -> None:
     """Everybody is told 50003 and closed with 1001; nobody new is let in."""
     clients = [await connect(*pair), await connect(*reversed(pair))]
-    ChatSocket.start_draining()
+    ChatSocket.hub.start_draining()
     raw = await RawSocket.open(http_server.port)
     assert (await raw.request(socket_path(*pair), upgrade=True))[0] == 503
     raw.abort()
-    closing = asyncio.ensure_future(ChatSocket.close_all(10))
+    closing = asyncio.ensure_future(ChatSocket.hub.close_all(10))
     for client in clients:
         await client.receive(50003, "连接已断开")
         assert await client.closed() == 1001
     await closing
-    assert ChatSocket.count() == 0
+    assert ChatSocket.hub.count == 0
 
 
 async def test_closing_with_a_code_is_echoed(http_server: Server, pair: Pair) -> None:
@@ -386,7 +387,7 @@ async def test_a_client_of_another_page(http_server: Server, pair: Pair) -> None
     status, _ = await raw.request(socket_path(*pair), upgrade=True, headers={"Origin": "http://127.0.0.1"})
     assert status == 101
     raw.abort()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
 
 
 SUBPROTOCOLS = [
@@ -469,6 +470,6 @@ async def test_a_client_that_is_gone_before_its_socket_is_open(
     with suppress(asyncio.IncompleteReadError, OSError):
         await upgrade
     gate.set()
-    await until(lambda: not ChatSocket.count())
-    await until(lambda: not ChatSocket.users())
+    await until(lambda: not ChatSocket.hub.count)
+    await until(lambda: not ChatSocket.hub.users())
     await until(lambda: not len(http_server.chat.conversations))

@@ -22,17 +22,17 @@ async def test_many_are_looked_at_in_several_turns(
     monkeypatch.setattr("handlers.websocket.heartbeats.BATCH", 2)
     for _ in range(5):
         await connect(*people(2))
-    check, turns = ChatSocket.check_pongs, []
+    check, turns = ChatSocket.hub.check_peers, []
 
     def checked(now: float, users: tuple[int, ...]) -> None:
         turns.append(users)
         check(now, users)
 
-    monkeypatch.setattr(ChatSocket, "check_pongs", checked)
+    monkeypatch.setattr(ChatSocket.hub, "check_peers", checked)
     checking = asyncio.ensure_future(keep_checking_pongs(0.02))
     await until(lambda: len(turns) >= 7)
     await end(checking)
-    assert {user for users in turns for user in users} == set(ChatSocket.users())
+    assert {user for users in turns for user in users} == set(ChatSocket.hub.users())
     assert max(map(len, turns)) == 2
 
 
@@ -45,7 +45,7 @@ async def test_a_bug_does_not_end_the_heartbeats(monkeypatch: pytest.MonkeyPatch
         looks += 1
         raise KeyError(now)
 
-    monkeypatch.setattr(ChatSocket, "check_pongs", broken)
+    monkeypatch.setattr(ChatSocket.hub, "check_peers", broken)
     with capture_logs() as logs:
         checking = asyncio.ensure_future(keep_checking_pongs(0.01))
         await until(lambda: looks >= 3 or checking.done())

@@ -27,9 +27,9 @@ async def test_sockets_of_a_user(http_server: Server, connect: Connect, connect2
     with pytest.raises(HTTPClientError, match="429"):
         await websocket(http_server.port, socket_path(*pair))
     await connect(*pair[::-1])
-    assert ChatSocket.count() == 3
+    assert ChatSocket.hub.count == 3
     first.close()
-    await until(lambda: ChatSocket.count() == 2)
+    await until(lambda: ChatSocket.hub.count == 2)
     await connect(*pair)
 
 
@@ -150,7 +150,7 @@ FRAMES = {
 async def test_frames_that_ask_for_nothing(kind: str, http_server: Server, connect: Connect, pair: Pair) -> None:
     """Cost as much as requests, ten parts of a message as much as one; without tokens nothing is read."""
     raw, other = await RawSocket.upgraded(http_server.port, *pair), await connect(*reversed(pair))
-    (socket,) = ChatSocket._sockets_of(pair[:1])
+    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     if kind == "parts":
         raw.write_frame(1, b"", fin=False)
     for _ in range(15):
@@ -172,10 +172,10 @@ async def test_frames_that_ask_for_nothing(kind: str, http_server: Server, conne
 async def test_pongs_that_were_asked_for(connect: Connect, pair: Pair) -> None:
     """Cost nothing, however often the server asks."""
     one = await connect(*pair)
-    (socket,) = ChatSocket._sockets_of(pair[:1])
+    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     now = asyncio.get_running_loop().time()
     for number in range(1, 10):
-        ChatSocket.check_pongs(now + 1001 * number, ChatSocket.users())
+        ChatSocket.hub.check_peers(now + 1001 * number, ChatSocket.hub.users())
         reading = asyncio.ensure_future(one.connection.read_message())
         await until(lambda: not socket._liveness.asked)
         reading.cancel()

@@ -1,24 +1,24 @@
-"""Places: taken one by one, given back together."""
+"""The quota of sockets: a lease takes one by one, and gives all back together."""
 
 from __future__ import annotations
 
 import pytest
 
-from handlers.websocket.quota import ALL, Places
+from handlers.websocket.quota import ALL, ConnectionQuota
 
 
 def test_what_is_taken_is_given_back() -> None:
-    """Also when the last one could not be had; nothing is kept of whoever has none."""
-    places = Places()
-    one, another = places.holder(), places.holder()
+    """A lease gives back what it took, also when the last one could not be had; nothing is left of it."""
+    quota = ConnectionQuota()
+    one, another = quota.lease(), quota.lease()
     one.take(ALL, 2, LookupError())
     another.take(ALL, 2, LookupError())
     one.take(7, 1, LookupError())
     with pytest.raises(LookupError):
         one.take(7, 1, LookupError())
-    assert (places.count(ALL), places.count(7)) == (2, 1)
+    assert (quota.count(ALL), quota.count(7)) == (2, 1)
     one.release()
     one.release()
-    assert (places.count(ALL), places.count(7)) == (1, 0)
+    assert (quota.count(ALL), quota.count(7)) == (1, 0)
     another.release()
-    assert not places._taken
+    assert not quota._taken

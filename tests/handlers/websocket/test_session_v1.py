@@ -129,7 +129,7 @@ async def test_a_long_answer_waits_for_its_reader(
     reader = await RawSocket.upgraded(http_server.port, *reversed(pair))
     reader.writer.transport.pause_reading()
     reader.write_frame(1, b'{"type":3}')
-    (socket,) = ChatSocket._sockets_of(pair[1:])
+    (socket,) = ChatSocket.hub.sockets_of(pair[1:])
     await until(lambda: socket.ws_connection.unsent > 0)
     reader.writer.transport.resume_reading()
     for _ in range(count):
@@ -154,7 +154,7 @@ async def test_unread_beyond_a_page(connect: Connect, pair: Pair) -> None:
     await two.say("hello", 50004)
     await one.receive(50001)
     two.close()
-    await until(lambda: ChatSocket.count() == 1)
+    await until(lambda: ChatSocket.hub.count == 1)
     for number in range(250):
         await one.say(str(number), 50005)
     two = await connect(*reversed(pair))
@@ -182,12 +182,12 @@ async def test_what_is_read_survives(connect: Connect, http_server: Server, pair
     await two.receive(50001, "live")
     for client in (one, two):
         client.close()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
     assert not list(http_server.chat.conversations)
     two = await connect(*reversed(pair))
     await two.say("an answer", 50005)
     two.close()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
     one = await connect(*pair)
     await one.send(3)
     await one.receive(50002, "an answer", sender="you")

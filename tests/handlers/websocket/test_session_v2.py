@@ -82,7 +82,7 @@ async def test_the_same_id_again(connect2: Connect2, pair: Pair, messages: Mongo
     refused = await one.say("ho", id="k1")
     assert (refused["code"], refused["error"]) == (400, "id: was used for another content")
     two.close()
-    await until(lambda: not ChatSocket.reaches(*pair[::-1]))
+    await until(lambda: not ChatSocket.hub.reaches(*pair[::-1]))
     assert (await one.say("hi", 50005, id="k1"))["dup"]
     for number in (2, 3):  # it was counted once
         await one.say(str(number), 50005, id=f"k{number}")
@@ -251,11 +251,11 @@ async def test_a_slow_reader_is_not_too_slow(
     for _ in range(10):
         await one.say("\x01" * 8000, 50004)
     two.close()
-    await until(lambda: pair[1] not in ChatSocket._registry)
+    await until(lambda: pair[1] not in ChatSocket.hub.users())
     slow = await RawSocket.open(http_server.port)  # reads no further than it is asked for
     await slow.request(socket_path(*pair[::-1], v="2"), upgrade=True)
     await slow.frame()
-    (socket,) = ChatSocket._sockets_of(pair[1:])
+    (socket,) = ChatSocket.hub.sockets_of(pair[1:])
     monkeypatch.setattr(socket, "_limits", socket._limits._replace(write_buffer=300_000))
     for end, size in (
         (slow.writer.get_extra_info("socket"), SO_RCVBUF),
@@ -391,7 +391,7 @@ async def test_a_stranger_who_repeats_a_message(connect2: Connect2, pair: Pair) 
     await two.say("hello yourself")
     assert (await one.say("hello?", 50004, id="m1"))["dup"]
     two.close()
-    await until(lambda: not ChatSocket.reaches(*pair[::-1]))
+    await until(lambda: not ChatSocket.hub.reaches(*pair[::-1]))
     assert (await one.say("hello?", 50005, id="m1"))["dup"]
 
 
@@ -400,7 +400,7 @@ async def test_resume(connect2: Connect2, pair: Pair) -> None:
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     two.close()
-    await until(lambda: not ChatSocket.reaches(*pair[::-1]))
+    await until(lambda: not ChatSocket.hub.reaches(*pair[::-1]))
     for text in ("c", "d"):
         await one.say(text, 50005)
     back = await connect2(*pair[::-1])
@@ -596,8 +596,8 @@ async def test_an_inbox_resume_that_fails_promises_nothing(
     await introduce(mine, theirs)
     inbox = await connect2(me)
     assert (await inbox.ask(6, after={str(a): 1, str(b): 9}))["code"] == 400
-    (socket,) = (each for each in ChatSocket._sockets_of((me,)) if each.peer is None)
-    assert not socket._dialect._holds
+    (socket,) = (each for each in ChatSocket.hub.sockets_of((me,)) if each.peer is None)
+    assert not socket.session._holds
     await theirs.say("live", 50004)
     await inbox.receive(50001, seq=3)
 
@@ -629,7 +629,7 @@ async def test_numbers_from_the_store(connect: Connect, connect2: Connect2, ask:
     writer = await connect(*pair)
     await writer.say("hi", 50005)
     writer.close()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
     one, two = await connect2(*pair), await connect(*pair[::-1])
     await two.send(3)
     await two.receive(50002, "hi")
@@ -646,7 +646,7 @@ async def test_a_clock_that_was_set_back(connect2: Connect2, pair: Pair, clock: 
     one = await connect2(*pair)
     first = await one.say("one", 50005)
     one.close()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
     clock.offset = 0
     one = await connect2(*pair)
     assert (await one.say("two", 50005))["time"] == first["time"]

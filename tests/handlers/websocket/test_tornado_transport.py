@@ -66,7 +66,7 @@ async def test_a_flood_of_pings_is_bounded(http_server: Server, pair: tuple[int,
     """Pongs that nobody reads do not pile up."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     raw.writer.transport.pause_reading()
-    (socket,) = ChatSocket._sockets_of(pair[:1])
+    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     protocol = socket.ws_connection
     assert isinstance(protocol, BulkProtocol)
     for _ in range(200):
@@ -75,13 +75,13 @@ async def test_a_flood_of_pings_is_bounded(http_server: Server, pair: tuple[int,
         await raw.writer.drain()
         assert protocol.unsent <= 65_536
     raw.abort()
-    await until(lambda: ChatSocket.count() == 0)
+    await until(lambda: ChatSocket.hub.count == 0)
 
 
 async def test_writing_to_what_is_closing(connect: Connect, pair: tuple[int, int]) -> None:
     """Says that it is too late, and raises nothing."""
     await connect(*pair)
-    (socket,) = ChatSocket._sockets_of(pair[:1])
+    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     protocol = socket.ws_connection
     assert isinstance(protocol, BulkProtocol)
     protocol.close(1000)

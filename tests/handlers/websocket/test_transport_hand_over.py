@@ -53,8 +53,8 @@ def handing_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SimpleNamespac
 async def ended(raw: RawSocket) -> None:
     """The peer's end, and nothing left of the socket here."""
     raw.abort()
-    await until(lambda: ChatSocket.count() == 0)
-    assert not ChatSocket._registry
+    await until(lambda: ChatSocket.hub.count == 0)
+    assert not ChatSocket.hub.users()
 
 
 async def test_frames_together_with_the_handshake(http_server: Server, pair: Pair) -> None:
@@ -77,7 +77,7 @@ async def test_messages_during_the_hand_over(
     other = await connect(*reversed(pair))
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (chat,) = ChatSocket._sockets_of(pair[:1])
+    (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     assert chat.ws_connection.unsent == 0
     for number in range(2):
         await other.say(str(number), 50004)
@@ -118,7 +118,7 @@ async def test_a_goodbye_during_the_hand_over(
     """Is said, and the peer's is waited for."""
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (chat,) = ChatSocket._sockets_of(pair[:1])
+    (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     protocol = chat.ws_connection
     chat.write_frame(b"last")
     chat.close(4000, "why")
@@ -137,7 +137,7 @@ async def test_torn_during_the_hand_over(
     """The connection ends with it."""
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (chat,) = ChatSocket._sockets_of(pair[:1])
+    (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     chat.ws_connection._abort()
     held.go.set()
     assert await raw.reader.read() == b""
@@ -150,7 +150,7 @@ async def test_a_hand_over_that_fails(
     """Nothing stays behind; the peer sees the end."""
     held = handing_over(OSError(errno.EMFILE, "no descriptor is left"))
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    assert ChatSocket._sockets_of(pair[:1])
+    assert ChatSocket.hub.sockets_of(pair[:1])
     held.go.set()
     assert await raw.reader.read() == b""
     await ended(raw)
@@ -175,7 +175,7 @@ async def test_no_descriptor_for_the_hand_over(
 async def test_several_writes_in_one_turn(http_server: Server, pair: Pair) -> None:
     """Leave in order, however long they are."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (chat,) = ChatSocket._sockets_of(pair[:1])
+    (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     sizes = [1, 20_000, 3, 125, 126, 65_535, 0, 65_536, 4]
     assert all(chat.write_frame(b"x" * size) for size in sizes)
     assert [len((await raw.frame())[1]) for _ in sizes] == sizes
@@ -185,7 +185,7 @@ async def test_several_writes_in_one_turn(http_server: Server, pair: Pair) -> No
 async def test_nothing_of_tornados_own_way_is_kept(http_server: Server, pair: tuple[int, int]) -> None:
     """Its stream and the state of its parser are more than all that an idle connection needs."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
-    (socket,) = ChatSocket._sockets_of(pair[:1])
+    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     await until(lambda: socket.ws_connection._transport is not None)
     own = {name for name in vars(BulkProtocol) if not name.startswith("__")}
     assert vars(socket.ws_connection).keys() <= KEPT | own

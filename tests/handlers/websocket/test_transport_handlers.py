@@ -200,7 +200,7 @@ async def test_the_rest(accept: Accept) -> None:
 async def test_what_is_gone_says_so(connect: Connect, pair: tuple[int, int]) -> None:
     """What belonged to the handshake is let go, and whatever asks for it is told why; other names are as unknown."""
     await connect(*pair)
-    (chat,) = ChatSocket._sockets_of(pair[:1])
+    (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     for name in OF_THE_HANDSHAKE - set(dir(ChatSocket)):
         with pytest.raises(AttributeError, match="of the handshake"):
             getattr(chat, name)
@@ -211,7 +211,7 @@ async def test_what_is_gone_says_so(connect: Connect, pair: tuple[int, int]) -> 
 async def test_http_methods_say_why(connect: Connect, pair: tuple[int, int]) -> None:
     """Those of an HTTP answer cannot be used on a WebSocket."""
     await connect(*pair)
-    (chat,) = ChatSocket._sockets_of(pair[:1])
+    (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     for call in (
         lambda: chat.set_header("X", "y"),
         lambda: chat.get_query_argument("uid"),
@@ -227,6 +227,6 @@ async def test_a_chat_socket_writes_messages(http_server: Server, pair: tuple[in
     """As any handler does."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     with closing(raw.writer.transport):
-        (chat,) = ChatSocket._sockets_of(pair[:1])
+        (chat,) = ChatSocket.hub.sockets_of(pair[:1])
         await chat.write_message({"code": 0})
         assert await raw.frame() == (TEXT, b'{"code": 0}')

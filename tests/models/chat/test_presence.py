@@ -22,10 +22,10 @@ async def meet(connect2: Connect2, one: int, other: int) -> None:
     a, b = await connect2(one, other), await connect2(other, one)
     await a.say("hello", 50004)
     await b.say("hello", 50004)
-    before = ChatSocket.count() - 2
+    before = ChatSocket.hub.count - 2
     a.close()
     b.close()
-    await until(lambda: ChatSocket.count() == before)
+    await until(lambda: ChatSocket.hub.count == before)
 
 
 async def test_coming_and_going(connect2: Connect2, connect: Connect, pair: Pair) -> None:
@@ -37,7 +37,7 @@ async def test_coming_and_going(connect2: Connect2, connect: Connect, pair: Pair
     assert frame["from"] == str(pair[1])
     laptop = await connect2(*pair[::-1])
     phone.close()
-    await until(lambda: ChatSocket.count() == 2)
+    await until(lambda: ChatSocket.hub.count == 2)
     assert await one.silent()
     await one.say("still there?", 50004)
     await laptop.receive(50001)
@@ -53,7 +53,7 @@ async def test_a_new_socket_before_the_old_one_closes(connect2: Connect2, pair: 
     await one.receive(50009, online=True)
     new = await connect2(*pair[::-1])
     old.close()
-    await until(lambda: ChatSocket.count() == 2)
+    await until(lambda: ChatSocket.hub.count == 2)
     await one.say("hi", 50004)
     await new.receive(50001)
     assert await one.silent()
@@ -71,7 +71,7 @@ async def test_a_page_that_is_loaded_again(
     two, one = await connect2(*pair[::-1]), await connect2(*pair)
     monkeypatch.setattr(http_server.chat.presence, "_offline_after", 3600.0)
     two.close()
-    await until(lambda: ChatSocket.count() == 1)
+    await until(lambda: ChatSocket.hub.count == 1)
     opened.append(await Client2.open(http_server.port, *pair[::-1]))
     assert await one.silent()
 
@@ -82,7 +82,7 @@ async def test_only_to_those_who_have_talked(connect2: Connect2, pair: Pair) -> 
     await one.say("hello?", 50005)
     two = await connect2(*pair[::-1])
     two.close()
-    await until(lambda: ChatSocket.count() == 1)
+    await until(lambda: ChatSocket.hub.count == 1)
     assert await one.silent()
     two = await connect2(*pair[::-1])
     await two.say("hello", 50004)
@@ -135,7 +135,7 @@ async def test_a_list_is_no_older_than_what_its_inbox_is_told(
         there = await connect2(a, me)
     else:
         there.close()
-        await until(lambda: ChatSocket.count() == 1)
+        await until(lambda: ChatSocket.hub.count == 1)
     gate.set()
     (entry,) = (await listing).data
     assert entry["online"] == comes

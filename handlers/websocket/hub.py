@@ -1,0 +1,176 @@
+"""The hub: which sockets are open in this process, by user, and what is done to many of them.
+
+ChatSocket has one as class-level state. It runs on one event loop, so nothing here needs a lock. Its dictionaries
+shrink when their last entry goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from itertools import chain
+from typing import Protocol
+
+from handlers.websocket.connection import Dialect, Live, Speaker
+from handlers.websocket.quota import ALL, ConnectionQuota
+from handlers.websocket.rfc6455 import GOING_AWAY, POLICY_VIOLATION
+from models.chat.events import PeerEvent
+from models.chat.ports import Reached
+from models.protocol import v1
+from models.protocol.v1 import Code
+from models.records import Identity, Message
+
+__all__ = ["RESUME", "Hub", "HubSocket"]
+
+RESUME = 4008  # Tandem's close code for a socket that is to connect again and resume
+BATCH = 200  # sockets that are closed in one turn of the loop
+LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
+
+
+class HubSocket(Speaker, Protocol):
+    """A socket, as the hub sees it."""
+
+    @property
+    def identity(self) -> Identity:
+        """As whom the socket was opened."""
+
+    @property
+    def session(self) -> Dialect | None:
+        """What speaks the socket's version of the protocol."""
+
+    def shut(self, code: int, reason: str) -> None:
+        """Take the socket offline, and close it with this code."""
+
+    def check_peer(self, now: float) -> None:
+        """Ping the client when it is due; close the socket when the client is gone. `now` is loop time."""
+
+
+class Hub:
+    """The open sockets: by user, and by the peer that each talks with (None: with all)."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, dict[int | None, set[HubSocket]]] = {}
+        self._draining = False
+        self.quota = ConnectionQuota()
+
+    # Joining and leaving
+
+    def join(self, socket: HubSocket) -> None:
+        """Enter a socket that is open."""
+        self._sockets.setdefault(socket.user, {}).setdefault(socket.peer, set()).add(socket)
+
+    def leave(self, socket: HubSocket) -> None:
+        """Remove a socket that has joined."""
+        here = self._sockets[socket.user]
+        here[socket.peer].discard(socket)
+        if not here[socket.peer]:
+            del here[socket.peer]
+        if not here:
+            del self._sockets[socket.user]
+
+    @property
+    def count(self) -> int:
+        """How many sockets are open, or are being opened."""
+        return self.quota.count(ALL)
+
+    def users(self) -> Collection[int]:
+        """Return the users who have sockets here."""
+        return self._sockets.keys()
+
+    def identities(self, users: Iterable[int]) -> set[Identity]:
+        """Return as whom these users have sockets here."""
+        return {socket.identity for socket in self.sockets_of(users)}
+
+    def sockets_of(self, users: Iterable[int]) -> list[HubSocket]:
+        """Return the users' sockets as they are now: writing may close one, which leaves."""
+        here = (sockets for user in users for sockets in self._sockets.get(user, {}).values())
+        return list(chain.from_iterable(here))
+
+    # Fan-out
+
+    def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
+        """Write a message to all sockets of both users that talk with each other, except `origin`.
+
+        `withheld` leaves out those of the recipient.
+        """
+        live = Live(message)
+        taken = reads = False
+        for session in () if withheld else self._talking(message.recipient, message.sender):
+            if session.deliver(live):
+                taken = True
+                reads = reads or session.reads
+        for session in self._talking(message.sender, message.recipient, origin):
+            session.copy(live)
+        return Reached(taken, reads)
+
+    def reaches(self, user: int, peer: int) -> bool:
+        """Whether a socket of `user` gets what `peer` writes."""
+        return bool(self._talking(user, peer))
+
+    def tell(self, event: PeerEvent) -> None:
+        """Write what is not a message to the peer's sockets."""
+        for session in self._talking(event.peer, event.user):
+            session.tell(event)
+
+    def present(self, user: int, peer: int, *, online: bool) -> None:
+        """Tell the sockets of `user` that `peer` came online or went offline."""
+        for session in self._talking(user, peer):
+            session.present(peer, online=online)
+
+    def _talking(self, user: int, peer: int, without: object = None) -> list[Dialect]:
+        """Return the sessions of the sockets of `user` that get what is said between these two."""
+        here = self._sockets.get(user)
+        if here is None:
+            return []
+        return [
+            socket.session
+            for socket in (*here.get(peer, ()), *here.get(None, ()))
+            if socket is not without and socket.session is not None
+        ]
+
+    # Closing
+
+    def resume(self, user: int, peer: int) -> None:
+        """Close the sockets of `user` that talk with `peer`, so that their clients resume."""
+        for socket in self.sockets_of((user,)):
+            if socket.peer in (peer, None):
+                socket.shut(RESUME, "resume")
+
+    def close_sessions(self, identities: Collection[Identity]) -> None:
+        """Close the sockets of identities that have ended."""
+        for socket in self.sockets_of({each.user for each in identities}):
+            if socket.identity in identities:
+                socket.shut(POLICY_VIOLATION, "signed out")
+
+    def check_peers(self, now: float, users: Iterable[int]) -> None:
+        """Check the clients of these users' sockets; `now` is loop time."""
+        for socket in self.sockets_of(users):
+            socket.check_peer(now)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is about to end: no socket is let in, and no request is taken."""
+        return self._draining
+
+    def start_draining(self) -> None:
+        """Let no socket in and take no request from now on."""
+        self._draining = True
+
+    def start(self) -> None:
+        """Let sockets in: a process may serve again after it has drained."""
+        self._draining = False
+
+    async def close_all(self, timeout: float) -> None:
+        """Announce the end to every socket and close it, in batches.
+
+        Waits up to `timeout` seconds for the clients to agree.
+        """
+        sockets = self.sockets_of(self._sockets)
+        for start in range(0, len(sockets), BATCH):
+            for socket in sockets[start : start + BATCH]:
+                socket.write_frame(v1.encode(Code.END, v1.TEXTS[socket.language]["closing"]))
+                socket.shut(GOING_AWAY, "the server is going away")
+            await asyncio.sleep(0)
+        deadline = asyncio.get_running_loop().time() + timeout
+        while self.count and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(LOOK_EVERY)
