@@ -1,4 +1,4 @@
-"""Bad input gets a clear answer and harms nobody: after each attempt the two others still chat."""
+"""Tests of bad input: it gets a clear answer and harms no one else. After each attempt, two other users still chat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Chatting = Callable[[], "AsyncIterator[None]"]
 
 @pytest.fixture
 def chatting(connect: Connect, people: Callable[[int], list[int]]) -> Chatting:
-    """Two bystanders, who talk before and after what happens inside."""
+    """Let two bystanders chat before and after the block inside."""
 
     @asynccontextmanager
     async def talk() -> AsyncIterator[None]:
@@ -121,7 +121,7 @@ async def test_odd_text_arrives_as_it_was(text: str, connect: Connect, pair: tup
 
 
 async def test_unknown_fields_are_ignored(connect: Connect, pair: tuple[int, int]) -> None:
-    """As the article's server does; operators among them mean nothing."""
+    """Unknown fields are ignored as by the article's server, also if they are named like MongoDB's operators."""
     one = await connect(*pair)
     await one.send_text('{"type":1,"content":"hi","$where":"sleep(1)","_id":{"$ne":1},"sender":99}')
     await one.receive(50005)
@@ -139,7 +139,7 @@ AS_IN_GO = {
 
 @pytest.mark.parametrize(("frame", "content"), AS_IN_GO.items(), ids=AS_IN_GO)
 async def test_frames_as_go_reads_them(frame: str, content: str, connect: Connect, pair: tuple[int, int]) -> None:
-    """The article's server takes keys in any case and null for content, and so does dialect 1."""
+    """Protocol v1 accepts keys in any case and null for content, as the article's server does."""
     one, two = await connect(*pair), await connect(*reversed(pair))
     await one.send_text(frame)
     await one.receive(50004)
@@ -149,7 +149,7 @@ async def test_frames_as_go_reads_them(frame: str, content: str, connect: Connec
 
 
 async def test_binary_frame(connect: Connect, pair: tuple[int, int], chatting: Chatting) -> None:
-    """A binary frame is not a request, whatever it holds."""
+    """A binary frame is not a request, whatever its content."""
     async with chatting():
         one = await connect(*pair)
         await one.send_text(b'{"type":1,"content":"hi"}', binary=True)
@@ -160,7 +160,7 @@ async def test_binary_frame(connect: Connect, pair: tuple[int, int], chatting: C
 async def test_ten_malformed_frames_close_the_socket(
     connect: Connect, pair: tuple[int, int], chatting: Chatting
 ) -> None:
-    """The tenth in a row is answered too, and then the socket is closed with 1008."""
+    """The tenth malformed frame in a row is answered too, and then the socket is closed with 1008."""
     async with chatting():
         one = await connect(*pair)
         for _ in range(10):
@@ -192,7 +192,7 @@ async def test_invalid_utf8(http_server: Server, pair: tuple[int, int], chatting
 
 
 async def test_surrogates_in_utf8(http_server: Server, pair: tuple[int, int], chatting: Chatting) -> None:
-    """A surrogate that is encoded as if it were a character is not UTF-8."""
+    """An encoded surrogate is not valid UTF-8."""
     async with chatting():
         raw = await RawSocket.upgraded(http_server.port, *pair)
         raw.write_frame(1, b'{"type":1,"content":"\xed\xa0\x80"}')
@@ -243,7 +243,7 @@ async def test_fragmented_message(http_server: Server, pair: tuple[int, int]) ->
     ids=["reserved opcode", "reserved bits", "continuation of nothing", "fragmented ping"],
 )
 async def test_broken_protocol(junk: bytes, http_server: Server, pair: tuple[int, int], chatting: Chatting) -> None:
-    """What is not the WebSocket protocol ends that connection alone."""
+    """A breach of the WebSocket protocol ends only that connection."""
     async with chatting():
         raw = await RawSocket.upgraded(http_server.port, *pair)
         raw.writer.write(junk)
@@ -293,7 +293,7 @@ UPGRADES = {
 async def test_refused_upgrade(
     query: str, status: int, http_server: Server, pair: tuple[int, int], chatting: Chatting
 ) -> None:
-    """A refused upgrade says why in the JSON envelope, and takes no place."""
+    """A refused upgrade gives the reason in the JSON envelope, and does not count against a quota."""
     async with chatting():
         raw = await RawSocket.open(http_server.port)
         got, body = await raw.request("/ws?" + query.format(a=pair[0], b=pair[1]), upgrade=True)
@@ -322,7 +322,7 @@ HEADERS = {
 async def test_refused_handshake(
     headers: dict[str, str], status: int, http_server: Server, pair: tuple[int, int], chatting: Chatting
 ) -> None:
-    """A handshake that is none, or comes from another site's page, is refused."""
+    """A malformed handshake, or one from another site's page, is refused."""
     async with chatting():
         raw = await RawSocket.open(http_server.port)
         got, body = await raw.request(socket_path(*pair), upgrade=True, headers=headers)
@@ -331,7 +331,7 @@ async def test_refused_handshake(
 
 
 async def test_plain_get(http_server: Server, pair: tuple[int, int]) -> None:
-    """A plain GET is told that an upgrade is expected."""
+    """A plain GET is answered with 426: an upgrade is required."""
     raw = await RawSocket.open(http_server.port)
     status, body = await raw.request(socket_path(*pair))
     assert (status, json.loads(body)["error"]) == (400, "a WebSocket upgrade is expected")

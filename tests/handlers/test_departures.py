@@ -1,4 +1,4 @@
-"""An account that is gone while sockets to it are open: nothing more is written to it."""
+"""Tests of accounts that are deleted while sockets to them are open: messages to them are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pair = tuple[int, int]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked every few seconds otherwise is asked for each message."""
+    """Look users up with each message instead of every few seconds."""
     monkeypatch.setattr(blocks, "REMEMBERED", 0.0)
     monkeypatch.setattr(departures, "LOOK_AGAIN", 0.0)
 
@@ -26,7 +26,7 @@ def flags() -> list[str]:
 
 
 async def until_told(say: Callable[[], Awaitable[Any]], *codes: int) -> None:
-    """Writes until one of these codes is the answer."""
+    """Send messages until one of these codes is the answer."""
     while True:
         answer = await say()
         if (answer if isinstance(answer, int) else answer["code"]) in codes:
@@ -37,7 +37,10 @@ async def until_told(say: Callable[[], Awaitable[Any]], *codes: int) -> None:
 async def test_writing_to_one_who_is_gone(
     assignment: str, connect: Any, connect2: Any, pair: Pair, database: pymysql.Connection
 ) -> None:
-    """It is refused on every kind of socket that is open; what was said before is there; and it ends as it began."""
+    """Messages are refused on every kind of open socket; a resend is still recognised, and history is readable.
+
+    An account that is back can be written to again.
+    """
     one, two = pair
     theirs = await connect(two, one)
     await theirs.say("hello", 50005)

@@ -1,4 +1,4 @@
-"""The largest id that there can be, through all that a user does."""
+"""Tests of the largest possible user id, in all that a user does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def http_server(io_loop: IOLoop, settings: Settings, addresses: Addresses, clock
 
 
 async def test_all_that_a_user_does(ask: Ask, http_server: Server, opened: list[Client | Client2]) -> None:
-    """Registering, signing in and out, everywhere too, passwords, blocks, messages in both protocols, lists."""
+    """Registration, signing in and out, passwords, blocks, messages in both protocols and lists work."""
 
     async def token_of(user: int) -> str:  # signing in takes a while
         return http_server.access.issue((await http_server.stores.users.active_now([user]))[user])

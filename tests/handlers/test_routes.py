@@ -1,4 +1,4 @@
-"""The route table."""
+"""Tests of the route table."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from handlers.websocket.limits import SocketLimits
 
 
 def test_what_is_always_on() -> None:
-    """Cross-origin protection, and the envelope for unknown paths."""
-    nobody: Any = None
-    collaborators = Collaborators(*[nobody] * len(Collaborators._fields))
-    chat = SimpleNamespace(acquaintances=nobody, blocks=nobody)
+    """Cross-origin protection is on, and unknown paths are answered in the envelope."""
+    unused: Any = None
+    collaborators = Collaborators(*[unused] * len(Collaborators._fields))
+    chat = SimpleNamespace(acquaintances=unused, blocks=unused)
     app = make_app(collaborators._replace(chat=chat), SocketLimits(*[1] * len(SocketLimits._fields)))
     assert app.settings["cross_origin_protection"]
     assert app.settings["default_handler_class"]

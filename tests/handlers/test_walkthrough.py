@@ -1,4 +1,4 @@
-"""The article's walk-through (its section 3), frame by frame."""
+"""Tests that follow the article's walk-through (its section 3), frame by frame."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from tests.conftest import Connect
 
 
 async def test_the_article(connect: Connect, pair: tuple[int, int]) -> None:
-    """Connect; 1 writes while 2 is away; 2 connects; 1 writes again; both talk; history; its end."""
+    """1 writes while 2 is offline; 2 connects; both chat; 1 reads history up to its end."""
     user1, user2 = pair
 
-    one = await connect(user1, user2)  # greeted with 50002, 已连接至服务器
+    one = await connect(user1, user2)  # the greeting is 50002, 已连接至服务器
     await one.send(1, "在吗")
     await one.receive(50005, "对方不在线应答", sender="")
 
@@ -18,7 +18,7 @@ async def test_the_article(connect: Connect, pair: tuple[int, int]) -> None:
     await one.receive(50004, "对方在线应答", sender="")
     await two.receive(50001, "你好", sender="")
 
-    await two.send(3)  # what came while 2 was away, and everything since
+    await two.send(3)  # the messages since 2 was offline
     await two.receive(50002, "在吗", sender="you")
     await two.receive(50002, "你好", sender="you")
 
@@ -36,7 +36,7 @@ async def test_the_article(connect: Connect, pair: tuple[int, int]) -> None:
 
 
 async def test_the_limit(connect: Connect, pair: tuple[int, int]) -> None:
-    """Three messages to somebody who has not answered, and no fourth; after an answer, any number."""
+    """A user who has not answered gets three messages and no fourth; after an answer, any number."""
     user1, user2 = pair
     one = await connect(user1, user2)
     for text in ("一", "二", "三"):
@@ -46,7 +46,7 @@ async def test_the_limit(connect: Connect, pair: tuple[int, int]) -> None:
 
     two = await connect(user2, user1)
     await two.send(3)
-    for text in ("一", "二", "三"):  # and not the one that was refused
+    for text in ("一", "二", "三"):  # but not the refused one
         await two.receive(50002, text, sender="you")
     await two.say("好", 50004)
 

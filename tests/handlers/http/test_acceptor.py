@@ -1,4 +1,4 @@
-"""Connections are accepted, and where the system has none to give that is said once."""
+"""Tests of the acceptor: connections are accepted, and a lack of descriptors is logged once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.sockets import RawSocket, until
 
 
 class Listening:
-    """A listening socket whose `accept` fails as often as told to."""
+    """A fake listening socket whose `accept` fails as often as a test needs."""
 
     def __init__(self) -> None:
         self.real = socket.create_server(("127.0.0.1", 0))
@@ -50,7 +50,7 @@ FULL = [OSError(errno.EMFILE, "Too many open files") for _ in range(3)]
     ],
 )
 async def test_failures(failures: list[OSError], events: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage is logged once, and its end; whoever waited is accepted then."""
+    """An outage and its end are logged once each, and clients in the queue are accepted then."""
     monkeypatch.setattr(acceptor, "PAUSE", 0.01)
     listening, taken = Listening(), []
     listening.failures = list(failures)
@@ -66,7 +66,7 @@ async def test_failures(failures: list[OSError], events: list[str], monkeypatch:
 
 
 async def test_many_outages_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where descriptors come and go, each of them is not told."""
+    """Several short outages are logged once."""
     monkeypatch.setattr(acceptor, "PAUSE", 0.0)
     listening, taken = Listening(), []
     with capture_logs() as logs:
@@ -84,7 +84,7 @@ async def test_many_outages_are_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("paused", [False, True])
 async def test_stopping(paused: bool) -> None:
-    """Nothing is accepted any more, also out of a pause."""
+    """After `stop` nothing is accepted, also during a pause."""
     listening, taken = Listening(), []
     listening.failures = list(FULL) if paused else []
     accepting = Acceptor(listening, lambda *connection: taken.append(connection))  # type: ignore[arg-type]
@@ -98,12 +98,12 @@ async def test_stopping(paused: bool) -> None:
 
 
 def descriptors(pid: int) -> int:
-    """How many a process has open."""
+    """Return how many descriptors a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 async def test_no_descriptor_is_left(start_server: StartServer, addresses: Any, database: Any) -> None:
-    """One line; connections that are there go on, and new ones are served when there are descriptors again."""
+    """It is logged once, open connections go on, and new ones are served once there are descriptors again."""
     server = start_server(*external(addresses), "--auth=open")
     port, pid = server.ready(), server.process.pid
     first = await RawSocket.open(port)

@@ -1,4 +1,4 @@
-"""The envelope, for errors of every kind."""
+"""Tests of the envelope, for errors of every kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.sockets import RawSocket, until
     ],
 )
 def test_status_of(error: BaseException | None, status: int) -> None:
-    """The HTTP status of an error."""
+    """Each error has its HTTP status."""
     assert status == status_of(error)
 
 
@@ -38,7 +38,7 @@ def test_status_of(error: BaseException | None, status: int) -> None:
     ("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/ping", 405), ("GET", "/user/register", 405)]
 )
 async def test_errors_come_in_the_envelope(method: str, path: str, status: int, http_server: Server) -> None:
-    """Also Tornado's own."""
+    """All errors are in the envelope, including Tornado's own."""
     raw = await RawSocket.open(http_server.port)
     got, body = await raw.request(path, method=method)
     envelope = json.loads(body)
@@ -47,7 +47,7 @@ async def test_errors_come_in_the_envelope(method: str, path: str, status: int, 
 
 
 async def test_an_origin_that_is_no_url(http_server: Server) -> None:
-    """Is another's, not a bug."""
+    """An Origin that is not a URL is refused as another origin's, and is not an internal error."""
     raw = await RawSocket.open(http_server.port)
     status, _ = await raw.request("/user/register", method="POST", body="x", headers={"Origin": "http://[::1"})
     assert status == 403
@@ -68,7 +68,7 @@ async def test_an_origin_that_is_no_url(http_server: Server) -> None:
 async def test_only_bugs_are_errors(
     error: Exception, level: str, http_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody can cause the rest; a server that is full does not fill its log as well."""
+    """Only internal errors are logged as errors: clients can cause the others, and would fill a busy server's log."""
 
     async def fail(*args: object) -> None:
         raise error
@@ -83,7 +83,7 @@ async def test_only_bugs_are_errors(
 
 
 async def test_a_bug_keeps_its_words_to_itself(http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """500 without what went wrong; that is in the log."""
+    """An internal error is answered with 500 without its text, which is in the log."""
 
     async def bug(*args: object) -> None:
         raise KeyError("secret")
@@ -100,7 +100,7 @@ async def test_a_bug_keeps_its_words_to_itself(http_server: Server, monkeypatch:
 
 
 async def test_methods_that_are_not_there(ask: Ask) -> None:
-    """Are answered with those that are (RFC 9110, section 15.5.6)."""
+    """An unsupported method is answered with the supported ones (RFC 9110, section 15.5.6)."""
     answer = await ask("PUT", "/user/me", body={})
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, PATCH, DELETE")
     assert (await ask("GET", "/openapiXyaml")).status == 404

@@ -1,4 +1,4 @@
-"""Blocking: while one of two has blocked the other, nothing passes between them."""
+"""Tests of blocks: while one of two has blocked the other, nothing passes between them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def befriend(connect2: Connect2, pair: Pair) -> tuple[Any, Any]:
 
 
 async def slip_through(sender: Any, http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has a message taken as by a process that has not heard of the block."""
+    """Store a message as a process does that has not learned of the block yet."""
 
     async def not_heard(*_: object) -> None: ...
 
@@ -38,7 +38,7 @@ async def slip_through(sender: Any, http_server: Server, monkeypatch: pytest.Mon
 
 
 async def test_a_blocked_sender(ask: Ask, connect: Connect, connect2: Connect2, pair: Pair) -> None:
-    """Gets 403 in both dialects, at once, on open sockets and new ones; nothing is stored or counted."""
+    """A blocked sender gets 403 in both protocols, on open and new sockets; nothing is stored or counted."""
     one, two = await befriend(connect2, pair)
     await block(ask, pair[1], pair[0])
     answer = await one.say("are you there?", 403)
@@ -52,7 +52,7 @@ async def test_a_blocked_sender(ask: Ask, connect: Connect, connect2: Connect2, 
 
 
 async def test_a_repeat_of_what_was_stored(ask: Ask, connect2: Connect2, pair: Pair) -> None:
-    """Is acknowledged as before, and tells nothing of the peer's presence."""
+    """A resend is acknowledged as before the block, and does not show the peer's presence."""
     one, _ = await befriend(connect2, pair)
     first = await one.say("stored before", 50004, id="again")
     await block(ask, pair[1], pair[0])
@@ -61,10 +61,10 @@ async def test_a_repeat_of_what_was_stored(ask: Ask, connect2: Connect2, pair: P
 
 
 async def test_lifting_a_block(ask: Ask, connect2: Connect2, pair: Pair) -> None:
-    """Lets both talk again; lifting somebody else's block does not."""
+    """Lifting a block lets both chat again; lifting another user's block does not."""
     one, two = await befriend(connect2, pair)
     await block(ask, pair[1], pair[0])
-    await block(ask, *pair, method="DELETE")  # there is none in this direction
+    await block(ask, *pair, method="DELETE")  # there is no block in this direction
     await one.say("no", 403)
     await block(ask, pair[1], pair[0], method="DELETE")
     await one.say("yes", 50004)
@@ -73,7 +73,7 @@ async def test_lifting_a_block(ask: Ask, connect2: Connect2, pair: Pair) -> None
 
 
 async def test_typing_and_positions(ask: Ask, connect2: Connect2, pair: Pair) -> None:
-    """Do not pass in either direction."""
+    """Typing and positions do not pass in either direction."""
     one, two = await befriend(connect2, pair)
     await block(ask, pair[1], pair[0])
     for client in (one, two):
@@ -86,7 +86,7 @@ async def test_typing_and_positions(ask: Ask, connect2: Connect2, pair: Pair) ->
 
 
 async def test_presence(ask: Ask, connect2: Connect2, pair: Pair) -> None:
-    """The blocked one is told that the peer has gone, and nothing of coming and going after that."""
+    """The blocked user is told that the peer went offline, and nothing after that."""
     one, two = await befriend(connect2, pair)
     listed = (await ask("GET", f"/conversations?uid={pair[0]}")).data[0]
     assert (listed["online"], listed["blocked"]) == (True, False)
@@ -109,8 +109,10 @@ async def test_presence(ask: Ask, connect2: Connect2, pair: Pair) -> None:
 async def test_what_slipped_through(
     ask: Ask, connect: Connect, connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message taken by a process that has not heard of the block: not shown to who blocked, live, in history, on
-    resuming or in the list, until the block is lifted; then all of it, in order."""
+    """A message that a process without knowledge of the block stores is hidden from the user who blocked.
+
+    It is hidden live, in history, on resuming and in the list. When the block is lifted, all of it is shown, in order.
+    """
     one, two = await befriend(connect2, pair)
     blocker_old = await connect(*pair[::-1])
     await block(ask, pair[1], pair[0])
@@ -127,9 +129,9 @@ async def test_what_slipped_through(
     assert (listed["last"]["seq"], listed["unread"]) == (2, 1)
     exported = (await ask("GET", f"/user/export?uid={pair[1]}")).body
     assert b"slipped" not in exported
-    assert (await one.ask(6, after=2))["messages"][0]["content"] == "slipped through"  # it is the sender's own
+    assert (await one.ask(6, after=2))["messages"][0]["content"] == "slipped through"  # the sender's own
     await block(ask, pair[1], pair[0], method="DELETE")
-    assert await blocker_old.closed() == 4008  # resume
+    assert await blocker_old.closed() == 4008  # so that the client resumes
     later = await connect2(*pair[::-1])
     assert [message["content"] for message in (await later.ask(6, after=2))["messages"]] == ["slipped through"]
 
@@ -137,7 +139,7 @@ async def test_what_slipped_through(
 async def test_a_socket_that_opens_during_a_block(
     connect2: Connect2, ask: Ask, pair: Pair, http_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Resumes when the block is lifted, if there is something that it was not shown; else it stays."""
+    """Such a socket resumes when the block is lifted if messages were hidden from it; otherwise it stays open."""
     one, two = await befriend(connect2, pair)
     await block(ask, pair[1], pair[0])
     await two.receive(50009, online=False)
@@ -154,13 +156,13 @@ async def test_a_socket_that_opens_during_a_block(
     await block(ask, pair[1], pair[0])
     await block(ask, pair[1], pair[0], method="DELETE")
     await one.write(1, content="all is well", id="w")
-    while (frame := await stays.read())["code"] == 50009:  # gone, and here again
+    while (frame := await stays.read())["code"] == 50009:  # presence: offline, and online again
         pass
     assert frame["content"] == "all is well"
 
 
 async def test_the_list(ask: Ask, connect2: Connect2, pair: Pair, people: Any) -> None:
-    """Has whom one has blocked, once each, and is told to no other; names only of those one has a conversation with."""
+    """The list has each blocked user once, for the caller only, with names of those who share a conversation."""
     other, writer = people(2)
     await (await connect2(*pair)).say("hello")
     await (await connect2(writer, pair[0])).say("hello")
@@ -175,7 +177,7 @@ async def test_the_list(ask: Ask, connect2: Connect2, pair: Pair, people: Any) -
 
 @pytest.mark.parametrize("flags", [["--max-blocks=2"]])
 async def test_bounds(ask: Ask, pair: Pair, people: Any) -> None:
-    """Not oneself, no more than allowed; one that is there may be asked for again."""
+    """Users can block neither themselves nor more than the limit; a block that exists can be repeated."""
     mine = f"?uid={pair[0]}"
     for path, status in (
         (f"/user/blocks/{pair[0]}{mine}", 400),
@@ -188,7 +190,7 @@ async def test_bounds(ask: Ask, pair: Pair, people: Any) -> None:
 
 
 async def test_a_block_does_not_tell_who_exists(ask: Ask, pair: Pair) -> None:
-    """An id that no account has is answered as one that has."""
+    """Blocking an id without an account is answered as with one."""
     answers = []
     for peer in (pair[1], 4_000_000_000, 2**63 - 1):
         for method in ("PUT", "DELETE"):
@@ -198,7 +200,7 @@ async def test_a_block_does_not_tell_who_exists(ask: Ask, pair: Pair) -> None:
 
 
 async def test_without_any_conversation(ask: Ask, connect2: Connect2, pair: Pair) -> None:
-    """Somebody who never wrote can be blocked beforehand; nothing of it is listed."""
+    """A user who never wrote can be blocked in advance, and no conversation is listed for it."""
     await block(ask, pair[1], pair[0])
     one = await connect2(*pair)
     await one.say("hi", 403)

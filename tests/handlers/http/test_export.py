@@ -1,4 +1,4 @@
-"""Exporting one's messages."""
+"""Tests of the export of a user's messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pair = tuple[int, int]
 
 
 async def test_everything_is_there(ask: Ask, connect2: Connect2, pair: Pair, people: Any) -> None:
-    """The account, all messages of all conversations in order, more than a page of them, and a last line."""
+    """The export has the account, all messages of all conversations in order, over several pages, and a last line."""
     (third,) = people(1)
     inbox = await connect2(pair[0])
     other = await connect2(*pair[::-1])
@@ -36,8 +36,8 @@ async def test_everything_is_there(ask: Ask, connect2: Connect2, pair: Pair, peo
     assert "to another" in {line["content"] for line in lines[1:-1]}
 
 
-async def test_nobody_elses(ask: Ask, connect2: Connect2, pair: Pair, people: Any) -> None:
-    """What others say to each other is not in it."""
+async def test_no_other_users_messages(ask: Ask, connect2: Connect2, pair: Pair, people: Any) -> None:
+    """Messages between other users are not in the export."""
     (third,) = people(1)
     one = await connect2(*pair)
     await one.say("between us")
@@ -47,7 +47,7 @@ async def test_nobody_elses(ask: Ask, connect2: Connect2, pair: Pair, people: An
 async def test_cut_off(
     ask: Ask, connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the engine fails in the middle, the export ends without its last line; before it began, with 503."""
+    """If the database fails during the export, it ends without its last line; before the first line, with 503."""
     one = await connect2(*pair)
     await one.say("hello")
 
@@ -63,7 +63,7 @@ async def test_cut_off(
 
 
 async def test_one_at_a_time(ask: Ask, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each user; it reads a lot."""
+    """A user can run one export at a time, since it reads a lot."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slowly(user: int) -> Any:

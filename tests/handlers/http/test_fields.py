@@ -1,4 +1,4 @@
-"""The fields of accounts."""
+"""Tests of the fields of accounts."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from models.records import Profile, User
     ],
 )
 def test_a_profile_that_cannot_be(given: dict[str, Any], field: str) -> None:
-    """The field is named."""
+    """An invalid field of a profile is named."""
     with pytest.raises(InvalidRequest, match=f"^{field}:"):
         fields.profile(given)
 
 
 def test_a_profile_in_part() -> None:
-    """What is not given stays; what is empty goes."""
+    """Fields that are not given stay, and empty ones are cleared."""
     assert fields.profile({"email": ""}) == Profile(email="")
     assert fields.profile({"nick_name": "小明", "avatar": "https://x/y.png"}) == Profile(
         "小明", None, "https://x/y.png"
@@ -44,26 +44,29 @@ def test_a_profile_in_part() -> None:
 
 
 def test_others_see_less() -> None:
-    """No address and no status."""
+    """Other users see neither the address nor the status."""
     user = User(1, "name", "nick", "a@b", "https://x", "active", 0)
     assert set(fields.shown_to_others(user)) == {"id", "user_name", "nick_name", "avatar"}
 
 
 def test_names_from_elsewhere() -> None:
-    """To sign in with: as long as the column, as short as can be."""
+    """A name to sign in with may be as long as the column, and one character short."""
     assert fields.login_name({"user_name": "x"}) == "x"
     with pytest.raises(InvalidRequest):
         fields.login_name({"user_name": "x" * 256})
 
 
 def test_a_password_is_as_long_as_what_is_hashed() -> None:
-    """Not as it was typed: letters typed as two characters are no reason to refuse one, nor to take a shorter one."""
-    typed = unicodedata.normalize("NFD", "ä" * 30)  # 90 bytes, and 60 as it is hashed
+    """The length of the hashed form counts, not of the typed one.
+
+    Letters that are typed as two characters do not make a password too long, nor a short one long enough.
+    """
+    typed = unicodedata.normalize("NFD", "ä" * 30)  # 90 bytes, and 60 in the hashed form
     assert fields.new_password({"password": typed}) == typed.encode()
     assert fields.password({"password": typed}) == typed.encode()
     with pytest.raises(InvalidRequest, match="has 6 bytes"):
         fields.new_password({"password": unicodedata.normalize("NFD", "äää")})
-    before = "\u0958" * 24  # 72 bytes as it is typed, and more in the form of today
+    before = "\u0958" * 24  # 72 bytes as typed, and more in today's form
     assert fields.password({"password": before}) == before.encode()
     with pytest.raises(InvalidRequest, match="72 are allowed"):
         fields.new_password({"password": before})

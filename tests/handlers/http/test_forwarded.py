@@ -1,4 +1,4 @@
-"""What proxies write; whom it is believed of is in test_request_policy.py."""
+"""Tests of the headers that proxies write. test_request_policy.py tests which proxies are trusted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NODES = {
 
 @pytest.mark.parametrize(("node", "host"), NODES.items(), ids=NODES)
 def test_the_host_of_a_node(node: str, host: str) -> None:
-    """Without what is written around it."""
+    """The host is found without a port, brackets and quotes."""
     assert host == host_of_node(node)
 
 
@@ -55,13 +55,13 @@ def test_the_host_of_a_node(node: str, host: str) -> None:
     ],
 )
 def test_the_elements_of_forwarded(header: str, elements: list[dict[str, str]]) -> None:
-    """With their parameters, in order; nothing if any of it is malformed."""
+    """The elements have their parameters, in order; there are none if any is malformed."""
     assert elements == _elements(header)
 
 
 @given(st.text(st.sampled_from('for=;,"\\ ab.1:[]\t'), max_size=40))
 def test_whatever_is_written(text: str) -> None:
-    """Nothing is raised."""
+    """No text raises an error."""
     for name in ("X-Forwarded-For", "Forwarded"):
         forwarded_for(HTTPHeaders({name: text}))
         forwarded_proto(HTTPHeaders({name: text}))

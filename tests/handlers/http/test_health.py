@@ -1,4 +1,4 @@
-"""Ping, health and readiness."""
+"""Tests of ping, health and readiness."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ async def get(port: int, path: str) -> tuple[int, bytes]:
 
 
 async def test_ping(http_server: Server) -> None:
-    """As gin-chat-demo answers, byte for byte."""
+    """The answer is gin-chat-demo's, byte for byte."""
     assert await get(http_server.port, "/ping") == (200, b'"SUCCESS"')
 
 
 async def test_health_counts_sockets(http_server: Server, connect: Connect, pair: tuple[int, int]) -> None:
-    """Alive, and how many are here."""
+    """The answer has the number of sockets."""
     await connect(*pair)
     status, body = await get(http_server.port, "/healthz")
     assert (status, json.loads(body)["data"]) == (200, {"sockets": 1, "version": VERSION})
 
 
 async def test_ready(http_server: Server) -> None:
-    """Every engine answers."""
+    """The server is ready if every database answers."""
     status, body = await get(http_server.port, "/readyz")
     expected = {"mongodb": "ok", "redis": "ok", "mysql": "ok", "draining": False}
     assert (200, expected) == (status, json.loads(body)["data"])
 
 
 async def test_not_ready_while_draining(http_server: Server) -> None:
-    """So that a load balancer looks elsewhere."""
+    """A draining server is not ready, so that a load balancer uses others."""
     ChatSocket.hub.start_draining()
     status, body = await get(http_server.port, "/readyz")
     assert (status, json.loads(body)["data"]["draining"], json.loads(body)["error"]) == (503, True, "draining")
 
 
-async def test_many_who_ask_at_once() -> None:
-    """Cost the engines one question."""
+async def test_concurrent_requests() -> None:
+    """Concurrent requests check the databases once."""
     asked = 0
 
     async def check() -> None:
@@ -67,7 +67,7 @@ async def test_many_who_ask_at_once() -> None:
 
 
 async def test_a_database_that_is_started_again() -> None:
-    """Is told from one that is away; one that has come back is fine, however often it has ended."""
+    """A database that is being restarted is distinguished from one that is down; one that is back is ready."""
 
     async def away() -> None:
         raise EngineUnavailable("redis", "away")
@@ -81,7 +81,7 @@ async def test_a_database_that_is_started_again() -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/ping", "/openapi.yaml"])
 async def test_the_headers_alone(path: str, ask: Ask) -> None:
-    """Probes that ask with HEAD get what GET has, without its body (RFC 9110, section 9.3.2)."""
+    """HEAD is answered as GET, without the body (RFC 9110, section 9.3.2)."""
     whole, header = await ask("GET", path), await ask("HEAD", path)
     assert (whole.status, header.status, header.body) == (200, 200, b"")
     assert whole.headers["Content-Length"] == header.headers["Content-Length"]

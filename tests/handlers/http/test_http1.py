@@ -1,4 +1,4 @@
-"""Requests below the handlers: too large, too slow, in chunks, in absolute form; every one of them gets an answer."""
+"""Tests of requests below the handlers: too large, too slow, chunked, in absolute form. Each gets an answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Pair = tuple[int, int]
 
 
 async def answer_to(raw: RawSocket, *parts: bytes) -> tuple[int, Any, bytes]:
-    """Sends all of a request, however long, then reads all that comes: the status, the body and what is behind it."""
+    """Send all of a request, then read everything. Return the status, the body and the bytes after it."""
     for part in parts:
         raw.writer.write(part)
         await raw.writer.drain()
@@ -69,7 +69,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("status", "sent"), REFUSED.values(), ids=REFUSED)
 async def test_what_is_refused_before_a_handler_sees_it(status: int, sent: bytes, http_server: Server) -> None:
-    """Gets an answer in the envelope, which arrives although the client goes on sending; then the connection ends."""
+    """The answer is in the envelope, arrives although the client goes on sending, and ends the connection."""
     raw = await RawSocket.open(http_server.port)
     got, envelope, rest = await answer_to(raw, sent)
     assert (got, envelope["status"], envelope["msg"], rest) == (status, status, "fail", b"")
@@ -78,7 +78,7 @@ async def test_what_is_refused_before_a_handler_sees_it(status: int, sent: bytes
 
 
 async def test_the_second_request_of_a_connection(http_server: Server) -> None:
-    """Is bounded as the first one is; what was answered before stays answered."""
+    """The second request has the same limits, and the first answer stays."""
     raw = await RawSocket.open(http_server.port)
     assert await raw.request("/ping") == (200, b'"SUCCESS"')
     got, _, _ = await answer_to(raw, b"GET /ping HTTP/1.1\r\nX: " + b"y" * 20_000)
@@ -87,7 +87,7 @@ async def test_the_second_request_of_a_connection(http_server: Server) -> None:
 
 
 async def test_a_header_of_just_the_size(http_server: Server) -> None:
-    """Is served, whole or in pieces, and so is what is pipelined behind it."""
+    """A header of the maximum size is accepted, whole or in pieces, and so is a pipelined request after it."""
     header = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nX: "
     header += b"y" * (16_384 - len(header) - 4) + b"\r\n\r\n"
     raw = await RawSocket.open(http_server.port)
@@ -106,7 +106,7 @@ async def test_a_header_of_just_the_size(http_server: Server) -> None:
     ("sent", "text"), [(b"GET /ping HTTP/1.1\r\nHo", "header"), (b"POST /x HTTP/1.1\r\nHost: h\r\n", "header")]
 )
 async def test_a_header_that_does_not_come(sent: bytes, text: str, http_server: Server) -> None:
-    """Is answered with 408 once its time is over."""
+    """A header that is not complete in time is answered with 408."""
     raw = await RawSocket.open(http_server.port)
     got, envelope, _ = await answer_to(raw, sent)
     assert (got, text in envelope["error"]) == (408, True)
@@ -116,7 +116,7 @@ async def test_a_header_that_does_not_come(sent: bytes, text: str, http_server: 
 @pytest.mark.parametrize("flags", [["--handshake-timeout=0.3"]])
 @pytest.mark.parametrize("kind", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
 async def test_a_body_that_does_not_come(kind: bytes, http_server: Server) -> None:
-    """The same."""
+    """A body that is not complete in time is answered with 408."""
     raw = await RawSocket.open(http_server.port)
     got, envelope, _ = await answer_to(raw, b"POST /user/login HTTP/1.1\r\nHost: h\r\n" + kind + b"\r\n\r\n5")
     assert (got, "body" in envelope["error"]) == (408, True)
@@ -124,7 +124,7 @@ async def test_a_body_that_does_not_come(kind: bytes, http_server: Server) -> No
 
 
 async def test_a_connection_that_asks_for_nothing(http_server: Server) -> None:
-    """A client that has gone, before or within a request, is no error and holds no connection."""
+    """A client that disconnects before or during a request causes no error and holds no connection."""
     for sent in (b"", b"GET /ping HTTP/1.1\r\n", b"POST /user/login HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx"):
         raw = await RawSocket.open(http_server.port)
         raw.writer.write(sent)
@@ -147,7 +147,7 @@ def chunked(*chunks: bytes) -> bytes:
     st.binary(max_size=10),
 )
 def test_chunks_however_they_come(chunks: list[bytes], cuts: list[int], behind: bytes) -> None:
-    """The body is that of the chunks, wherever the connection parts them, and what is behind it is given back."""
+    """The body is the same however its chunks are split, and the bytes after it are given back."""
     decoder, data = ChunkDecoder(10_000, 10_000), chunked(*chunks) + behind
     rest, at = None, 0
     for cut in (*cuts, len(data)):
@@ -169,7 +169,7 @@ WRONG_CHUNKS = {
     b"1_0\r\n": 400,
     b" 1\r\n": 400,
     b"1;extension=1\r\n": 400,
-    b"1\n": None,  # without CR it is not at its end
+    b"1\n": None,  # not complete without CR
     b"1" * 64: 400,
     b"f" * 15 + b"\r\n": 413,
     b"1\r\nxy": None,
@@ -184,7 +184,7 @@ WRONG_CHUNKS = {
 
 @pytest.mark.parametrize(("data", "status"), WRONG_CHUNKS.items(), ids=range(len(WRONG_CHUNKS)))
 def test_chunks_that_are_none(data: bytes, status: int | None) -> None:
-    """Are refused as soon as that can be seen, byte by byte or at once."""
+    """Malformed chunks are refused as early as possible, byte by byte or at once."""
     for size in (1, len(data)):
         decoder = ChunkDecoder(100, 100)
         found = None
@@ -197,7 +197,7 @@ def test_chunks_that_are_none(data: bytes, status: int | None) -> None:
 
 
 async def test_many_small_chunks_are_read_in_bulk(http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many reads as a body without chunks takes, and not two or three for each chunk."""
+    """Many small chunks take as many reads as a body without chunks, not some for each chunk."""
     reads, read_bytes = 0, IOStream.read_bytes
 
     def counting(self: IOStream, *args: Any, **kwargs: Any) -> Any:
@@ -236,14 +236,14 @@ async def test_many_small_chunks_are_read_in_bulk(http_server: Server, monkeypat
     ],
 )
 def test_the_target_in_absolute_form(line: str, expected: str, host: str) -> None:
-    """Is the path of its URL, whose host goes before that of Host; other forms stay as they are."""
+    """The path and the host of the URL are used, and Host is replaced; other forms stay as they are."""
     headers = HTTPHeaders({"Host": "here"})
     assert in_origin_form(line, headers) == expected
     assert headers["Host"] == host
 
 
 def test_a_target_in_absolute_form_does_not_mend_host() -> None:
-    """A request that lacks Host, or has two, is as wrong as ever."""
+    """A request without Host, or with two, stays invalid."""
     without, two = HTTPHeaders(), HTTPHeaders()
     two.add("Host", "a")
     two.add("Host", "b")
@@ -271,7 +271,7 @@ ABSOLUTE = {
 async def test_requests_in_absolute_form(
     base: str, headers: dict[str, str], status: int, http_server: Server, pair: Pair
 ) -> None:
-    """Are served over HTTP and on sockets; of the two hosts the one in the target is asked about."""
+    """Such requests work over HTTP and on sockets, and the host in the target is the one that is checked."""
     for path, upgrade, good in ((f"/user/me?uid={pair[0]}", False, 200), (socket_path(*pair), True, 101)):
         raw = await RawSocket.open(http_server.port)
         got, body = await raw.request(base + path, upgrade=upgrade, headers=headers)

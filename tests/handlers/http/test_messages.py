@@ -1,4 +1,4 @@
-"""GET /conversations and GET /messages."""
+"""Tests of GET /conversations and GET /messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def get(server: Server, path: str) -> tuple[int, Any]:
 
 
 async def test_the_list(connect2: Connect2, http_server: Server, people: Callable[[int], list[int]]) -> None:
-    """Peer, last message, unread count, the peer's positions, online; newest first, in pages."""
+    """The list has peers, last messages, unread counts, positions and presence, newest first, in pages."""
     me, a, b, c = people(4)
     for peer, texts in ((a, ["1", "2"]), (b, ["3"]), (c, ["4"])):
         socket = await connect2(peer, me)
@@ -47,7 +47,7 @@ async def test_the_list(connect2: Connect2, http_server: Server, people: Callabl
     assert status == 200
     assert [entry["peer"]["id"] for entry in listed] == [c, b, a]
     assert [entry["unread"] for entry in listed] == [1, 1, 2]
-    assert [entry["online"] for entry in listed] == [False, True, False]  # only who has been answered is shown
+    assert [entry["online"] for entry in listed] == [False, True, False]  # only acquaintances are shown as online
     assert [entry["last"]["content"] for entry in listed] == ["4", "answer", "2"]
     assert (listed[1]["received"], listed[1]["read"]) == (2, 2)
     assert listed[0]["peer"]["user_name"]
@@ -60,7 +60,7 @@ async def test_the_list(connect2: Connect2, http_server: Server, people: Callabl
 async def test_pages_of_the_list(
     messages: MongoMessages, http_server: Server, people: Callable[[int], list[int]]
 ) -> None:
-    """A page goes on behind a time and a peer: conversations of one millisecond are listed once each."""
+    """The next page begins after a time and a peer, so conversations of one millisecond are listed once each."""
     me, *peers = people(12)
     now = int(time.time() * 1000)
     for peer in peers:
@@ -78,7 +78,7 @@ async def test_pages_of_the_list(
 async def test_a_caller_that_has_gone(
     http_server: Server, pair: tuple[int, int], addresses: Addresses, path: str
 ) -> None:
-    """What it asked for is dropped where it waits for its turn: the database is not asked."""
+    """The request of a caller that disconnects is cancelled in the queue, before it reads from the database."""
     turns = http_server.history.turns
     async with AsyncExitStack() as stack:
         for number in range(LONG):
@@ -97,7 +97,7 @@ async def test_a_caller_that_has_gone(
 
 
 def own(me: int, entry: dict[str, Any]) -> dict[str, Any]:
-    """The same conversation, seen from its other side."""
+    """Return the same conversation as the other user sees it."""
     return {"peer": dict(entry["peer"], id=me, user_name=ANYTHING), "unread": 0}
 
 
@@ -114,7 +114,7 @@ ANYTHING = _Anything()
 async def test_unread_counts_stop_at_a_hundred(
     connect2: Connect2, connect: Connect, http_server: Server, people: Callable[[int], list[int]]
 ) -> None:
-    """Exact to 100, then "100+"."""
+    """Counts are exact up to 100, then "100+"."""
     me, a = people(2)
     old = await connect(me, a)
     sender = await connect2(a, me)
@@ -123,7 +123,7 @@ async def test_unread_counts_stop_at_a_hundred(
     for name in [await sender.write(1, content=str(number)) for number in range(100)]:
         await sender.answer(name)
     _, listed = await get(http_server, f"/conversations?uid={me}")
-    assert listed[0]["unread"] in (99, 100)  # the first may still have met the old socket
+    assert listed[0]["unread"] in (99, 100)  # the first one may have reached the old socket
     for number in range(2):
         await sender.say(str(number))
     _, listed = await get(http_server, f"/conversations?uid={me}")
@@ -133,14 +133,14 @@ async def test_unread_counts_stop_at_a_hundred(
 async def test_unread_counts_while_messages_race_with_marks(
     connect2: Connect2, http_server: Server, pair: tuple[int, int]
 ) -> None:
-    """Both write, and mark what they are given while more is written; what is behind the marks is counted."""
+    """Both write, and mark messages while more are written; the messages after the marks are counted."""
 
     async def write(socket: Client2) -> int:
         names = [await socket.write(1, content="x") for _ in range(20)]
         return max([(await socket.answer(name))["seq"] for name in names])
 
     async def mark(device: Client2, peer: int) -> int:
-        """Marks the first ten messages of the peer as they come, each time also something older."""
+        """Mark the peer's first ten messages as they come, each time also an older one."""
         read = heard = 0
         while heard < 10:
             frame = await device.read()
@@ -166,7 +166,7 @@ async def test_unread_counts_while_messages_race_with_marks(
 
 
 async def test_history(connect2: Connect2, http_server: Server, pair: tuple[int, int]) -> None:
-    """As type 2 shows it."""
+    """Messages are shown as in answers to type 2."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await one.say("a", 50004)
     await two.say("b", 50004)
@@ -196,7 +196,7 @@ async def test_history(connect2: Connect2, http_server: Server, pair: tuple[int,
         ("/conversations?uid=1&before=-1", 400),
         ("/messages?uid=1", 400),
         ("/messages?uid=1&toUid=1", 400),
-        ("/messages?uid=1&toUid=4000000000", 200),  # as with a stranger: it is not told who exists
+        ("/messages?uid=1&toUid=4000000000", 200),  # as with a stranger: the answer does not say which users exist
         ("/messages?uid=1&toUid=2&before=1&after=1", 400),
         ("/conversations?uid=1&before_peer=2", 400),
         ("/conversations?uid=1&before=1&before_peer=x", 400),
@@ -205,12 +205,12 @@ async def test_history(connect2: Connect2, http_server: Server, pair: tuple[int,
     ],
 )
 async def test_bad_requests(http_server: Server, path: str, status: int) -> None:
-    """Answered in the envelope, with the field named."""
+    """Invalid requests are answered in the envelope with the name of the field."""
     assert (await get(http_server, path))[0] == status
 
 
 async def test_a_long_last_message(http_server: Server, connect2: Any, pair: tuple[int, int], ask: Any) -> None:
-    """Is cut in the list, which says so; history has all of it."""
+    """A long last message is cut in the list and marked as cut; history has all of it."""
     one = await connect2(*pair)
     await one.say("x" * 300)
     last = (await ask("GET", f"/conversations?uid={pair[0]}")).data[0]["last"]
@@ -219,8 +219,8 @@ async def test_a_long_last_message(http_server: Server, connect2: Any, pair: tup
     assert (page[0]["content"], "cut" in page[0]) == ("x" * 300, False)
 
 
-async def test_what_somebody_wrote_who_is_gone(connect2: Any, pair: tuple[int, int], ask: Any, database: Any) -> None:
-    """Can still be read."""
+async def test_messages_of_a_deleted_user(connect2: Any, pair: tuple[int, int], ask: Any, database: Any) -> None:
+    """Messages of a deleted user can still be read."""
     one = await connect2(*pair)
     await one.say("goodbye")
     one.close()
@@ -231,7 +231,7 @@ async def test_what_somebody_wrote_who_is_gone(connect2: Any, pair: tuple[int, i
 
 
 async def test_history_with_a_stranger(pair: tuple[int, int], ask: Any) -> None:
-    """Is empty, and the same whether the stranger exists or not."""
+    """History with a stranger is empty, whether the stranger exists or not."""
     answers = [
         await ask("GET", f"/messages?uid={pair[0]}&toUid={peer}") for peer in (pair[1], 4_000_000_000, 2**63 - 1)
     ]

@@ -1,4 +1,4 @@
-"""Metrics: what is counted, and who may read it."""
+"""Tests of metrics: what is counted, and who may read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def samples(ask: Ask) -> dict[tuple[str, str], float]:
 
 @pytest.mark.parametrize("flags", [["--metrics-token=the token"]])
 async def test_what_is_counted(ask: Ask, connect: Connect, pair: Pair) -> None:
-    """Sockets, conversations, messages by their answer and how long that took, refused frames, closed sockets."""
+    """Sockets, conversations, answers to messages with their times, refused frames and closed sockets are counted."""
     one = await connect(*pair)
     await one.say("hi", 50005)
     for _ in range(10):
@@ -52,7 +52,7 @@ BROKEN = {
 @pytest.mark.parametrize("flags", [["--metrics-token=the token"]])
 @pytest.mark.parametrize("code", BROKEN)
 async def test_who_breaks_the_protocol_is_offline(code: int, http_server: Server, ask: Ask, pair: Pair) -> None:
-    """At once, and counted, although the client has not ended its half of the connection."""
+    """A client that breaks the protocol is offline at once and counted, though its half of the connection is open."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     raw.writer.write(BROKEN[code])
     assert await raw.close_code() == code
@@ -65,11 +65,11 @@ async def test_who_breaks_the_protocol_is_offline(code: int, http_server: Server
 
 @pytest.mark.parametrize("flags", [["--metrics-token=the token"]])
 async def test_only_with_the_token(ask: Ask) -> None:
-    """Another one, or none, is 401."""
+    """Another token, or none, is answered with 401."""
     assert (await ask("GET", "/metrics", token="the token")).status == 200
     assert [(await ask("GET", "/metrics", token=token)).status for token in ("another", "", "the token2")] == [401] * 3
 
 
 async def test_not_there_by_itself(ask: Ask) -> None:
-    """Nobody who has not asked for metrics shows them."""
+    """Without configuration there are no metrics."""
     assert (await ask("GET", "/metrics", token="")).status == 404

@@ -1,4 +1,4 @@
-"""What may be in a new name: nothing that cannot be seen, and joiners where they join."""
+"""Tests of new names: no invisible characters, and joiners only where they join."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNSEEN = {
 
 @pytest.mark.parametrize("letter", UNSEEN.values(), ids=UNSEEN)
 def test_what_cannot_be_seen(letter: str) -> None:
-    """It is refused in both kinds of names, wherever it stands: it would make any number of twins."""
+    """Invisible characters are refused in both kinds of names: they would allow names that look the same."""
     for name in (f"ali{letter}ce", f"{letter}alice", f"alice{letter}"):
         with pytest.raises(InvalidRequest, match=r"^user_name: "):
             fields.user_name({"user_name": name})
@@ -65,7 +65,7 @@ JOINED = {
 
 @pytest.mark.parametrize("name", JOINED.values(), ids=JOINED)
 def test_joiners_where_they_join(name: str) -> None:
-    """A nick name may have them, and keeps them; a name to sign in with may not."""
+    """A nick name may have joiners and keeps them; a user name may not have them."""
     if len(name) >= fields.NICK_NAME[0]:
         assert fields.nick_name({"nick_name": name}) == name
     with pytest.raises(InvalidRequest, match=r"^user_name: "):
@@ -94,21 +94,21 @@ NOT_JOINED = {
 
 @pytest.mark.parametrize("name", NOT_JOINED.values(), ids=NOT_JOINED)
 def test_joiners_where_they_join_nothing(name: str) -> None:
-    """There they cannot be seen."""
+    """Joiners that join nothing are invisible, and refused."""
     with pytest.raises(InvalidRequest, match=r"^nick_name: holds a character that cannot be seen"):
         fields.nick_name({"nick_name": name})
 
 
 @pytest.mark.parametrize("name", ["\u0301\u0302", "\u0e38\u0e38", "\u20dd \u20dd"])
 def test_a_blank_name(name: str) -> None:
-    """Marks alone are no name."""
+    """Combining marks alone are not a name."""
     with pytest.raises(InvalidRequest, match=r"^nick_name: has nothing that can be seen"):
         fields.nick_name({"nick_name": name})
 
 
 @pytest.mark.parametrize("name", ["alice  bob", "\uff41lice", "alice\u0301x", "ﬁnder"])
 def test_twins_of_a_user_name(name: str) -> None:
-    """Another spelling that looks the same is refused: two spaces look like one in a page."""
+    """Spellings that look like another are refused, such as two spaces, which look like one in a page."""
     with pytest.raises(InvalidRequest, match=r"^user_name: holds a letter in an unusual form"):
         fields.user_name({"user_name": name})
 
@@ -117,6 +117,6 @@ def test_twins_of_a_user_name(name: str) -> None:
     "name", ["alice", "Zoë-Müller", "王小明的账号", "علی رضایی", "a b c", "o'Neill_7!", "Иванов", "ผู้ใช้ใหม่"]
 )
 def test_common_names(name: str) -> None:
-    """Letters of all scripts, digits, signs and single spaces are names of both kinds."""
+    """Letters of all scripts, digits, signs and single spaces are accepted in both kinds of names."""
     assert fields.user_name({"user_name": name}) == name
     assert fields.nick_name({"nick_name": name}) == name

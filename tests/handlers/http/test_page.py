@@ -1,4 +1,4 @@
-"""The chat page: what is read, what its digest covers, and what a browser is told of it."""
+"""Tests of the chat page: its files, their digest, and the headers for browsers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLICY = (
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a page; the server of the test has that one."""
+    """A directory with a page, which the server of the test serves."""
     directory = tmp_path / "web"
     directory.mkdir()
     for name, text in FILES.items():
@@ -44,7 +44,7 @@ def digest(directory: Path) -> str:
 
 
 def test_the_digest_covers_all_files(directory: Path) -> None:
-    """Whatever file changes its content or its name, comes or goes; and nothing else."""
+    """Any change of a file's content or name, and any new or removed file, changes the digest; nothing else does."""
     contents = {name: text.encode() for name, text in FILES.items()}
     digest = read_page(directory).digest
     assert [len(digest), int(digest, 16) >= 0] == [12, True]
@@ -52,7 +52,7 @@ def test_the_digest_covers_all_files(directory: Path) -> None:
     for name in contents.keys() - {"index.html"}:
         rest = {each: content for each, content in contents.items() if each != name}
         renamed = [rest | {other: contents[name]} for other in (f"z{name}", name.replace(".", "-."))]
-        others += [rest, *renamed]  # one of these changes the order, too
+        others += [rest, *renamed]  # one of these also changes the order
     others += [contents | {"z.js": b""}, contents | {"a.js": contents["b-1.js"], "b-1.js": contents["a.js"]}]
     assert len({digest, *(Page(other).digest for other in others)}) == 1 + len(others)
     assert digest == Page(dict(reversed(contents.items()))).digest
@@ -61,13 +61,13 @@ def test_the_digest_covers_all_files(directory: Path) -> None:
 
 
 def test_a_name_is_no_part_of_a_content() -> None:
-    """What stands at a border between the two tells on which side it is."""
+    """Bytes that move between a name and a content change the digest."""
     one, other = {"a.js": b"b.js", "index.html": b""}, {"a.js": b"", "b.js": b"", "index.html": b""}
     assert Page(one).digest != Page(other).digest
 
 
 def test_what_is_compressed_has_no_time(directory: Path) -> None:
-    """The same content is the same bytes, in each process and after each start (RFC 1952, MTIME)."""
+    """The same content gives the same compressed bytes in each process and after each start (RFC 1952, MTIME)."""
     page = read_page(directory)
     asset = page.asset(page.digest, "a.js")
     assert asset
@@ -75,7 +75,7 @@ def test_what_is_compressed_has_no_time(directory: Path) -> None:
 
 
 def test_what_is_no_file_of_a_page_is_left_out(directory: Path) -> None:
-    """Other suffixes, names that no path here can have, directories."""
+    """Other suffixes, names that no path here can have, and directories are left out."""
     digest = read_page(directory).digest
     for name in ("notes.txt", "a.js~", ".#a.js", "A.js", "a b.js", "index.html.swp"):
         (directory / name).write_text("x")
@@ -87,7 +87,7 @@ def test_what_is_no_file_of_a_page_is_left_out(directory: Path) -> None:
 
 
 def test_a_page_that_cannot_be_read(directory: Path, tmp_path: Path) -> None:
-    """Says which file is missing."""
+    """The error names the missing file."""
     with pytest.raises(PageError, match=f"{tmp_path}/nowhere: No such file or directory"):
         read_page(tmp_path / "nowhere")
     (directory / "index.html").unlink()
@@ -96,7 +96,7 @@ def test_a_page_that_cannot_be_read(directory: Path, tmp_path: Path) -> None:
 
 
 def test_the_server_does_not_start_without_a_page(tmp_path: Path) -> None:
-    """One line that says what is missing, before any engine is started."""
+    """The server says in one line what is missing, and starts no database."""
     code = "import sys, pathlib, server; server.WEB = pathlib.Path(sys.argv[1]); sys.exit(server.main(sys.argv[2:]))"
     done = subprocess.run(
         [
@@ -129,14 +129,14 @@ ENCODINGS = {
 
 @pytest.mark.parametrize(("header", "accepted"), ENCODINGS.items(), ids=lambda each: str(each) or "nothing")
 def test_what_accepts_gzip(header: str, accepted: bool) -> None:
-    """As RFC 9110 has it; what is malformed accepts nothing."""
+    """Accept-Encoding is read as in RFC 9110; a malformed one accepts nothing."""
     assert accepted == accepts_gzip(header)
 
 
 async def exchange(
     server: Server, method: str, path: str, headers: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[dict[str, str], bytes]:
-    """All of an answer as it was sent: its headers by name in small letters, with the status as "", and its body."""
+    """Return an answer as it was sent: headers by lower-case name, with the status as "", and the body."""
     raw = await RawSocket.open(server.port)
     lines = {"Host": "127.0.0.1", "Connection": "close", **headers}
     fields = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -149,7 +149,7 @@ async def exchange(
 
 
 async def test_the_page(http_server: Server, digest: str) -> None:
-    """Names its files below the digest, is asked for each time, and runs and loads what is its own alone."""
+    """The page names its files below the digest, is revalidated each time, and may load only its own files."""
     head, body = await exchange(http_server, "GET", "/")
     assert body.decode() == INDEX.replace("DIGEST", digest)
     del head["date"], head["connection"]
@@ -173,7 +173,7 @@ KINDS = {"a.js": "text/javascript", "b-1.js": "text/javascript", "b.css": "text/
 
 @pytest.mark.parametrize(("name", "kind"), KINDS.items(), ids=KINDS)
 async def test_a_file_of_the_page(name: str, kind: str, ask: Ask, digest: str) -> None:
-    """May be kept by everybody and for good; as a document of its own it may do nothing."""
+    """A file of the page may be cached by all and for good; as a document of its own it may do nothing."""
     answer = await ask("GET", f"/web/{digest}/{name}")
     assert (answer.status, answer.body.decode()) == (200, FILES[name])
     assert answer.headers["Content-Type"] == f"{kind}; charset=utf-8"
@@ -183,7 +183,7 @@ async def test_a_file_of_the_page(name: str, kind: str, ask: Ask, digest: str) -
 
 
 async def test_gzip_and_identity(http_server: Server, digest: str) -> None:
-    """The same content either way, said so; the length is that of what is sent."""
+    """Both codings have the same content and their own Content-Encoding and length."""
     for path, text in (("/", INDEX.replace("DIGEST", digest)), (f"/web/{digest}/a.js", FILES["a.js"])):
         for accepted, coding in ((None, None), ("gzip, br", "gzip"), ("gzip;q=0", None)):
             head, body = await exchange(http_server, "GET", path, {"Accept-Encoding": accepted} if accepted else {})
@@ -193,7 +193,7 @@ async def test_gzip_and_identity(http_server: Server, digest: str) -> None:
 
 
 async def test_head(http_server: Server, digest: str) -> None:
-    """Has the headers of the answer to GET, and nothing behind them."""
+    """HEAD has the headers of the answer to GET, without the body."""
     for path in ("/", f"/web/{digest}/a.js", f"/web/{digest}/no.js", f"/web/{'0' * 12}/a.js"):
         for headers in ({}, {"Accept-Encoding": "gzip"}):
             whole, content = await exchange(http_server, "GET", path, headers)
@@ -212,7 +212,7 @@ MISSING = ("/web/{other}/a.js", "/web/{digest}/no.js", "/web/{digest}/index.html
 
 @pytest.mark.parametrize("path", MISSING)
 async def test_no_other_path_is_anything(path: str, http_server: Server, digest: str) -> None:
-    """404 in the envelope, to be kept by nobody: another digest, another name, and ways out of the directory."""
+    """Other digests, other names and ways out of the directory are answered with an uncacheable 404 in the envelope."""
     other = f"{int(digest, 16) ^ 1:012x}"
     head, body = await exchange(
         http_server, "GET", path.format(digest=digest, other=other, upper=digest.upper()), {"Accept-Encoding": "gzip"}
@@ -222,7 +222,7 @@ async def test_no_other_path_is_anything(path: str, http_server: Server, digest:
 
 
 async def test_only_this_machine_is_served(http_server: Server, digest: str) -> None:
-    """Where `uid` is believed for that reason, other names and other sites get neither the page nor its files."""
+    """If `uid` is believed from this machine only, other names and sites get neither the page nor its files."""
     for path in ("/", f"/web/{digest}/a.js"):
         for headers, status in (
             ({}, "200"),
@@ -237,13 +237,13 @@ async def test_only_this_machine_is_served(http_server: Server, digest: str) -> 
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--trusted-origins=https://app.example"]])
 async def test_caches_that_know_several_origins(ask: Ask, digest: str) -> None:
-    """Keep answers apart by both, the origin and the encoding."""
+    """Caches keep answers apart by origin and by encoding."""
     for path in ("/", f"/web/{digest}/a.js"):
         answer = await ask("GET", path, Origin="https://app.example")
         assert (answer.status, answer.headers["Vary"]) == (200, "Origin, Accept-Encoding")
 
 
 async def test_another_method(ask: Ask) -> None:
-    """Is told which ones there are."""
+    """The answer to another method lists the supported ones."""
     answer = await ask("DELETE", "/")
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")

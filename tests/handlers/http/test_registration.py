@@ -1,4 +1,4 @@
-"""Who can register, where tokens are issued here and where they are issued elsewhere."""
+"""Tests of registration where this server issues tokens, and where another back end does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAYS = {
 
 @pytest.fixture
 def settings(flags: list[str], tmp_path: Path) -> Settings:
-    """The settings of a server that has a public key of somebody who issues tokens elsewhere."""
+    """The settings of a server with the public key of another back end that issues tokens."""
     key = tmp_path / "public.pem"
     key.write_bytes(
         ec.generate_private_key(ec.SECP256R1())
@@ -41,7 +41,7 @@ def settings(flags: list[str], tmp_path: Path) -> Settings:
 
 @pytest.mark.parametrize(("flags", "reason"), WAYS.values(), ids=WAYS)
 async def test_registering(reason: str, ask: Ask, database: pymysql.Connection) -> None:
-    """Where nobody can, the answer says why, `/session` says it beforehand, and no id of the table is taken."""
+    """Where registration is off, the answer says why, `/session` says so in advance, and no id is used up."""
 
     def following() -> object:
         with database.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Who is let in before it is known who asks: addresses, proxies, names, origins."""
+"""Tests of the checks before authentication: addresses, proxies, names, origins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import Ask
 from tests.support.sockets import RawSocket, socket_path
 
 Pair = tuple[int, int]
-NOBODY: Any = None
+UNUSED: Any = None
 PROXIES = networks_in("10.0.0.0/8, 192.0.2.1,fd00::/8")
 
 
@@ -57,9 +57,9 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize(("peer", "forwarded", "expected"), ADDRESSES.values(), ids=ADDRESSES)
-def test_the_address_of_who_asks(peer: str, forwarded: list[str], expected: str) -> None:
-    """A trusted proxy's word, and nobody else's."""
-    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
+def test_the_address_of_the_client(peer: str, forwarded: list[str], expected: str) -> None:
+    """Only a trusted proxy's header is believed."""
+    policy = RequestPolicy(UNUSED, UNUSED, UNUSED, local=False, proxies=PROXIES)
     asked = request(peer, *(("X-Forwarded-For", value) for value in forwarded), ("X-Real-Ip", "9.9.9.9"))
     assert expected == policy.address(asked)
 
@@ -92,9 +92,9 @@ FORWARDED = {
 
 
 @pytest.mark.parametrize(("headers", "address", "secure"), FORWARDED.values(), ids=FORWARDED)
-def test_who_asks_in_the_words_of_rfc_7239(headers: dict[str, str], address: str, secure: bool) -> None:
-    """Is known from Forwarded where the proxy writes that; X-Forwarded-For goes before it."""
-    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
+def test_the_client_in_a_forwarded_header(headers: dict[str, str], address: str, secure: bool) -> None:
+    """Forwarded names the client if the proxy writes it; X-Forwarded-For precedes it."""
+    policy = RequestPolicy(UNUSED, UNUSED, UNUSED, local=False, proxies=PROXIES)
     asked = request("10.1.1.1", *headers.items())
     assert (address, secure) == (policy.address(asked), policy.secure(asked))
     stranger = request("203.0.113.9", *headers.items())
@@ -102,7 +102,7 @@ def test_who_asks_in_the_words_of_rfc_7239(headers: dict[str, str], address: str
 
 
 def test_what_is_too_long_for_an_address_is_not_kept() -> None:
-    """Whoever asks chooses the names in a request: those are no way to fill the server's memory."""
+    """Long texts are not cached as addresses: clients choose them, and could fill the server's memory."""
     names = ["127.0.0.1", "fe80::1%" + "z" * 15, "n" * 60_000]
     _parsed.cache_clear()
     assert [is_loopback(name) for name in names] == [True, False, False]
@@ -113,14 +113,14 @@ def test_what_is_too_long_for_an_address_is_not_kept() -> None:
     ("peer", "said", "expected"),
     [("10.1.1.1", "https", True), ("10.1.1.1", "http", False), ("10.1.1.1", "ftp", False), ("1.1.1.1", "https", False)],
 )
-def test_the_scheme_of_who_asks(peer: str, said: str, expected: bool) -> None:
-    """The same holds for it."""
-    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False, proxies=PROXIES)
+def test_the_scheme_of_the_client(peer: str, said: str, expected: bool) -> None:
+    """Only a trusted proxy's word for the scheme is believed."""
+    policy = RequestPolicy(UNUSED, UNUSED, UNUSED, local=False, proxies=PROXIES)
     assert expected is policy.secure(request(peer, ("X-Forwarded-Proto", said)))
 
 
 def test_what_counts_as_one_address() -> None:
-    """An IPv6 customer has a network to choose from."""
+    """All addresses of an IPv6 customer's network count as one."""
     assert subject_of("2001:db8:1:2:3::4") == subject_of("2001:db8:1:2:ffff::1") == "2001:db8:1:2::/64"
     assert subject_of("203.0.113.9") == "203.0.113.9"
     assert networks_in("") == ()
@@ -167,7 +167,7 @@ LOCAL = {
 
 @pytest.mark.parametrize(("headers", "status"), LOCAL.values(), ids=LOCAL)
 async def test_this_machine_alone(headers: dict[str, str], status: int, http_server: Server, pair: Pair) -> None:
-    """Neither flag given: `uid` is believed from this machine, over HTTP and on sockets, and from nobody else."""
+    """By default `uid` is believed from this machine only, over HTTP and on sockets."""
     for path, upgrade, good in ((f"/user/me?uid={pair[0]}", False, 200), (socket_path(*pair), True, 101)):
         raw = await RawSocket.open(http_server.port)
         got, body = await raw.request(path, upgrade=upgrade, headers=headers)
@@ -198,7 +198,7 @@ LINKS = {
 async def test_a_link_on_another_site(
     method: str, path: str, headers: dict[str, str], status: int, http_server: Server
 ) -> None:
-    """Leads to the page, which is the same for all and shown by the browser alone; nothing else can be had so."""
+    """A link on another site may lead to the page, which is the same for all, and to nothing else."""
     raw = await RawSocket.open(http_server.port)
     raw.writer.write(f"{method} {path} HTTP/1.1\r\n".encode())
     for name, value in ({"Host": "localhost", "Content-Length": "0"} | headers).items():
@@ -210,7 +210,7 @@ async def test_a_link_on_another_site(
 
 @pytest.mark.parametrize("flags", [["--auth=token"]])
 async def test_a_proxy_that_leaves_the_port_out_of_host(http_server: Server) -> None:
-    """Is refused with a word about that; another host or port than the page's is just another origin."""
+    """The refusal mentions the missing port; another host or port is refused as any other origin."""
     for host, origin, said in (
         ("chat.example", "http://chat.example:8443", True),
         ("chat.example", "http://evil.example:8443", False),
@@ -230,9 +230,9 @@ ONCE = ["--address-request-rate=0.001", "--address-request-burst=3"]
 
 @pytest.mark.parametrize("flags", [ONCE])
 @pytest.mark.parametrize("path", ["/ping", "/healthz", "/nowhere", "/user/me", "/user/me?uid=999999999", "/"])
-async def test_requests_that_no_user_answers_for(path: str, http_server: Server, pair: Pair) -> None:
-    """Weigh on their address; users' own requests do not, and other addresses have their own share."""
-    for _ in range(6):  # a request for each that passes below, and more
+async def test_requests_without_a_user(path: str, http_server: Server, pair: Pair) -> None:
+    """Such requests count for their address. Users' own requests do not, and each address has its own share."""
+    for _ in range(6):  # one for each request that passes below, and more
         raw = await RawSocket.open(http_server.port)
         assert (await raw.request(f"/user/me?uid={pair[0]}"))[0] == 200
         raw.abort()
@@ -251,7 +251,7 @@ async def test_requests_that_no_user_answers_for(path: str, http_server: Server,
 
 @pytest.mark.parametrize("flags", [["--address-request-rate=100", "--address-request-burst=1"]])
 async def test_pipelined_requests_wait(http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All are answered, but for those beyond what the address may ask the server sleeps instead of working."""
+    """All pipelined requests are answered; beyond the address's share, the server delays them instead of working."""
     slept, sleep = 0.0, asyncio.sleep
 
     async def counting(delay: float, *args: Any) -> None:
@@ -271,7 +271,7 @@ async def test_pipelined_requests_wait(http_server: Server, monkeypatch: pytest.
 
 
 async def test_a_proxy_that_says_nothing(http_server: Server, pair: Pair) -> None:
-    """Many ask in HTTP/1.0, with the server's own address for a Host."""
+    """Many proxies without forwarding headers send HTTP/1.0, with the server's own address in Host."""
     raw = await RawSocket.open(http_server.port)
     raw.writer.write(f"GET /user/me?uid={pair[0]} HTTP/1.0\r\nHost: 127.0.0.1:{http_server.port}\r\n\r\n".encode())
     assert b" 403 " in (await raw.reader.read()).split(b"\r\n")[0]
@@ -279,7 +279,7 @@ async def test_a_proxy_that_says_nothing(http_server: Server, pair: Pair) -> Non
 
 
 async def test_what_tells_nothing_is_open(http_server: Server) -> None:
-    """Health is for whoever watches the server; the rest says 403."""
+    """Health is open for monitoring; the rest is answered with 403."""
     for path, status in (("/ping", 200), ("/healthz", 200), ("/readyz", 200), ("/", 403), ("/openapi.yaml", 403)):
         raw = await RawSocket.open(http_server.port)
         got, _ = await raw.request(path, headers={"Host": "health.example", "X-Forwarded-For": "1.1.1.1"})
@@ -289,7 +289,7 @@ async def test_what_tells_nothing_is_open(http_server: Server) -> None:
 
 @pytest.mark.parametrize("flags", [["--auth=open"]])
 async def test_open_from_everywhere(http_server: Server, pair: Pair) -> None:
-    """Said so, `uid` is believed whatever the way; but not from another site's page."""
+    """With --auth=open, `uid` is believed from everywhere, but not from another site's page."""
     raw = await RawSocket.open(http_server.port)
     headers = {"Host": "chat.example", "X-Forwarded-For": "1.1.1.1"}
     assert (await raw.request(f"/user/me?uid={pair[0]}", headers=headers))[0] == 200
@@ -305,7 +305,7 @@ ORIGINS = "--trusted-origins=https://app.example, http://localhost:5173"
 
 @pytest.mark.parametrize("flags", [[ORIGINS], [ORIGINS, "--auth=open"]])
 async def test_a_listed_origin(http_server: Server, ask: Ask, pair: Pair) -> None:
-    """May ask, open sockets, and read the answers (CORS); others may not."""
+    """Pages of a listed origin may send requests, open sockets and read answers (CORS); others may not."""
     mine = {"Origin": "https://app.example", "Sec_Fetch_Site": "cross-site"}
     answer = await ask("GET", f"/user/me?uid={pair[0]}", **mine)
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, "https://app.example")
@@ -317,7 +317,7 @@ async def test_a_listed_origin(http_server: Server, ask: Ask, pair: Pair) -> Non
     assert (await ask("OPTIONS", "/user/me", **others)).status == 403
     refused = await ask("POST", f"/ws/ticket?uid={pair[0]}", body={}, **others)
     assert (refused.status, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
-    # A GET may be answered, as a plain link would be; no browser gives the answer to the page.
+    # A GET may be answered, as for a plain link; browsers do not give the answer to the page.
     read = await ask("GET", f"/user/me?uid={pair[0]}", **others)
     assert read.status == (200 if http_server.access.mode == "open" else 403)
     assert "Access-Control-Allow-Origin" not in read.headers
@@ -329,7 +329,7 @@ async def test_a_listed_origin(http_server: Server, ask: Ask, pair: Pair) -> Non
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
 async def test_behind_a_trusted_proxy(ask: Ask, http_server: Server) -> None:
-    """Its word for TLS is believed: browsers are told to stay with it."""
+    """A trusted proxy's word for TLS is believed, and browsers are told to keep using TLS."""
     body = {"user_name": "nobody", "password": "x"}
     answer = await ask("POST", "/user/login", body=body, X_Forwarded_Proto="https", X_Forwarded_For="9.9.9.9")
     assert (answer.status, "max-age" in answer.headers["Strict-Transport-Security"]) == (401, True)
@@ -337,7 +337,7 @@ async def test_behind_a_trusted_proxy(ask: Ask, http_server: Server) -> None:
 
 
 async def test_what_every_answer_says_to_browsers(ask: Ask) -> None:
-    """A strict content policy, no sniffing, no frames, no caches, no name of the server."""
+    """Every answer has a strict content policy, and forbids sniffing, frames and caches; none names the server."""
     for path in ("/openapi.yaml", "/user/me", "/nowhere", "/ping"):
         headers = (await ask("GET", path)).headers
         assert "default-src 'none'" in headers["Content-Security-Policy"]
@@ -349,8 +349,8 @@ async def test_what_every_answer_says_to_browsers(ask: Ask) -> None:
 
 
 async def test_draining() -> None:
-    """Waits for what is under way; what comes now comes too late."""
-    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False)
+    """Draining waits for the requests in progress, and refuses new ones."""
+    policy = RequestPolicy(UNUSED, UNUSED, UNUSED, local=False)
     assert policy.begun("first")
     draining = asyncio.ensure_future(policy.drain(1000))
     await asyncio.sleep(0)
@@ -363,8 +363,8 @@ async def test_draining() -> None:
 
 
 async def test_draining_gives_up() -> None:
-    """What is not through in time is cancelled."""
-    policy = RequestPolicy(NOBODY, NOBODY, NOBODY, local=False)
+    """Requests that are not finished in time are cancelled."""
+    policy = RequestPolicy(UNUSED, UNUSED, UNUSED, local=False)
 
     async def work() -> None:
         policy.begun("slow")

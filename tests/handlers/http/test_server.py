@@ -1,4 +1,4 @@
-"""Handshakes that never finish take no more than their share, and not for long."""
+"""Tests of the limits on connections that are not sockets, such as handshakes that never finish."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pair = tuple[int, int]
 
 
 async def ended(raw: RawSocket) -> bytes:
-    """What comes until the server closes."""
+    """Return what comes until the server closes the connection."""
     async with asyncio.timeout(PATIENCE):
         try:
             return await raw.reader.read()
@@ -28,7 +28,7 @@ async def ended(raw: RawSocket) -> bytes:
 
 
 async def connected_in_time(connect: Connect, pair: Pair) -> Client:
-    """A socket whose own handshake was fast enough, which on a busy machine may take some attempts."""
+    """Return a socket whose own handshake was in time, which may take several attempts on a busy machine."""
     async with asyncio.timeout(PATIENCE):
         while True:
             with suppress(HTTPClientError, OSError, AssertionError):
@@ -40,12 +40,12 @@ async def connected_in_time(connect: Connect, pair: Pair) -> Client:
     "said", [b"", b"GET /ws HTTP/1.1\r\nHost: ", b"POST /x HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"]
 )
 async def test_handshakes_that_never_finish(said: bytes, http_server: Server, connect: Connect, pair: Pair) -> None:
-    """Whoever says nothing, or says it byte by byte, is closed; a socket has all the time."""
+    """A silent or very slow client is closed; an open socket is not."""
     one = await connected_in_time(connect, pair)
     raw = await RawSocket.open(http_server.port)
     raw.writer.write(said)
     ending = asyncio.ensure_future(ended(raw))
-    while not ending.done():  # slowly, but without a pause
+    while not ending.done():  # slowly, but steadily
         raw.writer.write(b"x" if said else b"")
         await asyncio.wait((ending,), timeout=0.05)
     assert b" 200 " not in await ending
@@ -55,7 +55,7 @@ async def test_handshakes_that_never_finish(said: bytes, http_server: Server, co
 
 @pytest.mark.parametrize("flags", [["--max-http-connections=3"]])
 async def test_connections_that_are_no_sockets_are_capped(http_server: Server, connect: Connect, pair: Pair) -> None:
-    """Above the cap they are closed unheard; when one ends there is room, and sockets do not count."""
+    """Above the limit, connections are closed at once. When one ends another is accepted; sockets do not count."""
     sockets = [await connect(*pair) for _ in range(5)]
     silent = [await RawSocket.open(http_server.port) for _ in range(3)]
     refused = await RawSocket.open(http_server.port)
@@ -71,7 +71,7 @@ async def test_connections_that_are_no_sockets_are_capped(http_server: Server, c
 
 @pytest.mark.parametrize("flags", [["--max-address-http-connections=3"]])
 async def test_one_address_has_a_share(http_server: Server, connect: Connect, pair: Pair) -> None:
-    """Of connections that are no sockets; more of its connections are closed unheard, and others come in."""
+    """Above the limit of one address its connections are closed at once, and those of others are accepted."""
     for _ in range(5):
         await connect(*pair)
     silent = [await RawSocket.open(http_server.port) for _ in range(3)]
@@ -88,7 +88,7 @@ async def test_one_address_has_a_share(http_server: Server, connect: Connect, pa
 
 @pytest.mark.parametrize("flags", [["--max-address-http-connections=1", "--trusted-proxies=127.0.0.1", "--auth=open"]])
 async def test_a_trusted_proxy_has_no_bound(http_server: Server) -> None:
-    """It stands for many."""
+    """A trusted proxy has no limit, since it stands for many clients."""
     raws = [await RawSocket.open(http_server.port) for _ in range(5)]
     assert [(await raw.request("/ping"))[0] for raw in raws] == [200] * 5
     for raw in raws:
@@ -96,8 +96,8 @@ async def test_a_trusted_proxy_has_no_bound(http_server: Server) -> None:
 
 
 @pytest.mark.parametrize("flags", [["--handshake-timeout=0.3", "--max-address-http-connections=1"]])
-async def test_whoever_does_not_read_an_answer(http_server: Server) -> None:
-    """Gives the place back after a while."""
+async def test_a_client_that_does_not_read_an_answer(http_server: Server) -> None:
+    """A client that does not read an answer is disconnected after a while, and no longer counts."""
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         deaf.connect(("127.0.0.1", http_server.port))
@@ -110,7 +110,7 @@ async def test_whoever_does_not_read_an_answer(http_server: Server) -> None:
 
 @pytest.mark.parametrize(("flags", "most"), [([], 2 * 65_536), (["--socket-buffer=8192"], 2 * 8192)])
 async def test_what_the_system_buffers(most: int, http_server: Server, connect: Connect, pair: Pair) -> None:
-    """Is bounded for each connection, both ways; Linux takes twice what it is told, for its own use."""
+    """The system's buffers of a connection are limited in both directions; Linux doubles the value for its own use."""
     await connect(*pair)
     (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     await until(lambda: end_of(chat.ws_connection) is not None)
@@ -119,7 +119,7 @@ async def test_what_the_system_buffers(most: int, http_server: Server, connect: 
 
 
 async def asked_until_answered(port: int) -> int:
-    """The status of the first answer that there is."""
+    """Send requests until one is answered, and return its status."""
     async with asyncio.timeout(PATIENCE):
         while True:
             raw = await RawSocket.open(port)
@@ -132,7 +132,7 @@ async def asked_until_answered(port: int) -> int:
 
 
 async def test_a_header_that_is_too_large(http_server: Server) -> None:
-    """Closes the connection before it is held."""
+    """A header that is too large ends the connection before it is buffered."""
     raw = await RawSocket.open(http_server.port)
     raw.writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
     assert b"200" not in await ended(raw)
@@ -142,7 +142,7 @@ async def test_a_header_that_is_too_large(http_server: Server) -> None:
 @pytest.mark.parametrize("flags", [["--address-request-rate=0.001", "--address-request-burst=3"]])
 @pytest.mark.parametrize("said", [b"one two\r\n\r\n", b"GET /" + b"x" * 20_000, b"GET /ping HTTP/1.1\r\n: x\r\n\r\n"])
 async def test_what_no_handler_sees(said: bytes, http_server: Server) -> None:
-    """Weighs on its address as well: a client that asks for nonsense on new connections is held up."""
+    """Requests that no handler sees count for their address too: invalid ones on new connections are delayed."""
     for _ in range(4):
         raw = await RawSocket.open(http_server.port)
         raw.writer.write(said)

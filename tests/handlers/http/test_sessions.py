@@ -1,4 +1,4 @@
-"""Signing in and out, who is signed in, passwords, tickets; and who gets in with what."""
+"""Tests of signing in and out, the session, passwords and tickets, and of what authenticates a caller."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SignOn = Callable[[str], Awaitable[Client2]]
 
 @pytest.fixture
 def sign_on(http_server: Server, opened: list[Any]) -> SignOn:
-    """Opens the inbox socket of whoever has a token."""
+    """Return a function that opens an inbox socket with a token."""
 
     async def open_socket(token: str) -> Client2:
         client = Client2(await websocket(http_server.port, "/ws?v=2", bearer(token)))
@@ -65,7 +65,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 async def test_an_account_of_gin_chat_demo(ask: Ask, known: Any, http_port: int) -> None:
-    """Signs in with its old password, by form and by JSON: a token, and a cookie that scripts and sites cannot use."""
+    """Its old password signs in, by form and by JSON; there is a token, and a cookie closed to scripts and sites."""
     user, name = known("old password")
     answer = await ask("POST", "/user/login", body={"user_name": name, "password": "old password"})
     assert (answer.status, answer.data["user"]["id"]) == (200, user)
@@ -79,7 +79,7 @@ async def test_an_account_of_gin_chat_demo(ask: Ask, known: Any, http_port: int)
 
 
 async def test_wrong_password_unknown_name_and_inactive(ask: Ask, known: Any, database: pymysql.Connection) -> None:
-    """Get the very same answer."""
+    """All three get the same answer."""
     _, name = known("right password")
     inactive, gone = known("right password")
     with database.cursor() as cursor:
@@ -93,7 +93,7 @@ async def test_wrong_password_unknown_name_and_inactive(ask: Ask, known: Any, da
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--sign-ins-per-account=3"]])
 async def test_guessing_one_account(ask: Ask, known: Any) -> None:
-    """Ten guesses at once get three tries, however the name is spelt; then the right one is refused as well."""
+    """Of ten concurrent guesses, in any spelling of the name, three are checked; then the right one is refused."""
     _, name = known("right password")
     spellings = [name, name.upper()] * 5
     answers = await asyncio.gather(
@@ -106,7 +106,7 @@ async def test_guessing_one_account(ask: Ask, known: Any) -> None:
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--sign-ins-per-address=3", "--redis-prefix=address"]])
 async def test_guessing_from_one_address(ask: Ask) -> None:
-    """Each name once is limited as well, whatever a forwarding header says."""
+    """Attempts with one name each are limited by address too, whatever a forwarding header says."""
     statuses = [
         (
             await ask(
@@ -120,7 +120,7 @@ async def test_guessing_from_one_address(ask: Ask) -> None:
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--registrations-per-address=2", "--redis-prefix=registrations"]])
 async def test_registrations_from_one_address(ask: Ask) -> None:
-    """Are limited, or fresh accounts would void the limit rule; what is not valid does not count."""
+    """Registrations are limited, since new accounts would void the limit rule; invalid ones do not count."""
     given = {"nick_name": "nick", "password": "password"}
     statuses = [
         (await ask("POST", "/user/register", body=given | {"user_name": name})).status
@@ -137,7 +137,7 @@ INVALID = {"no name": ({"password": "x"}, "user_name"), "no password": ({"user_n
 
 @pytest.mark.parametrize(("given", "field"), INVALID.values(), ids=INVALID)
 async def test_an_invalid_field_is_named(given: dict[str, Any], field: str, ask: Ask) -> None:
-    """400, before anything is looked up."""
+    """An invalid field is answered with 400 before anything is looked up."""
     answer = await ask("POST", "/user/login", body=given)
     assert (answer.status, answer.error.startswith(f"{field}:")) == (400, True)
 
@@ -145,7 +145,7 @@ async def test_an_invalid_field_is_named(given: dict[str, Any], field: str, ask:
 async def test_uid_is_not_believed(
     http_server: Server, sign_on: SignOn, ask: Ask, token_of: TokenOf, pair: Pair
 ) -> None:
-    """Without a token 401, with another's 403; `uid` may be left out, or be the token's."""
+    """The answer is 401 without a token, 403 with another user's; `uid` may be left out, or be the token's."""
     one, two = pair
     token = await token_of(one)
     for method, path in (
@@ -170,14 +170,14 @@ async def test_uid_is_not_believed(
 
 
 async def test_a_token_in_the_url_is_none(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """URLs are logged; long-lived tokens do not belong there."""
+    """A token in the URL is ignored: URLs are logged."""
     token = await token_of(pair[0])
     for name in ("token", "access_token", "ticket"):
         assert (await ask("GET", f"/user/me?{name}={token}")).status == 401
 
 
 async def test_a_ticket_opens_one_socket(http_server: Server, ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """Of twenty that try one ticket at once, one gets in; later it is worth nothing."""
+    """Of twenty concurrent uses of a ticket one succeeds, and later it is invalid."""
     answer = await ask("POST", "/ws/ticket", token=await token_of(pair[0]))
     path = f"/ws?v=2&ticket={answer.data['ticket']}"
     tried = await asyncio.gather(*(websocket(http_server.port, path) for _ in range(20)), return_exceptions=True)
@@ -189,16 +189,16 @@ async def test_a_ticket_opens_one_socket(http_server: Server, ask: Ask, token_of
 
 
 async def test_a_ticket_is_for_its_own_user(http_server: Server, ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """`uid` beside it has to be the one who had it."""
+    """`uid` beside a ticket must be the user it was issued to."""
     ticket = (await ask("POST", "/ws/ticket", token=await token_of(pair[0]))).data["ticket"]
     with pytest.raises(HTTPClientError, match="403"):
         await websocket(http_server.port, f"/ws?uid={pair[1]}&v=2&ticket={ticket}")
 
 
-async def test_a_ticket_of_somebody_who_has_signed_out(
+async def test_a_ticket_of_a_user_who_has_signed_out(
     http_server: Server, ask: Ask, token_of: TokenOf, pair: Pair
 ) -> None:
-    """Ends with the token that it was had for."""
+    """A ticket ends with the token that it was issued for."""
     token = await token_of(pair[0])
     ticket = (await ask("POST", "/ws/ticket", token=token)).data["ticket"]
     assert (await ask("POST", "/user/logout", token=token)).status == 200
@@ -214,7 +214,7 @@ async def closed_with(client: Client2) -> int | None:
 
 
 async def test_signing_out_here(sign_on: SignOn, ask: Ask, token_of: TokenOf, pair: Pair, http_port: int) -> None:
-    """Ends this token and its sockets (1008), takes the cookie, and leaves the other devices alone."""
+    """Signing out ends this token and its sockets (1008), deletes the cookie, and leaves other devices signed in."""
     here, elsewhere = await token_of(pair[0]), await token_of(pair[0])
     socket, other = await sign_on(here), await sign_on(elsewhere)
     answer = await ask("POST", "/user/logout", token=here)
@@ -226,7 +226,7 @@ async def test_signing_out_here(sign_on: SignOn, ask: Ask, token_of: TokenOf, pa
 
 
 async def test_signing_out_everywhere(sign_on: SignOn, ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """Ends all of one's tokens and sockets, and nobody else's; a new token is good."""
+    """Signing out everywhere ends all of the user's tokens and sockets, and no other user's; a new token is valid."""
     tokens = [await token_of(pair[0]) for _ in range(2)]
     sockets = [await sign_on(token) for token in tokens]
     bystander = await sign_on(await token_of(pair[1]))
@@ -238,7 +238,7 @@ async def test_signing_out_everywhere(sign_on: SignOn, ask: Ask, token_of: Token
 
 
 async def test_changing_the_password(sign_on: SignOn, ask: Ask, known: Any) -> None:
-    """Needs the present one; ends all tokens and gives a new one; the old password is worth nothing."""
+    """It needs the current password, ends all tokens and gives a new one; the old password is invalid."""
     user, name = known("first password")
     old = (await ask("POST", "/user/login", body={"user_name": name, "password": "first password"})).data["token"]
     socket = await sign_on(old)
@@ -269,7 +269,7 @@ async def test_changing_the_password(sign_on: SignOn, ask: Ask, known: Any) -> N
 async def test_by_another_program_in_the_table(
     change: str, sign_on: SignOn, token_of: TokenOf, pair: Pair, ask: Ask, database: pymysql.Connection
 ) -> None:
-    """Ends tokens and sockets as well, without anybody telling the server."""
+    """A change in the table by another program ends tokens and sockets too, without any event."""
     token = await token_of(pair[0])
     socket = await sign_on(token)
     with database.cursor() as cursor:
@@ -283,17 +283,17 @@ async def test_by_another_program_in_the_table(
 async def test_a_token_that_expires(
     http_server: Server, token_of: TokenOf, pair: Pair, clock: Any, connect2: Connect2
 ) -> None:
-    """Takes its sockets with it."""
+    """The sockets of an expired token are closed."""
     socket = await connect2(pair[0], headers=bearer(await token_of(pair[0])))
     clock.offset = 120
     assert await closed_with(socket) == 1008
 
 
-@pytest.mark.parametrize("flags", [["--auth=token", "--lookup-ttl=1000"]])  # what is remembered outlasts the test
-async def test_nobody_is_sent_away_while_mysql_is_away(
+@pytest.mark.parametrize("flags", [["--auth=token", "--lookup-ttl=1000"]])  # the cache outlasts the test
+async def test_sockets_stay_open_while_mysql_is_away(
     ask: Ask, http_server: Server, token_of: TokenOf, pair: Pair, connect2: Connect2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Open sockets chat on; new ones, and requests, get 503 once nothing is remembered."""
+    """Open sockets work on; new ones and requests get 503 once the cache is empty."""
     token = await token_of(pair[0])
     socket = await connect2(*pair, headers=bearer(token))
     looked = asyncio.Event()
@@ -315,7 +315,7 @@ async def test_nobody_is_sent_away_while_mysql_is_away(
 
 
 async def test_a_malformed_header(http_server: Server, pair: Pair) -> None:
-    """Whatever stands in Authorization is a token or is not."""
+    """A malformed Authorization header is treated as no token or as an invalid one."""
     for value in ("Bearer", "Bearer ", "bearer \x80\xff", "Basic dXNlcjpwYXNz", "Bearer a.b.c", "Bearer " + "x" * 8000):
         raw = await RawSocket.open(http_server.port)
         status, _ = await raw.request("/user/me", headers={"Authorization": value})
@@ -325,7 +325,7 @@ async def test_a_malformed_header(http_server: Server, pair: Pair) -> None:
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
 async def test_a_cookie_behind_tls(ask: Ask, known: Any, http_port: int) -> None:
-    """Is secure, and of a name that no neighbouring site can set; the plain one is not believed there."""
+    """It is Secure and has a name that no neighbouring site can set; the plain one is not accepted there."""
     user, name = known("password")
     https = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "9.9.9.9"}
     answer = await ask("POST", "/user/login", body={"user_name": name, "password": "password"}, **https)
@@ -339,7 +339,7 @@ async def test_a_cookie_behind_tls(ask: Ask, known: Any, http_port: int) -> None
 
 
 async def test_two_servers_on_one_host(ask: Ask, known: Any, http_port: int) -> None:
-    """Leave each other's cookies alone: browsers keep them by host, whatever the port."""
+    """Two servers on one host leave each other's cookies alone, though browsers keep cookies by host for all ports."""
     user, name = known("password")
     theirs = "tandem-1=theirs"
     answer = await ask("POST", "/user/login", body={"user_name": name, "password": "password"}, Cookie=theirs)
@@ -358,7 +358,7 @@ async def test_two_servers_on_one_host(ask: Ask, known: Any, http_port: int) -> 
     [("chat.example", "tandem"), ("chat.example:8443", "tandem-8443"), ("[::1]", "tandem"), ("[::1]:1", "tandem-1")],
 )
 async def test_the_name_of_the_cookie(host: str, cookie: str, ask: Ask, known: Any) -> None:
-    """Has the port that the browser named; a cookie without one is believed, and taken away as well."""
+    """The cookie's name has the port of the URL; one without a port is accepted, and deleted too."""
     _, name = known("password")
     answer = await ask("POST", "/user/login", body={"user_name": name, "password": "password"}, Host=host)
     assert answer.headers["Set-Cookie"].partition("=")[0] == cookie
@@ -366,8 +366,8 @@ async def test_the_name_of_the_cookie(host: str, cookie: str, ask: Ask, known: A
     assert {each.partition("=")[0] for each in answer.headers.get_list("Set-Cookie")} == {cookie, "tandem"}
 
 
-async def test_a_session_of_nobody(ask: Ask, http_server: Server) -> None:
-    """Is no error: what a page needs to know before somebody signs in, and no list of accounts."""
+async def test_a_session_before_signing_in(ask: Ask, http_server: Server) -> None:
+    """The session before signing in is no error: it has what a page needs then, and no list of accounts."""
     answer = await ask("GET", "/session")
     expected = {
         "auth": "token",
@@ -382,7 +382,7 @@ async def test_a_session_of_nobody(ask: Ask, http_server: Server) -> None:
 
 
 async def test_a_session(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """Says who is signed in, by header and by cookie, as the account itself does; the cookie stays."""
+    """The session has the signed-in user as the account shows it, by header and by cookie; the cookie stays."""
     token = await token_of(pair[0])
     account = (await ask("GET", "/user/me", token=token)).data
     assert account["id"] == pair[0]
@@ -394,7 +394,7 @@ async def test_a_session(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
 
 
 async def test_a_session_that_is_over(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """Is nobody's. The cookie stays: the browser may have got another one while it asked."""
+    """An ended session has no user. The cookie stays: the browser may have got a new one meanwhile."""
     ended = await token_of(pair[0])
     assert (await ask("POST", "/user/logout", token=ended)).status == 200
     for token in (ended, "a.b.c", ""):
@@ -404,7 +404,7 @@ async def test_a_session_that_is_over(ask: Ask, token_of: TokenOf, pair: Pair) -
 
 
 async def test_a_cookie_that_is_still_good(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """Is left alone when something else is wrong: the header beside it, or whom `uid` names."""
+    """A valid cookie stays if the header beside it or the `uid` is wrong."""
     cookie = {"Cookie": f"tandem={await token_of(pair[0])}"}
     for path, headers in (
         ("/session", cookie | bearer("a.b.c")),
@@ -419,7 +419,7 @@ async def test_a_cookie_that_is_still_good(ask: Ask, token_of: TokenOf, pair: Pa
 @pytest.mark.parametrize("flags", [[], ["--auth=open"], ["--auth=token"]], ids=["local", "open", "token"])
 @pytest.mark.parametrize("query", ["uid=x", "uid=", "uid=1&uid=1", "uid=0"])
 async def test_a_session_by_a_malformed_uid(query: str, ask: Ask) -> None:
-    """Is nobody's: a link may say anything."""
+    """With a malformed `uid` the session has no user: a link may contain anything."""
     answer = await ask("GET", f"/session?{query}")
     assert (answer.status, answer.data["user"]) == (200, None)
 
@@ -431,7 +431,7 @@ BELIEVING = {"local": ["--max-content=100"], "open": ["--auth=open", "--max-cont
 async def test_a_session_where_uid_is_believed(
     mode: str, ask: Ask, token_of: TokenOf, people: Callable[[int], list[int]], database: pymysql.Connection
 ) -> None:
-    """Is that of whom `uid` names, or nobody's; and a page can offer to be one of the first users."""
+    """The session is that of `uid`, if any, and offers the first users to choose from."""
     one, *_ = people(60)
     with database.cursor() as cursor:
         cursor.execute("SELECT id FROM `user` WHERE status = 'active' AND deleted_at IS NULL ORDER BY id LIMIT 50")
@@ -459,7 +459,7 @@ SLOWLY = ["--request-burst=3", "--request-rate=0.1"]
 
 @pytest.mark.parametrize("flags", [["--auth=token", *SLOWLY], ["--auth=open", *SLOWLY]], ids=["token", "open"])
 async def test_a_session_counts_as_a_request(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """Among all of its user: it is refused when there are too many, and then others are as well."""
+    """It counts as a request of its user, and is refused when there are too many; then others are too."""
     token = await token_of(pair[0])
     answers = await asyncio.gather(*(ask("GET", "/session", token=token) for _ in range(9)))
     assert {answer.status for answer in answers} == {200, 429}
@@ -472,7 +472,7 @@ async def test_a_session_counts_as_a_request(ask: Ask, token_of: TokenOf, pair: 
 async def test_a_session_while_mysql_is_away(
     ask: Ask, http_server: Server, token_of: TokenOf, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503, for who asks is not known, and the cookie may be as good as ever."""
+    """The answer is 503, since the caller is unknown and the cookie may be valid."""
     token = await token_of(pair[0])
 
     async def away(*_: object) -> None:
@@ -486,7 +486,7 @@ async def test_a_session_while_mysql_is_away(
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
 async def test_a_session_behind_tls(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """Its cookie is the one that is looked at, and no other."""
+    """Only the cookie for TLS is read."""
     https = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "9.9.9.9"}
     token = await token_of(pair[0])
     for cookie, user in (("__Host-tandem", pair[0]), ("tandem", None)):

@@ -1,4 +1,4 @@
-"""Registration, one's own account, and finding somebody, over HTTP."""
+"""Tests of registration, the caller's own account, and finding a user, over HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def register(
 
 
 async def test_as_a_form_and_as_json(http_server: Server) -> None:
-    """The envelope, and the user as gin-chat-demo shows one."""
+    """The envelope has the user as gin-chat-demo shows one."""
     for name, body, kind in (
         ("form1", urlencode(VALID | {"user_name": "form1"}), "application/x-www-form-urlencoded"),
         ("json1", json.dumps(VALID | {"user_name": "json1"}), "application/json; charset=utf-8"),
@@ -46,14 +46,14 @@ async def test_as_a_form_and_as_json(http_server: Server) -> None:
 
 
 async def test_who_registers_can_chat(http_server: Server, connect: Any, pair: tuple[int, int]) -> None:
-    """At once."""
+    """A new user can chat at once."""
     _, envelope = await register(http_server.port, urlencode(VALID | {"user_name": "chatter"}))
     client = await connect(envelope["data"]["id"], pair[0])
     await client.say("hi", 50005)
 
 
 async def test_a_taken_name(http_server: Server) -> None:
-    """Two at once: one wins, one gets 409."""
+    """Of two concurrent registrations of a name one succeeds, and the other gets 409."""
     body = urlencode(VALID | {"user_name": "contested"})
     outcomes = await asyncio.gather(*(register(http_server.port, body) for _ in range(2)))
     assert sorted(status for status, _ in outcomes) == [200, 409]
@@ -86,7 +86,7 @@ FIELDS = {
 
 @pytest.mark.parametrize(("change", "field"), FIELDS.values(), ids=FIELDS.keys())
 async def test_an_invalid_field_is_named(change: dict[str, Any], field: str, http_server: Server) -> None:
-    """400, and nothing is registered."""
+    """The answer is 400, and no user is registered."""
     given = {key: value for key, value in (VALID | {"user_name": "invalid"} | change).items() if value is not None}
     status, envelope = await register(http_server.port, json.dumps(given), "application/json")
     assert (status, envelope["status"], envelope["data"]) == (400, 400, None)
@@ -108,14 +108,14 @@ BODIES = {
 
 @pytest.mark.parametrize(("body", "kind"), BODIES.values(), ids=BODIES.keys())
 async def test_an_invalid_body(body: str, kind: str, http_server: Server) -> None:
-    """400 in the envelope."""
+    """An invalid body is answered with 400 in the envelope."""
     status, envelope = await register(http_server.port, body, kind)
     assert (status, envelope["status"]) == (400, 400)
     assert envelope["error"]
 
 
 async def test_bounds_are_inclusive(http_server: Server) -> None:
-    """The shortest and the longest of everything."""
+    """The shortest and the longest values of all fields are accepted."""
     shortest = {"nick_name": "ab", "user_name": "abcde", "password": "12345678"}
     longest = {"nick_name": "n" * 10, "user_name": "u" * 15, "password": "p" * 72}
     for given in (shortest, longest):
@@ -123,30 +123,30 @@ async def test_bounds_are_inclusive(http_server: Server) -> None:
 
 
 async def test_another_sites_page(http_server: Server) -> None:
-    """Cannot register in somebody's name."""
+    """Another site's page cannot register a user."""
     status, _ = await register(http_server.port, urlencode(VALID), **{"Sec-Fetch-Site": "cross-site"})
     assert status == 403
 
 
 async def test_a_body_too_large(http_server: Server) -> None:
-    """Refused before it is read."""
+    """A body that is too large is refused before it is read."""
     raw = await RawSocket.open(http_server.port)
     raw.writer.write(b"POST /user/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
     assert b"413" in (await raw.reader.read()).split(b"\r\n")[0]
     raw.abort()
 
 
-# One's own account
+# The caller's own account
 
 
 async def test_me(ask: Ask, pair: tuple[int, int]) -> None:
-    """As gin-chat-demo shows a user."""
+    """The account is shown as by gin-chat-demo."""
     answer = await ask("GET", f"/user/me?uid={pair[0]}")
     assert (answer.status, answer.data["id"], answer.data["status"]) == (200, pair[0], "active")
 
 
 async def test_me_who_has_just_gone(ask: Ask, pair: tuple[int, int], database: pymysql.Connection) -> None:
-    """While the lookup is still remembered."""
+    """A deleted account is not shown, though its look-up is still cached."""
     assert (await ask("GET", f"/user/me?uid={pair[0]}")).status == 200
     with database.cursor() as cursor:
         cursor.execute("UPDATE `user` SET status = 'inactive' WHERE id = %s", (pair[0],))
@@ -155,7 +155,7 @@ async def test_me_who_has_just_gone(ask: Ask, pair: tuple[int, int], database: p
 
 
 async def test_changing_the_profile(ask: Ask, pair: tuple[int, int]) -> None:
-    """What is given changes, at once and for others too; the rest stays."""
+    """Given fields change at once, for other users too; the rest stays."""
     me = f"/user/me?uid={pair[0]}"
     first = await ask("PATCH", me, body={"nick_name": "小红", "email": "red@example.org"})
     second = await ask("PATCH", me, body={"avatar": "https://example.org/a.png"})
@@ -170,8 +170,8 @@ async def test_changing_the_profile(ask: Ask, pair: tuple[int, int]) -> None:
     assert (await ask("PATCH", me, body="[]")).status == 400
 
 
-async def test_finding_somebody(ask: Ask, pair: tuple[int, int], database: pymysql.Connection) -> None:
-    """By the whole name, with what others may see; nobody by a part of it, a pattern, or once gone."""
+async def test_finding_a_user(ask: Ask, pair: tuple[int, int], database: pymysql.Connection) -> None:
+    """A user is found by the whole name, not by a part or a pattern, nor once deleted; public fields are shown."""
     with database.cursor() as cursor:
         cursor.execute("UPDATE `user` SET user_name = 'find_me', email = 'a@b' WHERE id = %s", (pair[1],))
     find = f"/users?uid={pair[0]}&user_name="
@@ -201,7 +201,7 @@ SPELT = {
 async def test_a_name_is_compared_as_the_table_does(
     name: str, spelt: str, ask: Ask, pair: tuple[int, int], database: pymysql.Connection
 ) -> None:
-    """Whoever signs in by a spelling, and keeps others from registering it, is found by it as well."""
+    """Every spelling that signs in, and is taken for registration, finds the user too."""
     with database.cursor() as cursor:
         cursor.execute("UPDATE `user` SET user_name = %s WHERE id = %s", (name, pair[1]))
     found = await ask("GET", f"/users?uid={pair[0]}&user_name={quote(spelt)}")
@@ -226,7 +226,10 @@ OLD_NAMES = [
 
 @pytest.mark.parametrize("name", OLD_NAMES)
 async def test_what_the_table_holds(name: str, ask: Ask, pair: tuple[int, int], database: pymysql.Connection) -> None:
-    """It signs in, by form and by JSON, and is found, whatever new names may not have; a new account cannot have it."""
+    """Existing names work, whatever new names may not have: by form and by JSON, and for finding.
+
+    New accounts cannot have them.
+    """
     digest = bcrypt.hashpw(b"old password", bcrypt.gensalt(4)).decode()
     with database.cursor() as cursor:
         cursor.execute("UPDATE `user` SET user_name = %s, password_digest = %s WHERE id = %s", (name, digest, pair[1]))
@@ -245,7 +248,7 @@ async def test_what_the_table_holds(name: str, ask: Ask, pair: tuple[int, int], 
 
 
 async def test_deleting_the_account(ask: Ask, connect: Any, database: pymysql.Connection) -> None:
-    """Needs the password; erases what is personal, ends sockets; the name stays taken, and the peer's history."""
+    """It needs the password, erases personal data and ends sockets. The name stays taken, and peers keep history."""
     made = [await ask("POST", "/user/register", body=VALID | {"user_name": name}) for name in ("leaver1", "stayer1")]
     one, two = (answer.data["id"] for answer in made)
     await ask("PATCH", f"/user/me?uid={one}", body={"email": "a@b"})
@@ -271,7 +274,7 @@ async def test_deleting_the_account(ask: Ask, connect: Any, database: pymysql.Co
 
 
 async def test_an_account_without_a_password(ask: Ask, pair: tuple[int, int]) -> None:
-    """Cannot be deleted or given one by whoever says its `uid`."""
+    """It can neither be deleted nor get a password by a believed `uid`."""
     me = f"?uid={pair[0]}"
     assert (await ask("DELETE", f"/user/me{me}", body={"password": "x"})).status == 403
     given = {"password": "x", "new_password": "long enough"}
@@ -279,7 +282,10 @@ async def test_an_account_without_a_password(ask: Ask, pair: tuple[int, int]) ->
 
 
 async def test_a_password_in_the_query(http_server: Server) -> None:
-    """Is refused with a word, though gin-chat-demo takes it: proxies log it. Other fields are read from the body."""
+    """A password in the query is refused with the reason, since proxies log URLs.
+
+    gin-chat-demo accepts it. The other fields are read from the body.
+    """
     path = "/user/register?" + urlencode(VALID | {"user_name": "inquery"})
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     raw = await RawSocket.open(http_server.port)
