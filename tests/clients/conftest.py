@@ -1,4 +1,4 @@
-"""Clients of users of the test's own, which end with it."""
+"""Fixtures with the terminal client, for users of the test's own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def names(database: pymysql.Connection, people: Callable[[int], list[int]]) -> l
 
 @pytest.fixture
 def device(io_loop: IOLoop, tmp_path: Path) -> Iterator[Open]:
-    """Opens the client of a user, at a port; connected."""
+    """Return a function that connects the client of a user, at a port."""
     devices: list[Device] = []
 
     async def open_device(port: int, name: str) -> Device:
@@ -39,7 +39,7 @@ def device(io_loop: IOLoop, tmp_path: Path) -> Iterator[Open]:
 
 @pytest.fixture
 def through(io_loop: IOLoop) -> Iterator[Through]:
-    """Makes proxies to a port."""
+    """Return a function that makes a proxy to a port."""
     proxies: list[Proxy] = []
 
     async def listen(target: int) -> Proxy:

@@ -1,4 +1,4 @@
-"""What tests of the client need: a client with a record of what it was told, and a way to it that can be cut."""
+"""Support for the client's tests: a client that records its events, and a proxy that can be cut."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.sockets import until
 
 
 class Proxy:
-    """A TCP proxy to a port on this machine, which may change; its connections can be cut and held up."""
+    """A TCP proxy to a port on this machine, which may change. Its connections can be cut and held up."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.flowing = asyncio.Event()
-        self.answering = asyncio.Event()  # what comes back
+        self.answering = asyncio.Event()  # set while data from the server passes
         self.flowing.set()
         self.answering.set()
         self.opened = self.closed = 0
@@ -37,7 +37,7 @@ class Proxy:
         return self
 
     def cut(self) -> None:
-        """Tears all connections down."""
+        """Reset all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
@@ -74,11 +74,11 @@ class Proxy:
 
 
 class Device:
-    """A client of a user whom the server believes to be it."""
+    """A client of a user whom the server believes."""
 
     def __init__(self, user: Peer, server: Server, outbox: Outbox, max_content: int) -> None:
         self.events: list[Event] = []
-        self.shown_twice: list[Message] = []  # as stored, and as waiting in the outbox
+        self.shown_twice: list[Message] = []  # stored and in the outbox at the same time
         self.client = Client(server, user, outbox, self._heard, max_content=max_content, chance=Random(7))
         self.running: asyncio.Task[None] = asyncio.create_task(self.client.run())
 
@@ -100,14 +100,14 @@ class Device:
         return device
 
     async def talk(self, other: Device) -> Conversation:
-        """Opens the conversation with the user of another device."""
+        """Open the conversation with the user of another device."""
         return await self.client.open(other.client.user)
 
     def say(self, other: Device, content: str) -> Pending:
         return self.client.send(other.client.user.id, content)
 
     def given(self, other: Device) -> list[Message]:
-        """The messages with the user of another device, as they were told."""
+        """Return the messages with the user of another device, in the order of the events."""
         peer = other.client.user.id
         return [
             message
@@ -130,7 +130,7 @@ class Device:
 
 
 def names_of(database: pymysql.Connection, ids: list[int]) -> list[str]:
-    """The names of users."""
+    """Return the names of users."""
     with database.cursor() as cursor:
         names = []
         for user in ids:

@@ -1,4 +1,4 @@
-"""Waits between attempts."""
+"""Tests of the back-off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from clients.backoff import BASE, CAP, Backoff
 
 
 def test_the_bound_doubles_up_to_the_cap() -> None:
-    """And begins anew after an attempt that went well."""
+    """The bound doubles up to the cap, and begins again after a success."""
     backoff = Backoff(Random(1))
     bounds = []
     for _ in range(9):
@@ -20,7 +20,7 @@ def test_the_bound_doubles_up_to_the_cap() -> None:
 
 
 def test_full_jitter() -> None:
-    """A wait is anything from nothing to the bound, and no more."""
+    """A pause is between 0 and the bound."""
     chance = Random(2)
     waits = [Backoff(chance).wait() for _ in range(1000)]
     assert 0 <= min(waits) < BASE / 20

@@ -1,4 +1,4 @@
-"""The program itself, in pipes and on a pseudo-terminal."""
+"""Tests of the program itself, in pipes and on a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Program:
 
     @property
     def text(self) -> str:
-        """What was drawn so far, without what moves the cursor and sets colours."""
+        """Return what was drawn so far, without escape sequences for the cursor and colours."""
         return re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|[=>])", "", self.shown.decode(errors="replace"))
 
     def type(self, text: str) -> None:
         os.write(self.terminal or 0, text.encode())
 
     async def done(self, given: str | None = None) -> tuple[int, str, str]:
-        """Ends the input and waits for the end: status, output, errors."""
+        """End the input and wait for the end. Return the status, output and errors."""
         async with asyncio.timeout(PATIENCE):
             out, err = await self.process.communicate(None if given is None else given.encode())
         return self.process.returncode or 0, (out or b"").decode(), (err or b"").decode()
@@ -70,7 +70,7 @@ Start = Callable[..., Awaitable[Program]]
 
 @pytest.fixture
 def start(io_loop: IOLoop, tmp_path: Path, http_server: Server) -> Iterator[Start]:
-    """Starts programs with flags; none outlives the test."""
+    """Return a function that starts programs with flags. All are ended with the test."""
     programs: list[Program] = []
     open_files: list[int] = []
 
@@ -129,7 +129,7 @@ def new_name(names: list[str]) -> str:
 
 
 async def test_in_a_pipe(start: Start, two: Device, names: list[str]) -> None:
-    """`echo hi | …` sends, waits until that is stored, and ends; no escape sequences."""
+    """`echo hi | …` sends, waits until the message is stored, and ends; there are no escape sequences."""
     program = await start(f"--user={names[0]}", f"--to={names[1]}")
     assert await program.done("hi\nthere\n") == (0, "", "")
     await until(lambda: [message.content for c in two.client.conversations.values() for message in c.messages])
@@ -137,7 +137,7 @@ async def test_in_a_pipe(start: Start, two: Device, names: list[str]) -> None:
 
 
 async def test_what_is_refused(start: Start, two: Device, names: list[str]) -> None:
-    """Status 1, the reason, and that it is kept."""
+    """The status is 1; the output has the reason, and says that the message is kept."""
     program = await start(f"--user={names[0]}", f"--to={names[1]}")
     assert await program.done("1\n2\n3\n4\n") == (
         1,
@@ -147,7 +147,7 @@ async def test_what_is_refused(start: Start, two: Device, names: list[str]) -> N
 
 
 async def test_a_file_as_input(start: Start, two: Device, names: list[str], tmp_path: Path) -> None:
-    """Works as a pipe does."""
+    """A file as input works as a pipe does."""
     lines = tmp_path / "lines"
     lines.write_text("from a file\n")
     with lines.open() as file:
@@ -162,7 +162,7 @@ async def test_a_file_as_input(start: Start, two: Device, names: list[str], tmp_
 async def test_killed_before_the_acknowledgement(
     start: Start, two: Device, through: Through, names: list[str], tmp_path: Path, http_server: Server
 ) -> None:
-    """SIGKILL while the server does not answer: the next start sends what was written, once, before what is new."""
+    """After SIGKILL while the server does not answer, the next start sends the old message first, once."""
     proxy: Proxy = await through(http_server.port)
     program = await start(f"--user={names[0]}", f"--to={names[1]}", port=proxy.port)
     user = (await two.client.find(names[0])).id
@@ -189,7 +189,7 @@ async def test_killed_before_the_acknowledgement(
 
 
 def waiting(path: Path) -> list[str]:
-    """What is in an outbox."""
+    """Return the messages in an outbox."""
     outbox = Outbox(path, lambda: 0.0)
     try:
         return [pending.content for pending in outbox]
@@ -199,7 +199,7 @@ def waiting(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("flags", [["--auth=token"]], indirect=True)
 async def test_passwords(start: Start, names: list[str], tmp_path: Path) -> None:
-    """From a file or the environment; a wrong one is status 1, none at all is wrong usage."""
+    """A password comes from a file or the environment; a wrong one gives status 1, and none is wrong usage."""
     name = new_name(names)
     file = tmp_path / "password"
     file.write_text(PASSWORD + "\n")
@@ -214,7 +214,7 @@ async def test_passwords(start: Start, names: list[str], tmp_path: Path) -> None
     status, out, err = await program.done("")
     assert (status, out, "--password-file" in err) == (2, "", True)
     program = await start(f"--user={name}", "--register=Nick", TANDEM_PASSWORD=PASSWORD)
-    assert (await program.done(""))[0] == 1  # the name is taken
+    assert (await program.done(""))[0] == 1  # the name exists
 
 
 FILES = {
@@ -226,7 +226,7 @@ FILES = {
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
 def test_password_files(content: bytes, tmp_path: Path) -> None:
-    """The password is what stands in the first line, however an editor has written it."""
+    """The password is the first line, with all line ends and byte order marks of editors."""
     file = tmp_path / "password"
     file.write_bytes(content)
     given = clients.chat._parser().parse_args(["--user=a", f"--password-file={file}"])
@@ -234,7 +234,7 @@ def test_password_files(content: bytes, tmp_path: Path) -> None:
 
 
 async def test_a_password_file_that_is_no_text(start: Start, tmp_path: Path) -> None:
-    """Is wrong usage, in one line that names it."""
+    """A password file that is not text is wrong usage, with one line that names it."""
     file = tmp_path / "password"
     file.write_bytes(b"\xff\xfe\x00")
     status, out, err = await (await start("--user=a", f"--password-file={file}")).done("")
@@ -243,7 +243,7 @@ async def test_a_password_file_that_is_no_text(start: Start, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("flags", [["--auth=token"]], indirect=True)
 async def test_the_first_ctrl_c_at_the_password(start: Start, names: list[str]) -> None:
-    """Ends the program, and gives the terminal back."""
+    """Ctrl-C at the password ends the program, and restores the terminal."""
     program = await start(f"--user={names[0]}", tty=True)
     await until(lambda: "Password: " in program.text)
     program.process.send_signal(signal.SIGINT)
@@ -252,7 +252,7 @@ async def test_the_first_ctrl_c_at_the_password(start: Start, names: list[str]) 
 
 @pytest.mark.parametrize("flags", [["--auth=token"]], indirect=True)
 async def test_a_password_that_is_typed(start: Start, names: list[str]) -> None:
-    """Is not shown; a screen follows, and the terminal is as it was afterwards."""
+    """A typed password is not shown; a screen follows, and the terminal is restored afterwards."""
     name = new_name(names)
     program = await start(f"--user={name}", "--register=Nick", tty=True)
     await until(lambda: "New password: " in program.text)
@@ -267,7 +267,7 @@ async def test_a_password_that_is_typed(start: Start, names: list[str]) -> None:
 
 
 async def test_on_a_terminal(start: Start, two: Device, names: list[str]) -> None:
-    """A conversation, with colours; what the other sends is not obeyed."""
+    """A conversation has colours, and control characters of the other user have no effect."""
     program = await start(f"--user={names[0]}", f"--to={names[1]}", tty=True)
     await until(lambda: names[0] in program.text)
     program.type("hello there\r")
@@ -283,7 +283,7 @@ async def test_on_a_terminal(start: Start, two: Device, names: list[str]) -> Non
 
 
 async def test_no_color(start: Start, two: Device, names: list[str]) -> None:
-    """NO_COLOR in the environment: none."""
+    """With NO_COLOR in the environment there are no colours."""
     program = await start(f"--user={names[0]}", f"--to={names[1]}", tty=True, NO_COLOR="1")
     await until(lambda: names[0] in program.text)
     program.type("hello there\r")
@@ -294,7 +294,7 @@ async def test_no_color(start: Start, two: Device, names: list[str]) -> None:
 
 
 async def test_told_to_end(start: Start, names: list[str]) -> None:
-    """SIGTERM leaves the terminal as it was."""
+    """SIGTERM restores the terminal."""
     program = await start(f"--user={names[0]}", tty=True)
     await until(lambda: "/help" in program.text)
     program.process.terminate()
@@ -304,7 +304,7 @@ async def test_told_to_end(start: Start, names: list[str]) -> None:
 
 @pytest.mark.parametrize("flags", [["--auth=token"]], indirect=True)
 async def test_a_session_that_the_server_ends(start: Start, names: list[str], ask: Ask) -> None:
-    """Status 1, and the reason."""
+    """The status is 1, and the output has the reason."""
     name = new_name(names)
     program = await start(f"--user={name}", "--register=Nick", TANDEM_PASSWORD=PASSWORD)
     assert program.process.stdin and program.process.stderr
@@ -328,7 +328,7 @@ async def test_a_session_that_the_server_ends(start: Start, names: list[str], as
     ],
 )
 def test_wrong_usage(flags_given: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 2; there is no flag for a password."""
+    """Wrong usage gives status 2; there is no flag for a password."""
     with pytest.raises(SystemExit) as ended:
         clients.chat.main(flags_given, {})
     assert ended.value.code == 2
@@ -336,14 +336,14 @@ def test_wrong_usage(flags_given: list[str], complaint: str, capsys: pytest.Capt
 
 
 async def test_no_server(start: Start) -> None:
-    """Status 1, and where none was."""
+    """Without a server the status is 1, and the output names its address."""
     program = await start("--user=a", port=1)
     status, _, err = await program.done("")
     assert (status, "127.0.0.1:1" in err) == (1, True)
 
 
-async def test_nobody_of_that_name(start: Start, http_server: Server, names: list[str]) -> None:
-    """Neither the user nor the other."""
+async def test_unknown_names(start: Start, http_server: Server, names: list[str]) -> None:
+    """Unknown names of the user and of the peer are reported."""
     program = await start("--user=nobody-there")
     status, _, err = await program.done("hi\n")
     assert (status, "--register" in err) == (1, True)
@@ -353,7 +353,7 @@ async def test_nobody_of_that_name(start: Start, http_server: Server, names: lis
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Has every flag and every command."""
+    """The help has every flag and every command."""
     with pytest.raises(SystemExit) as ended:
         clients.chat.main(["--help"], {})
     assert ended.value.code == 0

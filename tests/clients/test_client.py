@@ -1,4 +1,4 @@
-"""The client against the real server: nothing lost, nothing twice, in order, whatever fails."""
+"""Tests of the client against the real server: it loses nothing, shows nothing twice, and keeps the order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Friends = tuple[Pair, Proxy]
 
 
 def contents(device: Device, other: Device, sender: Device) -> list[str]:
-    """What a device was given of one sender, in this order."""
+    """Return the messages of one sender that a device was given, in order."""
     return [m.content for m in device.given(other) if m.sender == sender.client.user.id]
 
 
@@ -36,7 +36,7 @@ def gapless(device: Device, other: Device) -> bool:
 
 
 async def test_two_users(friends: Friends) -> None:
-    """Each is given what both say, once and in the same order; positions, typing and presence are told."""
+    """Both get all messages once, in the same order, and positions, typing and presence."""
     (one, two), _ = friends
     for number in range(20):
         one.say(two, f"one {number}")
@@ -63,7 +63,7 @@ async def test_two_users(friends: Friends) -> None:
 
 
 async def test_typing_is_told_once_a_second_at_most(friends: Friends) -> None:
-    """However many keys are pressed."""
+    """Typing is sent at most once a second, for any number of keys."""
     (one, two), _ = friends
     told: list[Any] = []
     assert one.client._connection is not None
@@ -76,7 +76,7 @@ async def test_typing_is_told_once_a_second_at_most(friends: Friends) -> None:
 async def test_a_server_that_is_killed(
     start_server: StartServer, addresses: Addresses, through: Through, device: Open, names: list[str]
 ) -> None:
-    """SIGKILL and a new start in the middle of a conversation: nothing is lost, doubled or out of order."""
+    """A server that is killed and restarted during a conversation loses, doubles and reorders nothing."""
     first = start_server(*external(addresses))
     proxy = await through(first.ready())
     one, two = await device(proxy.port, names[0]), await device(proxy.port, names[1])
@@ -105,10 +105,10 @@ async def test_a_server_that_is_killed(
 
 
 async def test_a_cut_connection(friends: Friends) -> None:
-    """What was said meanwhile, in both directions, comes once it is there again."""
+    """Messages during a cut, in both directions, come with the next connection."""
     (one, two), proxy = friends
     for number in range(5):
-        target, proxy.target = proxy.target, 1  # where nobody listens
+        target, proxy.target = proxy.target, 1  # a port without a listener
         proxy.cut()
         await until(lambda: not one.client.status.connected)
         two.say(one, f"two {number}")
@@ -125,7 +125,7 @@ async def test_a_cut_connection(friends: Friends) -> None:
 
 
 async def test_cut_while_messages_are_on_their_way(friends: Friends) -> None:
-    """Acknowledgements get lost, and the messages come again: each is stored and given once."""
+    """After lost acknowledgements, messages are resent, and each is stored and given once."""
     (one, two), proxy = friends
     for number in range(100):
         one.say(two, f"{number}")
@@ -139,7 +139,7 @@ async def test_cut_while_messages_are_on_their_way(friends: Friends) -> None:
 
 
 async def test_an_acknowledgement_that_is_lost(friends: Friends) -> None:
-    """The replay shows that the message is stored; it is not sent again, and never shown twice."""
+    """The replay shows that the message is stored: it is not resent, and never shown twice."""
     (one, two), proxy = friends
     proxy.answering.clear()
     pending = one.say(two, "heard")
@@ -154,7 +154,7 @@ async def test_an_acknowledgement_that_is_lost(friends: Friends) -> None:
 
 
 async def test_more_was_missed_than_one_answer_holds(friends: Friends) -> None:
-    """History fills the rest, while more is being said."""
+    """History fills the rest, while more messages come."""
     (one, two), proxy = friends
     target, proxy.target = proxy.target, 1
     proxy.cut()
@@ -170,7 +170,7 @@ async def test_more_was_missed_than_one_answer_holds(friends: Friends) -> None:
 
 
 async def test_a_frame_that_is_lost(friends: Friends) -> None:
-    """A gap in what comes live is filled from history."""
+    """A gap between live messages is filled from history."""
     (one, two), _ = friends
     follower = one.client._follower
     assert follower is not None
@@ -191,7 +191,7 @@ async def test_a_frame_that_is_lost(friends: Friends) -> None:
 
 
 async def test_a_server_that_falls_silent(friends: Friends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No answer in time: the connection counts as dead, and the message goes over the next one."""
+    """Without an answer in time, the connection counts as dead, and the message is sent over the next one."""
     (one, two), proxy = friends
     monkeypatch.setattr(clients.connection, "ANSWER_WITHIN", 0.2)
     proxy.flowing.clear()
@@ -205,7 +205,7 @@ async def test_a_server_that_falls_silent(friends: Friends, monkeypatch: pytest.
 
 
 async def test_the_limit_rule(http_server: Server, device: Open, names: list[str]) -> None:
-    """What it refuses is told with the reason and kept; it goes after an answer, or is discarded."""
+    """A refused message is kept with the reason; it is sent after an answer, or discarded."""
     one, two = await device(http_server.port, names[0]), await device(http_server.port, names[1])
     await one.talk(two)
     for number in range(5):
@@ -225,7 +225,7 @@ async def test_the_limit_rule(http_server: Server, device: Open, names: list[str
 
 
 async def test_a_block_and_a_stranger_to_all(friends: Friends, ask: Ask, names: list[str]) -> None:
-    """403 and 404 fail at once; who does not exist cannot be found."""
+    """403 and 404 fail at once, and a user who does not exist cannot be found."""
     (one, two), _ = friends
     await ask("PUT", f"/user/blocks/{one.client.user.id}?uid={two.client.user.id}", body="")
     one.say(two, "refused")
@@ -243,18 +243,18 @@ async def test_a_block_and_a_stranger_to_all(friends: Friends, ask: Ask, names: 
 
 
 async def test_what_cannot_be_sent_is_not_kept(friends: Friends) -> None:
-    """Too long, or no text at all."""
+    """A message that is too long, or not text, is not kept."""
     (one, two), _ = friends
     for content in ("x" * 8193, "\udc80"):
         with pytest.raises(Refused):
             one.say(two, content)
     assert len(one.client.outbox) == 0
-    one.say(two, "\U0001f600" * 8192)  # as long as may be, in characters and in bytes
+    one.say(two, "\U0001f600" * 8192)  # the longest message, in characters and in bytes
     await until(lambda: len(two.given(one)) == 3)
 
 
-async def test_an_engine_that_is_away(friends: Friends, http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """40001 says nothing: the message is sent again with its id, and those behind it wait."""
+async def test_a_database_that_is_away(friends: Friends, http_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 40001, the message is resent with its id before the next ones."""
     (one, two), _ = friends
     insert, failures = http_server.stores.messages.insert, iter(range(3))
 
@@ -281,7 +281,7 @@ def flags(request: pytest.FixtureRequest) -> list[str]:
 async def test_an_acknowledgement_after_40001(
     friends: Friends, http_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Comes by itself, and is taken; nothing is sent again."""
+    """A late acknowledgement is accepted, and nothing is resent."""
     (one, two), _ = friends
     monkeypatch.setattr(clients.backoff, "BASE", 1000.0)
     insert, stored = http_server.stores.messages.insert, asyncio.Event()
@@ -300,7 +300,7 @@ async def test_an_acknowledgement_after_40001(
 
 @pytest.mark.parametrize("flags", [["--request-rate=20", "--request-burst=30"]], indirect=True)
 async def test_too_fast(friends: Friends) -> None:
-    """429 is waited for: all of it is stored in the old order."""
+    """After 429 the client waits, and all messages are stored in their order."""
     (one, two), _ = friends
     for number in range(60):
         one.say(two, f"{number}")
@@ -310,7 +310,7 @@ async def test_too_fast(friends: Friends) -> None:
 
 
 async def test_a_stranger_writes(friends: Friends, http_server: Server, device: Open, names: list[str]) -> None:
-    """Is given from the first message on: to who is connected, to who was not, and by name."""
+    """A stranger's messages are given from the first one on, to connected and disconnected clients, with the name."""
     (one, two), proxy = friends
     three = await device(http_server.port, names[2])
     await three.talk(two)
@@ -331,7 +331,7 @@ async def test_a_stranger_writes(friends: Friends, http_server: Server, device: 
 async def test_a_stranger_whom_the_list_does_not_have_yet(
     friends: Friends, http_server: Server, device: Open, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Is given all the same."""
+    """Their messages are given all the same."""
     (one, _), _ = friends
     three, get = await device(http_server.port, names[2]), one.client.server.get
 
@@ -345,7 +345,7 @@ async def test_a_stranger_whom_the_list_does_not_have_yet(
 
 
 async def test_a_second_device(friends: Friends, http_server: Server, device: Open, names: list[str]) -> None:
-    """Begins with the list and the newest page, goes back page by page, and is given what the first one says."""
+    """A second device gets the list and the newest page, then older pages, and the first device's messages."""
     (one, two), _ = friends
     for number in range(120):
         one.say(two, f"{number}")
@@ -368,7 +368,7 @@ async def test_a_second_device(friends: Friends, http_server: Server, device: Op
 async def test_history_that_comes_too_late(
     friends: Friends, http_server: Server, device: Open, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the oldest message has gone meanwhile, the page does not fit any more, and leaves no gap behind."""
+    """If the oldest message has been dropped meanwhile, a page of history is not added, and leaves no gap."""
     (one, two), _ = friends
     for number in range(60):
         one.say(two, f"{number}")
@@ -387,7 +387,7 @@ async def test_history_that_comes_too_late(
 
 
 async def test_a_message_from_an_older_client(http_server: Server, device: Open, names: list[str]) -> None:
-    """What is in the outbox goes without the conversation being opened."""
+    """Messages in the outbox are sent without opening the conversation."""
     one, two = await device(http_server.port, names[0]), await device(http_server.port, names[1])
     one.running.cancel()
     one.client.outbox.add(two.client.user.id, "left behind")
@@ -398,7 +398,7 @@ async def test_a_message_from_an_older_client(http_server: Server, device: Open,
 
 
 async def test_a_server_that_knows_less(friends: Friends) -> None:
-    """Brought back from an old copy it refuses to resume; then the client goes on from what there is."""
+    """A server restored from an old copy refuses to resume; the client then goes on from what there is."""
     (one, two), proxy = friends
     one.client.conversations[two.client.user.id].timeline.held = 50
     proxy.cut()
@@ -410,7 +410,7 @@ async def test_a_server_that_knows_less(friends: Friends) -> None:
 
 @pytest.mark.parametrize("path", ["/user/logout", "/user/logout/everywhere"])
 async def test_signed_out(path: str, http_server: Server, ask: Ask, tmp_path: Any, token_of: Any, pair: Any) -> None:
-    """The session ends with a clear word, with the socket and at the upgrade."""
+    """The session ends with a clear error, by closing the socket and at the upgrade."""
     remote = Remote(f"http://127.0.0.1:{http_server.port}")
     remote._token = await token_of(pair[0])
     device = Device(Peer(pair[0], "x", ""), remote, Outbox(tmp_path / "o" / "x", lambda: 1.0), 10)

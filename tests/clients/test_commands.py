@@ -1,4 +1,4 @@
-"""What a user can type."""
+"""Tests of commands and messages that a user types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Friends = tuple[Pair, Proxy]
 
 
 class Desk:
-    """Commands of a device, and what they said."""
+    """The commands of a device, and their output."""
 
     def __init__(self, device: Device) -> None:
         self.said: list[str] = []
@@ -23,7 +23,7 @@ class Desk:
         self.commands = Commands(device.client, self.said.append, self.complaints.append)
 
     async def type(self, line: str) -> list[str]:
-        """Carries a line out; what was said of it, complaints behind the rest."""
+        """Carry out a line. Return its output, complaints last."""
         self.said.clear()
         self.complaints.clear()
         assert await self.commands.run(line)
@@ -31,7 +31,7 @@ class Desk:
 
 
 async def test_messages_and_commands(friends: Friends) -> None:
-    """A line is a message unless it begins with one slash; nothing is sent to nobody."""
+    """A line is a message unless it begins with one slash; without an open conversation nothing is sent."""
     (one, two), _ = friends
     desk = Desk(one)
     assert await desk.type("to nobody") == ["no conversation is open: /chat NAME opens one, /list shows them"]
@@ -46,7 +46,7 @@ async def test_messages_and_commands(friends: Friends) -> None:
 
 
 async def test_the_list(friends: Friends, http_server: Server, device: Open, names: list[str]) -> None:
-    """Newest first, with numbers that /chat takes, and all that others wrote made visible."""
+    """The list is newest first, with numbers for /chat, and with control characters made visible."""
     (one, two), _ = friends
     three = await device(http_server.port, names[2])
     await three.talk(one)
@@ -70,7 +70,7 @@ def contents(device: Device, other: Device) -> list[str]:
 
 
 async def test_what_cannot_be_done(friends: Friends, names: list[str]) -> None:
-    """Is said, and nothing ends."""
+    """Errors are shown, and nothing ends."""
     (one, _), proxy = friends
     desk = Desk(one)
     assert await desk.type("/chat") == ["/chat needs a name, or a number from /list"]
@@ -87,7 +87,7 @@ async def test_what_cannot_be_done(friends: Friends, names: list[str]) -> None:
 
 
 async def test_retry_and_discard(http_server: Server, device: Open, names: list[str]) -> None:
-    """Are about what has failed in the conversation that is open."""
+    """Both apply to the failed messages of the open conversation."""
     one, two = await device(http_server.port, names[0]), await device(http_server.port, names[1])
     desk = Desk(one)
     await desk.type(f"/chat {names[1]}")
@@ -107,7 +107,7 @@ async def test_retry_and_discard(http_server: Server, device: Open, names: list[
 
 
 async def test_discard(http_server: Server, device: Open, names: list[str]) -> None:
-    """Forgets what has failed, and no more."""
+    """Only failed messages are discarded."""
     one, _ = await device(http_server.port, names[0]), await device(http_server.port, names[1])
     desk = Desk(one)
     await desk.type(f"/chat {names[1]}")
@@ -119,7 +119,7 @@ async def test_discard(http_server: Server, device: Open, names: list[str]) -> N
 
 
 async def test_help(friends: Friends) -> None:
-    """Names every command."""
+    """The help names every command."""
     (one, _), _ = friends
     lines = await Desk(one).type("/help")
     assert [line.split()[0] for line in lines[:-1]] == list(COMMANDS)
@@ -127,5 +127,5 @@ async def test_help(friends: Friends) -> None:
 
 @pytest.mark.parametrize(("count", "text"), [(1, "1 unread"), (100, "100 unread"), (COUNTED, "100+ unread")])
 def test_unread(count: int, text: str) -> None:
-    """More than a hundred are not counted."""
+    """More than a hundred unread messages are not counted."""
     assert unread_text(count) == text

@@ -1,4 +1,4 @@
-"""One socket to the real server."""
+"""Tests of one socket to the real server."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def remote(io_loop: IOLoop, http_server: Serving) -> Iterator[Server]:
 
 
 def nothing(frame: Frame) -> None:
-    """Takes what no test looks at."""
+    """Ignore the arguments."""
 
 
 async def test_answers_find_who_asked(remote: Server, token_of: TokenOf, pair: tuple[int, int]) -> None:
-    """However many questions there are; what answers nothing goes to `take`."""
+    """Each of many answers reaches its caller; other frames go to `take`."""
     taken: list[Frame] = []
     remote._token = await token_of(pair[0])
     one = await Connection.open(remote, nothing)
@@ -50,7 +50,7 @@ async def test_answers_find_who_asked(remote: Server, token_of: TokenOf, pair: t
 
 
 async def test_nothing_is_called_after_the_end(remote: Server, token_of: TokenOf, pair: tuple[int, int]) -> None:
-    """Neither for an answer that is still on its way, nor for what is asked then."""
+    """After the end there is no call for an answer that still arrives, nor for a later request."""
     remote._token = await token_of(pair[0])
     called: list[Frame] = []
     connection = await Connection.open(remote, called.append)
@@ -68,7 +68,7 @@ async def test_nothing_is_called_after_the_end(remote: Server, token_of: TokenOf
 
 
 async def test_an_end_for_good(remote: Server, token_of: TokenOf, ask: Ask, pair: tuple[int, int]) -> None:
-    """1008, and 401 and 404 at the upgrade."""
+    """1008, and 401 and 404 at the upgrade, end the session."""
     remote._token = await token_of(pair[0])
     connection = await Connection.open(remote, nothing)
     await ask("POST", "/user/logout", token=remote._token, body="")
@@ -90,7 +90,7 @@ def flags(request: pytest.FixtureRequest) -> list[str]:
 
 @pytest.mark.parametrize("flags", [["--max-user-connections=1"]], indirect=True)
 async def test_a_refusal_for_now(remote: Server, token_of: TokenOf, pair: tuple[int, int]) -> None:
-    """429 is no end, and says when to come again."""
+    """429 does not end the session, and says when to retry."""
     remote._token = await token_of(pair[0])
     connection = await Connection.open(remote, nothing)
     with pytest.raises(Exception, match="sockets") as refused:
@@ -100,8 +100,8 @@ async def test_a_refusal_for_now(remote: Server, token_of: TokenOf, pair: tuple[
     connection.close()
 
 
-async def test_nobody_there(remote: Server, through: Through) -> None:
-    """No server, or none that answers: another attempt may help."""
+async def test_no_server(remote: Server, through: Through) -> None:
+    """Without a server, or without its answer, a retry may help."""
     proxy = await through(1)
     for url in (f"http://127.0.0.1:{proxy.port}", "http://127.0.0.1:1"):
         server = Server(url)
@@ -117,7 +117,7 @@ async def test_silence(
     pair: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ends the connection when something was asked."""
+    """A request without an answer ends the connection."""
     proxy = await through(http_server.port)
     server = Server(f"http://127.0.0.1:{proxy.port}")
     server._token = await token_of(pair[0])
@@ -133,7 +133,7 @@ async def test_silence(
 async def test_giving_up_while_it_opens(
     http_server: Serving, through: Through, token_of: TokenOf, pair: tuple[int, int]
 ) -> None:
-    """A socket that opens afterwards is closed: Tornado would warn of one that was left open."""
+    """A socket that opens after its caller has given up is closed, so that Tornado does not warn of it."""
     proxy = await through(http_server.port)
     server = Server(f"http://127.0.0.1:{proxy.port}")
     server._token = await token_of(pair[0])

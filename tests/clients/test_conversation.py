@@ -1,4 +1,4 @@
-"""What a client knows of a conversation."""
+"""Tests of what a client knows of a conversation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def conversation() -> Conversation:
 
 
 def test_the_list(conversation: Conversation) -> None:
-    """Says who the peer is, what is unread, and how far the peer is; positions do not go back."""
+    """The list names the peer, the unread messages and the peer's positions, which do not move back."""
     conversation.listed(entry(10, 3, received=9, read=8, online=True))
     conversation.moved(7, 7)
     assert (conversation.peer, conversation.unread) == (Peer(PEER, "xiaohong", "Hong"), 3)
@@ -49,7 +49,7 @@ def test_the_list(conversation: Conversation) -> None:
 
 
 def test_an_own_message_behind_what_was_read(conversation: Conversation) -> None:
-    """Makes nothing unread, also where the list was asked for before the server knew what was read."""
+    """An own message makes nothing unread, also if the list is older than the read position."""
     for seq, sender in ((11, PEER), (12, PEER), (13, ME)):
         conversation.said(message(seq, sender))
     assert conversation.shown(13)
@@ -61,14 +61,14 @@ def test_an_own_message_behind_what_was_read(conversation: Conversation) -> None
 
 
 def test_unread_messages_that_were_opened_before_they_were_listed(conversation: Conversation) -> None:
-    """Are as many as the list says, as long as nothing was read here."""
+    """There are as many as the list says, while nothing has been read here."""
     conversation.said(message(11))
     conversation.listed(entry(11, 3))
     assert conversation.unread == 3
 
 
 def test_unread_messages_are_counted_once(conversation: Conversation) -> None:
-    """Those that the list has counted are not counted again when they come; own ones never are."""
+    """Messages that the list has counted are not counted again when they arrive; own ones never count."""
     conversation.listed(entry(12, 2))
     for seq, sender in ((11, PEER), (12, PEER), (13, PEER), (14, ME)):
         conversation.said(message(seq, sender))
@@ -78,12 +78,12 @@ def test_unread_messages_are_counted_once(conversation: Conversation) -> None:
     assert not conversation.shown(12)
     assert conversation.shown(14)
     assert (conversation.unread, conversation.own_read, conversation.own_received) == (0, 13, 13)
-    conversation.listed(entry(13, 3))  # asked for before the server heard of it
+    conversation.listed(entry(13, 3))  # older than the position on the server
     assert conversation.unread == 0
 
 
 def test_history_is_put_before(conversation: Conversation) -> None:
-    """What is there already is not put there twice."""
+    """A page of history is added before the messages, without those that are there already."""
     assert conversation.first == 11
     conversation.said(message(11))
     conversation.preceded([message(9), message(10), message(11)], complete=False)
@@ -94,7 +94,7 @@ def test_history_is_put_before(conversation: Conversation) -> None:
 
 
 def test_no_more_is_kept_than_may_be(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest go, and can be had from history."""
+    """The oldest messages are dropped, and can be read from history."""
     monkeypatch.setattr(clients.conversation, "KEPT", 3)
     conversation.beginning = True
     for seq in range(11, 16):
@@ -104,7 +104,7 @@ def test_no_more_is_kept_than_may_be(conversation: Conversation, monkeypatch: py
 
 
 def test_a_message_ends_typing(conversation: Conversation) -> None:
-    """Of the peer, not an own one."""
+    """A message of the peer ends typing; an own one does not."""
     conversation.typing_until = 99.0
     conversation.said(message(11, ME))
     assert conversation.typing_until
@@ -113,7 +113,7 @@ def test_a_message_ends_typing(conversation: Conversation) -> None:
 
 
 def test_restart(conversation: Conversation) -> None:
-    """What the server does not know any more is forgotten."""
+    """What the server no longer knows is forgotten."""
     conversation.timeline.held = 12
     for seq in (11, 12):
         conversation.said(message(seq))

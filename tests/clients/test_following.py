@@ -1,4 +1,4 @@
-"""Following conversations, with a stand-in for the connection that answers what it is told to."""
+"""Tests of following conversations, with a fake connection that answers as a test tells it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ME = 1
 
 
 class Recorder:
-    """A connection that records what is asked."""
+    """A fake connection that records requests."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -39,7 +39,7 @@ class Recorder:
         self._then.append(then)
 
     def answer(self, code: int, **fields: Any) -> None:
-        """Answers the oldest question that has no answer."""
+        """Answer the oldest request that has no answer."""
         self._then.pop(0)({"from": "", "code": code, "content": "", **fields})
 
 
@@ -75,7 +75,7 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> Followed:
 
 
 async def test_resuming_several(followed: Followed) -> None:
-    """One question for all; live messages wait for the answer, and history fills what has more."""
+    """One request resumes all; live messages wait for the answer, and history completes it."""
     followed.follower.resume([2, 3])
     assert followed.connection.asked == [{"type": 6, "after": {"2": 10, "3": 10}}]
     followed.follower.live(2, live(2, 12))
@@ -88,7 +88,7 @@ async def test_resuming_several(followed: Followed) -> None:
 
 
 async def test_many_conversations(followed: Followed) -> None:
-    """No question is about more than the server allows."""
+    """No request has more conversations than the server allows."""
     for peer in range(4, 500):
         followed.conversations[peer] = Conversation(Peer(peer, "", ""), peer)
     followed.follower.resume(list(followed.conversations))
@@ -99,7 +99,7 @@ async def test_many_conversations(followed: Followed) -> None:
 
 
 async def test_a_gap_between_live_messages(followed: Followed) -> None:
-    """Is filled, and asked for once however many come behind it."""
+    """A gap is filled, and requested once for any number of messages after it."""
     followed.follower.resume([2])
     followed.connection.answer(50002, messages=[], complete=True)
     followed.follower.live(2, live(2, 13))
@@ -111,7 +111,7 @@ async def test_a_gap_between_live_messages(followed: Followed) -> None:
 
 @pytest.mark.parametrize("code", [40001, 429, 500])
 async def test_no_answer_for_now(code: int, followed: Followed) -> None:
-    """Whatever was asked is asked again, unless the connection has ended."""
+    """Each request is repeated, unless the connection has ended."""
     followed.follower.resume([2])
     followed.connection.answer(code, retry_after=0.001)
     await until(lambda: len(followed.connection.asked) == 2)
@@ -136,7 +136,7 @@ async def test_no_answer_for_now(code: int, followed: Followed) -> None:
 
 
 async def test_a_seq_that_does_not_exist(followed: Followed) -> None:
-    """Is found among several, and that conversation goes on from what the server has."""
+    """It is found among several, and that conversation goes on from what the server has."""
     followed.conversations[3].listed_last = 4
     followed.follower.resume([2, 3])
     followed.connection.answer(400)
@@ -149,12 +149,12 @@ async def test_a_seq_that_does_not_exist(followed: Followed) -> None:
     followed.follower.resume([2])
     followed.connection.answer(50002)  # the position
     followed.connection.answer(400)
-    assert followed.caught_up == [2, 3, 2]  # nothing is asked again and again
+    assert followed.caught_up == [2, 3, 2]  # there are no endless requests
     assert len(followed.connection.asked) == 6
 
 
 async def test_positions(followed: Followed) -> None:
-    """Are told as they are when the one before is answered, and not for own messages."""
+    """Positions are sent as they are when the last request is answered, and not for own messages."""
     followed.follower.resume([2])
     followed.connection.answer(50002, messages=[], complete=True)
     for seq in (11, 12, 13):

@@ -1,4 +1,4 @@
-"""The client line by line."""
+"""Tests of the client's line mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.sockets import until
 
 
 class Piped:
-    """A client with a pipe for its input."""
+    """A client with a pipe as its input."""
 
     def __init__(self, url: str, user: Peer, path: Path, uid: int, to: str) -> None:
         self.read, self.write = os.pipe()
@@ -39,7 +39,7 @@ class Piped:
         os.write(self.write, text.encode() if isinstance(text, str) else text)
 
     async def end(self) -> int:
-        """Ends the input; the exit status."""
+        """End the input, and return the exit status."""
         os.close(self.write)
         async with asyncio.timeout(PATIENCE):
             status = await self.running
@@ -54,7 +54,7 @@ Pipe = Callable[..., Piped]
 
 @pytest.fixture
 def pipe(http_server: Serving, tmp_path: Path, io_loop: IOLoop) -> Iterator[Pipe]:
-    """Starts clients that read from a pipe."""
+    """Return a function that starts clients that read from a pipe."""
 
     def start(user: Peer, to: str) -> Piped:
         return Piped(http_server.url, user, tmp_path / "piped" / str(user.id), user.id, to)
@@ -63,7 +63,7 @@ def pipe(http_server: Serving, tmp_path: Path, io_loop: IOLoop) -> Iterator[Pipe
 
 
 async def test_it_ends_when_all_is_stored(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
-    """Many messages to a friend, the last one without an end of line; bytes that are no text are replaced."""
+    """The client ends when many messages are stored, the last one without a line end; invalid UTF-8 is replaced."""
     two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
     await two.client.open(one.client.user)
     two.say(one, "hello")
@@ -78,7 +78,10 @@ async def test_it_ends_when_all_is_stored(pipe: Pipe, http_server: Serving, devi
 
 
 async def test_what_others_write(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
-    """Is printed line by line, obeys nobody, and counts as read unless one before it was not printed."""
+    """Messages are printed line by line, with control characters made visible, and then count as read.
+
+    They stay unread if an earlier message was not printed.
+    """
     two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
     talk = await two.client.open(one.client.user)
     piped = pipe(one.client.user, names[1])
@@ -92,7 +95,7 @@ async def test_what_others_write(pipe: Pipe, http_server: Serving, device: Open,
 
 
 async def test_history_and_read(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
-    """/history prints the newest page, then those before it; what was printed without a hole is read."""
+    """/history prints the newest page, then older ones; what was printed without a gap is read."""
     two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
     await one.client.open(two.client.user)
     one.say(two, "mine")
@@ -125,7 +128,7 @@ async def test_history_and_read(pipe: Pipe, http_server: Serving, device: Open, 
 
 
 async def test_what_fails(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
-    """Is told on standard error, and by the exit status; it is kept."""
+    """A failed message is reported on standard error and by the exit status, and is kept."""
     two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
     piped = pipe(one.client.user, names[1])
     piped.type("0\n1\n2\n3\n")
@@ -139,8 +142,8 @@ async def test_what_fails(pipe: Pipe, http_server: Serving, device: Open, names:
     assert [pending.content for pending in again.client.outbox] == ["3"]
 
 
-async def test_nobody_of_that_name(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
-    """Nothing is read then."""
+async def test_an_unknown_name(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
+    """With an unknown name no input is read."""
     one = await device(http_server.port, names[0])
     piped = pipe(one.client.user, "nobody")
     with pytest.raises(Refused, match="no user of that name"):
@@ -149,8 +152,8 @@ async def test_nobody_of_that_name(pipe: Pipe, http_server: Serving, device: Ope
     piped.server.close()
 
 
-async def test_nobody_reads_the_output(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
-    """It ends, as other programs in a pipe do."""
+async def test_a_closed_output(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
+    """The client ends when its output is closed, as other programs in a pipe do."""
     two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
     piped = pipe(one.client.user, names[1])
     await until(lambda: piped.client.status.connected)
@@ -167,7 +170,7 @@ async def test_nobody_reads_the_output(pipe: Pipe, http_server: Serving, device:
 
 
 async def test_what_was_missed(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
-    """Is printed when the connection is back, and counts as read however much of it comes at once."""
+    """Missed messages are printed when the connection is back, and count as read, however many they are."""
     two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
     talk = await two.client.open(one.client.user)
     piped = pipe(one.client.user, names[1])
@@ -187,7 +190,7 @@ async def test_what_was_missed(pipe: Pipe, http_server: Serving, device: Open, n
 
 
 async def test_half_a_character_at_the_end(pipe: Pipe, http_server: Serving, device: Open, names: list[str]) -> None:
-    """Is replaced, as all that is no text."""
+    """An incomplete character at the end is replaced, as other invalid UTF-8."""
     two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
     await two.client.open(one.client.user)
     piped = pipe(one.client.user, names[1])
@@ -199,7 +202,7 @@ async def test_half_a_character_at_the_end(pipe: Pipe, http_server: Serving, dev
 async def test_an_input_that_cannot_be_read(
     pipe: Pipe, http_server: Serving, device: Open, names: list[str], tmp_path: Path
 ) -> None:
-    """Is told, and ends it with status 1."""
+    """An input that cannot be read is reported, and ends the client with status 1."""
     one = await device(http_server.port, names[0])
     piped = pipe(one.client.user, "")
     directory = os.open(tmp_path, os.O_RDONLY)

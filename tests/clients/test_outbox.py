@@ -1,4 +1,4 @@
-"""What is not acknowledged, on disk."""
+"""Tests of the outbox."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def outbox(path: Path) -> Iterator[Outbox]:
 
 
 def again(path: Path) -> list[tuple[str, int, str, str]]:
-    """What another client finds in the file."""
+    """Return what another client finds in the file."""
     other = Outbox(path, lambda: 0.0)
     found = [tuple(pending) for pending in other]
     other.close()
@@ -40,7 +40,7 @@ def again(path: Path) -> list[tuple[str, int, str, str]]:
 
 
 def test_messages_in_their_order(outbox: Outbox, path: Path) -> None:
-    """What was added, marked and removed is so in the file at once."""
+    """Added, marked and removed messages are in the file at once."""
     first, second, third = outbox.add(2, "one"), outbox.add(7, "two\n\x00"), outbox.add(2, "three")
     assert again(path) == [first, second, third]
     assert outbox.next(2) == first
@@ -58,8 +58,8 @@ def test_messages_in_their_order(outbox: Outbox, path: Path) -> None:
     assert first.time == 1_700_000_000_000
 
 
-def test_nobody_else_may_read_it(outbox: Outbox, path: Path) -> None:
-    """Neither the file nor the directory; also when they were there before, and open to others."""
+def test_other_users_may_not_read_it(outbox: Outbox, path: Path) -> None:
+    """Neither the file nor the directory is open to others, also if they existed and were."""
     outbox.add(2, "secret")
     path.chmod(0o644)
     path.parent.chmod(0o755)
@@ -69,7 +69,7 @@ def test_nobody_else_may_read_it(outbox: Outbox, path: Path) -> None:
 
 
 def test_it_survives_a_kill(path: Path) -> None:
-    """A client that is killed right after a message was added leaves it behind."""
+    """A message is in the file if the client is killed right after it was added."""
     program = (
         "import os, signal, sys, time\n"
         "from pathlib import Path\n"
@@ -85,7 +85,7 @@ def test_it_survives_a_kill(path: Path) -> None:
 
 
 def test_one_file_for_each_server_and_user(tmp_path: Path) -> None:
-    """Whatever is in the server's address."""
+    """Each server and user has a file, whatever is in the server's address."""
     servers, logs = ("http://a/b", "http://a_b", "http://a"), (LOG, LOG[::-1], "")
     paths = {path_of(tmp_path, *each) for each in product(servers, logs, (1, 11))}
     assert len(paths) == 18
@@ -93,28 +93,28 @@ def test_one_file_for_each_server_and_user(tmp_path: Path) -> None:
 
 
 def test_an_outbox_of_before(tmp_path: Path) -> None:
-    """Is taken over once, and nothing of it is sent by itself: the user's id may have been somebody else's."""
-    place = (tmp_path, "http://a", LOG, 3)
-    assert not carry_over(*place)
+    """An older outbox is taken over once, and none of it is sent by itself: the id may have been another user's."""
+    owner = (tmp_path, "http://a", LOG, 3)
+    assert not carry_over(*owner)
     old = Outbox(tmp_path / "http%3A%2F%2Fa.3.sqlite3", lambda: 1.0)
     old.add(2, "for whom?")
     old.close()
-    assert carry_over(*place)
-    assert [(content, failed) for _, _, content, failed in again(path_of(*place))] == [("for whom?", UNSURE)]
-    assert not carry_over(*place)
+    assert carry_over(*owner)
+    assert [(content, failed) for _, _, content, failed in again(path_of(*owner))] == [("for whom?", UNSURE)]
+    assert not carry_over(*owner)
     assert again(path_of(tmp_path, "http://a", LOG[::-1], 3)) == []
 
 
 def test_an_outbox_of_before_beside_one_of_now(tmp_path: Path) -> None:
-    """Stays where it is: what is written now is not mixed with it."""
-    place = (tmp_path, "http://a", LOG, 3)
-    Outbox(path_of(*place), lambda: 1.0).close()
+    """An older outbox stays if there is a new one, and is not mixed with it."""
+    owner = (tmp_path, "http://a", LOG, 3)
+    Outbox(path_of(*owner), lambda: 1.0).close()
     Outbox(tmp_path / "http%3A%2F%2Fa.3.sqlite3", lambda: 1.0).close()
-    assert not carry_over(*place)
+    assert not carry_over(*owner)
 
 
 def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where neither the environment nor the system knows one, the text says what to set."""
+    """If neither the environment nor the system has a home directory, the error says what to set."""
 
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -125,7 +125,7 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the XDG Base Directory Specification has it: a relative path counts as none."""
+    """The path follows the XDG Base Directory Specification: a relative one counts as unset."""
     monkeypatch.setenv("HOME", "/home/somebody")
     assert state_directory({"XDG_STATE_HOME": "/elsewhere"}) == Path("/elsewhere/tandem")
     for environment in ({}, {"XDG_STATE_HOME": ""}, {"XDG_STATE_HOME": "relative"}):
@@ -133,7 +133,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ids_rise() -> None:
-    """Also within a millisecond, after the clock was set back, and above one that is there already."""
+    """Ids rise within a millisecond, after the clock was set back, and above an id that exists."""
     now = [1000.0]
     ids = RisingIds(lambda: now[0])
     made = [ids.next() for _ in range(10_000)]
@@ -149,7 +149,7 @@ def test_ids_rise() -> None:
 
 
 def test_a_file_that_is_none(path: Path) -> None:
-    """Is an error, and is left as it was."""
+    """A file that is not an outbox is an error, and is left as it was."""
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(Exception, match="not a database"):

@@ -1,4 +1,4 @@
-"""How a conversation reads on the screen."""
+"""Tests of the rendering of a conversation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def conversation(*messages: tuple[Peer, str], name: str = "xiaohong") -> Convers
 
 
 def test_ticks() -> None:
-    """Stored, received, read, on its way, failed with its reason; and nothing behind the peer's."""
+    """Own messages show: stored, received, read, pending, or failed with the reason; the peer's show nothing."""
     talk = conversation((ME, "one"), (ME, "two"), (ME, "three"), (PEER, "four"))
     talk.moved(2, 1)
     waiting = Pending("018bd2e0-0000-7000-8000-000000000000", 2, "five")
@@ -61,7 +61,7 @@ def test_ticks() -> None:
 
 
 def test_long_and_many_lines() -> None:
-    """Are set in under the first, so that no message can look like two."""
+    """Further lines are indented, so that no message can look like two."""
     talk = conversation((PEER, "the first line is long\n12:00 you  fake"))
     assert text(rows_of(talk, ME, [], [], 44))[1:] == [
         "12:01 xiaohong  the first line is long",
@@ -75,7 +75,7 @@ def test_long_and_many_lines() -> None:
 
 
 def test_days() -> None:
-    """Each begins with its name."""
+    """Each day begins with its name."""
     talk = conversation((PEER, "one"))
     talk.said(Message(2, NOON + 86_400_000, 2, "two", ""))
     assert [line for line in text(rows_of(talk, ME, [], [], 60)) if line.startswith("--")] == [
@@ -87,7 +87,7 @@ def test_days() -> None:
 @settings(deadline=None)
 @given(st.text(), st.text(), st.integers(20, 100))
 def test_no_row_is_too_wide_or_obeyed(name: str, content: str, width: int) -> None:
-    """Whatever is in a name or a message."""
+    """No name or message makes a row too wide, or contains a control character."""
     rows = rows_of(conversation((PEER, content), (ME, content), name=name), ME, [], [], width)
     for line in text(rows):
         assert width_of(line) <= width or width < 40

@@ -1,4 +1,4 @@
-"""The screen, with a keyboard and a terminal that are none."""
+"""Tests of the screen, with a fake keyboard and a fake terminal."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WIDTH, HEIGHT = 100, 20
 
 
 class Terminal(DummyOutput):
-    """A terminal of a size, on which nothing can be seen."""
+    """A fake terminal of a given size."""
 
     def get_size(self) -> Size:
         return Size(rows=HEIGHT, columns=WIDTH)
 
 
 class Sitting:
-    """Somebody at a screen."""
+    """A user at a screen."""
 
     def __init__(self, keys: PipeInput, url: str, user: Peer, path: Path, to: str) -> None:
         self.keys = keys
@@ -54,13 +54,13 @@ class Sitting:
 
     @property
     def rows(self) -> list[str]:
-        """What is above the line that is being written."""
+        """Return the rows above the input line."""
         rows = self.screen._visible_rows(WIDTH, HEIGHT - 3)
         return ["".join(text for _, text in row) for row in rows if row]
 
     @property
     def bars(self) -> tuple[str, str]:
-        """The first and the last row."""
+        """Return the first and the last row."""
         return tuple("".join(part[1] for part in bar()) for bar in (self.screen._title, self.screen._toolbar))
 
     async def shows(self, text: str) -> None:
@@ -76,7 +76,7 @@ Sit = Callable[[Device, str], Awaitable[Sitting]]
 
 @pytest.fixture
 def sit(io_loop: IOLoop, http_server: Serving, tmp_path: Path) -> Iterator[Sit]:
-    """Puts the user of a device at a screen as well."""
+    """Return a function that gives the user of a device a screen."""
     with create_pipe_input() as keys:
         sittings: list[Sitting] = []
 
@@ -102,7 +102,7 @@ Friends = tuple[Pair, Proxy]
 
 
 async def test_a_conversation(friends: Friends, sit: Sit) -> None:
-    """Is written, acknowledged, received and read, and each of that shows behind the message."""
+    """A message is written, acknowledged, received and read, and shows each of these."""
     (one, two), _ = friends
     sitting = await sit(one, "")
     await sitting.shows("anything else is a message")
@@ -118,7 +118,7 @@ async def test_a_conversation(friends: Friends, sit: Sit) -> None:
 
 
 async def test_control_characters(friends: Friends, sit: Sit) -> None:
-    """Are not sent: they stay in the field, and it is said why."""
+    """Control characters are not sent: they stay in the field, with the reason."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     await sitting.shows("hello yourself")
@@ -130,7 +130,7 @@ async def test_control_characters(friends: Friends, sit: Sit) -> None:
 
 
 async def test_ctrl_z(friends: Friends, sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the program to sleep as in a shell, and is no part of what is written."""
+    """Ctrl-Z suspends the program as in a shell, and is not part of the text."""
     (one, two), _ = friends
     sitting, suspended = await sit(one, two.client.user.name), []
     monkeypatch.setattr(sitting.screen.app, "suspend_to_background", lambda: suspended.append(1))
@@ -140,7 +140,7 @@ async def test_ctrl_z(friends: Friends, sit: Sit, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_ticks(friends: Friends, sit: Sit) -> None:
-    """Received and read show as the peer says so."""
+    """Received and read are shown when the peer's positions arrive."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     sitting.type(f"well?{ENTER}")
@@ -156,7 +156,7 @@ async def test_ticks(friends: Friends, sit: Sit) -> None:
 
 
 async def test_what_is_on_the_screen_is_read(friends: Friends, sit: Sit) -> None:
-    """What has scrolled out of it is not, until one scrolls back; other conversations are counted as unread."""
+    """Messages that have scrolled out are unread until the user scrolls back; other conversations count as unread."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     talk = two.client.conversations[one.client.user.id]
@@ -177,7 +177,7 @@ async def test_what_is_on_the_screen_is_read(friends: Friends, sit: Sit) -> None
 
 
 async def test_scrolling_up_brings_history(friends: Friends, sit: Sit, http_server: Serving, device: Open) -> None:
-    """As far as there is any."""
+    """Scrolling up loads history, as far as there is any."""
     (one, two), _ = friends
     for number in range(120):
         one.say(two, f"number {number}")
@@ -194,7 +194,7 @@ async def test_scrolling_up_brings_history(friends: Friends, sit: Sit, http_serv
 
 
 async def test_typing(friends: Friends, sit: Sit) -> None:
-    """Is told while a message is being written, not a command; the peer's shows, and goes again."""
+    """Typing is sent for a message, not for a command; the peer's typing is shown, and disappears."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     await until(lambda: sitting.screen.current)
@@ -216,7 +216,7 @@ async def test_typing(friends: Friends, sit: Sit) -> None:
 
 
 async def test_keys(friends: Friends, sit: Sit) -> None:
-    """Alt-Enter begins another line, Ctrl-C empties the line, Ctrl-D ends where nothing is being written."""
+    """Alt-Enter begins another line, Ctrl-C empties the line, Ctrl-D ends the program if the line is empty."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     await until(lambda: sitting.screen.current)
@@ -230,15 +230,15 @@ async def test_keys(friends: Friends, sit: Sit) -> None:
 
 
 async def test_quit(friends: Friends, sit: Sit) -> None:
-    """Ends with status 0."""
+    """/quit ends the program with status 0."""
     (one, _), _ = friends
     sitting = await sit(one, "")
     sitting.type(f"/quit{ENTER}")
     assert await sitting.ended() == 0
 
 
-async def test_nobody_can_write_escapes(friends: Friends, sit: Sit) -> None:
-    """Of another's message only what can be seen is on the screen."""
+async def test_escapes_have_no_effect(friends: Friends, sit: Sit) -> None:
+    """Control characters of another user's message are shown as symbols."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     two.say(one, "\x1b[2J\x9b1m\u202eabc\x07")
@@ -246,7 +246,7 @@ async def test_nobody_can_write_escapes(friends: Friends, sit: Sit) -> None:
 
 
 async def test_a_refused_message(friends: Friends, sit: Sit, ask: Ask) -> None:
-    """Stays with its reason until it is sent again or discarded."""
+    """A refused message stays with its reason until it is sent again or discarded."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     await ask("PUT", f"/user/blocks/{one.client.user.id}?uid={two.client.user.id}", body="")
@@ -260,7 +260,7 @@ async def test_a_refused_message(friends: Friends, sit: Sit, ask: Ask) -> None:
 
 
 async def test_a_session_that_ends(friends: Friends, sit: Sit) -> None:
-    """Ends the screen, and says why."""
+    """The end of the session ends the screen, with the reason."""
     (one, _), _ = friends
     sitting = await sit(one, "")
     assert sitting.client._connection is not None
@@ -270,7 +270,7 @@ async def test_a_session_that_ends(friends: Friends, sit: Sit) -> None:
 
 
 async def test_without_a_connection(friends: Friends, sit: Sit) -> None:
-    """Says so, keeps what is written, and shows it as waiting."""
+    """Without a connection the screen says so, and keeps what is written as pending."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     await until(lambda: sitting.screen.current)
@@ -287,7 +287,7 @@ async def test_without_a_connection(friends: Friends, sit: Sit) -> None:
 
 
 async def test_completion(friends: Friends, sit: Sit) -> None:
-    """Of commands, and of names that show what they are."""
+    """Commands and names are completed; control characters in names are visible."""
     (one, two), _ = friends
     sitting = await sit(one, "")
     name = two.client.user.name
@@ -308,12 +308,15 @@ async def test_completion(friends: Friends, sit: Sit) -> None:
 async def test_what_was_typed_waits_for_what_takes_long(
     friends: Friends, sit: Sit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-D ends behind it, and what finds no room stays in the field."""
+    """Typed lines are carried out before Ctrl-D ends the program.
+
+    A line that does not fit into the queue stays in the field.
+    """
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     await until(lambda: sitting.screen.current)
     commands, gate = sitting.screen._commands, asyncio.Event()
-    monkeypatch.setattr(sitting.screen._lines, "_maxsize", 5)  # as if it had less room
+    monkeypatch.setattr(sitting.screen._lines, "_maxsize", 5)  # a smaller queue
     run = commands.run
 
     async def slowly(line: str) -> bool:
@@ -323,11 +326,11 @@ async def test_what_was_typed_waits_for_what_takes_long(
     monkeypatch.setattr(commands, "run", slowly)
 
     def sent() -> list[str]:
-        """What has arrived, and what is kept to be sent; what has arrived may be kept until that is known."""
+        """Return the messages that have arrived, and those in the outbox; one may be in both for a moment."""
         arrived = {message.id: message.content for message in two.given(one)[2:]}
         return list((arrived | {each.id: each.content for each in sitting.outbox}).values())
 
-    # The first is carried out as before, the second is taken out and takes long.
+    # The first is carried out as usual, the second is taken from the queue and takes long.
     lines = [f"{number}" for number in range(sitting.screen._lines.maxsize + 2)]
     for typed, line in enumerate(lines, 1):
         sitting.type(f"{line}{ENTER}")

@@ -1,4 +1,4 @@
-"""One message of each conversation on its way. A stand-in for the connection: these outcomes cannot be provoked."""
+"""Tests of sending one message of each conversation at a time, with a fake connection for rare outcomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.sockets import until
 
 
 class Recorder:
-    """A connection that records what is asked, and answers when it is told to."""
+    """A fake connection that records requests, and answers when a test tells it."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -63,7 +63,7 @@ def connected(sender: Sender, *peers: int) -> Recorder:
 
 
 async def test_one_at_a_time(sender: Sender, outbox: Outbox) -> None:
-    """Of each conversation, in the old order; what is not resumed yet waits."""
+    """One message of each conversation is sent at a time, in order; one that is not resumed yet waits."""
     first, other, second = outbox.add(2, "one"), outbox.add(3, "other"), outbox.add(2, "two")
     connection = connected(sender)
     sender.look(2)
@@ -84,7 +84,7 @@ async def test_one_at_a_time(sender: Sender, outbox: Outbox) -> None:
 async def test_an_outcome_that_is_not_known(
     code: int, sender: Sender, outbox: Outbox, told: list[Pending], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Is asked for again, with the same id, before anything else is sent."""
+    """A message with an unknown outcome is resent with the same id before anything else is sent."""
     monkeypatch.setattr(clients.backoff, "BASE", 0.001)
     first, second = outbox.add(2, "one"), outbox.add(2, "two")
     connection = connected(sender, 2)
@@ -101,7 +101,7 @@ async def test_an_outcome_that_is_not_known(
 
 
 async def test_an_acknowledgement_that_comes_by_itself(sender: Sender, outbox: Outbox, told: list[Pending]) -> None:
-    """After 40001: nothing is sent again, and the next goes at once."""
+    """After a late acknowledgement nothing is resent, and the next message is sent at once."""
     first, second = outbox.add(2, "one"), outbox.add(2, "two")
     connection = connected(sender, 2)
     connection.answer(first, 40001)
@@ -116,7 +116,7 @@ async def test_an_acknowledgement_that_comes_by_itself(sender: Sender, outbox: O
 
 @pytest.mark.parametrize("code", [50006, 400, 403, 404, 418])
 async def test_a_refusal(code: int, sender: Sender, outbox: Outbox, told: list[Pending]) -> None:
-    """Is told with its reason; the message is kept, and those behind it have outcomes of their own."""
+    """A refused message is kept with its reason, and the messages after it have outcomes of their own."""
     first, second = outbox.add(2, "one"), outbox.add(2, "two")
     connection = connected(sender, 2)
     connection.answer(first, code)
@@ -132,7 +132,7 @@ async def test_a_refusal(code: int, sender: Sender, outbox: Outbox, told: list[P
 
 
 async def test_another_connection(sender: Sender, outbox: Outbox) -> None:
-    """What was on its way goes again, with its id; an answer over the old one does not come."""
+    """Messages without an answer are resent with their ids; answers over the old connection do not arrive."""
     first = outbox.add(2, "one")
     outbox.add(2, "two")
     connected(sender, 2)
@@ -145,7 +145,7 @@ async def test_another_connection(sender: Sender, outbox: Outbox) -> None:
 
 
 async def test_a_message_that_closes_the_connection(sender: Sender, outbox: Outbox, told: list[Pending]) -> None:
-    """1009: the largest that was on its way has failed, or it would close each connection."""
+    """After 1009 the largest message without an answer has failed; otherwise it would close each connection."""
     small, large = outbox.add(2, "xx"), outbox.add(3, "你好")
     connection = connected(sender, 2, 3)
     connection.close_code = TOO_BIG
@@ -155,7 +155,7 @@ async def test_a_message_that_closes_the_connection(sender: Sender, outbox: Outb
 
 
 async def test_what_the_server_says_of_a_refusal(sender: Sender, outbox: Outbox, told: list[Pending]) -> None:
-    """Is kept and told without anything that a terminal would obey."""
+    """The server's text is kept and shown without control characters."""
     connection = connected(sender, 2)
     pending = outbox.add(2, "hi")
     sender.look(2)

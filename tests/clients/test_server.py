@@ -1,4 +1,4 @@
-"""The server over HTTP, and what can go wrong with it."""
+"""Tests of the server's HTTP interface, and of its errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def remote(io_loop: IOLoop, http_server: Serving) -> Iterator[Server]:
 
 
 async def test_a_server_that_believes(remote: Server, names: list[str]) -> None:
-    """The user is found by name, whether it is among those that the server names or not."""
+    """The user is found by name, whether the server lists it or not."""
     session = await remote.session()
     assert (session.believes, session.max_content) == (True, 8192)
     for name in names:
@@ -51,7 +51,7 @@ async def test_a_server_that_believes(remote: Server, names: list[str]) -> None:
 
 @pytest.mark.parametrize("flags", [["--auth=token"]], indirect=True)
 async def test_a_server_that_does_not(remote: Server) -> None:
-    """It takes a password, and the token that it gives says who asks."""
+    """Signing in needs a password, and the token authenticates the caller."""
     session = await remote.session()
     assert (session.believes, session.users) == (False, [])
     with pytest.raises(SessionOver, match="token"):
@@ -72,7 +72,7 @@ async def test_a_server_that_does_not(remote: Server) -> None:
 
 @pytest.mark.parametrize("flags", [["--request-rate=0.5", "--request-burst=1"]], indirect=True)
 async def test_too_fast(remote: Server, names: list[str]) -> None:
-    """The refusal says when to come again."""
+    """The refusal says when to retry."""
     session = await remote.session()
     await remote.believed(session.users[0].name, session)
     with pytest.raises(Refused) as refused:
@@ -83,14 +83,14 @@ async def test_too_fast(remote: Server, names: list[str]) -> None:
 
 
 async def test_a_server_without_sessions(remote: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older one asks for a password."""
+    """An older server requires a password."""
     get = remote.get
     monkeypatch.setattr(remote, "get", lambda path, checked: get("/not" + path, checked))
     assert await remote.session() == (False, [], 8192, "")
 
 
-async def test_nobody_there() -> None:
-    """The text says where."""
+async def test_no_server() -> None:
+    """The error names the address."""
     server = Server("http://127.0.0.1:1")
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
         await server.session()
@@ -98,7 +98,7 @@ async def test_nobody_there() -> None:
 
 
 async def test_something_else_there(ask: Ask, http_server: Serving) -> None:
-    """What answers is not what was expected."""
+    """Another program's answer is reported as unexpected."""
     server = Server(http_server.url)
     with pytest.raises(Unreachable, match="not a Tandem server"):
         await server.get("/openapi.yaml", user_in)
@@ -106,7 +106,7 @@ async def test_something_else_there(ask: Ask, http_server: Serving) -> None:
 
 
 def test_server_errors_are_for_now() -> None:
-    """An engine that is away, and no answer in time."""
+    """A database that is down, and no answer in time, may be retried."""
     body = BytesIO(b'{"error":"mysql is unavailable, please retry"}')
     answer = HTTPResponse(HTTPRequest("http://a"), 503, buffer=body)
     for error, text in (
@@ -118,14 +118,14 @@ def test_server_errors_are_for_now() -> None:
 
 
 async def test_the_address_of_the_socket() -> None:
-    """Its scheme goes with the server's."""
+    """The socket's scheme follows the server's."""
     server = Server("https://chat.example/below/")
     assert server.socket_request().url == "wss://chat.example/below/ws?v=2&lang=en"
     server.close()
 
 
 def certificate(directory: Path) -> Path:
-    """A certificate for 127.0.0.1, signed by itself, and its key, in one file."""
+    """A self-signed certificate for 127.0.0.1 and its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Tandem")])
     now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
@@ -141,7 +141,7 @@ def certificate(directory: Path) -> Path:
 
 
 async def test_over_tls(start_server: StartServer, addresses: Addresses, tmp_path: Path) -> None:
-    """Only from a server whose certificate is trusted; the socket as well."""
+    """Only a server with a trusted certificate is accepted, also for the socket."""
     file = certificate(tmp_path)
     port = start_server(*external(addresses), f"--certfile={file}", f"--keyfile={file}", "--auth=open").ready()
     trusting, strict = (Server(f"https://127.0.0.1:{port}", ca_file=ca_file) for ca_file in (str(file), None))
@@ -158,6 +158,6 @@ async def test_over_tls(start_server: StartServer, addresses: Addresses, tmp_pat
 
 @pytest.mark.parametrize("number", ["/../x", 0, -1, True, None, 1.5])
 def test_an_id_that_is_none(number: object) -> None:
-    """Is not believed: it becomes a part of a path."""
+    """A malformed id is refused, since it would become part of a path."""
     with pytest.raises(Senseless):
         user_in({"id": number, "user_name": "a", "nickname": "b"})

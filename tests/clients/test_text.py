@@ -1,4 +1,4 @@
-"""Text of others on a terminal."""
+"""Tests of text of other users on a terminal."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from clients.text import lines_in, visible, width_of, wrapped
     ],
 )
 def test_visible(text: str, shown: str) -> None:
-    """Control characters and what turns the direction of others show themselves; all else is as it was."""
+    """Control characters and characters that change the direction of text become visible; others stay."""
     assert visible(text) == shown
 
 
 def test_nothing_gets_through() -> None:
-    """Of all characters that Unicode has."""
+    """No Unicode character reaches the terminal with an effect."""
     for code in range(sys.maxunicode + 1):
         for letter in visible(chr(code)):
             assert unicodedata.category(letter) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or letter in "\u200c\u200d"
 
 
 def test_lines() -> None:
-    """Lines of a message, whichever way they end."""
+    """Lines are split at all line ends."""
     assert lines_in("one\r\ntwo\n\n\x1bthree") == ["one", "two", "", "␛three"]
     assert lines_in("") == [""]
 
 
 @given(st.text(st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp"))), st.integers(2, 30))
 def test_wrapping(text: str, width: int) -> None:
-    """Nothing is lost, and nothing is wider than it may be."""
+    """Nothing is lost, and no part is wider than the limit."""
     parts = wrapped(text, width)
     assert "".join(parts) == text
     assert all(width_of(part) <= width for part in parts)
 
 
 def test_wrapping_at_spaces() -> None:
-    """Words stay whole where they can."""
+    """Words stay whole where possible."""
     assert wrapped("one two three", 8) == ["one two ", "three"]
     assert wrapped("onetwothree", 8) == ["onetwoth", "ree"]
     assert wrapped("你好你好", 5) == ["你好", "你好"]

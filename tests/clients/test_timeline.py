@@ -1,4 +1,4 @@
-"""The order of a conversation as a client is given it."""
+"""Tests of the order in which a client is given a conversation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def seqs(messages: list[Message]) -> list[int]:
 
 
 def following(held: int) -> Timeline:
-    """A timeline that has caught up."""
+    """Return a timeline that has caught up."""
     timeline = Timeline(held)
     timeline.ask()
     timeline.answered([], complete=True)
@@ -27,7 +27,7 @@ def following(held: int) -> Timeline:
 
 
 def test_live_messages_in_order() -> None:
-    """Are given at once, and once."""
+    """Live messages in order are given at once, and once."""
     timeline = following(3)
     assert seqs(timeline.live(message(4))) == [4]
     assert seqs(timeline.live(message(4))) == []
@@ -37,7 +37,7 @@ def test_live_messages_in_order() -> None:
 
 
 def test_live_messages_wait_for_the_answer() -> None:
-    """Which has some of them too, and what is before them."""
+    """The answer may have some of them, and earlier ones."""
     timeline = Timeline(3)
     assert seqs(timeline.live(message(4))) == []
     assert seqs(timeline.live(message(6))) == []
@@ -48,7 +48,7 @@ def test_live_messages_wait_for_the_answer() -> None:
 
 
 def test_an_answer_that_is_not_complete() -> None:
-    """Says that there is more to ask for, behind what it has."""
+    """After an incomplete answer there is more to request, after its last message."""
     timeline = Timeline(0)
     timeline.ask()
     timeline.live(message(9))
@@ -58,7 +58,7 @@ def test_an_answer_that_is_not_complete() -> None:
 
 
 def test_a_gap() -> None:
-    """Is to be asked for; messages behind it wait."""
+    """A gap has to be requested, and messages after it wait."""
     timeline = following(3)
     assert seqs(timeline.live(message(6))) == []
     assert timeline.gap
@@ -68,7 +68,7 @@ def test_a_gap() -> None:
 
 
 def test_what_has_expired_is_no_gap() -> None:
-    """An answer that was asked for later than the message behind it came passes over what is not there."""
+    """A seq that came live before the request, and that the answer skips, has expired."""
     timeline = following(3)
     timeline.live(message(6))
     timeline.ask()
@@ -77,7 +77,7 @@ def test_what_has_expired_is_no_gap() -> None:
 
 
 def test_a_gap_behind_the_question() -> None:
-    """What came live only after the question says nothing of what the answer could not have."""
+    """A message that came live after the request says nothing about the answer."""
     timeline = following(3)
     timeline.ask()
     timeline.live(message(6))
@@ -88,7 +88,7 @@ def test_a_gap_behind_the_question() -> None:
 
 
 def test_no_more_wait_than_may() -> None:
-    """The others are asked for."""
+    """Beyond the limit, live messages are dropped and requested later."""
     timeline = Timeline(0)
     last = MOST_WAITING + 50
     for seq in range(2, last + 1):
@@ -100,10 +100,10 @@ def test_no_more_wait_than_may() -> None:
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 60))
 def test_any_order_of_events(seed: int, count: int) -> None:
-    """Whatever comes live, or is lost, and whenever answers come: ascending, no gap, no repeat, and all of it."""
+    """With any lost, live or late messages the order is ascending, without a gap or a repeat, and complete."""
     chance = Random(seed)
     timeline, given_out, stored = Timeline(0), list[int](), 0
-    question: tuple[int, int] | None = None  # after what, and how much was stored when the server read it
+    question: tuple[int, int] | None = None  # the seq after which to read, and the last seq when the server read
 
     def take(messages: list[Message]) -> None:
         given_out.extend(seqs(messages))
@@ -130,7 +130,7 @@ def test_any_order_of_events(seed: int, count: int) -> None:
 
 
 def test_restart() -> None:
-    """A server that knows less: it goes on from there."""
+    """A timeline goes on from a server that knows less."""
     timeline = following(50)
     timeline.live(message(60))
     timeline.restart(2)

@@ -1,4 +1,4 @@
-"""A server that is broken or hostile: whatever it says, the client goes on, and says that it makes no sense."""
+"""Tests with a broken or hostile server: whatever it sends, the client goes on, and reports nonsense."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ ODD_ANSWERS: dict[str, tuple[str, Any]] = {
 
 
 class Hostile:
-    """What a hostile server says: `frames` behind the greeting of each socket, and the `data` of each path."""
+    """What a hostile server sends: `frames` after the greeting of each socket, and the `data` of each path."""
 
     def __init__(self) -> None:
         self.greeting: Any = GREETING
@@ -123,7 +123,7 @@ Run = Callable[[], Awaitable[tuple[list[Event], "asyncio.Task[None]"]]]
 
 @pytest.fixture
 def run(io_loop: IOLoop, hostile: Hostile, tmp_path: Path) -> Iterator[Run]:
-    """Starts a client at the hostile server; what it is told, and its task."""
+    """Return a function that starts a client at the hostile server. It returns the events, and the task."""
     opened: list[tuple[Server, Outbox, asyncio.Task[None]]] = []
 
     async def start() -> tuple[list[Event], asyncio.Task[None]]:
@@ -146,13 +146,13 @@ def run(io_loop: IOLoop, hostile: Hostile, tmp_path: Path) -> Iterator[Run]:
 
 
 def refusals(events: list[Event]) -> int:
-    """How often the client was told that the server makes no sense."""
+    """Return how often the client reported nonsense."""
     return sum(isinstance(event, Status) and NO_SENSE in event.reason for event in events)
 
 
 @pytest.mark.parametrize("frame", ODD_FRAMES.values(), ids=ODD_FRAMES)
 async def test_odd_frames(frame: Any, hostile: Hostile, run: Run) -> None:
-    """Are refused with a line, and the client tries again."""
+    """Invalid frames are reported, and the client reconnects."""
     hostile.frames = [frame]
     events, task = await run()
     await until(lambda: refusals(events) or task.done())
@@ -161,7 +161,7 @@ async def test_odd_frames(frame: Any, hostile: Hostile, run: Run) -> None:
 
 @pytest.mark.parametrize(("path", "data"), ODD_ANSWERS.values(), ids=ODD_ANSWERS)
 async def test_odd_answers(path: str, data: Any, hostile: Hostile, run: Run) -> None:
-    """The same over HTTP."""
+    """Invalid HTTP answers are reported, and the client retries."""
     hostile.data[path] = data
     events, task = await run()
     await until(lambda: refusals(events) or task.done())
@@ -169,7 +169,7 @@ async def test_odd_answers(path: str, data: Any, hostile: Hostile, run: Run) -> 
 
 
 async def test_a_server_that_comes_to_its_senses(hostile: Hostile, run: Run) -> None:
-    """Is taken as if nothing had been."""
+    """A server that sends valid frames again is used as before."""
     hostile.frames = ["{"]
     events, _ = await run()
     await until(lambda: refusals(events))
@@ -178,7 +178,7 @@ async def test_a_server_that_comes_to_its_senses(hostile: Hostile, run: Run) -> 
 
 
 async def test_another_installation(hostile: Hostile, run: Run) -> None:
-    """Ends the client before anything is sent: the ids of users mean other people there."""
+    """Another installation ends the client before anything is sent: its ids are other users."""
     hostile.greeting = GREETING | {"log": LOG[::-1]}
     _, task = await run()
     await until(task.done)
@@ -198,7 +198,7 @@ async def test_another_installation(hostile: Hostile, run: Run) -> None:
     ],
 )
 async def test_odd_sessions(session: Any, hostile: Hostile, run: Run) -> None:
-    """End the start with the line; an odd id of the installation never becomes a part of a path."""
+    """An invalid session ends the start with an error; an invalid installation id never becomes part of a path."""
     hostile.data["/session"] = session
     with pytest.raises(Unreachable, match=NO_SENSE):
         await run()
@@ -206,7 +206,7 @@ async def test_odd_sessions(session: Any, hostile: Hostile, run: Run) -> None:
 
 @pytest.mark.parametrize("kind", [2, 6])
 def test_answers_without_what_was_asked_for(kind: int) -> None:
-    """A request for messages is not answered by a frame that has none; another request may be."""
+    """An answer without messages is invalid for a request for messages, and valid for others."""
     frame = frame_in('{"from":"","code":50002,"content":"","id":"q1"}')
     require_answer(4, frame)
     with pytest.raises(Senseless):
@@ -215,7 +215,7 @@ def test_answers_without_what_was_asked_for(kind: int) -> None:
 
 
 def test_what_is_no_envelope() -> None:
-    """Neither other JSON nor something else."""
+    """Neither other JSON nor anything else is accepted as an envelope."""
     for body in (b"", b"[]", b"{}", b"[" * 100_000, b"\xff"):
         with pytest.raises(Senseless):
             data_in(body)
