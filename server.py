@@ -53,7 +53,7 @@ from models.accounts.service import Accounts, Registration
 from models.accounts.session_reaper import SessionReaper
 from models.chat.history import History
 from models.chat.service import Chat
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import new_keys
 from storage.embedded.supervisor import KEY_FILE, Addresses, DatabaseStartError, EmbeddedDatabases
 from storage.mongo.messages import UnsuitableMongoError
@@ -225,7 +225,7 @@ async def serving(
         history = History(chat, stores.messages, stores.messages.directory, settings.timeouts.answer_timeout)
         try:
             await stores.broker.start(chat)
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             raise StartError(f"redis at {masked(addresses.redis)}: {error}") from None
         stack.push_async_callback(stores.broker.close)
         stack.push_async_callback(chat.close)
@@ -309,7 +309,7 @@ async def _open_stores(
         raise SettingsError(f"--{error.database}: {error}") from None
     except DatabasesUnavailable as error:
         urls = addresses._asdict()
-        raise StartError("; ".join(f"{e.engine} at {masked(urls[name])}: {e}" for name, e in error.away)) from None
+        raise StartError("; ".join(f"{e.database} at {masked(urls[name])}: {e}" for name, e in error.away)) from None
 
 
 def _picked(settings: Settings, record: type[NamedTuple]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ ChatError
 │   ├── TooFast                 429    too many requests; says when to retry
 │   └── LimitReached            50006  the limit rule refuses
 │       └── QuotaReached            50006  the quota of an account for an hour or a day is used up
-└── EngineUnavailable   40001   a database is down or slow; the outcome is unknown
+└── StorageUnavailable  40001   a database is down or slow; the outcome is unknown
     ├── NotSent                 40001  nothing reached the database
     ├── Overloaded              40001  the server has too much to do, or is about to end
     └── DatabaseRefused         40001  the database would refuse the same again; HTTP says 500
@@ -24,7 +24,6 @@ __all__ = [
     "Blocked",
     "ChatError",
     "DatabaseRefused",
-    "EngineUnavailable",
     "Forbidden",
     "InvalidFrame",
     "InvalidRequest",
@@ -34,6 +33,7 @@ __all__ = [
     "Overloaded",
     "QuotaReached",
     "Refused",
+    "StorageUnavailable",
     "TooFast",
     "Unauthenticated",
     "UnknownUser",
@@ -129,21 +129,21 @@ class QuotaReached(LimitReached):
         self.retry_after = retry_after
 
 
-class EngineUnavailable(ChatError):
+class StorageUnavailable(ChatError):
     """A database is down or slow. The operation may have been done or not."""
 
     code = 40001
 
-    def __init__(self, engine: str, reason: str) -> None:
-        super().__init__(f"{engine}: {reason}")
-        self.engine = engine
+    def __init__(self, database: str, reason: str) -> None:
+        super().__init__(f"{database}: {reason}")
+        self.database = database
 
 
-class NotSent(EngineUnavailable):
+class NotSent(StorageUnavailable):
     """There was no connection to the database, so nothing of the request reached it."""
 
 
-class Overloaded(EngineUnavailable):
+class Overloaded(StorageUnavailable):
     """The server has too much to do, or is about to end. Nothing was done, and no database is the cause.
 
     `reason` is a sentence for the caller: what is wrong, and what to do.
@@ -154,13 +154,13 @@ class Overloaded(EngineUnavailable):
         self.reason = reason
 
 
-class DatabaseRefused(EngineUnavailable):
+class DatabaseRefused(StorageUnavailable):
     """A database answers, but refuses the operation until its operator changes something.
 
     A right is missing, or the tables do not fit. `kind` is the database's own code of the error. HTTP answers 500,
     since a retry is of no use. Only the log has the cause.
     """
 
-    def __init__(self, engine: str, reason: str, kind: str) -> None:
-        super().__init__(engine, reason)
+    def __init__(self, database: str, reason: str, kind: str) -> None:
+        super().__init__(database, reason)
         self.kind = kind

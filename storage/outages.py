@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from models.errors import DatabaseRefused, EngineUnavailable, Refused
+from models.errors import DatabaseRefused, Refused, StorageUnavailable
 
 __all__ = ["Outages"]
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 class Outages:
     """Watch the calls to one database. All clients of a database share one object.
 
-    An outage begins with a call that raises EngineUnavailable, and is logged as `outage_began`. It ends with an answer
+    An outage begins with a call that raises StorageUnavailable, and is logged as `outage_began`. It ends with an answer
     to a call that began after the last such error, and is logged as `outage_ended`. An outage that begins within QUIET
     seconds of the last one is logged only if it goes on.
 
@@ -52,7 +52,7 @@ class Outages:
             self._answered(failures)
             self._refused(error)
             raise
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             self._failed(str(error))
             raise
         except Refused:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from models.accounts.ports import Rule
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages, mongo_client
 from storage.mysql.accounts import MySQLAccounts
@@ -37,7 +37,7 @@ class UnusableAddressError(Exception):
 class DatabasesUnavailable(Exception):
     """Databases do not answer: which, and why."""
 
-    def __init__(self, away: Sequence[tuple[str, EngineUnavailable]]) -> None:
+    def __init__(self, away: Sequence[tuple[str, StorageUnavailable]]) -> None:
         super().__init__("; ".join(str(error) for _, error in away))
         self.away = away
 
@@ -106,8 +106,8 @@ async def open_stores(
     # In this order, an account that another process makes meanwhile has an id above the greatest one in messages.
     try:
         await opened.users.require_unused_ids(await opened.messages.directory.greatest_user())
-    except EngineUnavailable as error:
-        raise DatabasesUnavailable([("mysql" if error.engine == "mysql" else "mongo", error)]) from None
+    except StorageUnavailable as error:
+        raise DatabasesUnavailable([("mysql" if error.database == "mysql" else "mongo", error)]) from None
     stack.push_async_callback(opened.messages.close)
     stores = _stores(opened, options, prefix, clock)
     stack.push_async_callback(stores.counters.close)
@@ -119,7 +119,7 @@ async def _ready(**prepared: Awaitable[None]) -> None:
     outcomes = await asyncio.gather(*prepared.values(), return_exceptions=True)
     away = []
     for database, outcome in zip(prepared, outcomes, strict=True):
-        if isinstance(outcome, EngineUnavailable):
+        if isinstance(outcome, StorageUnavailable):
             away.append((database, outcome))
         elif isinstance(outcome, BaseException):
             raise outcome

@@ -21,10 +21,10 @@ from handlers.http.request_policy import LONGEST_WAIT, RequestPolicy, subject_of
 from models.errors import (
     ChatError,
     DatabaseRefused,
-    EngineUnavailable,
     InvalidRequest,
     Overloaded,
     Refused,
+    StorageUnavailable,
     TooFast,
 )
 from models.records import Identity, user_id
@@ -59,7 +59,7 @@ def status_of(error: BaseException | None) -> int:
         return error.status_code
     if isinstance(error, DatabaseRefused):
         return 500
-    if isinstance(error, EngineUnavailable):
+    if isinstance(error, StorageUnavailable):
         return 503
     if isinstance(error, Refused):
         return error.code
@@ -331,8 +331,8 @@ class BaseHandler(RequestHandler):
         elif isinstance(error, Overloaded):
             text = error.reason
             self.set_header("Retry-After", str(AGAIN_AFTER))
-        elif isinstance(error, EngineUnavailable):
-            text = f"{error.engine} is unavailable, please retry"
+        elif isinstance(error, StorageUnavailable):
+            text = f"{error.database} is unavailable, please retry"
         elif isinstance(error, ChatError):
             text = str(error)
         elif isinstance(error, HTTPError):

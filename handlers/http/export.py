@@ -12,7 +12,7 @@ from handlers.http import fields
 from handlers.http.base import BaseHandler
 from models.chat.history import History
 from models.chat.ports import Users
-from models.errors import EngineUnavailable, TooFast, UnknownUser
+from models.errors import StorageUnavailable, TooFast, UnknownUser
 from models.protocol.v2 import shown
 
 __all__ = ["ExportHandler"]
@@ -58,7 +58,7 @@ class ExportHandler(BaseHandler):
             await self._line({"complete": True, "messages": count})
         except StreamClosedError:
             return
-        except EngineUnavailable:
+        except StorageUnavailable:
             if not self._headers_written:
                 raise
             self.request.connection.stream.close()  # type: ignore[union-attr]  # the client must not take it as complete

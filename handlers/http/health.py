@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from handlers.http.base import BaseHandler
 from handlers.websocket.handler import ChatSocket
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 
 __all__ = ["ApiHandler", "Check", "HealthHandler", "PingHandler", "Readiness", "ReadyHandler"]
 
@@ -86,7 +86,7 @@ class Readiness:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._checks[name]()
-        except (EngineUnavailable, TimeoutError):
+        except (StorageUnavailable, TimeoutError):
             return "restarting" if name in self.restarting() else "unavailable"
         return "ok"
 

@@ -15,7 +15,7 @@ from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent
 from models.chat.history import History
 from models.chat.service import Chat
-from models.errors import ChatError, EngineUnavailable, InvalidFrame, TooFast
+from models.errors import ChatError, InvalidFrame, StorageUnavailable, TooFast
 from models.protocol import v1
 from models.protocol.v1 import Code, Request, RequestType
 from models.records import Message
@@ -91,9 +91,9 @@ class Dialect1:
                 await self._show_history(request.content, deadline)
             else:
                 await self._show_unread(deadline)
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             _log.info("request_unanswered", user=self._user, reason=str(error))
-            self._reply(Code.ENGINE)
+            self._reply(Code.DATABASE)
             return False
         except Exception:  # noqa: BLE001  # a bug must not leave the client without an answer
             _log.exception("request_failed", user=self._user, peer=self._peer)

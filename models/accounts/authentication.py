@@ -57,7 +57,7 @@ class Access:
         """Return the identity of the caller. A ticket is used up by this.
 
         Raises Unauthenticated, Forbidden if `uid` is not the user of the token, UnknownUser and InvalidRequest where
-        `uid` is believed, EngineUnavailable.
+        `uid` is believed, StorageUnavailable.
         """
         if self.mode.believes and uid is not None:
             identity = Identity(uid)
@@ -79,7 +79,7 @@ class Access:
         return identity
 
     async def ended(self, identities: Collection[Identity]) -> set[Identity]:
-        """Return the identities that are no longer valid, by the tables as they are now. Raises EngineUnavailable."""
+        """Return the identities that are no longer valid, by the tables as they are now. Raises StorageUnavailable."""
         users = await self._users.active_now(list({identity.user for identity in identities}))
         out = await self._sessions.signed_out_now([each.session for each in identities if each.session])
         return {
@@ -98,7 +98,7 @@ class Access:
         return self._tokens.issue(user)
 
     async def ticket(self, identity: Identity) -> str:
-        """Return a ticket that opens one socket within a short time. Raises EngineUnavailable."""
+        """Return a ticket that opens one socket within a short time. Raises StorageUnavailable."""
         return await self._tickets.issue(identity)
 
     def _over(self, identity: Identity, user: User) -> bool:

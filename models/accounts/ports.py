@@ -1,6 +1,6 @@
 """What accounts need from storage and handlers: Protocols that these implement, as in models/chat/ports.py.
 
-All coroutines raise EngineUnavailable when their database is down or slow.
+All coroutines raise StorageUnavailable when their database is down or slow.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import structlog
 from common.sweep import Sweep
 from models.accounts.authentication import Access
 from models.accounts.ports import OpenSockets
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 
 __all__ = ["SessionReaper"]
 
@@ -26,7 +26,7 @@ class SessionReaper:
         self._access = access
         self._sockets = sockets
         # While the tables cannot be read, no socket is closed.
-        self.sweep = Sweep(interval, sockets.users, self._look, "sessions_not_checked", EngineUnavailable)
+        self.sweep = Sweep(interval, sockets.users, self._look, "sessions_not_checked", StorageUnavailable)
 
     async def _look(self, users: set[int]) -> None:
         ended = await self._access.ended(self._sockets.identities(users))

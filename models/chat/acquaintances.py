@@ -13,7 +13,7 @@ import structlog
 
 from common.tasks import end
 from models.chat.ports import Directory
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import conversation_of
 
 __all__ = ["Acquaintances"]
@@ -37,12 +37,12 @@ class Acquaintances:
         await end(*self._looking)
 
     async def introduce(self, conversation: str) -> None:
-        """Record for good that both have written. Raises EngineUnavailable."""
+        """Record for good that both have written. Raises StorageUnavailable."""
         await self._directory.introduce(conversation)
         self._note(conversation)
 
     async def acquainted(self, one: int, other: int) -> bool:
-        """Return whether both have written. Raises EngineUnavailable."""
+        """Return whether both have written. Raises StorageUnavailable."""
         conversation = conversation_of(one, other)
         if conversation not in self._known:
             if not await self._directory.mutual(conversation):
@@ -53,7 +53,7 @@ class Acquaintances:
     async def met(self, user: int, peers: Sequence[int]) -> list[int]:
         """Return those of `peers` with whom `user` has a conversation, whichever of them wrote.
 
-        Raises EngineUnavailable.
+        Raises StorageUnavailable.
         """
         return await self._directory.met(user, peers) if peers else []
 
@@ -70,7 +70,7 @@ class Acquaintances:
         try:
             if await self.acquainted(one, other):
                 action()
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             _log.debug("acquaintance_unknown", one=one, other=other, reason=str(error))
 
     def _note(self, conversation: str) -> None:

@@ -20,7 +20,7 @@ from common.sweep import Sweep
 from models.chat.conversation import Conversation
 from models.chat.events import BlockChanged, PeerEvent
 from models.chat.ports import BlockStore, Cluster, Sockets
-from models.errors import Blocked, EngineUnavailable
+from models.errors import Blocked, StorageUnavailable
 from models.records import Message
 
 __all__ = ["EVERYTHING", "Blocks"]
@@ -46,7 +46,7 @@ class Blocks:
         self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: peers and the blocks' seqs
         self._awaited: dict[int, asyncio.Future[None]] = {}  # by user: done when the blocks are held
         self._withheld: set[tuple[int, int]] = set()  # user and peer: a message was not shown
-        self.sweep = Sweep(LOOK_EVERY, lambda: self._here, self._look, "blocks_not_read", EngineUnavailable)
+        self.sweep = Sweep(LOOK_EVERY, lambda: self._here, self._look, "blocks_not_read", StorageUnavailable)
 
     # Sockets
 
@@ -91,7 +91,7 @@ class Blocks:
         return True
 
     async def require_open(self, conversation: Conversation) -> None:
-        """Raise Blocked if one of the two has blocked the other, EngineUnavailable if that is not known.
+        """Raise Blocked if one of the two has blocked the other, StorageUnavailable if that is not known.
 
         There is no need to call it before `unblocked_until`.
         """
@@ -134,7 +134,7 @@ class Blocks:
     async def unblock(self, user: int, peer: int) -> None:
         """Lift a block of `user`. There is no error if there is none."""
         await self._store.unblock(user, peer)
-        with suppress(EngineUnavailable):  # the sweep repeats it
+        with suppress(StorageUnavailable):  # the sweep repeats it
             await self._look({user})  # a client that gets the answer can resume at once
         self._publish(user, peer)
 
@@ -168,7 +168,7 @@ class Blocks:
         """Return whether a block has hidden messages, also from sockets that opened after these were stored."""
         try:
             return await self._store.newest(user, peer) > upto
-        except EngineUnavailable:
+        except StorageUnavailable:
             return True
 
     def _hold(self, user: int, blocks: dict[int, int]) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from models.errors import ChatError, EngineUnavailable
+from models.errors import ChatError, StorageUnavailable
 from models.protocol.v1 import Code
 from models.records import Head, Message, conversation_of
 
@@ -34,10 +34,10 @@ class Stored(NamedTuple):
 class PendingMessage:
     """A message that was accepted from a socket. Its `outcome` is None until it is resolved.
 
-    `resolved` is called with the outcome. It is called once more if the message was answered with EngineUnavailable and
-    turns out to be stored. `answered` is called before `resolved`. `origin` is the socket that the message came from;
-    it gets the answer instead of a copy of the message. `taken` is when the message was accepted, `deadline` when it is
-    answered with EngineUnavailable (both loop time).
+    `resolved` is called with the outcome. It is called once more if the message was answered with StorageUnavailable
+    and turns out to be stored. `answered` is called before `resolved`. `origin` is the socket that the message came
+    from; it gets the answer instead of a copy of the message. `taken` is when the message was accepted, `deadline` when
+    it is answered with StorageUnavailable (both loop time).
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class PendingMessage:
 
     def resolve(self, outcome: Stored | ChatError) -> None:
         """Set the outcome and answer the sender. A message that already has a final outcome is left as it is."""
-        late = isinstance(self.outcome, EngineUnavailable) and isinstance(outcome, Stored)
+        late = isinstance(self.outcome, StorageUnavailable) and isinstance(outcome, Stored)
         if self.outcome is None or late:
             self.outcome = outcome
             if self.answered is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from models.chat.conversation import Conversation
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 
 __all__ = ["keep_deadline"]
 
@@ -13,7 +13,7 @@ SOON = 0.001  # seconds; uvloop makes no timer of a shorter delay, so that its h
 
 
 def keep_deadline(conversation: Conversation, deadline: float) -> None:
-    """Resolve a message with EngineUnavailable if it has no outcome at its deadline (loop time)."""
+    """Resolve a message with StorageUnavailable if it has no outcome at its deadline (loop time)."""
     timer = conversation.overdue
     if timer is not None:
         if timer.when() <= deadline:
@@ -29,7 +29,7 @@ def _at_deadline(conversation: Conversation) -> None:
     waiting = [pending for pending in (*conversation.carried, *conversation.queue) if pending.outcome is None]
     for pending in waiting:
         if pending.deadline <= now:
-            pending.resolve(EngineUnavailable("storage", "no answer yet"))
+            pending.resolve(StorageUnavailable("storage", "no answer yet"))
     later = [pending.deadline for pending in waiting if pending.deadline > now]
     if later:
         keep_deadline(conversation, min(later))

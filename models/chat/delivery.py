@@ -19,7 +19,7 @@ from models.chat.events import MessageStored, PeerEvent, PositionsChanged
 from models.chat.inserting import BACKOFF
 from models.chat.loading import Loader
 from models.chat.ports import Cluster, Messages, Reached, Sockets
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
 
 __all__ = ["Delivery"]
@@ -157,7 +157,7 @@ class Delivery:
                     if pause == BACKOFF[1]:
                         self._drop_unconfirmed(conversation)
                         break
-                except EngineUnavailable:
+                except StorageUnavailable:
                     pass
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, BACKOFF[1])
@@ -174,7 +174,7 @@ class Delivery:
         conversation.unconfirmed = ()
 
     async def deliver_through(self, conversation: Conversation, seq: int) -> None:
-        """Deliver the stored messages up to `seq` that the sockets do not have yet. Raises EngineUnavailable."""
+        """Deliver the stored messages up to `seq` that the sockets do not have yet. Raises StorageUnavailable."""
         while conversation.delivered_seq is not None and conversation.delivered_seq < seq:
             last = min(conversation.delivered_seq + CHUNK, seq)
             for message in await self._messages.page(conversation.name, conversation.delivered_seq + 1, last):
@@ -182,7 +182,7 @@ class Delivery:
             conversation.delivered_seq = max(conversation.delivered_seq, last)  # also over what has expired
 
     async def catch_up(self, conversation: Conversation) -> None:
-        """Deliver the messages that are stored and that the sockets do not have. Raises EngineUnavailable."""
+        """Deliver the messages that are stored and that the sockets do not have. Raises StorageUnavailable."""
         if conversation.delivered_seq is None:
             newest = await self._loader.begin(conversation)
             if conversation.delivered_seq is None:

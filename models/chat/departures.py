@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Container
 
 from common.tasks import end
 from models.chat.conversation import Conversation
-from models.errors import EngineUnavailable, UnknownUser
+from models.errors import StorageUnavailable, UnknownUser
 
 __all__ = ["Active", "Departures", "all_active"]
 
@@ -31,7 +31,7 @@ async def all_active(*ids: int) -> Container[int]:
 
 
 class Departures:
-    """Which recipients and senders are known to be gone. `active` may raise EngineUnavailable."""
+    """Which recipients and senders are known to be gone. `active` may raise StorageUnavailable."""
 
     def __init__(self, active: Active) -> None:
         self._active = active
@@ -61,7 +61,7 @@ class Departures:
     async def _look(self, conversation: Conversation) -> None:
         try:
             active = await self._active(*conversation.users)
-        except EngineUnavailable:  # its store logs that
+        except StorageUnavailable:  # its store logs that
             return
         for user in conversation.users:
             self._gone.pop(user, None)

@@ -1,6 +1,6 @@
 """History: pages, unread messages, positions, resuming, and the list of conversations.
 
-Each call that may take long has a deadline in the event loop's time, after which it raises EngineUnavailable. A user
+Each call that may take long has a deadline in the event loop's time, after which it raises StorageUnavailable. A user
 who has blocked the peer reads up to the seq of the block. Few calls read from the database at once (common/turns.py);
 the others wait, and read nothing if their deadline passes meanwhile.
 """
@@ -19,7 +19,7 @@ from models.chat.blocks import EVERYTHING
 from models.chat.events import PositionsChanged
 from models.chat.ports import Directory, Messages, Unread
 from models.chat.service import Chat
-from models.errors import EngineUnavailable, InvalidFrame
+from models.errors import InvalidFrame, StorageUnavailable
 from models.protocol.v2 import MOST
 from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 
@@ -206,7 +206,7 @@ class History:
             apart = {peer: ends for peer, ends in zip(peers, between, strict=True) if ends != (None, None)}
             try:
                 online = await self._chat.presence.online([s.peer for s in summaries if s.mutual])
-            except EngineUnavailable:  # then no peer is known to be
+            except StorageUnavailable:  # then no peer is known to be
                 online = set()
             unread = await self._unread(summaries)
         return [
@@ -290,11 +290,11 @@ def _cut(messages: list[Message], most: int, most_bytes: int = PAGE_BYTES) -> Pa
 
 @asynccontextmanager
 async def _until(deadline: float) -> AsyncIterator[None]:
-    """Raise EngineUnavailable if the work inside has not ended, or not begun, at the deadline."""
+    """Raise StorageUnavailable if the work inside has not ended, or not begun, at the deadline."""
     if asyncio.get_running_loop().time() >= deadline:
-        raise EngineUnavailable("storage", "no answer in time")
+        raise StorageUnavailable("storage", "no answer in time")
     try:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError:
-        raise EngineUnavailable("storage", "no answer in time") from None
+        raise StorageUnavailable("storage", "no answer in time") from None

@@ -17,7 +17,7 @@ from models.chat.delivery import Delivery
 from models.chat.inserting import BACKOFF
 from models.chat.ports import Directory
 from models.chat.presence import Presence
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message
 
 __all__ = ["FOLLOWED", "Inboxes"]
@@ -132,7 +132,7 @@ class Inboxes:
                 try:
                     found = await self._directory.conversations(user, None, FOLLOWED)
                     break
-                except EngineUnavailable:
+                except StorageUnavailable:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, BACKOFF[1])
             for summary in found:

@@ -12,7 +12,7 @@ from models.chat.conversation import Conversation, PendingMessage
 from models.chat.loading import Loader
 from models.chat.ports import Admission, Insert, Messages
 from models.chat.stranger_limit import DAY, LIMIT, REFUSED_DAYS
-from models.errors import EngineUnavailable, LimitReached, NotSent
+from models.errors import LimitReached, NotSent, StorageUnavailable
 from models.records import Head, Message
 
 __all__ = ["ANNOUNCED_FOR", "BACKOFF", "Inserted", "Inserter"]
@@ -80,7 +80,7 @@ class Inserter:
                     await self._announce(conversation, run[-1].time)
                 attempt, insert = insert or self._messages.insert(*run), None
                 conflict = await attempt
-            except EngineUnavailable as error:
+            except StorageUnavailable as error:
                 if not uncertain and isinstance(error, NotSent):
                     if any(each.outcome is not None for each in left):
                         raise  # these are not stored; the others are tried again without them
@@ -126,7 +126,7 @@ class Inserter:
         return conversation.announced_until > asyncio.get_running_loop().time() and time <= conversation.announced_to
 
     async def _announce(self, conversation: Conversation, time: int) -> None:
-        """Announce messages of about this time (milliseconds). Raises EngineUnavailable."""
+        """Announce messages of about this time (milliseconds). Raises StorageUnavailable."""
         begun = asyncio.get_running_loop().time()
         await self._messages.announce(conversation.name, time + ANNOUNCED_TO)
         self._note_announced(conversation, begun, time + ANNOUNCED_TO)

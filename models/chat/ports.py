@@ -1,6 +1,6 @@
 """What the chat needs from storage and handlers: Protocols that these implement.
 
-All coroutines raise EngineUnavailable when their database is down or slow.
+All coroutines raise StorageUnavailable when their database is down or slow.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Messages(Protocol):
         """Store messages of one conversation in order, on a majority and journaled.
 
         The insert ends at the first message whose seq or key is taken. No message is stored, now or later, without all
-        those before it in the run. NotSent says that nothing was sent; any other EngineUnavailable means an unknown
+        those before it in the run. NotSent says that nothing was sent; any other StorageUnavailable means an unknown
         outcome.
         """
 

@@ -17,7 +17,7 @@ from common.tasks import end
 from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
 from models.chat.ports import Cluster, Sockets
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 
 __all__ = ["Presence"]
 
@@ -134,7 +134,7 @@ class Presence:
                         await asyncio.sleep(self._offline_after)
                         online = user in await self.online([user])
                     await self._tell(user, online)
-                except EngineUnavailable as error:
+                except StorageUnavailable as error:
                     _log.debug("presence_unknown", user=user, reason=str(error))  # the next look finds it
                 if user not in self._again:
                     break

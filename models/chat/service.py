@@ -174,7 +174,7 @@ class Chat:
     async def ask_for(self, user: int, peer: int) -> None:
         """Count an id without an account among the strangers of `user`, so that ids cannot be tried out.
 
-        Raises QuotaReached, EngineUnavailable.
+        Raises QuotaReached, StorageUnavailable.
         """
         await self._counters.take_stranger(user, peer)
 
@@ -193,7 +193,7 @@ class Chat:
 
         The outcome is Stored once the message is durable, or a ChatError. LimitReached, Blocked, and UnknownUser if one
         of the two is gone, refuse the message; so does InvalidFrame if its id was used for another content.
-        EngineUnavailable at the deadline (loop time) promises nothing: the message may still be stored and delivered,
+        StorageUnavailable at the deadline (loop time) promises nothing: the message may still be stored and delivered,
         and `resolved` be called again.
         """
         conversation = self.conversations.write(sender, recipient)

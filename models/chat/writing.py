@@ -31,7 +31,7 @@ from models.chat.inserting import Inserted, Inserter
 from models.chat.loading import Loader
 from models.chat.ports import Admission, Cluster, Counters, Insert, Messages, Recount, Sockets
 from models.chat.stranger_limit import LIMIT
-from models.errors import Blocked, ChatError, EngineUnavailable, InvalidFrame, LimitReached, NotSent, UnknownUser
+from models.errors import Blocked, ChatError, InvalidFrame, LimitReached, NotSent, StorageUnavailable, UnknownUser
 from models.records import Message
 
 __all__ = ["Writer"]
@@ -202,7 +202,7 @@ class Writer:
                 admission = await self._admit(conversation, run)
                 run[:] = [pending for pending in run if pending.outcome is None]
                 if not run:
-                    raise EngineUnavailable("storage", "no answer in time")
+                    raise StorageUnavailable("storage", "no answer in time")
             async with aclosing(self._inserter.insert(conversation, run, admission, insert)) as steps:
                 async for inserted in steps:
                     for each in inserted:
@@ -224,7 +224,7 @@ class Writer:
     async def _admit(self, conversation: Conversation, run: list[PendingMessage]) -> Admission | None:
         """Check what has to be checked before a run may be stored. Put back messages that have to wait for the result.
 
-        Raises Blocked, UnknownUser, LimitReached, EngineUnavailable.
+        Raises Blocked, UnknownUser, LimitReached, StorageUnavailable.
         """
         if conversation.unblocked_until <= asyncio.get_running_loop().time():
             self._departures.require_here(conversation)
@@ -273,7 +273,7 @@ class Writer:
             return None
         try:
             first = await self._messages.find(conversation.name, pending.key)
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             return error
         return None if first is None else await self._repeat(conversation, pending, first)
 
@@ -286,7 +286,7 @@ class Writer:
             conversation.inserting = (first,)
             try:
                 await self._delivery.deliver_through(conversation, first.seq - 1)
-            except EngineUnavailable as error:
+            except StorageUnavailable as error:
                 return error
             online = await self._delivery.publish(conversation, first, pending.origin) and await self._may_know(pending)
         else:
@@ -308,7 +308,7 @@ class Writer:
             return not await self._blocks.apart(pending.sender, pending.recipient) and (
                 await self._acquaintances.acquainted(pending.sender, pending.recipient)
             )
-        except EngineUnavailable:
+        except StorageUnavailable:
             return False
 
     def _recount(self, conversation: Conversation, pending: PendingMessage) -> Recount:
@@ -323,7 +323,7 @@ class Writer:
             return
         try:
             await self._counters.give_back(admission)
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             # The count stays too high until it expires. The rule may refuse too early, but never too late.
             _log.warning("count_not_given_back", sender=admission.sender, reason=str(error))
 
@@ -334,7 +334,7 @@ class Writer:
         if not conversation.head.mutual:
             try:
                 await self._acquaintances.introduce(conversation.name)
-            except EngineUnavailable as error:
+            except StorageUnavailable as error:
                 _log.warning("not_introduced", conversation=conversation.name, reason=str(error))
                 return False
             if conversation.head is not None:

@@ -53,7 +53,7 @@ class Code(IntEnum):
     UNKNOWN_USER = 404
     TOO_FAST = 429
     BUG = 500
-    ENGINE = 40001
+    DATABASE = 40001
 
 
 class RequestType(IntEnum):
@@ -81,7 +81,7 @@ TEXTS: dict[Language, dict[Any, str]] = {
         Code.UNKNOWN_USER: "用户不存在",
         Code.TOO_FAST: "请求过于频繁",
         Code.BUG: "fail",
-        Code.ENGINE: "数据库操作出错,请重试",
+        Code.DATABASE: "数据库操作出错,请重试",
     },
     "en": {
         "connected": "connected",
@@ -95,7 +95,7 @@ TEXTS: dict[Language, dict[Any, str]] = {
         Code.UNKNOWN_USER: "no such user",
         Code.TOO_FAST: "too many requests",
         Code.BUG: "fail",
-        Code.ENGINE: "database unavailable, please retry",
+        Code.DATABASE: "database unavailable, please retry",
     },
 }
 

@@ -18,7 +18,7 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
-from models.errors import DatabaseRefused, EngineUnavailable, NotSent
+from models.errors import DatabaseRefused, NotSent, StorageUnavailable
 from storage.outages import Outages
 
 __all__ = ["MongoErrors", "refusal"]
@@ -43,14 +43,14 @@ class MongoErrors:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Watch one call. Raises EngineUnavailable, NotSent, DatabaseRefused."""
+        """Watch one call. Raises StorageUnavailable, NotSent, DatabaseRefused."""
         with self._outages.watch(), _mongo_errors():
             yield
 
 
 @contextmanager
 def _mongo_errors() -> Iterator[None]:
-    """Turn the driver's errors into EngineUnavailable, NotSent and DatabaseRefused."""
+    """Turn the driver's errors into StorageUnavailable, NotSent and DatabaseRefused."""
     try:
         yield
     except (ServerSelectionTimeoutError, WaitQueueTimeoutError) as error:
@@ -60,22 +60,22 @@ def _mongo_errors() -> Iterator[None]:
         if isinstance(error, ConfigurationError):
             raise DatabaseRefused("mongodb", reason, "Configuration") from error
         if not isinstance(error, OperationFailure) or isinstance(error, CursorNotFound | WriteConcernError):
-            raise EngineUnavailable("mongodb", reason) from error
+            raise StorageUnavailable("mongodb", reason) from error
         if isinstance(error, BulkWriteError):
             raise _of_many(error, reason) from error
         if error.code is None or any(error.has_error_label(label) for label in LABELS):
-            raise EngineUnavailable("mongodb", reason) from error
+            raise StorageUnavailable("mongodb", reason) from error
         raise refusal(error.code, reason, error.details) from error
 
 
-def _of_many(error: BulkWriteError, reason: str) -> EngineUnavailable:
+def _of_many(error: BulkWriteError, reason: str) -> StorageUnavailable:
     """Return the error for a bulk write: that of its first failed write."""
     failures = error.details.get("writeErrors", [])
-    return refusal(failures[0]["code"], reason) if failures else EngineUnavailable("mongodb", reason)
+    return refusal(failures[0]["code"], reason) if failures else StorageUnavailable("mongodb", reason)
 
 
-def refusal(code: int, reason: str, details: Any = None) -> EngineUnavailable:
+def refusal(code: int, reason: str, details: Any = None) -> StorageUnavailable:
     """Return the error for one of the server's codes."""
     if code in PASSING:
-        return EngineUnavailable("mongodb", reason)
+        return StorageUnavailable("mongodb", reason)
     return DatabaseRefused("mongodb", reason, str((details or {}).get("codeName", code)))

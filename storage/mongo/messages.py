@@ -30,7 +30,7 @@ from pymongo.read_concern import ReadConcern
 
 from common.batching import Batcher
 from models.chat.ports import Conflict, Unread
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Head, Message, ReadPositions, UnreadStart
 from storage.mongo.activity import BY_TIME, INDEX, Activity, announced
 from storage.mongo.blocks import MongoBlocks
@@ -153,11 +153,11 @@ class MongoMessages:
             )
 
     async def ping(self) -> None:
-        """Raise EngineUnavailable unless a primary answers."""
+        """Raise StorageUnavailable unless a primary answers."""
         with self._errors():
             hello = await self._database.command("hello")
             if not hello.get("isWritablePrimary"):
-                raise EngineUnavailable("mongodb", "no primary")
+                raise StorageUnavailable("mongodb", "no primary")
 
     async def close(self) -> None:
         """Write the gathered positions."""
@@ -352,15 +352,15 @@ class MongoMessages:
                 ]
                 if tried:
                     failed = await self._insert_many([(runs[i][k],) for i, k in tried], ordered=ordered)
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             for i in left:  # not NotSent, since a part of the batch was sent
-                outcomes[i] = EngineUnavailable(error.engine, str(error))
+                outcomes[i] = StorageUnavailable(error.database, str(error))
         return outcomes
 
     async def _insert_many(self, runs: Sequence[Run], *, ordered: bool) -> Failed:
         """Call insert_many. Return the errors of messages that were not inserted.
 
-        Raises EngineUnavailable if the outcome of any message is unknown.
+        Raises StorageUnavailable if the outcome of any message is unknown.
         """
         with self._errors():
             documents = [document for run in runs for document in documents_of(run)]
@@ -368,7 +368,7 @@ class MongoMessages:
                 await self._messages.insert_many(documents, ordered=ordered)
             except BulkWriteError as error:
                 if unknown := error.details.get("writeConcernErrors"):  # written, but perhaps not on a majority
-                    raise EngineUnavailable("mongodb", str(unknown[0].get("errmsg"))) from error
+                    raise StorageUnavailable("mongodb", str(unknown[0].get("errmsg"))) from error
                 return {failure["index"]: failure for failure in error.details["writeErrors"]}
         return {}
 
@@ -379,7 +379,7 @@ class MongoMessages:
                 with self._errors():
                     raise refusal(failure["code"], failure["errmsg"])
             return Conflict(await self._existing(message), index)
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             return error
 
     async def _existing(self, message: Message) -> Message:
@@ -389,5 +389,5 @@ class MongoMessages:
             if found is None:
                 found = await self._messages.find_one({"_id": id_of(message.conversation, message.seq)})
         if found is None:  # written, but not on a majority yet
-            raise EngineUnavailable("mongodb", "the seq is taken by a write that is not on a majority yet")
+            raise StorageUnavailable("mongodb", "the seq is taken by a write that is not on a majority yet")
         return message_of(found)

@@ -30,7 +30,7 @@ class UnsuitableMongoError(Exception):
 async def read_log(meta: Any, errors: MongoErrors) -> str:
     """Return the id of the log from motor's collection `meta`. Create it if there is none.
 
-    Raises UnsuitableMongoError for data of another version, EngineUnavailable.
+    Raises UnsuitableMongoError for data of another version, StorageUnavailable.
     """
     with errors():
         while True:

@@ -23,7 +23,7 @@ import structlog
 from bson import Binary
 from cachetools import TTLCache
 
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from storage.mongo.errors import MongoErrors
 
 __all__ = ["MongoPeers", "Stranger"]
@@ -58,7 +58,7 @@ class MongoPeers:
         self._refused: TTLCache[bytes, bool] = TTLCache(MOST, REFUSED_FOR)
 
     async def join(self) -> None:
-        """Register this server. Raises EngineUnavailable."""
+        """Register this server. Raises StorageUnavailable."""
         with self._errors():
             await self._servers.create_index("seen", expireAfterSeconds=KEPT, name="seen")
         await self._renew()
@@ -69,7 +69,7 @@ class MongoPeers:
             await asyncio.sleep(RENEW)
             try:
                 await self._renew()
-            except EngineUnavailable as error:
+            except StorageUnavailable as error:
                 _log.debug("server_not_renewed", reason=str(error))  # FRESH is long enough for another attempt
 
     async def _renew(self) -> None:
@@ -95,7 +95,7 @@ class MongoPeers:
         return body if hmac.compare_digest(seal, _seal(body, key)) else None
 
     async def meet(self, server: bytes) -> bool:
-        """Look up a server. Return whether it is a peer. Raises EngineUnavailable."""
+        """Look up a server. Return whether it is a peer. Raises StorageUnavailable."""
         age = {"$dateDiff": {"startDate": "$seen", "endDate": "$$NOW", "unit": "second"}}
         query = {"_id": Binary(server), "$expr": {"$lte": [age, FRESH]}}
         with self._errors():
@@ -109,7 +109,7 @@ class MongoPeers:
         return True
 
     async def opened_surely(self, data: bytes) -> bytes | None:
-        """Do the same as `opened`, after looking up the server if needed. Raises EngineUnavailable."""
+        """Do the same as `opened`, after looking up the server if needed. Raises StorageUnavailable."""
         try:
             return self.opened(data)
         except Stranger as stranger:

@@ -17,7 +17,7 @@ from pymongo import UpdateOne, WriteConcern
 
 from common.batching import Batcher
 from common.tasks import end
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import ReadPositions
 from storage.mongo.documents import Document
 from storage.mongo.errors import MongoErrors
@@ -118,7 +118,7 @@ class Positions:
                         [_update(conversation, user, ReadPositions(seq, seq)) for (conversation, user), seq in batch],
                         ordered=False,
                     )
-            except EngineUnavailable as error:
+            except StorageUnavailable as error:
                 _log.warning("positions_not_written", count=len(batch) + len(left), reason=str(error))
                 return
             for key, seq in batch:

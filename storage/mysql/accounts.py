@@ -44,7 +44,7 @@ class MySQLAccounts:
     async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
         """Add a user. `password` has 8 to 72 bytes.
 
-        Raises NameTaken, InvalidRequest for a value that the table cannot store, and EngineUnavailable. Raises
+        Raises NameTaken, InvalidRequest for a value that the table cannot store, and StorageUnavailable. Raises
         DatabaseRefused, without adding the user, if the table assigns an id that stored messages have.
         """
 
@@ -122,7 +122,7 @@ class MySQLAccounts:
         return await self._mysql.run(work)
 
     async def matches(self, password: bytes, digest: str | None) -> bool:
-        """Return whether a digest is this password's. It takes as long for None. Raises EngineUnavailable."""
+        """Return whether a digest is this password's. It takes as long for None. Raises StorageUnavailable."""
         return await self._passwords.matches(password, digest)
 
     @property

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pymysql
 from pymysql.constants import ER
 
-from models.errors import DatabaseRefused, EngineUnavailable, InvalidRequest
+from models.errors import DatabaseRefused, InvalidRequest, StorageUnavailable
 
 __all__ = ["is_duplicate", "is_lost", "mysql_errors", "naming"]
 
@@ -95,7 +95,7 @@ def naming(*columns: str) -> Iterator[None]:
 
 @contextmanager
 def mysql_errors() -> Iterator[None]:
-    """Turn the driver's errors into EngineUnavailable and DatabaseRefused."""
+    """Turn the driver's errors into StorageUnavailable and DatabaseRefused."""
     try:
         yield
     except (pymysql.MySQLError, OSError) as error:
@@ -103,5 +103,5 @@ def mysql_errors() -> Iterator[None]:
         text = _VALUES.sub(r"\1 …", str(error))  # users' values stay out of the log
         reason = f"{type(error).__name__}: {text}"
         if isinstance(error, (OSError, pymysql.InterfaceError)) or 2000 <= code < 3000 or code in PASSING or not code:
-            raise EngineUnavailable("mysql", reason) from error
+            raise StorageUnavailable("mysql", reason) from error
         raise DatabaseRefused("mysql", reason, str(code)) from error

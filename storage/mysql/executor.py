@@ -20,7 +20,7 @@ import pymysql
 from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from storage.mysql.errors import is_lost, mysql_errors
 from storage.outages import Outages
 
@@ -37,7 +37,7 @@ LOOK_FOR = 4  # these attempts go on for so many times the timeout
 Result = TypeVar("Result")
 
 
-class _UnknownOutcome(EngineUnavailable):
+class _UnknownOutcome(StorageUnavailable):
     """The connection was lost while a change was being committed."""
 
 
@@ -63,10 +63,10 @@ class _Commit:
         self._begun = self._abandoned = False
 
     def begin(self) -> None:
-        """Begin to commit. Raises EngineUnavailable if the caller has given up."""
+        """Begin to commit. Raises StorageUnavailable if the caller has given up."""
         with self._lock:
             if self._abandoned:
-                raise EngineUnavailable("mysql", "too late")
+                raise StorageUnavailable("mysql", "too late")
             self._begun = True
 
     def abandon(self) -> bool:
@@ -98,7 +98,7 @@ class MySQL:
         self._outages = Outages("mysql", time.monotonic)
 
     async def ping(self) -> None:
-        """Raise EngineUnavailable unless the database answers."""
+        """Raise StorageUnavailable unless the database answers."""
         await self.always(lambda cursor: cursor.execute("SELECT 1"))
 
     async def close(self) -> None:
@@ -107,16 +107,16 @@ class MySQL:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Hold one of the `waiting` turns. Raises EngineUnavailable at once if there is none."""
+        """Hold one of the `waiting` turns. Raises StorageUnavailable at once if there is none."""
         if self._waiting.locked():
-            raise EngineUnavailable("mysql", "too many requests are queued")
+            raise StorageUnavailable("mysql", "too many requests are queued")
         async with self._waiting:
             yield
 
     async def run(self, work: Callable[[Cursor], Result]) -> Result:
         """Run `work`, which reads, with a cursor in a thread, and once more if the connection was lost meanwhile.
 
-        Raises EngineUnavailable, at once if too many calls are queued; DatabaseRefused; and what `work` raises.
+        Raises StorageUnavailable, at once if too many calls are queued; DatabaseRefused; and what `work` raises.
         """
         async with self.turn():
             return await self.always(work)
@@ -138,7 +138,7 @@ class MySQL:
             try:
                 return await self._in_thread(in_thread)
             except TimeoutError:
-                raise EngineUnavailable("mysql", "no answer in time") from None
+                raise StorageUnavailable("mysql", "no answer in time") from None
 
     async def change(
         self, work: Callable[[Cursor], Result], done: Callable[[Cursor], Result | None] | None = None
@@ -177,7 +177,7 @@ class MySQL:
                     try:
                         return await self._in_thread(in_thread)
                     except TimeoutError:
-                        kind = EngineUnavailable if commit.abandon() else _UnknownOutcome
+                        kind = StorageUnavailable if commit.abandon() else _UnknownOutcome
                         raise kind("mysql", "no answer in time") from None
             except _UnknownOutcome:
                 found = await self._found_out(done) if done is not None else None
@@ -186,13 +186,13 @@ class MySQL:
                 return found
 
     async def _found_out(self, done: Callable[[Cursor], Result | None]) -> Result | None:
-        """Call `done` until the database answers. Raises EngineUnavailable if it does not."""
+        """Call `done` until the database answers. Raises StorageUnavailable if it does not."""
         loop = asyncio.get_running_loop()
         until = loop.time() + LOOK_FOR * self._timeout
         while True:
             try:
                 return await self.always(done)
-            except EngineUnavailable:
+            except StorageUnavailable:
                 if loop.time() >= until:
                     raise
                 await asyncio.sleep(LOOK_AGAIN)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from cachetools import TTLCache
 from pymysql.cursors import Cursor
 
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Identity
 from storage.mysql.executor import MySQL
 from storage.mysql.users import BATCH, MySQLUsers
@@ -91,7 +91,7 @@ class MySQLSessions:
 
         await self._mysql.change(end)
         self._cache.pop(identity.session, None)
-        with suppress(EngineUnavailable):  # the next sign-out sweeps instead
+        with suppress(StorageUnavailable):  # the next sign-out sweeps instead
             await self._mysql.change(sweep)
 
     async def sign_out_everywhere(self, user: int) -> None:

@@ -35,7 +35,7 @@ from common.batching import Batcher
 from common.tasks import end
 from models.chat.events import BlockChanged, Event, MessageStored
 from models.chat.ports import Listener
-from models.errors import DatabaseRefused, EngineUnavailable
+from models.errors import DatabaseRefused, StorageUnavailable
 from models.records import Message
 from storage.mongo.peers import MongoPeers, Stranger
 from storage.redis.client import MOVED, RedisServer
@@ -119,7 +119,7 @@ class RedisBroker:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
-        """Subscribe. Raises EngineUnavailable if that takes longer than START_WITHIN seconds."""
+        """Subscribe. Raises StorageUnavailable if that takes longer than START_WITHIN seconds."""
         self._listener = listener
         with self._server.errors():
             await self._subscriber.ping()
@@ -129,7 +129,7 @@ class RedisBroker:
                 await self._settled.wait_for(lambda: self._connected)
         except TimeoutError:
             await self.close()
-            raise EngineUnavailable("redis", f"no subscription within {START_WITHIN:g} s: {self._lost}") from None
+            raise StorageUnavailable("redis", f"no subscription within {START_WITHIN:g} s: {self._lost}") from None
 
     async def close(self) -> None:
         """End the subscription."""
@@ -175,7 +175,7 @@ class RedisBroker:
         except TimeoutError:
             self._hanging = True
             return False
-        except EngineUnavailable:
+        except StorageUnavailable:
             return False
         return heard > self._own(message.recipient, message.sender)
 
@@ -184,7 +184,7 @@ class RedisBroker:
         try:
             async with asyncio.timeout(PUBLISH_WITHIN):
                 heard = await self._count([_address(user, peer), _address(user, 0)])
-        except (EngineUnavailable, TimeoutError):
+        except (StorageUnavailable, TimeoutError):
             return False
         return sum(heard) > self._own(user, peer)
 
@@ -198,7 +198,7 @@ class RedisBroker:
             self._submit(_AccountChanged(user), 0, [f"here:{user}"])
 
     async def online(self, users: Sequence[int]) -> set[int]:
-        """Return which of these users have a socket in another process. Raises EngineUnavailable."""
+        """Return which of these users have a socket in another process. Raises StorageUnavailable."""
         if self.single_process:
             return set()
         channels = [f"here:{user}" for user in users]
@@ -206,7 +206,7 @@ class RedisBroker:
             async with asyncio.timeout(PUBLISH_WITHIN), self._settled:  # or this process could be counted
                 await self._settled.wait_for(lambda: not any(self._unsettled(channel) for channel in channels))
         except TimeoutError:
-            raise EngineUnavailable("redis", "the subscription is not confirmed yet") from None
+            raise StorageUnavailable("redis", "the subscription is not confirmed yet") from None
         heard = await self._count(channels)
         own = [channel in self._subscribed for channel in channels]
         return {user for user, count, ours in zip(users, heard, own, strict=True) if count > ours}
@@ -271,7 +271,7 @@ class RedisBroker:
                 works += map(asyncio.create_task, (self._listen(pubsub), self._change(pubsub), self._beat(pubsub)))
                 ended, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
                 await ended.pop()
-            except (RedisError, OSError, TimeoutError, EngineUnavailable) as error:
+            except (RedisError, OSError, TimeoutError, StorageUnavailable) as error:
                 self._lost = f"{type(error).__name__}: {error}"
                 if self._connected:  # once for each subscription; the outage of Redis is logged by itself
                     _log.warning("subscription_lost", reason=self._lost)
@@ -343,7 +343,7 @@ class RedisBroker:
                 raise TimeoutError("no answer to a ping")
 
     async def _require_primary(self) -> None:
-        """Raise EngineUnavailable if Redis is not a primary, since events published on a replica reach few processes.
+        """Raise StorageUnavailable if Redis is not a primary, since events published on a replica reach few processes.
 
         If only memory or a right is missing, publishing goes on.
         """
@@ -427,7 +427,7 @@ class RedisBroker:
         """Look up an unknown process. If it is a peer, handle the events that it has sent meanwhile."""
         try:
             known = await self._peers.meet(origin)
-        except EngineUnavailable:
+        except StorageUnavailable:
             known = False  # its messages are read from MongoDB; its next event starts another lookup
         held = self._held.pop(origin)
         if known:

@@ -31,7 +31,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common.tasks import end
-from models.errors import DatabaseRefused, EngineUnavailable
+from models.errors import DatabaseRefused, StorageUnavailable
 from storage.outages import Outages
 
 __all__ = ["MOVED", "RedisServer", "UnsuitableRedisError", "redis_client", "redis_errors", "subscriber_client"]
@@ -104,7 +104,7 @@ class RedisServer:
         try:
             with self._outages.watch(), redis_errors():
                 yield
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             if isinstance(error.__cause__, (ReadOnlyError, AskError)):  # MOVED is a kind of ASK
                 self._drop()
             raise
@@ -120,7 +120,7 @@ class RedisServer:
         await pool.disconnect(inuse_connections=False)
 
     async def prepare(self) -> None:
-        """Check that this Redis is suitable. Raises UnsuitableRedisError, EngineUnavailable."""
+        """Check that this Redis is suitable. Raises UnsuitableRedisError, StorageUnavailable."""
         try:
             with self.errors():
                 found = await self.client.info()
@@ -144,7 +144,7 @@ class RedisServer:
     async def check_rights(self, prefix: str) -> None:
         """Try each command that the stores use, with keys below `prefix`, since Redis does not tell a user's rights.
 
-        Raises UnsuitableRedisError, EngineUnavailable.
+        Raises UnsuitableRedisError, StorageUnavailable.
         """
         key, channel = f"{prefix}:check:{secrets.token_hex(8)}", f"{prefix}:check"
         what = "EVALSHA, SCRIPT LOAD"
@@ -173,7 +173,7 @@ class RedisServer:
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it so
 
     async def ping(self, prefix: str) -> None:
-        """Raise EngineUnavailable unless Redis answers and can be written to."""
+        """Raise StorageUnavailable unless Redis answers and can be written to."""
         with self.errors():
             await self.client.set(f"{prefix}:ready", 1, px=READY_FOR)
 
@@ -188,14 +188,14 @@ def _unsuitable(error: DatabaseRefused, what: str) -> UnsuitableRedisError:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn the driver's errors into EngineUnavailable, or DatabaseRefused for permanent ones."""
+    """Turn the driver's errors into StorageUnavailable, or DatabaseRefused for permanent ones."""
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
         reason, kind = type(error).__name__ + (f": {error}" if str(error) else ""), _kind_of(error)
         if kind:
             raise DatabaseRefused("redis", reason, kind) from error
-        raise EngineUnavailable("redis", reason) from error
+        raise StorageUnavailable("redis", reason) from error
 
 
 def _kind_of(error: Exception) -> str:

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from common.tasks import end
 from models.chat.ports import Admission, Recount
 from models.chat.stranger_limit import ACCEPTED_DAYS, DAY, LIMIT, REFUSED_DAYS
-from models.errors import ChatError, EngineUnavailable, LimitReached
+from models.errors import ChatError, LimitReached, StorageUnavailable
 from storage.redis.client import RedisServer
 from storage.redis.quotas import RedisQuotas
 
@@ -74,7 +74,7 @@ class RedisCounters:
         await self._quotas.close()
 
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
-        """Decide on one message and count it. Raises LimitReached, QuotaReached, EngineUnavailable."""
+        """Decide on one message and count it. Raises LimitReached, QuotaReached, StorageUnavailable."""
         self._quotas.require_bytes_left(sender)
         verdict, theirs, epoch = await self._counted(sender, recipient, 1, recount, ask=True)
         if verdict == "refused":
@@ -84,7 +84,7 @@ class RedisCounters:
             try:
                 await self._quotas.take_stranger(sender, recipient)
             except ChatError:
-                with suppress(EngineUnavailable):  # the count may be too high, but never too low
+                with suppress(StorageUnavailable):  # the count may be too high, but never too low
                     await self.give_back(admission)
                 raise
         return admission
@@ -178,7 +178,7 @@ class RedisCounters:
                     await self._raise(chunk)
                 finally:
                     left[:CHUNK] = chunk
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             _log.warning("counts_not_raised", pairs=len(left), reason=str(error))
         finally:  # also when it is cancelled
             for pair, each in left:

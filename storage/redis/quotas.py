@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from common.tasks import end
-from models.errors import EngineUnavailable, QuotaReached
+from models.errors import QuotaReached, StorageUnavailable
 from storage.redis.client import RedisServer
 
 __all__ = ["RedisQuotas"]
@@ -56,7 +56,7 @@ class RedisQuotas:
         await self._flush()
 
     async def take_stranger(self, sender: int, recipient: int) -> None:
-        """Count a stranger that `sender` writes to. Raises QuotaReached for one too many, EngineUnavailable."""
+        """Count a stranger that `sender` writes to. Raises QuotaReached for one too many, StorageUnavailable."""
         if not self._strangers:
             return
         key = f"{self._prefix}:strangers:{sender}"
@@ -103,7 +103,7 @@ class RedisQuotas:
             while left:
                 await self._count(left[:CHUNK])
                 del left[:CHUNK]
-        except EngineUnavailable as error:
+        except StorageUnavailable as error:
             _log.debug("bytes_not_counted", accounts=len(left), reason=str(error))
         finally:  # also if cancelled; bytes that were counted meanwhile are counted twice at most
             for sender, size in left:

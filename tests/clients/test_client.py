@@ -13,7 +13,7 @@ import clients.connection
 from clients.outbox import Outbox
 from clients.server import Peer, Refused, SessionOver
 from clients.server import Server as Remote
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from server import Server
 from storage.embedded.supervisor import Addresses
 from tests.clients.conftest import Open, Pair, Through
@@ -261,7 +261,7 @@ async def test_a_database_that_is_away(friends: Friends, http_server: Server, mo
     async def failing(*given: Any) -> Any:
         stored = await insert(*given)
         if next(failures, None) is not None:
-            raise EngineUnavailable("mongodb", "the answer got lost")
+            raise StorageUnavailable("mongodb", "the answer got lost")
         return stored
 
     monkeypatch.setattr(http_server.stores.messages, "insert", lambda *given: asyncio.ensure_future(failing(*given)))

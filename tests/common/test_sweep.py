@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from common.sweep import BATCH, PARTS, Sweep
 from common.tasks import end
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from tests.support.sockets import until
 
 USERS = range(10 * PARTS)
@@ -24,7 +24,7 @@ async def test_each_user_is_checked() -> None:
         looks.append(users)
         here.add(10 * PARTS)
 
-    task = asyncio.ensure_future(Sweep(0.02, lambda: here, look, COMPLAINT, EngineUnavailable).run())
+    task = asyncio.ensure_future(Sweep(0.02, lambda: here, look, COMPLAINT, StorageUnavailable).run())
     await until(lambda: len(looks) >= 3 * PARTS)
     await end(task)
     assert set().union(*looks[:PARTS]) == set(USERS)
@@ -40,7 +40,7 @@ async def test_many_users_are_checked_in_batches() -> None:
     async def look(users: set[int]) -> None:
         looks.append(users)
 
-    task = asyncio.ensure_future(Sweep(0.02, lambda: here, look, COMPLAINT, EngineUnavailable).run())
+    task = asyncio.ensure_future(Sweep(0.02, lambda: here, look, COMPLAINT, StorageUnavailable).run())
     await until(lambda: len(looks) >= 3 * PARTS)
     await end(task)
     assert set().union(*looks[: 3 * PARTS]) == set(here)
@@ -61,7 +61,7 @@ async def test_all_and_dirty_users() -> None:
         await asyncio.sleep(0)
         sweep.mark_dirty(dirty_user(len(looks)))
 
-    sweep = Sweep(0.02, lambda: USERS, look, COMPLAINT, EngineUnavailable)
+    sweep = Sweep(0.02, lambda: USERS, look, COMPLAINT, StorageUnavailable)
     sweep.mark_dirty(17)
     sweep.mark_dirty(18)
     task = asyncio.ensure_future(sweep.run())
@@ -81,7 +81,7 @@ async def test_dirty_users_are_checked_soon() -> None:
         begun.set()
         await go_on.wait()
 
-    sweep = Sweep(100_000, lambda: range(4), look, COMPLAINT, EngineUnavailable)
+    sweep = Sweep(100_000, lambda: range(4), look, COMPLAINT, StorageUnavailable)
     task = asyncio.ensure_future(sweep.run())
     await begun.wait()
     sweep.mark_dirty(1)
@@ -107,14 +107,14 @@ async def test_an_outage_is_logged_once() -> None:
         nonlocal looks
         looks += 1
         if away:
-            raise EngineUnavailable("mysql", "away")
+            raise StorageUnavailable("mysql", "away")
 
     async def looks_more() -> None:
         before = looks
         await until(lambda: looks > before + 2)
 
     with capture_logs() as logs:
-        task = asyncio.ensure_future(Sweep(0.01, lambda: USERS, look, COMPLAINT, EngineUnavailable).run())
+        task = asyncio.ensure_future(Sweep(0.01, lambda: USERS, look, COMPLAINT, StorageUnavailable).run())
         for now in (True, False, True):
             away = now
             await looks_more()
@@ -132,7 +132,7 @@ async def test_a_bug_does_not_end_the_sweep() -> None:
         raise KeyError(looks)
 
     with capture_logs() as logs:
-        task = asyncio.ensure_future(Sweep(0.01, lambda: USERS, look, COMPLAINT, EngineUnavailable).run())
+        task = asyncio.ensure_future(Sweep(0.01, lambda: USERS, look, COMPLAINT, StorageUnavailable).run())
         await until(lambda: looks >= 3)
         await end(task)
     assert {entry["event"] for entry in logs} == {"round_failed"}

@@ -13,7 +13,7 @@ from pymongo.errors import OperationFailure
 
 import server
 from models.chat.ports import Conflict
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message
 from storage.mongo.messages import MongoMessages
 
@@ -36,7 +36,7 @@ def _inserted(storing: asyncio.Future[Conflict | None]) -> None:
 
 
 async def _prepare_without_index(self: MongoMessages) -> None:
-    with contextlib.suppress(EngineUnavailable):  # the index cannot be made once there are duplicates
+    with contextlib.suppress(StorageUnavailable):  # the index cannot be made once there are duplicates
         await _prepare(self)
     with contextlib.suppress(OperationFailure):  # the other server has dropped the index
         await self._messages.drop_index("key")

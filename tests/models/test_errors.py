@@ -7,12 +7,12 @@ import pytest
 from models.errors import (
     ChatError,
     DatabaseRefused,
-    EngineUnavailable,
     InvalidFrame,
     InvalidRequest,
     LimitReached,
     NameTaken,
     NotSent,
+    StorageUnavailable,
     UnknownUser,
 )
 
@@ -25,7 +25,7 @@ from models.errors import (
         (UnknownUser(1), 404),
         (NameTaken("x"), 409),
         (LimitReached(), 50006),
-        (EngineUnavailable("redis", "x"), 40001),
+        (StorageUnavailable("redis", "x"), 40001),
         (NotSent("mongodb", "x"), 40001),
         (DatabaseRefused("mysql", "x", "1142"), 40001),
         (ChatError("x"), 500),

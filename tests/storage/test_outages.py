@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from models.errors import DatabaseRefused, EngineUnavailable, NameTaken
+from models.errors import DatabaseRefused, NameTaken, StorageUnavailable
 from storage.outages import QUIET, REPEAT, Outages
 
 
@@ -51,7 +51,7 @@ def fail(outages: Outages, error: Exception) -> None:
         raise error
 
 
-AWAY = EngineUnavailable("mysql", "connection refused")
+AWAY = StorageUnavailable("mysql", "connection refused")
 
 
 def test_an_outage_is_logged_once_with_its_cause_and_once_when_it_ends(
@@ -62,7 +62,7 @@ def test_an_outage_is_logged_once_with_its_cause_and_once_when_it_ends(
     for _ in range(3):
         fail(outages, AWAY)
     assert outages.away
-    fail(outages, EngineUnavailable("mysql", "no answer in time"))
+    fail(outages, StorageUnavailable("mysql", "no answer in time"))
     clock.now = 3.5
     for _ in range(3):
         answer(outages)

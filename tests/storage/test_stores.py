@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
 from models.accounts.ports import Rule
-from models.errors import DatabaseRefused, EngineUnavailable
+from models.errors import DatabaseRefused, StorageUnavailable
 from models.records import Identity
 from storage.embedded.supervisor import Addresses
 from storage.mysql.schema import SchemaError
@@ -92,7 +92,7 @@ async def test_what_was_opened_is_closed(
     await stack.aclose()
     await until(lambda: not own_threads())
     assert len(await redis.client_list()) == before
-    with pytest.raises(EngineUnavailable, match="after close"):
+    with pytest.raises(StorageUnavailable, match="after close"):
         await stores.messages.ping()
 
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tornado.web import HTTPError
 
 from handlers.http.base import status_of
-from models.errors import ChatError, DatabaseRefused, EngineUnavailable, InvalidRequest, NameTaken, UnknownUser
+from models.errors import ChatError, DatabaseRefused, InvalidRequest, NameTaken, StorageUnavailable, UnknownUser
 from server import Server
 from tests.conftest import Ask
 from tests.support.sockets import RawSocket, until
@@ -22,7 +22,7 @@ from tests.support.sockets import RawSocket, until
         (InvalidRequest("x", "y"), 400),
         (UnknownUser(1), 404),
         (NameTaken("x"), 409),
-        (EngineUnavailable("redis", "x"), 503),
+        (StorageUnavailable("redis", "x"), 503),
         (DatabaseRefused("mysql", "x", "1142"), 500),
         (ChatError("x"), 500),
         (KeyError("x"), 500),
@@ -58,7 +58,7 @@ async def test_an_origin_that_is_no_url(http_server: Server) -> None:
     ("error", "level"),
     [
         (HTTPError(503, "too many connections"), "debug"),
-        (EngineUnavailable("mysql", "x"), "debug"),
+        (StorageUnavailable("mysql", "x"), "debug"),
         (DatabaseRefused("mysql", "x", "1142"), "debug"),
         (HTTPError(400), "debug"),
         (KeyError("x"), "error"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.simple_httpclient import HTTPStreamClosedError
 
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from server import Server
 from tests.conftest import Ask, Connect2
 
@@ -52,7 +52,7 @@ async def test_cut_off(
     await one.say("hello")
 
     async def fail(*_: object) -> Any:
-        raise EngineUnavailable("mongodb", "away")
+        raise StorageUnavailable("mongodb", "away")
 
     monkeypatch.setattr(http_server.history, "after", fail)
     with pytest.raises(HTTPStreamClosedError):

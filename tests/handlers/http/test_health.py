@@ -10,7 +10,7 @@ import pytest
 from config.version import VERSION
 from handlers.http.health import Readiness
 from handlers.websocket.handler import ChatSocket
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from server import Server
 from tests.conftest import Ask, Connect
 from tests.support.patience import PATIENCE
@@ -70,7 +70,7 @@ async def test_a_database_that_is_started_again() -> None:
     """A database that is being restarted is distinguished from one that is down; one that is back is ready."""
 
     async def away() -> None:
-        raise EngineUnavailable("redis", "away")
+        raise StorageUnavailable("redis", "away")
 
     async def here() -> None:
         return

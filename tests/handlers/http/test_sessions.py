@@ -13,7 +13,7 @@ import pytest
 from tornado.httpclient import HTTPClientError
 
 from handlers.websocket.handler import ChatSocket
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from server import Server
 from tests.conftest import Ask, Connect2, TokenOf
 from tests.support.patience import PATIENCE
@@ -300,7 +300,7 @@ async def test_sockets_stay_open_while_mysql_is_away(
 
     async def away(*_: object) -> None:
         looked.set()
-        raise EngineUnavailable("mysql", "away")
+        raise StorageUnavailable("mysql", "away")
 
     monkeypatch.setattr(http_server.stores.mysql, "always", away)
     http_server.chat.account_changed(pair[0])
@@ -476,7 +476,7 @@ async def test_a_session_while_mysql_is_away(
     token = await token_of(pair[0])
 
     async def away(*_: object) -> None:
-        raise EngineUnavailable("mysql", "away")
+        raise StorageUnavailable("mysql", "away")
 
     monkeypatch.setattr(http_server.stores.mysql, "always", away)
     http_server.stores.users.forget(pair[0])

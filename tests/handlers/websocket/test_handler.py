@@ -18,7 +18,7 @@ from handlers.websocket import transport
 from handlers.websocket.handler import ChatSocket
 from handlers.websocket.handshake import OF_THE_HANDSHAKE
 from handlers.websocket.transport import BulkProtocol
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
 from server import Server
 from tests.conftest import Connect
@@ -349,7 +349,7 @@ async def test_a_lookup_that_fails(http_server: Server, pair: Pair, monkeypatch:
     """MySQL away: 503 for newcomers, without the driver's words."""
 
     async def away(*ids: int) -> None:
-        raise EngineUnavailable("mysql", "OperationalError: secret host")
+        raise StorageUnavailable("mysql", "OperationalError: secret host")
 
     monkeypatch.setattr(http_server.stores.users, "active", away)
     raw = await RawSocket.open(http_server.port)

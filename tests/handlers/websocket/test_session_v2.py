@@ -14,7 +14,7 @@ import pytest
 
 from handlers.websocket.handler import ChatSocket
 from models.chat.history import LONG
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
 from server import Server
 from storage.mongo.messages import MongoMessages
@@ -129,7 +129,7 @@ async def test_what_was_not_stored_is_no_resend(
     one = await connect2(*pair)
 
     async def away(*_: object) -> Any:
-        raise EngineUnavailable("mongodb", "away")
+        raise StorageUnavailable("mongodb", "away")
 
     with monkeypatch.context() as patch:
         patch.setattr(http_server.stores.messages, "head", away)
@@ -467,7 +467,7 @@ async def test_a_failed_resume_loses_nothing(
 
     async def failing(*_: Any) -> list[Message]:
         await one.say("meanwhile", 50004)
-        raise EngineUnavailable("mongodb", "away")
+        raise StorageUnavailable("mongodb", "away")
 
     with monkeypatch.context() as patch:
         patch.setattr(http_server.stores.messages, "after", failing)

@@ -9,7 +9,7 @@ import pytest
 
 from models.accounts.ports import Found, Rule
 from models.accounts.service import Accounts, Registration
-from models.errors import EngineUnavailable, Forbidden, TooFast, Unauthenticated
+from models.errors import Forbidden, StorageUnavailable, TooFast, Unauthenticated
 from models.records import Identity, User
 
 USER = User(7, "Name", "nick", "", "", "active", 0)
@@ -189,7 +189,7 @@ ALL = ATTEMPTS | {"registering": lambda accounts: accounts.register("1.1.1.1", "
 async def test_when_too_many_wait(attempt: Callable[..., Any], accounts: Accounts, fake: Any) -> None:
     """A full queue refuses before anything is counted, so retries do not use up attempts."""
     fake.busy = True
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await attempt(accounts)
     assert fake.steps == []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.tasks import end
 from models.accounts.session_reaper import SessionReaper
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Identity
 from tests.support.sockets import until
 
@@ -36,7 +36,7 @@ class Fake:
     async def ended(self, identities: Collection[Identity]) -> set[Identity]:
         self.asked.append(set(identities))
         if self.away:
-            raise EngineUnavailable("mysql", "away")
+            raise StorageUnavailable("mysql", "away")
         return self.over & set(identities)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from models.chat import acquaintances as module
 from models.chat.acquaintances import Acquaintances
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import conversation_of
 from storage.mongo.messages import MongoMessages
 from tests.support.sockets import until
@@ -44,7 +44,7 @@ async def test_what_is_known_is_not_asked_again(
     await acquaintances.introduce(conversation_of(*pair))
 
     async def away(name: str) -> bool:
-        raise EngineUnavailable("mongodb", "away")
+        raise StorageUnavailable("mongodb", "away")
 
     monkeypatch.setattr(messages.directory, "mutual", away)
     acquaintances.if_acquainted(*pair, lambda: done.append("at once"))
@@ -52,7 +52,7 @@ async def test_what_is_known_is_not_asked_again(
     acquaintances.if_acquainted(pair[0], 10**9, lambda: done.append("never"))
     await until(lambda: not acquaintances._looking)
     assert done == ["at once"]
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await acquaintances.acquainted(pair[0], 10**9)
 
 

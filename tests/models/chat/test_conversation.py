@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from models.chat.conversation import Conversation, PendingMessage, ReadState, Stored
-from models.errors import EngineUnavailable, LimitReached
+from models.errors import LimitReached, StorageUnavailable
 from models.records import Head, Message
 
 
@@ -73,7 +73,7 @@ def test_what_stands_is_answered_once() -> None:
         pending = PendingMessage(1, 2, "hi", b"k", lambda pending, answers=answers: answers.append(pending.outcome))
         pending.resolve(final)
         pending.resolve(Stored(2, 0, online=True))
-        pending.resolve(EngineUnavailable("mongodb", "slow"))
+        pending.resolve(StorageUnavailable("mongodb", "slow"))
         assert answers == [final]
 
 
@@ -81,7 +81,7 @@ def test_not_known_is_not_final() -> None:
     """After 40001 the message may turn out to be stored; its sender is told once."""
     answers: list[object] = []
     pending = PendingMessage(1, 2, "hi", b"k", lambda pending: answers.append(pending.outcome))
-    late, sent = EngineUnavailable("mongodb", "slow"), Stored(1, 0, online=True)
+    late, sent = StorageUnavailable("mongodb", "slow"), Stored(1, 0, online=True)
     for outcome in (late, late, sent, sent, late):
         pending.resolve(outcome)
     assert answers == [late, sent]

@@ -8,7 +8,7 @@ import uvloop
 
 from models.chat.conversation import Conversation, PendingMessage, Stored
 from models.chat.deadlines import keep_deadline
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from tests.support.sockets import until
 
 
@@ -29,7 +29,7 @@ async def test_each_has_its_own() -> None:
     await until(lambda: second.outcome is not None)
     assert first.outcome is None
     await until(lambda: first.outcome is not None)
-    assert [type(pending.outcome) for pending in (first, second)] == [EngineUnavailable, EngineUnavailable]
+    assert [type(pending.outcome) for pending in (first, second)] == [StorageUnavailable, StorageUnavailable]
     assert far.outcome is None
     assert conversation.overdue is not None
     assert conversation.overdue.when() == far.deadline
@@ -47,7 +47,7 @@ def test_deadlines_that_are_past_or_near_on_the_servers_loop() -> None:
         return conversation.queue
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert {type(pending.outcome) for pending in runner.run(wait())} == {EngineUnavailable}
+        assert {type(pending.outcome) for pending in runner.run(wait())} == {StorageUnavailable}
 
 
 async def test_an_outcome_stands() -> None:

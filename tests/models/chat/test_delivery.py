@@ -14,7 +14,7 @@ from models.chat.conversation import Conversation
 from models.chat.conversations import Conversations
 from models.chat.delivery import Delivery
 from models.chat.ports import Reached
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
 from tests.support.chats import loader_of
 from tests.support.sockets import until
@@ -33,7 +33,7 @@ class Store:
         await asyncio.sleep(0)
         if self.failures:
             self.failures -= 1
-            raise EngineUnavailable("mongodb", "away")
+            raise StorageUnavailable("mongodb", "away")
         found = [message for message in self.messages if message.seq > seq][:most]
         await asyncio.sleep(0)
         return found
@@ -42,7 +42,7 @@ class Store:
         return self.messages[-1].seq if self.messages else 0
 
     async def unread_start(self, *_: Any) -> Any:
-        raise EngineUnavailable("mongodb", "not asked for here")
+        raise StorageUnavailable("mongodb", "not asked for here")
 
 
 class Process:

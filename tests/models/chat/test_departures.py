@@ -9,7 +9,7 @@ import pytest
 
 from models.chat import departures as module
 from models.chat.departures import Departures, all_active
-from models.errors import EngineUnavailable, UnknownUser
+from models.errors import StorageUnavailable, UnknownUser
 from tests.support.chats import active
 from tests.support.sockets import until
 
@@ -28,7 +28,7 @@ class Table:
         self.asked += 1
         await self.answers.wait()
         if self.away:
-            raise EngineUnavailable("mysql", "away")
+            raise StorageUnavailable("mysql", "away")
         return set(ids) - self.gone
 
 

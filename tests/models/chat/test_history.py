@@ -13,7 +13,7 @@ from models.chat.conversations import Conversations
 from models.chat.delivery import Delivery
 from models.chat.history import LONG, PAGE_BYTES, History, Listed, Page, Resumed
 from models.chat.presence import Presence
-from models.errors import EngineUnavailable, InvalidFrame
+from models.errors import InvalidFrame, StorageUnavailable
 from models.records import Cursor, Message, ReadPositions, conversation_of, key_of
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
@@ -169,7 +169,7 @@ async def test_a_deadline_that_has_passed(history: History, pair: Pair, addresse
         history.mark(*pair, ReadPositions(), 0),
         history.conversations(pair[0], None, 7, 0),
     ):
-        with pytest.raises(EngineUnavailable, match="no answer in time"):
+        with pytest.raises(StorageUnavailable, match="no answer in time"):
             await ask
     assert mongo_reads(addresses.mongo) == before
 
@@ -182,7 +182,7 @@ async def test_a_turn_that_comes_too_late(history: History, pair: Pair, addresse
         before = mongo_reads(addresses.mongo)
         late = asyncio.get_running_loop().time() + 0.01
         for ask in (history.conversations(pair[0], None, 7, late), history.resume(pair[0], {pair[1]: 0}, 7, late)):
-            with pytest.raises(EngineUnavailable, match="no answer in time"):
+            with pytest.raises(StorageUnavailable, match="no answer in time"):
                 await ask
         assert mongo_reads(addresses.mongo) == before
     assert await history.conversations(pair[0], None, 7, soon()) == []

@@ -10,7 +10,7 @@ from models.chat.conversation import Conversation, PendingMessage, ReadState
 from models.chat.inserting import Inserted, Inserter
 from models.chat.loading import Loader
 from models.chat.ports import Conflict
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message, key_of
 from storage.mongo.messages import MongoMessages
 from tests.conftest import Clock
@@ -33,7 +33,7 @@ class Losing:
         outcome = await self.store.insert(*run)
         if self.losses:
             self.losses -= 1
-            raise EngineUnavailable("mongodb", "lost")
+            raise StorageUnavailable("mongodb", "lost")
         return outcome
 
 
@@ -141,7 +141,7 @@ async def test_a_run_that_came_half_through(
     async def half(*run: Message) -> Conflict | None:
         store.insert = real
         await messages.insert(*run[:2])
-        raise EngineUnavailable("mongodb", "lost")
+        raise StorageUnavailable("mongodb", "lost")
 
     store.insert = half
     conversations, conversation = active(*pair)
@@ -218,7 +218,7 @@ class Announcing(Losing):
         if self.losses:
             self.losses -= 1
             await self.settle()
-            raise EngineUnavailable("mongodb", "lost")
+            raise StorageUnavailable("mongodb", "lost")
         return await self.store.insert(*run)
 
 
@@ -277,10 +277,10 @@ async def test_what_cannot_be_announced_is_not_stored(
     await store.settle()
 
     async def unavailable(conversation: str, until: int) -> None:
-        raise EngineUnavailable("mongodb", "away")
+        raise StorageUnavailable("mongodb", "away")
 
     monkeypatch.setattr(store, "announce", unavailable, raising=False)
-    with pytest.raises(EngineUnavailable, match="away"):
+    with pytest.raises(StorageUnavailable, match="away"):
         await insert("b")
     assert await store.newest(conversation.name) == 1
 

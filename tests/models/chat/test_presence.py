@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handlers.websocket.handler import ChatSocket
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
 from tests.support.sockets import Client, Client2, until
@@ -153,7 +153,7 @@ async def test_what_could_not_be_told_is_told_later(
 
     async def away(name: str) -> bool:
         asked.append(name)
-        raise EngineUnavailable("mongodb", "away")
+        raise StorageUnavailable("mongodb", "away")
 
     with monkeypatch.context() as patch:
         patch.setattr(http_server.stores.messages.directory, "mutual", away)

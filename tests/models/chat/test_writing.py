@@ -12,7 +12,7 @@ from models.chat.conversation import Conversation, Stored
 from models.chat.ports import Reached
 from models.chat.service import Chat
 from models.chat.stranger_limit import LIMIT
-from models.errors import EngineUnavailable, InvalidFrame, LimitReached, NotSent
+from models.errors import InvalidFrame, LimitReached, NotSent, StorageUnavailable
 from models.records import Message, conversation_of
 from storage.mongo.messages import MongoMessages
 from storage.redis.counters import RedisCounters
@@ -61,7 +61,7 @@ async def test_an_unknown_outcome_is_seen_through_when_it_was_stored(
 ) -> None:
     """The answer to the insert is lost: the second attempt finds the message at its seq, stored once."""
     chat, store, sockets = make()
-    store.faults_after = [EngineUnavailable("mongodb", "lost"), EngineUnavailable("mongodb", "lost again")]
+    store.faults_after = [StorageUnavailable("mongodb", "lost"), StorageUnavailable("mongodb", "lost again")]
     sent = await chat.send(*pair, "hi")
     assert isinstance(sent, Stored)
     assert sent.seq == 1
@@ -74,7 +74,7 @@ async def test_an_unknown_outcome_is_seen_through_when_it_was_not_stored(
 ) -> None:
     """The insert is lost: the second attempt uses the same seq."""
     chat, store, _ = make()
-    store.faults_before = [EngineUnavailable("mongodb", "lost")]
+    store.faults_before = [StorageUnavailable("mongodb", "lost")]
     sent = await chat.send(*pair, "hi")
     assert isinstance(sent, Stored)
     assert [m.seq for m in await stored(messages, pair)] == [1]
@@ -87,7 +87,7 @@ async def test_an_unknown_outcome_whose_seq_another_took(
     chat, store, sockets = make()
     await befriend(chat, pair)
     other, _, _ = make()
-    store.faults_before = [EngineUnavailable("mongodb", "lost")]
+    store.faults_before = [StorageUnavailable("mongodb", "lost")]
     store.gate.clear()
     mine = chat.send(*pair, "mine")
     await until(lambda: len(store.tried) == 5)  # the first attempt failed, the second is held at the gate
@@ -140,7 +140,7 @@ async def test_queued_messages_make_a_run(
     chat, store, sockets = make()
     await befriend(chat, pair)
     before = len(store.tried)
-    store.faults_after = [None, EngineUnavailable("mongodb", "lost")]
+    store.faults_after = [None, StorageUnavailable("mongodb", "lost")]
     sent = await asyncio.gather(*(chat.send(*pair[:: 1 - 2 * (number % 2)], f"{number}") for number in range(40)))
     assert [each.seq for each in sent] == list(range(4, 44))
     assert [m.content for m in (await stored(messages, pair))[3:]] == [f"{number}" for number in range(40)]
@@ -231,8 +231,8 @@ async def test_no_answer_in_time(make: Make, befriend: Friends, messages: MongoM
     store.gate.clear()
     chat.answer_timeout = 1.0
     first, second = chat.send(*pair, "on its way"), chat.send(*pair, "still waiting")
-    assert isinstance(await first, EngineUnavailable)
-    assert isinstance(await second, EngineUnavailable)
+    assert isinstance(await first, StorageUnavailable)
+    assert isinstance(await second, StorageUnavailable)
     store.gate.set()
     await until(lambda: len(sockets.delivered) == 4)
     await chat.drain(PATIENCE)
@@ -254,7 +254,7 @@ async def test_no_answer_in_time_in_a_run(
     chat.answer_timeout = PATIENCE
     others = [chat.send(*pair, name) for name in "ab"]
     store.gate.set()
-    assert isinstance(await late, EngineUnavailable)
+    assert isinstance(await late, StorageUnavailable)
     assert all(isinstance(sent, Stored) for sent in await asyncio.gather(first, *others))
     assert [m.content for m in (await stored(messages, pair))[3:]] == ["first", "a", "b"]
 
@@ -265,7 +265,7 @@ async def test_what_was_never_sent_is_given_back(
     """Messages that could not be stored do not count against the limit."""
     chat, store, _ = make(answer_timeout=0.2)
     store.faults_before = [NotSent("mongodb", "away")] * 1000
-    assert isinstance(await chat.send(*pair, "nobody there"), EngineUnavailable)
+    assert isinstance(await chat.send(*pair, "nobody there"), StorageUnavailable)
     await chat.drain(PATIENCE)
     chat.answer_timeout = PATIENCE
     store.faults_before = []
@@ -307,7 +307,7 @@ async def test_both_have_written(
 ) -> None:
     """That both have written is recorded before the answer to the message that makes it so, or with the next one."""
     chat, _, _ = make()
-    introduce, failures = messages.directory.introduce, [EngineUnavailable("mongodb", "away")]
+    introduce, failures = messages.directory.introduce, [StorageUnavailable("mongodb", "away")]
 
     async def failing(conversation: str) -> None:
         if failures:
@@ -359,7 +359,7 @@ async def test_a_task_lasts_no_longer_than_it_is_needed(make: Make, befriend: Fr
     """The next run goes without a task again, also if messages are always queued."""
     chat, store, _ = make()
     await befriend(chat, pair)
-    store.faults_before = [EngineUnavailable("mongodb", "lost")]  # a task retries the first
+    store.faults_before = [StorageUnavailable("mongodb", "lost")]  # a task retries the first
     answers = [chat.send(*pair, "0"), chat.send(*pair, "1")]
     await answers[0]
     store.gate.clear()

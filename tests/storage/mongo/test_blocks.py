@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from models.errors import EngineUnavailable, Forbidden
+from models.errors import Forbidden, StorageUnavailable
 from models.records import Message
 from storage.mongo import blocks as module
 from storage.mongo.blocks import MongoBlocks
@@ -131,10 +131,10 @@ async def test_a_user_s_blocks_have_an_index(messages: MongoMessages, blocks: Mo
 
 
 async def test_mongodb_away(clock: Clock) -> None:
-    """Every call raises EngineUnavailable while MongoDB is unavailable, so no block is overlooked."""
+    """Every call raises StorageUnavailable while MongoDB is unavailable, so no block is overlooked."""
     client = mongo_client(UNAVAILABLE.mongo, timeout=0.1)
     blocks = MongoMessages(client, "tandem", clock=clock, max_batch=1, max_concurrent=1, max_blocks=1).blocks
     for call in (blocks.prepare(), blocks.block(1, 2), blocks.unblock(1, 2), blocks.between(1, 2), blocks.by([1])):
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await call
     client.close()

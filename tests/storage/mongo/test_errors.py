@@ -23,7 +23,7 @@ from pymongo.errors import (
 from structlog.testing import capture_logs
 from tornado.ioloop import IOLoop
 
-from models.errors import DatabaseRefused, EngineUnavailable, NotSent
+from models.errors import DatabaseRefused, NotSent, StorageUnavailable
 from server import Server
 from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mongo.errors import MongoErrors
@@ -63,7 +63,7 @@ def strict(io_loop: IOLoop, addresses: Addresses) -> Iterator[Any]:
 )
 def test_permanent_and_temporary_errors(error: PyMongoError, kind: str | None) -> None:
     """Only a permanent error is a refusal."""
-    with pytest.raises(EngineUnavailable) as caught, MongoErrors()():
+    with pytest.raises(StorageUnavailable) as caught, MongoErrors()():
         raise error
     assert getattr(caught.value, "kind", None) == kind
 
@@ -97,14 +97,14 @@ async def test_an_outage(embedded: EmbeddedDatabases, addresses: Addresses, cloc
         stop(embedded.pids["mongod"])
         try:
             for call in (store.ping, lambda: store.newest("1-2"), lambda: store.blocks.by([1]), store.ping):
-                with pytest.raises(EngineUnavailable):
+                with pytest.raises(StorageUnavailable):
                     await call()
         finally:
             os.kill(embedded.pids["mongod"], signal.SIGCONT)
         while store._errors._outages.away:
             try:
                 await store.ping()
-            except EngineUnavailable:
+            except StorageUnavailable:
                 continue
         await store.newest("1-2")
     assert [(entry["event"], entry["database"]) for entry in logs] == [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.errors import EngineUnavailable, NotSent
+from models.errors import NotSent, StorageUnavailable
 from models.records import Message, conversation_of
 from server import Server
 from storage.mongo.documents import alive, id_range
@@ -127,7 +127,7 @@ async def test_a_batch_that_fails_half_through(
     monkeypatch.setattr(messages, "_insert_many", once)
     outcomes = await messages._insert_batch([(message(pair, 1),) for pair in pairs])
     assert outcomes[0] == (taken, 0)
-    assert [type(outcome) for outcome in outcomes[1:]] == [EngineUnavailable, EngineUnavailable]
+    assert [type(outcome) for outcome in outcomes[1:]] == [StorageUnavailable, StorageUnavailable]
 
 
 async def test_head(messages: MongoMessages, pair: Pair) -> None:

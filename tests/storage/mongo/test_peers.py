@@ -11,7 +11,7 @@ import pytest
 from bson import Binary
 from tornado.ioloop import IOLoop
 
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from storage.embedded.supervisor import Addresses
 from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages, mongo_client
@@ -109,8 +109,8 @@ async def test_mongodb_away() -> None:
     """A server cannot be looked up while MongoDB is unavailable."""
     client = mongo_client(UNAVAILABLE.mongo, timeout=0.2)
     peers = MongoPeers(client.tandem.servers, MongoErrors())
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await peers.join()
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await peers.opened_surely(MongoPeers(client.tandem.servers, MongoErrors()).seal(BODY))
     client.close()

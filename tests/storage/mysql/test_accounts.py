@@ -14,7 +14,7 @@ from pymysql.cursors import Cursor
 from tornado.ioloop import IOLoop
 
 from models.accounts.ports import Found
-from models.errors import DatabaseRefused, EngineUnavailable, InvalidRequest, NameTaken
+from models.errors import DatabaseRefused, InvalidRequest, NameTaken, StorageUnavailable
 from models.records import Identity, Profile, User
 from storage.mysql.accounts import MySQLAccounts
 from storage.mysql.executor import MySQL
@@ -194,7 +194,7 @@ async def test_a_name_stays_taken(accounts: MySQLAccounts, account: User) -> Non
 
 
 async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: Passwords, clock: Clock) -> None:
-    """Every call raises EngineUnavailable while MySQL is unavailable."""
+    """Every call raises StorageUnavailable while MySQL is unavailable."""
     accounts = MySQLAccounts(make_mysql(UNAVAILABLE.mysql), users, passwords, nothing_known, clock=clock)
     for call in (
         accounts.register("nobody", "nobody", b"password"),
@@ -204,7 +204,7 @@ async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, passwords: P
         accounts.set_password(1, "", b"password"),
         accounts.erase(1, ""),
     ):
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await call
 
 
@@ -229,7 +229,7 @@ async def test_registering_while_the_connection_is_lost(
 ) -> None:
     """If the connection is lost, the answer tells whether the account was made, and never that its name is taken."""
     relay.lose = b"INSERT INTO `user`"
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await shaky.register(name, "nick", b"password")
     assert await accounts.find(name) is None
     relay.lose = b"COMMIT"
@@ -253,7 +253,7 @@ async def test_a_name_that_another_takes_while_the_connection_is_lost(
     monkeypatch.setattr(shaky._passwords, "digest", slow)
     monkeypatch.setattr(accounts, "_passwords", Passwords(1, 1, 10, cost=4))
     relay.lose = b"INSERT INTO `user`"
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await shaky.register(name, "nick", b"password")
     await accounts._passwords.close()
 
@@ -265,7 +265,7 @@ async def test_a_new_password_while_the_connection_is_lost(
     before = (await users.active_now([account.id]))[account.id]
     for statement in (b"UPDATE `user`", b"INSERT INTO `tandem_account`"):
         relay.lose = statement
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await shaky.set_password(account.id, await accounts.digest_of(account.id), b"another one")
         assert (await users.active_now([account.id]))[account.id] == before
     relay.lose = b"COMMIT"
@@ -281,7 +281,7 @@ async def test_deleting_while_the_connection_is_lost(
     """If the connection is lost, the answer tells whether the account was deleted."""
     digest = await accounts.digest_of(account.id)
     relay.lose = b"UPDATE `user`"
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await shaky.erase(account.id, digest)
     assert await accounts.digest_of(account.id) == digest
     relay.lose = b"COMMIT"

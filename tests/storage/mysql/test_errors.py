@@ -5,7 +5,7 @@ from __future__ import annotations
 import pymysql
 import pytest
 
-from models.errors import DatabaseRefused, EngineUnavailable, InvalidRequest
+from models.errors import DatabaseRefused, InvalidRequest, StorageUnavailable
 from storage.mysql.errors import is_duplicate, is_lost, mysql_errors, naming
 from tests.storage.conftest import MakeFresh
 
@@ -32,10 +32,10 @@ LASTING = {
 
 @pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
 def test_temporary_errors_are_outages(error: Exception) -> None:
-    """A temporary error is raised as EngineUnavailable."""
-    with pytest.raises(EngineUnavailable) as caught, mysql_errors():
+    """A temporary error is raised as StorageUnavailable."""
+    with pytest.raises(StorageUnavailable) as caught, mysql_errors():
         raise error
-    assert type(caught.value) is EngineUnavailable
+    assert type(caught.value) is StorageUnavailable
     assert str(error.args[-1]) in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import pytest
 from pymysql.cursors import Cursor
 from structlog.testing import capture_logs
 
-from models.errors import DatabaseRefused, EngineUnavailable, NameTaken
+from models.errors import DatabaseRefused, NameTaken, StorageUnavailable
 from storage.embedded.supervisor import Addresses
 from storage.mysql.executor import MySQL
 from tests.storage.conftest import UNAVAILABLE, MakeFresh, MakeMySQL, MakeRelay, SetZone
@@ -81,7 +81,7 @@ async def test_waiting_is_bounded(make_mysql: MakeMySQL) -> None:
     """A call is refused at once if all turns are taken, and a turn that ends is free again."""
     mysql = make_mysql(waiting=2)
     async with mysql.turn(), mysql.turn():
-        with pytest.raises(EngineUnavailable, match="too many"):
+        with pytest.raises(StorageUnavailable, match="too many"):
             async with mysql.turn():
                 pass
     async with mysql.turn():
@@ -108,10 +108,10 @@ async def test_a_cancelled_call_frees_its_turn(make_mysql: MakeMySQL) -> None:
 
 
 async def test_no_answer_in_time(make_mysql: MakeMySQL) -> None:
-    """A caller gets EngineUnavailable after the timeout, though its thread still waits."""
+    """A caller gets StorageUnavailable after the timeout, though its thread still waits."""
     mysql, answer = make_mysql(timeout=0.05), threading.Event()
     try:
-        with pytest.raises(EngineUnavailable, match="mysql: no answer in time"):
+        with pytest.raises(StorageUnavailable, match="mysql: no answer in time"):
             await mysql.run(lambda cursor: answer.wait(PATIENCE))
     finally:
         answer.set()
@@ -119,9 +119,9 @@ async def test_no_answer_in_time(make_mysql: MakeMySQL) -> None:
 
 async def test_no_database(make_mysql: MakeMySQL) -> None:
     """Without a database at the URL, the error names MySQL."""
-    with pytest.raises(EngineUnavailable) as caught:
+    with pytest.raises(StorageUnavailable) as caught:
         await make_mysql(UNAVAILABLE.mysql).ping()
-    assert caught.value.engine == "mysql"
+    assert caught.value.database == "mysql"
 
 
 async def test_errors(mysql: MySQL) -> None:
@@ -225,7 +225,7 @@ async def test_a_change_is_not_repeated(make_relay: MakeRelay, make_mysql: MakeM
         write(cursor, "a@b", pair[0])
 
     relay.lose = b"UPDATE"
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await mysql.change(work, lambda cursor: None)
     assert (tried, await email_of(mysql, pair[0])) == (1, None)
 
@@ -247,7 +247,7 @@ async def test_a_change_whose_outcome_is_not_known_is_looked_up(
     assert looked == [1]
     relay.lose = b"COMMIT"
     task = asyncio.create_task(mysql.change(lambda cursor: write(cursor, "c@d", pair[0]), lambda cursor: None))
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await task
     assert await email_of(mysql, pair[0]) == "c@d"
 
@@ -283,7 +283,7 @@ async def test_a_change_that_is_given_up_is_not_committed(make_mysql: MakeMySQL,
         write(cursor, "a@b", pair[0])
         answer.wait(PATIENCE)
 
-    with pytest.raises(EngineUnavailable, match="no answer in time"):
+    with pytest.raises(StorageUnavailable, match="no answer in time"):
         await mysql.change(work, lambda cursor: None)
     answer.set()
     assert await email_of(mysql, pair[0]) is None  # the same thread does this after the change
@@ -321,9 +321,9 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(make_relay: MakeRelay,
     with capture_logs() as logs:
         relay.away = True
         for _ in range(3):
-            with pytest.raises(EngineUnavailable):
+            with pytest.raises(StorageUnavailable):
                 await mysql.ping()
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await mysql.change(lambda cursor: None)
         relay.away = False
         for _ in range(3):

@@ -9,7 +9,7 @@ import time
 import pymysql
 import pytest
 
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Identity, User
 from storage.mysql import sessions as module
 from storage.mysql.executor import MySQL
@@ -178,7 +178,7 @@ async def test_versions_differ(users: MySQLUsers, sessions: MySQLSessions, set_u
 
 
 async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, clock: Clock) -> None:
-    """Every call raises EngineUnavailable while MySQL is unavailable, so no ended token is accepted."""
+    """Every call raises StorageUnavailable while MySQL is unavailable, so no ended token is accepted."""
     sessions = MySQLSessions(make_mysql(UNAVAILABLE.mysql), users, clock=clock, cache_size=1, cache_ttl=1)
     for call in (
         sessions.signed_out(bytes(16)),
@@ -186,5 +186,5 @@ async def test_mysql_away(make_mysql: MakeMySQL, users: MySQLUsers, clock: Clock
         sessions.sign_out(token(1)),
         sessions.sign_out_everywhere(1),
     ):
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await call

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pymysql
 import pytest
 
-from models.errors import EngineUnavailable, InvalidRequest
+from models.errors import InvalidRequest, StorageUnavailable
 from models.records import Profile
 from storage.embedded.supervisor import Addresses
 from storage.mysql import users as module
@@ -115,7 +115,7 @@ async def test_waiting_is_bounded(make_mysql: MakeMySQL, people: People) -> None
     """More than `waiting` lookups at once are refused, not queued."""
     users, ids = MySQLUsers(make_mysql(waiting=2), cache_size=100, cache_ttl=60), people(20)
     outcomes = await asyncio.gather(*(users.active(user) for user in ids), return_exceptions=True)
-    refused = [outcome for outcome in outcomes if isinstance(outcome, EngineUnavailable)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, StorageUnavailable)]
     assert len(refused) == 18
 
 
@@ -291,7 +291,7 @@ async def test_a_table_that_asks_for_more(make_fresh: MakeFresh, make_mysql: Mak
 
 
 async def test_mysql_away(make_mysql: MakeMySQL) -> None:
-    """Every call raises EngineUnavailable while MySQL is unavailable."""
+    """Every call raises StorageUnavailable while MySQL is unavailable."""
     users = MySQLUsers(make_mysql(UNAVAILABLE.mysql), cache_size=1, cache_ttl=1)
     for call in (
         users.active(1),
@@ -301,5 +301,5 @@ async def test_mysql_away(make_mysql: MakeMySQL) -> None:
         users.change(1, Profile(email="")),
         users.prepare(with_article_users=False),
     ):
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await call

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from models.accounts.ports import Rule
-from models.errors import EngineUnavailable, TooFast
+from models.errors import StorageUnavailable, TooFast
 from storage.redis.attempts import MINUTES, RedisAttempts
 from storage.redis.client import RedisServer
 
@@ -92,5 +92,5 @@ async def test_redis_away(redis_away: RedisServer, prefix: str) -> None:
     """An attempt fails while Redis is unavailable."""
     attempts = RedisAttempts(redis_away, prefix, MOST)
     for call in (attempts.take(Rule.ACCOUNT, "somebody"), attempts.forgive(Rule.ACCOUNT, "somebody")):
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await call

@@ -16,7 +16,7 @@ from tornado.ioloop import IOLoop
 
 from common.tasks import end
 from models.chat.events import Event, MessageStored, PositionsChanged, Typing
-from models.errors import EngineUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message, key_of
 from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mongo.messages import MongoMessages
@@ -213,7 +213,7 @@ async def test_a_redis_that_hangs(start: Start, embedded: EmbeddedDatabases, mon
         await until(lambda: not here.broker._connected)
         assert not here.broker.single_process
         assert not await here.broker.reaches(BOB, ANN)
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await here.broker.online([BOB])
     finally:
         os.kill(embedded.pids["redis"], signal.SIGCONT)
@@ -295,8 +295,8 @@ async def test_a_subscription_that_is_quiet(start: Start, monkeypatch: pytest.Mo
 
 
 async def test_no_redis(start: Start, tmp_path: object) -> None:
-    """`start` raises EngineUnavailable without Redis."""
-    with pytest.raises(EngineUnavailable, match="redis"):
+    """`start` raises StorageUnavailable without Redis."""
+    with pytest.raises(StorageUnavailable, match="redis"):
         await start(url=f"unix://{tmp_path}/nobody.sock")
 
 

@@ -16,7 +16,7 @@ from tornado.ioloop import IOLoop
 
 from models.accounts.ports import Rule
 from models.chat.events import Typing
-from models.errors import DatabaseRefused, EngineUnavailable
+from models.errors import DatabaseRefused, StorageUnavailable
 from models.records import Identity
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
@@ -46,9 +46,9 @@ def url_of(path: Path) -> str:
 
 @pytest.mark.parametrize("make", [lambda url: redis_client(url, 1, 2), lambda url: subscriber_client(url, 1)])
 async def test_no_redis(make: object, tmp_path: object) -> None:
-    """The driver's error becomes EngineUnavailable, which names Redis."""
+    """The driver's error becomes StorageUnavailable, which names Redis."""
     client = make(f"unix://{tmp_path}/nobody.sock")  # type: ignore[operator]
-    with pytest.raises(EngineUnavailable, match="redis"), redis_errors():
+    with pytest.raises(StorageUnavailable, match="redis"), redis_errors():
         await client.ping()
     await client.aclose()
 
@@ -79,7 +79,7 @@ def test_an_invalid_url() -> None:
 )
 def test_permanent_and_temporary_errors(error: Exception, kind: str | None) -> None:
     """Only a permanent error is a refusal, with Redis's own code."""
-    with pytest.raises(EngineUnavailable) as caught, redis_errors():
+    with pytest.raises(StorageUnavailable) as caught, redis_errors():
         raise error
     assert getattr(caught.value, "kind", None) == kind
     assert isinstance(caught.value, DatabaseRefused) == (kind is not None)
@@ -106,7 +106,7 @@ async def test_an_outage(io_loop: IOLoop, tmp_path: Path, prefix: str) -> None:
     server._outages._quiet_until = 0
     with capture_logs() as logs:
         for _ in range(3):
-            with pytest.raises(EngineUnavailable):
+            with pytest.raises(StorageUnavailable):
                 await server.ping(prefix)
         with redis_process(tmp_path, "r"):
             await server.ping(prefix)

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from models.chat.ports import Admission
 from models.chat.stranger_limit import ACCEPTED_DAYS, REFUSED_DAYS, decide
-from models.errors import EngineUnavailable, LimitReached, QuotaReached
+from models.errors import LimitReached, QuotaReached, StorageUnavailable
 from storage.embedded.supervisor import Addresses
 from storage.redis.client import RedisServer
 from storage.redis.counters import MESSAGE, RedisCounters
@@ -238,7 +238,7 @@ async def test_gathered_counts_arrive(counters: RedisCounters, pair: tuple[int, 
 
 async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounters, pair: tuple[int, int]) -> None:
     """Counts that cannot be rebuilt are gathered again, and others of the same batch are not counted twice."""
-    lost, failures = (next(fresh), next(fresh)), [EngineUnavailable("mongodb", "away")]
+    lost, failures = (next(fresh), next(fresh)), [StorageUnavailable("mongodb", "away")]
     await counters.admit(*pair, nothing)
 
     async def recount(until: int) -> tuple[int, int]:
@@ -307,7 +307,7 @@ async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pa
 async def test_bytes_of_gathered_messages(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
     """Bytes of gathered messages count once, in UTF-8 and with the overhead, even if counting failed first."""
     quotas = RedisQuotas(redis_server, prefix, strangers=0, size=10**6)
-    counters, failures = RedisCounters(redis_server, prefix, quotas), [EngineUnavailable("mongodb", "away")]
+    counters, failures = RedisCounters(redis_server, prefix, quotas), [StorageUnavailable("mongodb", "away")]
 
     async def recount(until: int) -> tuple[int, int]:
         if failures:
@@ -324,9 +324,9 @@ async def test_bytes_of_gathered_messages(redis_server: RedisServer, prefix: str
 
 
 async def test_redis_away(pair: tuple[int, int]) -> None:
-    """While Redis is unavailable, `admit` raises EngineUnavailable."""
+    """While Redis is unavailable, `admit` raises StorageUnavailable."""
     counters = without_quotas(RedisServer("redis://127.0.0.1:9", 1, 1), "tandem")
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await counters.admit(*pair, nothing)
     counters.gather(*pair, nothing, "hi")
     await counters.close()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from models.errors import EngineUnavailable, QuotaReached
+from models.errors import QuotaReached, StorageUnavailable
 from storage.redis.client import RedisServer
 from storage.redis.quotas import DAY, HOUR, MAX_GATHERED, RedisQuotas
 
@@ -107,7 +107,7 @@ async def test_without_bounds(redis_server: RedisServer, redis: Redis, prefix: s
 async def test_redis_away(redis_away: RedisServer, prefix: str) -> None:
     """While Redis is unavailable no stranger is written to, and a limited number of accounts' bytes is gathered."""
     quotas = RedisQuotas(redis_away, prefix, strangers=MOST, size=100)
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(StorageUnavailable):
         await quotas.take_stranger(ANN, 1)
     for sender in range(MAX_GATHERED + 10):
         quotas.note(sender, 1)

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
-from models.errors import EngineUnavailable, Unauthenticated
+from models.errors import StorageUnavailable, Unauthenticated
 from models.records import Identity
 from storage.mongo.messages import MongoMessages
 from storage.mongo.peers import MongoPeers
@@ -144,8 +144,8 @@ async def test_a_ticket_that_was_written_into_redis(
 
 
 async def test_redis_away(redis_away: RedisServer, prefix: str, peers: MongoPeers, clock: Clock) -> None:
-    """Every call raises EngineUnavailable while Redis is unavailable."""
+    """Every call raises StorageUnavailable while Redis is unavailable."""
     tickets = RedisTickets(redis_away, prefix, peers, lifetime=LIFETIME, clock=clock)
     for call in (tickets.issue(USER), tickets.redeem("ticket")):
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(StorageUnavailable):
             await call
