@@ -25,7 +25,7 @@ run: setup  ## start the server on port 3000 (PORT=… for another), after setup
 test: setup .venv/dev .browser/ready  ## run the tests with embedded databases of their own, after setup
 	@TANDEM_FRAMES=$(FRAMES) exec .venv/bin/python -m pytest $(ARGS)
 
-check: .venv/dev node_modules/ready  ## run ruff, mypy --strict, import-linter, the prose check, tsc --strict and eslint
+check: .venv/dev node_modules/ready  ## run ruff, mypy --strict, import-linter, the prose check, tsc --strict and oxlint
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
@@ -33,7 +33,7 @@ check: .venv/dev node_modules/ready  ## run ruff, mypy --strict, import-linter, 
 	@.venv/bin/python scripts/check_prose.py
 	@.venv/bin/node node_modules/typescript/bin/tsc -p .
 	@.venv/bin/node node_modules/typescript/bin/tsc -p tests/web
-	@.venv/bin/node node_modules/eslint/bin/eslint.js eslint.config.js web tests/web
+	@.venv/bin/node node_modules/oxlint/bin/oxlint web tests/web
 
 faults: setup .venv/dev  ## chat for ten minutes while databases and servers are killed, and report lost messages
 	@exec .venv/bin/python -m tests.faults.storm $(ARGS)
