@@ -281,7 +281,7 @@ async def test_every_address(start_server: StartServer, addresses: Addresses, da
     bracketed = start_server(*external(addresses), "--address=[::1]")
     bracketed.ready()
     assert "http://[::1]:" in bracketed.line
-    assert "from this machine alone" in bracketed.line
+    assert "only from this machine" in bracketed.line
 
 
 def test_the_first_line_of_the_log(
