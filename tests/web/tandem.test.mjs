@@ -849,8 +849,10 @@ test("a client that is too fast goes on when it may", async (t) => {
 	assert.equal(one.wire.opened, 1);
 	const api = new Api({ url: STRICT, uid: user });
 	const asked = await Promise.allSettled(Array.from({ length: 40 }, () => api.conversations()));
-	const { reason } = asked.find((each) => each.status === "rejected") ?? {};
-	assert.deepEqual([reason?.code, reason?.retryAfter], [429, 1]);
+	const refusals = asked.flatMap((each) => (each.status === "rejected" ? [each.reason] : []));
+	assert.ok(refusals.length);
+	// How long one has to wait depends on how many were refused before it.
+	for (const { code, retryAfter } of refusals) assert.ok(code === 429 && Number.isInteger(retryAfter) && retryAfter > 0);
 });
 
 test("a database that stands still makes no second message", async (t) => {
@@ -1129,6 +1131,7 @@ test("positions and presence of the peer are told", async (t) => {
 	await peer.ask({ type: 4, to: user, received: 1 });
 	await until(() => one.told.positions.length);
 	assert.deepEqual(one.told.positions, [{ peer: id, received: 1, read: 0 }]);
+	await new Api({ url: OPEN, uid: user }).conversations(); // changes of presence are told from this answer on
 	peer.socket.close();
 	await until(() => one.told.presence.length);
 	await Peer.at(t, OPEN, id);
