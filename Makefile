@@ -33,7 +33,7 @@ check: .venv/dev node_modules/ready  ## run ruff, mypy --strict, import-linter, 
 	@.venv/bin/python scripts/check_prose.py
 	@.venv/bin/node node_modules/typescript/bin/tsc -p .
 	@.venv/bin/node node_modules/typescript/bin/tsc -p tests/web
-	@.venv/bin/node node_modules/oxlint/bin/oxlint web tests/web
+	@bash -c 'PATH=.venv/bin:$$PATH node node_modules/oxlint/bin/oxlint web tests/web'
 
 faults: setup .venv/dev  ## chat for ten minutes while databases and servers are killed, and report lost messages
 	@exec .venv/bin/python -m tests.faults.storm $(ARGS)

@@ -76,7 +76,7 @@ def recipe(target: str) -> list[str]:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     found = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert found, target
-    return [line.strip().removeprefix("@") for line in found[1].splitlines()]
+    return [line.strip().removeprefix("@").replace("$$", "$") for line in found[1].splitlines()]
 
 
 def test_pre_commit_runs_the_steps_of_make_check() -> None:
