@@ -104,10 +104,14 @@ class MongoDirectory:
         limited = {conversation_of(user, peer): seq for peer, seq in (upto or {}).items()}
         async with self._turns:
             # In this order, a conversation that is announced meanwhile is found twice, and not missed.
+            ended = self._activity.ended
             found = await self._settled(user, before, most, limited)
             if limited:
                 found |= await self._limited(user, before, limited)
             found |= await self._active(user, before, most, limited, found)
+            # One that another list has settled between the two reads is in neither of them.
+            if self._activity.begun != ended or len(found) < most:
+                found = await self._settled(user, before, most, limited) | found
             pairs = sorted(found.values(), key=lambda pair: pair.order)[:most]
             pairs = await self._with_last(pairs)
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,33 @@ async def test_newest_first(messages: MongoMessages, people: Callable[[int], lis
     assert peers == found
     clock.offset = 91 * 86_400
     assert await directory.conversations(me, None, 10) == []
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 100), (11, 11), (60, 50), (60, 100)])
+async def test_two_lists_at_once(
+    messages: MongoMessages,
+    people: Callable[[int], list[int]],
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    most: int,
+) -> None:
+    """A list misses no conversation that another list settles between its two reads."""
+    me, *peers = people(count + 1)
+    now = int(clock() * 1000)
+    for index, peer in enumerate(peers):
+        await store(messages, peer, me, 1, now - 1000 * index)
+    directory = messages.directory
+    await directory._conversations.update_many({"users": me}, {"$unset": {"active": 1}})  # as written by an old version
+    active = directory._active
+
+    async def after_another(*args: Any) -> Any:
+        monkeypatch.setattr(directory, "_active", active)
+        assert len(await directory.conversations(me, None, 100)) == count
+        return await active(*args)
+
+    monkeypatch.setattr(directory, "_active", after_another)
+    assert [summary.peer for summary in await directory.conversations(me, None, most)] == peers[:most]
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
