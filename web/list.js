@@ -69,6 +69,7 @@ export function conversations({ api, user, changed }) {
 	const items = new Map(); // by peer id
 	/** @type {string | undefined} */
 	let current;
+	let read = false; // whether the server has answered yet: before that, the list is not known to be empty
 	let scheduled = false;
 
 	function listed() {
@@ -156,6 +157,7 @@ export function conversations({ api, user, changed }) {
 	 */
 	async function load(before) {
 		const page = await api.conversations({ limit: PAGE, ...before });
+		read = true;
 		/** @type {Entry | undefined} */
 		let entry;
 		let news = false;
@@ -187,7 +189,7 @@ export function conversations({ api, user, changed }) {
 
 	function show() {
 		const all = listed();
-		empty.hidden = all.length > 0;
+		empty.hidden = !read || all.length > 0;
 		for (const [place, entry] of all.entries()) {
 			const item = drawn(entry);
 			if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
