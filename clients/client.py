@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from clients.backoff import Backoff
+from clients.backoff import client_backoff
 from clients.connection import Connection, Frame
 from clients.conversation import Conversation
 from clients.following import Follower
@@ -85,7 +85,7 @@ class Client:
         self._tell = tell
         self._max_content = max_content
         self._chance = chance or Random()  # noqa: S311  # for waits
-        self._backoff = Backoff(self._chance)
+        self._backoff = client_backoff(self._chance)
         self._sender = Sender(outbox, self._told, self._chance)
         self._connection: Connection | None = None
         self._follower: Follower | None = None
@@ -104,7 +104,7 @@ class Client:
             if isinstance(reason, SessionOver):
                 raise reason
             self._became(Status(False, str(reason)))
-            await asyncio.sleep(max(self._backoff.wait(), getattr(reason, "retry_after", 0.0)))
+            await asyncio.sleep(max(self._backoff.next_pause(), getattr(reason, "retry_after", 0.0)))
 
     # The user's actions
 

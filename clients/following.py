@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from random import Random
 
-from clients.backoff import Backoff
+from clients.backoff import client_backoff
 from clients.connection import Connection, Frame
 from clients.conversation import Conversation
 from clients.timeline import Message
@@ -46,7 +46,7 @@ class Follower:
         self._conversations = conversations
         self._given = given
         self._caught_up = caught_up
-        self._backoff = Backoff(chance)
+        self._backoff = client_backoff(chance)
         for conversation in conversations.values():
             conversation.timeline.suspend()
             conversation.telling = False
@@ -137,7 +137,7 @@ class Follower:
     def _later(self, frame: Frame, again: Callable[[], None]) -> None:
         """Request again after a moment, if the connection is still the same."""
         wait = frame.get("retry_after", 0.0) if frame["code"] == TOO_FAST else 0.0
-        asyncio.get_running_loop().call_later(wait or self._backoff.wait(), self._unless_ended, again)
+        asyncio.get_running_loop().call_later(wait or self._backoff.next_pause(), self._unless_ended, again)
 
     def _unless_ended(self, again: Callable[[], None]) -> None:
         if not self._connection.ended.done():

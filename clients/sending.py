@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from clients.backoff import Backoff
+from clients.backoff import Backoff, client_backoff
 from clients.connection import TOO_BIG, Connection, Frame
 from clients.outbox import Outbox, Pending
 from clients.text import visible
@@ -102,9 +102,9 @@ class Sender:
             if not self.stored(pending.id, frame):
                 self._settled(pending)
         elif code in UNKNOWN or code == TOO_FAST:
-            backoff = self._backoffs.setdefault(pending.peer, Backoff(self._chance))
+            backoff = self._backoffs.setdefault(pending.peer, client_backoff(self._chance))
             wait = frame.get("retry_after", 0.0) if code == TOO_FAST else 0.0
-            resume = asyncio.get_running_loop().call_later(wait or backoff.wait(), self._again, pending)
+            resume = asyncio.get_running_loop().call_later(wait or backoff.next_pause(), self._again, pending)
             self._pauses[pending.peer] = resume
             self._on_way.pop(pending.peer, None)
         else:

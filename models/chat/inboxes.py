@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from common.backoff import Backoff
 from models.chat.conversation import Conversation
 from models.chat.conversations import Conversations, Lease
 from models.chat.delivery import Delivery
@@ -126,15 +127,14 @@ class Inboxes:
             inbox.looking = asyncio.get_running_loop().create_task(self._look(user, inbox))
 
     async def _look(self, user: int, inbox: _Inbox) -> None:
-        pause = BACKOFF[0]
+        backoff = Backoff(*BACKOFF)
         try:
             while True:
                 try:
                     found = await self._directory.conversations(user, None, FOLLOWED)
                     break
                 except StorageUnavailable:
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, BACKOFF[1])
+                    await asyncio.sleep(backoff.next_pause())
             for summary in found:
                 conversation = self._follow(user, inbox, summary.peer, summary.last.seq)
                 if conversation.delivered_seq is None or conversation.delivered_seq < summary.last.seq:

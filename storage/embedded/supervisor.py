@@ -28,6 +28,7 @@ from urllib.parse import quote
 import psutil
 import structlog
 
+from common.backoff import Backoff
 from storage.embedded import databases
 from storage.embedded.data_directory import KEY_FILE, DataDirectory, DataDirectoryError
 from storage.embedded.database_log import DatabaseLog
@@ -39,8 +40,8 @@ __all__ = ["KEY_FILE", "Addresses", "DatabaseStartError", "EmbeddedDatabases"]
 
 SUPERVISE_EVERY = 0.125  # seconds between two checks of the databases and their logs
 # Seconds from a database's end to its next start. A service manager may send SIGTERM to the server and the databases at
-# once; within the shortest pause the server handles that signal, and then restarts no database.
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+# once; within the first pause the server handles that signal, and then restarts no database.
+BACKOFF = (0.5, 60.0)
 HEALTHY_AFTER = 10.0  # seconds of running after which a database's earlier ends are forgotten
 NAMES = {"mongod": "mongodb", "mariadbd": "mysql"}  # the databases' names in the rest of the server
 
@@ -72,12 +73,18 @@ class _DatabaseProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.started = 0.0  # monotonic
         self.ends = 0  # how often it has ended in a row, without HEALTHY_AFTER seconds in between
+        self.backoff = Backoff(*BACKOFF)
         self.start_at: float | None = None  # monotonic time of the next start, during a pause
 
-    @property
-    def pause(self) -> float:
-        """Seconds between the last end and the next start."""
-        return float(min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(self.ends - 1, 16)))
+    def plan_start(self, now: float) -> None:
+        """Count an end or a failed start, and start after a pause."""
+        self.ends += 1
+        self.start_at = now + self.backoff.next_pause()
+
+    def forget_ends(self) -> None:
+        """Begin with the first pause again."""
+        self.ends = 0
+        self.backoff.reset()
 
 
 class EmbeddedDatabases:
@@ -186,11 +193,10 @@ class EmbeddedDatabases:
             return
         if child.process.poll() is None:
             if child.ends and now - child.started >= HEALTHY_AFTER:
-                child.ends = 0
+                child.forget_ends()
             return
         if child.start_at is None:
-            child.ends += 1
-            child.start_at = now + child.pause
+            child.plan_start(now)
         elif now >= child.start_at:
             why = _why_ended(child.name, child.process.returncode)
             _log.error("engine_died", engine=child.name, reason=why, ends=child.ends, log=str(child.log.path))
@@ -198,8 +204,7 @@ class EmbeddedDatabases:
                 self._spawn(child)
             except OSError as error:  # for lack of memory or file descriptors; it is tried again
                 _log.error("engine_not_started", engine=child.name, reason=str(error))
-                child.ends += 1
-                child.start_at = now + child.pause
+                child.plan_start(now)
             else:
                 _log.info("engine_restarted", engine=child.name)
 

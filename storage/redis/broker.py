@@ -31,6 +31,7 @@ from msgspec import Struct
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from common.backoff import Backoff
 from common.batching import Batcher
 from common.tasks import end
 from models.chat.events import BlockChanged, Event, MessageStored
@@ -261,13 +262,13 @@ class RedisBroker:
     # The subscription
 
     async def _run(self) -> None:
-        pause = BACKOFF[0]
+        backoff = Backoff(*BACKOFF)
         while True:
             pubsub = self._subscriber.pubsub()
             works: list[asyncio.Task[None]] = []
             try:
                 await self._subscribe(pubsub)
-                pause = BACKOFF[0]
+                backoff.reset()
                 works += map(asyncio.create_task, (self._listen(pubsub), self._change(pubsub), self._beat(pubsub)))
                 ended, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
                 await ended.pop()
@@ -283,8 +284,7 @@ class RedisBroker:
                     await end(*works)
                 finally:  # also if this task is cancelled once more meanwhile
                     await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it so
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, BACKOFF[1])
+            await asyncio.sleep(backoff.next_pause())
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         """Subscribe to the wanted channels, and tell the other processes about this one."""

@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from storage.embedded.programs import Program, ProgramError, find_program
-from storage.embedded.supervisor import LONGEST_PAUSE, DatabaseStartError, EmbeddedDatabases, _DatabaseProcess
+from storage.embedded.supervisor import BACKOFF, DatabaseStartError, EmbeddedDatabases, _DatabaseProcess
 from tests.support.database import mysql_connection
 from tests.support.patience import PATIENCE
 from tests.support.processes import stop
@@ -246,11 +246,11 @@ async def test_a_database_that_keeps_dying(directory: Path) -> None:
     redis_server.process.kill()
     await until(lambda: redis_server.ends == 1)
     assert embedded.restarting()["redis"].startswith("has ended once, starts again in ")
-    pauses = [redis_server.pause]
+    bounds = [redis_server.backoff.bound]
     for ends in (2, 3):
         await until(lambda expected=ends: redis_server.ends == expected)
-        pauses.append(redis_server.pause)
-    assert pauses == [pauses[0] * factor for factor in (1, 2, 4)]
+        bounds.append(redis_server.backoff.bound)
+    assert bounds == [BACKOFF[0] * factor for factor in (2, 4, 8)]
     assert embedded.restarting()["redis"].startswith("has ended 3 times in a row, starts again in ")
     assert "Invalid AOF" in redis_server.log.path.read_text()
     manifest.write_text(good)
@@ -265,8 +265,9 @@ async def test_a_database_that_keeps_dying(directory: Path) -> None:
 def test_pauses_have_an_end(embedded: EmbeddedDatabases) -> None:
     """A database is restarted within a minute, however often it has ended."""
     process = _DatabaseProcess(embedded._processes[0].database, embedded._processes[0].log)
-    process.ends = 100_000
-    assert process.pause == LONGEST_PAUSE
+    for _ in range(2000):
+        process.plan_start(now=0.0)
+    assert process.start_at == BACKOFF[1]
 
 
 @pytest.mark.parametrize(
