@@ -8,7 +8,6 @@ again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import structlog
 from pymongo import UpdateOne, WriteConcern
 
 from common.batching import Batcher
-from common.tasks import end
+from common.write_behind import WriteBehind
 from models.errors import StorageUnavailable
 from models.records import ReadPositions
 from storage.mongo.documents import Document
@@ -41,8 +40,15 @@ class Positions:
         self._errors = errors
         # Written to a majority, since reads ask a majority: a position that is not pending any more has to be visible.
         self._conversations = conversations.with_options(write_concern=WriteConcern(w="majority"))
-        self._pending: dict[tuple[str, int], int] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._pending: WriteBehind[tuple[str, int], int] = WriteBehind(  # seqs by conversation and user
+            self._write,
+            max,
+            interval=GATHER,
+            max_batch=CHUNK,
+            max_keys=MAX_PENDING,
+            outage=StorageUnavailable,
+            on_outage=lambda count, error: _log.warning("positions_not_written", count=count, reason=str(error)),
+        )
         self._commit: Batcher[Mark, tuple[ReadPositions, bool]] = Batcher(
             self._mark_batch, max_batch=MAX_BATCH, max_concurrent=1
         )
@@ -60,22 +66,15 @@ class Positions:
 
     def move(self, conversation: str, user: int, seq: int) -> None:
         """Move both positions forward, with the next write of gathered positions."""
-        key = (conversation, user)
-        if len(self._pending) >= MAX_PENDING and key not in self._pending:
-            return
-        self._pending[key] = max(seq, self._pending.get(key, 0))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        self._pending.add((conversation, user), seq)
 
     async def close(self) -> None:
         """Write the pending positions, in one attempt."""
-        if self._task is not None:
-            await end(self._task)
-        await self._write()
+        await self._pending.close()
 
     def merged(self, record: Document, conversation: str, user: int) -> ReadPositions:
         """Return the positions in a document, moved forward by pending ones."""
-        pending = self._pending.get((conversation, user), 0)
+        pending = self._pending.get((conversation, user)) or 0
         read = max(int(record.get("read", {}).get(str(user), 0)), pending)
         return ReadPositions(max(int(record.get("received", {}).get(str(user), 0)), read), read)
 
@@ -99,31 +98,13 @@ class Positions:
                 await self._conversations.bulk_write(updates, ordered=False)
         return outcomes
 
-    async def _run(self) -> None:
-        try:
-            while self._pending:
-                await asyncio.sleep(GATHER)
-                await self._write()
-        finally:
-            self._task = None
-
-    async def _write(self) -> None:
-        """Write the pending positions in small chunks, so that inserts do not wait behind a long write."""
-        left = list(self._pending.items())
-        while left:
-            batch, left = left[:CHUNK], left[CHUNK:]
-            try:
-                with self._errors():
-                    await self._conversations.bulk_write(
-                        [_update(conversation, user, ReadPositions(seq, seq)) for (conversation, user), seq in batch],
-                        ordered=False,
-                    )
-            except StorageUnavailable as error:
-                _log.warning("positions_not_written", count=len(batch) + len(left), reason=str(error))
-                return
-            for key, seq in batch:
-                if self._pending.get(key) == seq:
-                    del self._pending[key]
+    async def _write(self, moves: dict[tuple[str, int], int]) -> None:
+        """Write gathered positions: few at a time, so that inserts do not wait behind a long write."""
+        with self._errors():
+            await self._conversations.bulk_write(
+                [_update(conversation, user, ReadPositions(seq, seq)) for (conversation, user), seq in moves.items()],
+                ordered=False,
+            )
 
 
 def _update(conversation: str, user: int, positions: ReadPositions) -> UpdateOne:

@@ -8,7 +8,6 @@ that MongoDB had before the marker's time; later ones were counted. A count that
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from zlib import crc32
 import structlog
 from redis.asyncio import Redis
 
-from common.tasks import end
+from common.write_behind import WriteBehind
 from models.chat.ports import Admission, Recount
 from models.chat.stranger_limit import ACCEPTED_DAYS, DAY, LIMIT, REFUSED_DAYS
 from models.errors import ChatError, LimitReached, StorageUnavailable
@@ -40,14 +39,17 @@ _source = Path(__file__).parent
 
 
 class _Gathered:
-    """Messages of one pair that are not counted yet: how many, and how many bytes."""
+    """Messages of one pair that are not counted yet: how many, and how many bytes. `recount` recounts the pair."""
 
     __slots__ = ("amount", "recount", "size")
 
-    def __init__(self, recount: Recount) -> None:
-        self.amount = 0
-        self.size = 0
+    def __init__(self, recount: Recount, amount: int = 0, size: int = 0) -> None:
+        self.amount = amount
+        self.size = size
         self.recount = recount
+
+    def plus(self, later: _Gathered) -> _Gathered:
+        return _Gathered(self.recount, self.amount + later.amount, self.size + later.size)
 
 
 class RedisCounters:
@@ -63,14 +65,19 @@ class RedisCounters:
         self._count = client.register_script((_source / "count.lua").read_text("utf-8"))
         self._give_back = client.register_script((_source / "give_back.lua").read_text("utf-8"))
         self._run = ""
-        self._gathered: dict[Pair, _Gathered] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._gathered: WriteBehind[Pair, _Gathered] = WriteBehind(
+            self._raise,
+            _Gathered.plus,
+            interval=GATHER,
+            max_batch=CHUNK,
+            max_keys=MAX_GATHERED,
+            outage=StorageUnavailable,
+            on_outage=lambda count, error: _log.warning("counts_not_raised", pairs=count, reason=str(error)),
+        )
 
     async def close(self) -> None:
         """Write the gathered counts, in one attempt."""
-        if self._task is not None:
-            await end(self._task)
-        await self._flush()
+        await self._gathered.close()
         await self._quotas.close()
 
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
@@ -103,16 +110,13 @@ class RedisCounters:
 
     def gather(self, sender: int, recipient: int, recount: Recount, content: str) -> None:
         """Count a message that the rule cannot refuse, together with others, after at most GATHER seconds."""
-        pair = (sender, recipient)
-        gathered = self._gathered.get(pair)
+        size = MESSAGE + (len(content) if content.isascii() else len(content.encode()))
+        gathered = self._gathered.pending((sender, recipient))
         if gathered is None:
-            if len(self._gathered) >= MAX_GATHERED:
-                return
-            gathered = self._gathered[pair] = _Gathered(recount)
-        gathered.amount += 1
-        gathered.size += MESSAGE + (len(content) if content.isascii() else len(content.encode()))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run_gathered())
+            self._gathered.add((sender, recipient), _Gathered(recount, 1, size))
+        else:  # for nearly each message, so it has to be fast
+            gathered.amount += 1
+            gathered.size += size
 
     def _keys(self, run: str, sender: int, recipient: int) -> list[str]:
         low, high = sorted((sender, recipient))
@@ -156,50 +160,25 @@ class RedisCounters:
             client=client,
         )
 
-    async def _run_gathered(self) -> None:
-        try:
-            while self._gathered:
-                await asyncio.sleep(GATHER)
-                await self._flush()
-        finally:
-            self._task = None
-
-    async def _flush(self) -> None:
-        """Count what was gathered. What fails is gathered again."""
-        gathered, self._gathered = self._gathered, {}
-        left = list(gathered.items())
-        for (sender, _), each in left:
-            self._quotas.note(sender, each.size)
-            each.size = 0
-        try:
-            while left:
-                chunk = left[:CHUNK]
-                try:
-                    await self._raise(chunk)
-                finally:
-                    left[:CHUNK] = chunk
-        except StorageUnavailable as error:
-            _log.warning("counts_not_raised", pairs=len(left), reason=str(error))
-        finally:  # also when it is cancelled
-            for pair, each in left:
-                self._gathered.setdefault(pair, _Gathered(each.recount)).amount += each.amount
-
-    async def _raise(self, gathered: list[tuple[Pair, _Gathered]]) -> None:
+    async def _raise(self, gathered: dict[Pair, _Gathered]) -> None:
         """Count messages of many pairs in one round trip, then one by one those that have to be recounted.
 
-        Removes from `gathered` what was counted. If it fails, some of the rest may have been counted and are counted
-        again: counts may be too high, but never too low.
+        If it fails, some of what is left in `gathered` may have been counted and is counted again: counts may be too
+        high, but never too low.
         """
+        for (sender, _), each in gathered.items():
+            self._quotas.note(sender, each.size)
+            each.size = 0
         run = self._run
+        pairs = tuple(gathered)
         with self._server.errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                for pair, each in gathered:
+                for pair, each in gathered.items():
                     await self._ask(pipe, run, *pair, each.amount, ask=False, held=("", ""))
                 answers = await pipe.execute()
-        gathered[:] = [
-            entry for entry, answer in zip(gathered, answers, strict=True) if answer[0] in ("run", "missing")
-        ]
-        while gathered:
-            pair, each = gathered[0]
+        for pair, answer in zip(pairs, answers, strict=True):
+            if answer[0] not in ("run", "missing"):
+                del gathered[pair]
+        for pair, each in tuple(gathered.items()):
             await self._counted(*pair, each.amount, each.recount, ask=False)
-            del gathered[0]
+            del gathered[pair]

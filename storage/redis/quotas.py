@@ -9,12 +9,12 @@ While it is unavailable, no message to a stranger passes anyway.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from operator import add
 from pathlib import Path
 
 import structlog
 
-from common.tasks import end
+from common.write_behind import WriteBehind
 from models.errors import QuotaReached, StorageUnavailable
 from storage.redis.client import RedisServer
 
@@ -44,16 +44,21 @@ class RedisQuotas:
         self._strangers = strangers
         self._size = size
         self._stranger = client.register_script((_source / "stranger.lua").read_text("utf-8"))
-        self._add = client.register_script((_source / "add.lua").read_text("utf-8"))
+        self._add_bytes = client.register_script((_source / "add.lua").read_text("utf-8"))
         self.spent: dict[int, float] = {}
-        self._gathered: dict[int, int] = {}  # bytes by account
-        self._task: asyncio.Task[None] | None = None
+        self._gathered: WriteBehind[int, int] = WriteBehind(  # bytes by account
+            self._count,
+            add,
+            interval=GATHER,
+            max_batch=CHUNK,
+            max_keys=MAX_GATHERED,
+            outage=StorageUnavailable,
+            on_outage=lambda count, error: _log.debug("bytes_not_counted", accounts=count, reason=str(error)),
+        )
 
     async def close(self) -> None:
         """Count the gathered bytes, in one attempt."""
-        if self._task is not None:
-            await end(self._task)
-        await self._flush()
+        await self._gathered.close()
 
     async def take_stranger(self, sender: int, recipient: int) -> None:
         """Count a stranger that `sender` writes to. Raises QuotaReached for one too many, StorageUnavailable."""
@@ -77,45 +82,17 @@ class RedisQuotas:
 
     def note(self, sender: int, size: int) -> None:
         """Count bytes that `sender` had stored, within GATHER seconds."""
-        if not self._size:
-            return
-        known = self._gathered.get(sender)
-        if known is not None:
-            self._gathered[sender] = known + size
-        elif len(self._gathered) < MAX_GATHERED:
-            self._gathered[sender] = size
-            if self._task is None:
-                self._task = asyncio.get_running_loop().create_task(self._run())
+        if self._size:
+            self._gathered.add(sender, size)
 
-    async def _run(self) -> None:
-        try:
-            while self._gathered:
-                await asyncio.sleep(GATHER)
-                await self._flush()
-        finally:
-            self._task = None
-
-    async def _flush(self) -> None:
-        """Count what was gathered. What fails is gathered again."""
-        gathered, self._gathered = self._gathered, {}
-        left = list(gathered.items())
-        try:
-            while left:
-                await self._count(left[:CHUNK])
-                del left[:CHUNK]
-        except StorageUnavailable as error:
-            _log.debug("bytes_not_counted", accounts=len(left), reason=str(error))
-        finally:  # also if cancelled; bytes that were counted meanwhile are counted twice at most
-            for sender, size in left:
-                self._gathered[sender] = self._gathered.get(sender, 0) + size
-
-    async def _count(self, sizes: Sequence[tuple[int, int]]) -> None:
+    async def _count(self, sizes: dict[int, int]) -> None:
+        """Add to the bytes of many accounts in one round trip."""
         with self._server.errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                for sender, size in sizes:
-                    await self._add(keys=[f"{self._prefix}:bytes:{sender}"], args=[size, DAY], client=pipe)
+                for sender, size in sizes.items():
+                    await self._add_bytes(keys=[f"{self._prefix}:bytes:{sender}"], args=[size, DAY], client=pipe)
                 answers = await pipe.execute()
         now = asyncio.get_running_loop().time()
-        for (sender, _), (total, left) in zip(sizes, answers, strict=True):
+        for sender, (total, left) in zip(sizes, answers, strict=True):
             if int(total) > self._size:
                 self.spent[sender] = now + int(left) / 1000

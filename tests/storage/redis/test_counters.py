@@ -255,22 +255,21 @@ async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounter
 
 
 async def test_closing_while_counts_are_raised(
-    counters: RedisCounters, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, prefix: str, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`close` while counts are being written writes all of them."""
-    await counters.admit(*pair, nothing)
-    real, begun = counters._raise, asyncio.Event()
-
-    async def slow(gathered: list[object]) -> None:
-        monkeypatch.setattr(counters, "_raise", real)
-        begun.set()
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(counters, "_raise", slow)
     monkeypatch.setattr("storage.redis.counters.GATHER", 0)
-    counters.gather(*pair, nothing, "hi")
+    counters, begun = without_quotas(redis_server, prefix), asyncio.Event()
+
+    async def recount(until: int) -> tuple[int, int]:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        return 1, 0
+
+    counters.gather(*pair, recount, "hi")
     await begun.wait()
-    counters.gather(*pair, nothing, "hi")
+    counters.gather(*pair, recount, "hi")
     await counters.close()
     assert await count(counters, *pair) == 3
 

@@ -113,4 +113,4 @@ async def test_redis_away(redis_away: RedisServer, prefix: str) -> None:
         quotas.note(sender, 1)
     quotas.note(1, 1)
     await quotas.close()
-    assert (len(quotas._gathered), quotas._gathered[1]) == (MAX_GATHERED, 2)
+    assert (len(quotas._gathered), quotas._gathered.get(1)) == (MAX_GATHERED, 2)
