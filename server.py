@@ -26,12 +26,11 @@ import msgspec
 import structlog
 import uvloop
 from msgspec.structs import asdict
-from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from common.signals import ending, heed_hangups, heed_nothing_else, on_hangup
-from common.tasks import end
+from common.tasks import end, every
 from common.token_bucket import Buckets
 from config import Settings, SettingsError, load, secrets_of
 from config.logs import configure_logging
@@ -432,9 +431,9 @@ def _listen(
     stack.push_async_callback(http.close_all_connections)
     stack.callback(http.stop)
     http.add_sockets(listening)
-    checking = PeriodicCallback(lambda: http.close_stalled(asyncio.get_running_loop().time()), 1000 * LOOK_EVERY)
-    checking.start()
-    stack.callback(checking.stop)
+    time = asyncio.get_running_loop().time
+    checking = asyncio.create_task(every(LOOK_EVERY, lambda: http.close_stalled(time())))
+    stack.push_async_callback(end, checking)
 
 
 def _unbracketed(address: str) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-__all__ = ["after", "end"]
+import structlog
+
+__all__ = ["after", "end", "every"]
 
 AGAIN_AFTER = 0.1  # seconds until a task that did not end is cancelled again
+
+_log = structlog.get_logger(__name__)
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:
@@ -32,6 +37,21 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
                 task.exception()
     if cancelled is not None:
         raise cancelled
+
+
+async def every(seconds: float, work: Callable[[], Awaitable[None] | None]) -> None:
+    """Call `work` after each pause of so many seconds, until cancelled.
+
+    An exception is logged and does not end the calls.
+    """
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            rest = work()
+            if rest is not None:
+                await rest
+        except Exception:  # noqa: BLE001  # the next call may succeed
+            _log.exception("periodic_work_failed")
 
 
 def after(seconds: float) -> asyncio.Future[None]:

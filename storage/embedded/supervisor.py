@@ -15,7 +15,6 @@ A database that ends while its server runs is started again. The pause before th
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import signal
@@ -29,6 +28,7 @@ import psutil
 import structlog
 
 from common.backoff import Backoff
+from common.tasks import every
 from storage.embedded import databases
 from storage.embedded.data_directory import KEY_FILE, DataDirectory, DataDirectoryError
 from storage.embedded.database_log import DatabaseLog
@@ -168,10 +168,7 @@ class EmbeddedDatabases:
 
     async def supervise(self) -> None:
         """Restart databases that have ended, and keep their logs small, until cancelled."""
-        while True:
-            await asyncio.sleep(SUPERVISE_EVERY)
-            for child in self._processes:
-                self._look_after(child)
+        await every(SUPERVISE_EVERY, self._look_after_all)
 
     def stop(self) -> None:
         """End the databases, with SIGTERM and after STOP_AFTER seconds with SIGKILL, and unlock the directory."""
@@ -182,6 +179,10 @@ class EmbeddedDatabases:
                 child.process.wait()
         self._processes = []
         self._directory.release()
+
+    def _look_after_all(self) -> None:
+        for child in self._processes:
+            self._look_after(child)
 
     def _look_after(self, child: _DatabaseProcess) -> None:
         now = time.monotonic()

@@ -13,7 +13,6 @@ other servers, which the original does not know.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import secrets
 from hashlib import blake2b
@@ -23,6 +22,7 @@ import structlog
 from bson import Binary
 from cachetools import TTLCache
 
+from common.tasks import every
 from models.errors import StorageUnavailable
 from storage.mongo.errors import MongoErrors
 
@@ -65,12 +65,13 @@ class MongoPeers:
 
     async def run(self) -> None:
         """Renew this server's document, until cancelled."""
-        while True:
-            await asyncio.sleep(RENEW)
-            try:
-                await self._renew()
-            except StorageUnavailable as error:
-                _log.debug("server_not_renewed", reason=str(error))  # FRESH is long enough for another attempt
+        await every(RENEW, self._try_to_renew)
+
+    async def _try_to_renew(self) -> None:
+        try:
+            await self._renew()
+        except StorageUnavailable as error:
+            _log.debug("server_not_renewed", reason=str(error))  # FRESH is long enough for another attempt
 
     async def _renew(self) -> None:
         with self._errors():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from common.tasks import after, end
+from structlog.testing import capture_logs
+
+from common.tasks import after, end, every
+from tests.support.sockets import until
 
 
 async def test_a_task_that_loses_a_cancellation() -> None:
@@ -66,3 +69,35 @@ async def test_time_fulfils_a_future() -> None:
     early.cancel()
     await late
     assert (early.cancelled(), late.done()) == (True, True)
+
+
+async def test_periodic_work() -> None:
+    """Work is done again after each pause."""
+    calls: list[None] = []
+    task = asyncio.ensure_future(every(0, lambda: calls.append(None)))
+    await until(lambda: len(calls) >= 3)
+    await end(task)
+
+
+async def test_periodic_work_that_fails() -> None:
+    """Work that is awaited and fails is logged, and done again."""
+    calls: list[None] = []
+
+    async def work() -> None:
+        calls.append(None)
+        raise KeyError
+
+    with capture_logs() as logs:
+        task = asyncio.ensure_future(every(0, work))
+        await until(lambda: len(calls) >= 3)
+        await end(task)
+    assert {entry["event"] for entry in logs} == {"periodic_work_failed"}
+
+
+async def test_periodic_work_begins_after_a_pause() -> None:
+    """The first call comes after a pause."""
+    calls: list[None] = []
+    task = asyncio.ensure_future(every(1000, lambda: calls.append(None)))
+    await asyncio.sleep(0)
+    await end(task)
+    assert calls == []
