@@ -21,34 +21,29 @@ subscription begins.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import structlog
 from msgspec import Struct
-from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
-from common.backoff import Backoff
 from common.batching import Batcher
 from common.tasks import end
 from models.chat.events import BlockChanged, Event, MessageStored
 from models.chat.ports import Listener
-from models.errors import DatabaseRefused, StorageUnavailable
+from models.errors import StorageUnavailable
 from models.records import Message
 from storage.mongo.peers import MongoPeers, Stranger
-from storage.redis.client import MOVED, RedisServer
+from storage.redis.client import RedisServer
+from storage.redis.subscription import Subscriber, Subscription
 
 __all__ = ["RedisBroker"]
 
-CHUNK = 500  # channels in one command
+PROCESSES = "processes"  # the channel to which each process subscribes
 MAX_BATCH = 200  # events published with one call
 MAX_QUEUED = 10_000  # events queued for publishing; further ones are not published, and read from MongoDB later
-HEARTBEAT = 2.0  # seconds between two pings of the subscription, and for the answer; also counts the processes
-BACKOFF = (0.05, 2.0)  # seconds between attempts to subscribe: the first, and the maximum
-START_WITHIN = 10.0  # seconds for the first subscription
+ORIGINS = 500  # processes whose last event's number is kept
 STRANGERS = 16  # processes that are looked up at a time
 HELD = 1000  # events that are held per process during its lookup; further ones are read from MongoDB later
 PUBLISH_WITHIN = 0.5  # seconds that an acknowledgement waits to learn whether the peer is in another process
@@ -95,7 +90,6 @@ class RedisBroker:
     def __init__(self, server: RedisServer, prefix: str, peers: MongoPeers) -> None:
         self._server = server
         self._client = client = server.client
-        self._subscriber = server.subscriber
         self._prefix = prefix + ":"
         self._peers = peers
         self._number = 0
@@ -105,61 +99,44 @@ class RedisBroker:
         self._warned = False  # whether an event of an unknown process was logged
         self._publish = client.register_script((_source / "publish.lua").read_text("utf-8"))
         self._commit: Batcher[_Item, int] = Batcher(self._publish_batch, max_batch=MAX_BATCH, max_concurrent=1)
-        self._wanted: Counter[str] = Counter({"processes": 1})
-        self._asked: set[str] = set()  # channels for which SUBSCRIBE was sent on this connection
-        self._subscribed: set[str] = set()  # channels that Redis has confirmed
-        self._changed: set[str] = set()  # channels to subscribe to or to unsubscribe from
-        self._changes = asyncio.Event()
-        self._settled = asyncio.Condition()
-        self._connected = False
-        self._lost = ""  # why the last subscription ended
-        self._heard_at = 0.0  # loop time of the last message on the subscription
         self._others = False  # whether there are other processes
         self._hanging = False  # Redis took too long to publish; until it has published again, no caller waits for it
-        self._listener: Listener | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._listener: Listener  # from `start` on
+        subscriber = Subscriber(self._count_processes, self._begun, self._confirmed, self._take)
+        self._subscription = Subscription(server, prefix, PROCESSES, subscriber)
 
     async def start(self, listener: Listener) -> None:
-        """Subscribe. Raises StorageUnavailable if that takes longer than START_WITHIN seconds."""
+        """Subscribe. Raises StorageUnavailable if that takes too long."""
         self._listener = listener
-        with self._server.errors():
-            await self._subscriber.ping()
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        try:
-            async with asyncio.timeout(START_WITHIN), self._settled:
-                await self._settled.wait_for(lambda: self._connected)
-        except TimeoutError:
-            await self.close()
-            raise StorageUnavailable("redis", f"no subscription within {START_WITHIN:g} s: {self._lost}") from None
+        await self._subscription.start()
 
     async def close(self) -> None:
         """End the subscription."""
-        if self._task is not None:
-            await end(self._task)
+        await self._subscription.close()
         await end(*self._meetings)
 
     @property
     def single_process(self) -> bool:
         """Whether there is no other process; False if that is unknown."""
-        return self._connected and not self._others
+        return self._subscription.connected and not self._others
 
     def follow(self, user: int, peer: int) -> None:
         """Subscribe for a socket of `user` that has opened, for `peer` or, if that is 0, for all peers."""
-        self._want(_address(user, peer))
-        self._want(f"here:{user}")
+        self._subscription.want(_address(user, peer))
+        self._subscription.want(f"here:{user}")
 
     def unfollow(self, user: int, peer: int) -> None:
         """Undo `follow`, when the socket has closed."""
-        self._unwant(_address(user, peer))
-        self._unwant(f"here:{user}")
+        self._subscription.unwant(_address(user, peer))
+        self._subscription.unwant(f"here:{user}")
 
     def watch(self, user: int) -> None:
         """Subscribe to the presence of `user`."""
-        self._want(f"watch:{user}")
+        self._subscription.want(f"watch:{user}")
 
     def unwatch(self, user: int) -> None:
         """Undo `watch`."""
-        self._unwant(f"watch:{user}")
+        self._subscription.unwant(f"watch:{user}")
 
     def publish(self, event: Event) -> None:
         """Publish an event, without waiting."""
@@ -204,36 +181,17 @@ class RedisBroker:
             return set()
         channels = [f"here:{user}" for user in users]
         try:
-            async with asyncio.timeout(PUBLISH_WITHIN), self._settled:  # or this process could be counted
-                await self._settled.wait_for(lambda: not any(self._unsettled(channel) for channel in channels))
+            async with asyncio.timeout(PUBLISH_WITHIN):
+                await self._subscription.settle(channels)  # or this process could be counted
         except TimeoutError:
             raise StorageUnavailable("redis", "the subscription is not confirmed yet") from None
         heard = await self._count(channels)
-        own = [channel in self._subscribed for channel in channels]
+        own = map(self._subscription.has, channels)
         return {user for user, count, ours in zip(users, heard, own, strict=True) if count > ours}
-
-    def _want(self, channel: str) -> None:
-        self._wanted[channel] += 1
-        if self._wanted[channel] == 1:
-            self._change_of(channel)
-
-    def _unwant(self, channel: str) -> None:
-        self._wanted[channel] -= 1
-        if not self._wanted[channel]:
-            del self._wanted[channel]
-            self._change_of(channel)
-
-    def _change_of(self, channel: str) -> None:
-        self._changed.add(channel)
-        self._changes.set()
-
-    def _unsettled(self, channel: str) -> bool:
-        """Return whether a change of this subscription is not confirmed yet."""
-        return (channel in self._wanted) != (channel in self._subscribed)
 
     def _own(self, user: int, peer: int) -> int:
         """Return to how many of the recipient's channels this process itself subscribes."""
-        return (_address(user, peer) in self._subscribed) + (_address(user, 0) in self._subscribed)
+        return self._subscription.has(_address(user, peer)) + self._subscription.has(_address(user, 0))
 
     async def _count(self, channels: Sequence[str]) -> list[int]:
         """Return how many processes subscribe to each channel."""
@@ -242,7 +200,7 @@ class RedisBroker:
         return [int(count) for _, count in found]
 
     def _submit(self, event: Event | _Notice, near: int, channels: list[str]) -> asyncio.Future[int] | None:
-        if not self._connected or self._commit.queued >= MAX_QUEUED:
+        if not self._subscription.connected or self._commit.queued >= MAX_QUEUED:
             return None
         self._number += 1
         payload = self._peers.seal(_encode(_Envelope(self._number, event)))
@@ -259,123 +217,22 @@ class RedisBroker:
         self._hanging = False
         return heard
 
-    # The subscription
-
-    async def _run(self) -> None:
-        backoff = Backoff(*BACKOFF)
-        while True:
-            pubsub = self._subscriber.pubsub()
-            works: list[asyncio.Task[None]] = []
-            try:
-                await self._subscribe(pubsub)
-                backoff.reset()
-                works += map(asyncio.create_task, (self._listen(pubsub), self._change(pubsub), self._beat(pubsub)))
-                ended, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
-                await ended.pop()
-            except (RedisError, OSError, TimeoutError, StorageUnavailable) as error:
-                self._lost = f"{type(error).__name__}: {error}"
-                if self._connected:  # once for each subscription; the outage of Redis is logged by itself
-                    _log.warning("subscription_lost", reason=self._lost)
-            finally:
-                self._connected = False
-                self._asked = set()
-                self._subscribed = set()
-                try:
-                    await end(*works)
-                finally:  # also if this task is cancelled once more meanwhile
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it so
-            await asyncio.sleep(backoff.next_pause())
-
-    async def _subscribe(self, pubsub: PubSub) -> None:
-        """Subscribe to the wanted channels, and tell the other processes about this one."""
-        await self._require_primary()
-        async with asyncio.timeout(HEARTBEAT):
-            self._asked = set(self._wanted)
-            channels = [self._prefix + channel for channel in self._asked]
-            for start in range(0, len(channels), CHUNK):
-                await pubsub.subscribe(*channels[start : start + CHUNK])
-            while "processes" not in self._subscribed:
-                self._heard(await pubsub.get_message(timeout=HEARTBEAT))
-        await self._count_processes()
-        self._connected = True
-        self._submit(_Hello(), 0, ["processes"])
-        async with self._settled:
-            self._settled.notify_all()
-        if self._listener is not None:
-            self._listener.interrupted()
-
-    async def _change(self, pubsub: PubSub) -> None:
-        """Subscribe and unsubscribe as sockets open and close."""
-        while True:
-            await self._changes.wait()
-            self._changes.clear()
-            changed, self._changed = self._changed, set()
-            added = [channel for channel in changed if channel in self._wanted and channel not in self._asked]
-            removed = [channel for channel in changed if channel in self._asked and channel not in self._wanted]
-            for start in range(0, len(added), CHUNK):
-                self._asked.update(added[start : start + CHUNK])
-                await pubsub.subscribe(*(self._prefix + channel for channel in added[start : start + CHUNK]))
-            for start in range(0, len(removed), CHUNK):
-                self._asked.difference_update(removed[start : start + CHUNK])
-                await pubsub.unsubscribe(*(self._prefix + channel for channel in removed[start : start + CHUNK]))
-
-    async def _listen(self, pubsub: PubSub) -> None:
-        """Receive messages."""
-        time = asyncio.get_running_loop().time
-        while True:
-            message = await pubsub.get_message(timeout=None)  # a timeout per message would cost as much as the message
-            self._heard_at = time()
-            if self._heard(message):
-                async with self._settled:
-                    self._settled.notify_all()
-
-    async def _beat(self, pubsub: PubSub) -> None:
-        """Ping the subscription and count the processes. Raises what ends the subscription."""
-        time = asyncio.get_running_loop().time
-        while True:
-            asked = time()
-            async with asyncio.timeout(HEARTBEAT):
-                await pubsub.ping()
-            await self._require_primary()
-            await self._count_processes()
-            await asyncio.sleep(HEARTBEAT)
-            if self._heard_at < asked:
-                raise TimeoutError("no answer to a ping")
-
-    async def _require_primary(self) -> None:
-        """Raise StorageUnavailable if Redis is not a primary, since events published on a replica reach few processes.
-
-        If only memory or a right is missing, publishing goes on.
-        """
-        try:
-            await self._server.ping(self._prefix[:-1])
-        except DatabaseRefused as error:
-            if error.kind == MOVED:
-                raise
+    # What the subscription calls
 
     async def _count_processes(self) -> None:
-        (processes,) = await self._count(["processes"])
+        (processes,) = await self._count([PROCESSES])
         self._others = processes > 1
 
-    def _heard(self, message: dict[str, bytes | str] | None) -> bool:
-        """Handle one message of the subscription. Return whether it confirmed a change of channels."""
-        if message is None or message["type"] == "pong":
-            return False
-        raw = message["channel"]
-        channel = (raw.decode() if isinstance(raw, bytes) else raw).removeprefix(self._prefix)
-        if message["type"] == "subscribe":
-            self._subscribed.add(channel)
-            kind, _, who = channel.partition(":")
-            if self._listener is not None and kind in ("pair", "inbox"):
-                user, _, peer = who.partition("->")
-                self._listener.followed(int(user), int(peer or 0))
-            return True
-        if message["type"] == "unsubscribe":
-            self._subscribed.discard(channel)
-            return True
-        if message["type"] == "message" and isinstance(data := message["data"], bytes):
-            self._take(data)
-        return False
+    def _begun(self) -> None:
+        """Tell the other processes about this one, and the listener that events may have been missed."""
+        self._submit(_Hello(), 0, [PROCESSES])
+        self._listener.interrupted()
+
+    def _confirmed(self, channel: str) -> None:
+        kind, _, who = channel.partition(":")
+        if kind in ("pair", "inbox"):
+            user, _, peer = who.partition("->")
+            self._listener.followed(int(user), int(peer or 0))
 
     def _take(self, data: bytes) -> None:
         origin = data[: len(self._peers.id)]
@@ -407,21 +264,18 @@ class RedisBroker:
         # A process that subscribes to several of an event's channels gets the event several times in a row.
         if envelope.number <= self._last.get(origin, 0):
             return
-        if len(self._last) >= CHUNK:
+        if len(self._last) >= ORIGINS:
             self._last.clear()
         self._last[origin] = envelope.number
         match envelope.event:
             case _Changed(user=user):
-                if self._listener is not None:
-                    self._listener.presence_changed(user)
+                self._listener.presence_changed(user)
             case _AccountChanged(user=user):
-                if self._listener is not None:
-                    self._listener.account_changed(user)
+                self._listener.account_changed(user)
             case _Hello():
                 pass
             case event:
-                if self._listener is not None:
-                    self._listener.arrived(event)
+                self._listener.arrived(event)
 
     async def _meet(self, origin: bytes) -> None:
         """Look up an unknown process. If it is a peer, handle the events that it has sent meanwhile."""

@@ -7,14 +7,11 @@ import os
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import pytest
 from tornado.ioloop import IOLoop
 
-from common.tasks import end
 from models.chat.events import Event, MessageStored, PositionsChanged, Typing
 from models.errors import StorageUnavailable
 from models.records import Message, key_of
@@ -22,7 +19,8 @@ from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mongo.messages import MongoMessages
 from storage.mongo.peers import MongoPeers
 from storage.redis.broker import RedisBroker, _encode, _Envelope
-from storage.redis.client import RedisServer, subscriber_client
+from storage.redis.client import RedisServer
+from tests.support.patience import PATIENCE
 from tests.support.processes import stop
 from tests.support.sockets import until
 
@@ -143,7 +141,7 @@ async def test_whether_the_peer_is_there(start: Start) -> None:
     assert await here.broker.publish_and_count(message(2))
     assert await here.broker.reaches(BOB, ANN)
     there.broker.unfollow(BOB, 0)
-    await until(lambda: not there.broker._unsettled(f"inbox:{BOB}"))
+    await there.broker._subscription.settle([f"inbox:{BOB}"])
     assert not await here.broker.publish_and_count(message(3))
 
 
@@ -161,12 +159,12 @@ async def test_who_is_online_elsewhere(start: Start) -> None:
     """A user with sockets in another process is online, once, and processes that watch the user learn of it."""
     here, there = await start(), await start()
     here.broker.watch(BOB)
-    await until(lambda: not here.broker._unsettled(f"watch:{BOB}"))
+    await here.broker._subscription.settle([f"watch:{BOB}"])
     here.broker.follow(ANN, BOB)
     there.broker.follow(BOB, ANN)
     there.broker.follow(BOB, 0)
     assert await here.broker.online([ANN, BOB]) in (set(), {BOB})
-    await until(lambda: not there.broker._unsettled(f"here:{BOB}"))
+    await there.broker._subscription.settle([f"here:{BOB}"])
     assert await here.broker.online([ANN, BOB]) == {BOB}
     there.broker.publish_presence_change(BOB)
     there.broker.publish_presence_change(ANN)  # without a watcher
@@ -174,7 +172,7 @@ async def test_who_is_online_elsewhere(start: Start) -> None:
     await until(lambda: here.ear.changes == [BOB, BOB])
     there.broker.unfollow(BOB, ANN)
     there.broker.unfollow(BOB, 0)
-    await until(lambda: not there.broker._unsettled(f"here:{BOB}"))
+    await there.broker._subscription.settle([f"here:{BOB}"])
     assert await here.broker.online([ANN, BOB]) == set()
 
 
@@ -203,95 +201,26 @@ async def test_foreign_data_on_a_channel(start: Start, prefix: str) -> None:
 
 async def test_a_redis_that_hangs(start: Start, embedded: EmbeddedDatabases, monkeypatch: pytest.MonkeyPatch) -> None:
     """If Redis hangs, one message waits for it and the next ones do not, and its return is noticed."""
-    monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.5)
+    monkeypatch.setattr("storage.redis.subscription.HEARTBEAT", 0.5)
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     stop(embedded.pids["redis"])
     try:
         assert not await here.broker.publish_and_count(message(1))
         assert not any(await asyncio.gather(*(here.broker.publish_and_count(message(seq)) for seq in range(2, 10))))
-        await until(lambda: not here.broker._connected)
+        await until(lambda: not here.broker._subscription.connected)
         assert not here.broker.single_process
         assert not await here.broker.reaches(BOB, ANN)
         with pytest.raises(StorageUnavailable):
             await here.broker.online([BOB])
     finally:
         os.kill(embedded.pids["redis"], signal.SIGCONT)
-    await until(lambda: here.broker._connected and there.broker._connected)
+    await until(lambda: here.broker._subscription.connected and there.broker._subscription.connected)
     await until(lambda: there.ear.interruptions == 2)
     await until(lambda: (BOB, ANN) in there.ear.channels[1:])
     await until(lambda: not here.broker._hanging)  # until an event was published again, no caller waits for an answer
     assert await here.broker.publish_and_count(message(10))
     await until(lambda: there.ear.events and there.ear.events[-1] == MessageStored(message(10)))
-
-
-async def test_a_subscription_that_falls_silent(
-    start: Start,
-    addresses: Addresses,
-    prefix: str,
-    messages: MongoMessages,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """If a ping is not answered, the subscription is renewed."""
-    here = await start()
-    monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.2)
-    silent: set[asyncio.StreamWriter] = set()
-    lines: set[asyncio.StreamWriter] = set()
-    pumps: set[asyncio.Future[None]] = set()
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                if writer not in silent:
-                    writer.write(data)
-        finally:
-            writer.close()
-            await writer.wait_closed()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        lines.add(writer)
-        upstream, downstream = await asyncio.open_unix_connection(unquote(urlsplit(addresses.redis).path))
-        pumps.update(map(asyncio.ensure_future, (pump(reader, downstream), pump(upstream, writer))))
-
-    async with await asyncio.start_unix_server(connected, tmp_path / "line.sock"):
-        server = RedisServer(addresses.redis, timeout=CALL, connections=4)
-        server.subscriber = subscriber_client(f"unix://{tmp_path}/line.sock", timeout=CALL)
-        peers = MongoPeers(messages._database.servers, messages._errors)
-        await peers.join()
-        there = Process(RedisBroker(server, prefix, peers), Ear())
-        await there.broker.start(there.ear)
-        await follow(there, BOB, ANN)
-        interruptions, follows = there.ear.interruptions, len(there.ear.channels)
-        silent |= lines
-        await until(lambda: there.ear.interruptions > interruptions and len(there.ear.channels) > follows)
-
-        def heard() -> bool:
-            here.broker.publish(Typing(ANN, BOB))
-            return Typing(ANN, BOB) in there.ear.events
-
-        await until(heard)
-        await there.broker.close()
-        await server.close()
-    await end(*pumps)
-
-
-async def test_a_subscription_that_is_quiet(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A subscription without events goes on while pings are answered."""
-    monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.01)
-    broker = (await start()).broker
-    pings = 0
-
-    class Answering:
-        async def ping(self) -> None:
-            nonlocal pings
-            pings += 1
-            broker._heard_at = asyncio.get_running_loop().time()
-
-    task = asyncio.ensure_future(broker._beat(Answering()))
-    await until(lambda: pings == 5 or task.done())
-    assert not task.done()
-    await end(task)
 
 
 async def test_no_redis(start: Start, tmp_path: object) -> None:
@@ -318,23 +247,18 @@ async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
     assert here.ear.changes == []
 
 
-async def test_an_event_under_the_name_of_a_peer(start: Start, prefix: str) -> None:
+async def test_an_event_under_the_name_of_a_peer(start: Start, redis_server: RedisServer, prefix: str) -> None:
     """An event with a peer's id is ignored without that peer's seal, with the seal of another event, or if repeated."""
     here, there = await start(), await start()
     await follow(there, BOB, ANN)
     here.broker.publish(MessageStored(message(1)))
     await until(lambda: there.ear.events)
-    heard: list[bytes] = []
-    take = there.broker._take
-
-    def overhear(data: bytes) -> None:
-        heard.append(data)
-        take(data)
-
-    there.broker._take = overhear  # type: ignore[method-assign]  # Redis shows all that passes
-    here.broker.publish(MessageStored(message(2)))
-    await until(lambda: len(there.ear.events) == 2)
-    genuine = heard[-1]
+    async with redis_server.subscriber.pubsub(ignore_subscribe_messages=True) as overhearing:
+        await overhearing.subscribe(f"{prefix}:pair:{BOB}->{ANN}")
+        await overhearing.get_message(timeout=PATIENCE)  # the confirmation
+        here.broker.publish(MessageStored(message(2)))
+        await until(lambda: len(there.ear.events) == 2)
+        genuine = (await overhearing.get_message(timeout=PATIENCE))["data"]
     forged = _encode(_Envelope(10**9, MessageStored(message(3, "never said"))))
     for data in (genuine, genuine[:32] + forged, genuine[:16] + bytes(16) + forged, genuine[:16], bytes(64)):
         await here.broker._client.publish(f"{prefix}:pair:{BOB}->{ANN}", data)

@@ -255,7 +255,7 @@ async def test_a_primary_that_becomes_a_replica(
     io_loop: IOLoop, tmp_path: Path, prefix: str, messages: MongoMessages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections and subscriptions to a primary that became a replica are dropped, and made to the new primary."""
-    monkeypatch.setattr("storage.redis.broker.HEARTBEAT", 0.2)
+    monkeypatch.setattr("storage.redis.subscription.HEARTBEAT", 0.2)
     link = tmp_path / "redis.sock"
     with redis_process(tmp_path, "old") as old, redis_process(tmp_path, "new") as new:
         link.symlink_to(old)
@@ -272,7 +272,7 @@ async def test_a_primary_that_becomes_a_replica(
         channel = f"{prefix}:pair:{ANN}->{BOB}"
 
         async def arrived() -> bool:
-            return (await new_client.pubsub_numsub(channel))[0][1] == 1 and broker._connected
+            return (await new_client.pubsub_numsub(channel))[0][1] == 1 and broker._subscription.connected
 
         async with asyncio.timeout(PATIENCE):
             while not await arrived():
