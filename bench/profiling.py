@@ -37,7 +37,7 @@ END_WITHIN = 10  # seconds for py-spy to write its samples
 BATCHING = frozenset(("common/batching.py",))  # batches belong to storage
 STORAGE = frozenset(("storage", "pymongo", "motor", "bson", "redis", "hiredis", "pymysql"))
 CODECS = frozenset(("models/protocol/v1.py", "models/protocol/v2.py"))  # count for their callers
-OUT = frozenset(("_pay", "write_frame", "_flush"))  # of handlers/: outgoing frames that no model requests
+OUT = frozenset(("_advance", "write_frame", "_flush"))  # of handlers/: outgoing frames that no model requests
 THREAD = "Thread._bootstrap "  # the outermost frame of all threads but the event loop's
 
 Stack = Sequence[str]  # `function (file)`, the outermost first

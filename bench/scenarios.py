@@ -22,7 +22,7 @@ SCENARIOS: dict[str, Scenario] = {
     "profile": Scenario("200 pairs at full speed with a profiler: the cost of each step", profiling.profile),
     "pipelining": Scenario("one socket with 64 messages in flight", chatting.pipelining),
     "offline": Scenario("200 pairs at full speed, half of the peers offline", chatting.offline),
-    "dialect-2": Scenario("200 pairs in protocol v2 at full speed", chatting.protocol_v2),
+    "protocol-v2": Scenario("200 pairs in protocol v2 at full speed", chatting.protocol_v2),
     "reading-few": Scenario("history and resume, 100,000 messages stored", reading.history_and_resume(reading.FEW)),
     "reading-full": Scenario("history and resume, 1,000,000 messages stored", reading.history_and_resume(reading.FULL)),
     "connecting": Scenario(

@@ -273,7 +273,7 @@ def opened(io_loop: IOLoop, http_server: Server) -> Iterator[list[Client | Clien
 
 @pytest.fixture
 def connect(http_server: Server, opened: list[Client | Client2]) -> Connect:
-    """Opens sockets of dialect 1, greeted."""
+    """Opens sockets of protocol v1, past their greeting."""
 
     async def open_socket(uid: int, to: int, **query: Any) -> Client:
         client = await Client.open(http_server.port, uid, to, **query)
@@ -286,7 +286,7 @@ def connect(http_server: Server, opened: list[Client | Client2]) -> Connect:
 
 @pytest.fixture
 def connect2(http_server: Server, opened: list[Client | Client2]) -> Connect2:
-    """Opens sockets of dialect 2, greeted."""
+    """Opens sockets of protocol v2, past their greeting."""
 
     async def open_socket(uid: int, to: int | None = None, **query: Any) -> Client2:
         client = await Client2.open(http_server.port, uid, to, **query)

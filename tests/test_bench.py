@@ -49,13 +49,13 @@ class Transport(asyncio.Transport):
 class Wire:
     """A pair without a server, whose input the tests write."""
 
-    def __init__(self, dialect: int = 1) -> None:
+    def __init__(self, version: int = 1) -> None:
         self.alarm = Alarm()
         there, back = Stream(1), Stream(2)
         self.lives = there
         self.writer: Talker
         self.reader: Talker
-        if dialect == 2:
+        if version == 2:
             self.writer, self.reader = NumberedSocket("/writer", self.alarm), NumberedSocket("/reader", self.alarm)
         else:
             self.writer = PlainSocket("/writer", self.alarm, there, back)
@@ -143,7 +143,7 @@ async def test_wrong_frames_raise_the_alarm(numbers: tuple[int, ...]) -> None:
 )
 async def test_wrong_frames_raise_the_alarm_in_protocol_v2(frames: list[tuple[int, int]]) -> None:
     """In protocol v2 ids and seqs are compared with each other."""
-    wire = Wire(dialect=2)
+    wire = Wire(version=2)
     wire.reader.data_received(b"".join(live2(number, seq) for number, seq in frames))
     assert wire.alarm.error is not None
 
@@ -210,7 +210,7 @@ def test_the_median_decides_on_a_target(values: list[float], at_least: bool, tex
 
 WEBSOCKET = "handlers/websocket"
 LOOP = "main (server.py);Runner.run (asyncio/runners.py)"
-TAKING = f"{LOOP};BulkProtocol.data_received ({WEBSOCKET}/transport.py);Dialect1.take ({WEBSOCKET}/session_v1.py)"
+TAKING = f"{LOOP};BulkProtocol.data_received ({WEBSOCKET}/transport.py);SessionV1.take ({WEBSOCKET}/session_v1.py)"
 CARRYING = f"{LOOP};Writer._write (models/chat/writing.py);Writer._on_inserted (models/chat/writing.py)"
 
 
@@ -220,7 +220,7 @@ CARRYING = f"{LOOP};Writer._write (models/chat/writing.py);Writer._on_inserted (
         (LOOP, "loop"),
         (f"{TAKING};decode (models/protocol/v1.py)", "in"),
         (f"{TAKING};Chat.send (models/chat/service.py)", "chat"),
-        (f"{TAKING};Answers._pay ({WEBSOCKET}/answers.py);BulkProtocol._write ({WEBSOCKET}/transport.py)", "out"),
+        (f"{TAKING};Answers._advance ({WEBSOCKET}/answers.py);BulkProtocol._write ({WEBSOCKET}/transport.py)", "out"),
         (f"{CARRYING};Delivery.publish (models/chat/delivery.py)", "chat"),
         (f"{CARRYING};ChatSocket.hub.deliver (handlers/websocket/handler.py);encode (models/protocol/v1.py)", "out"),
         (f"{CARRYING};RedisCounters.gather (storage/redis/counters.py)", "storage"),

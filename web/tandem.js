@@ -1,4 +1,4 @@
-/** A client of Tandem's dialect 2 without any DOM: see docs/client.md. */
+/** A client of Tandem's protocol v2 without any DOM: see docs/client.md. */
 
 /**
  * A user as the server describes one. Only an answer about an account has `nickname`, which repeats `nick_name`.

@@ -1,4 +1,4 @@
-"""What a socket and its dialect know of each other."""
+"""The interfaces between a connection and its session, and a message encoded for both protocol versions."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from models.protocol import v1, v2
 from models.protocol.v1 import Code, Language
 from models.records import Message
 
-__all__ = ["Dialect", "Live", "Speaker"]
+__all__ = ["Connection", "EncodedMessage", "Session"]
 
 
-class Live:
-    """A message on its way to sockets, encoded once for each dialect however many there are."""
+class EncodedMessage:
+    """A message as frames, encoded once for each protocol version however many sockets get it."""
 
-    __slots__ = ("_dialect1", "_dialect2", "message")
+    __slots__ = ("_v1", "_v2", "message")
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self._dialect1 = self._dialect2 = b""  # cached_property takes a lock for each use
+        self._v1 = self._v2 = b""  # cached_property takes a lock for each use
 
     @property
-    def dialect1(self) -> bytes:
-        """The frame in dialect 1."""
-        if not self._dialect1:
-            self._dialect1 = v1.encode(Code.MESSAGE, self.message.content)
-        return self._dialect1
+    def v1(self) -> bytes:
+        """The frame of protocol v1."""
+        if not self._v1:
+            self._v1 = v1.encode(Code.MESSAGE, self.message.content)
+        return self._v1
 
     @property
-    def dialect2(self) -> bytes:
-        """The frame in dialect 2."""
-        if not self._dialect2:
-            self._dialect2 = v2.live(self.message)
-        return self._dialect2
+    def v2(self) -> bytes:
+        """The frame of protocol v2."""
+        if not self._v2:
+            self._v2 = v2.live(self.message)
+        return self._v2
 
 
-class Speaker(Protocol):
-    """A socket, as its dialect sees it."""
+class Connection(Protocol):
+    """A connection, as its session sees it."""
 
     @property
     def user(self) -> int:
-        """Whose socket it is."""
+        """The user of the connection."""
 
     @property
     def peer(self) -> int | None:
-        """With whom it talks; None: with everybody."""
+        """The only user that the connection talks with; None on an inbox socket."""
 
     @property
     def language(self) -> Language:
@@ -60,50 +60,50 @@ class Speaker(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether so much waits to be sent that what can be done without should be."""
+        """Whether so many bytes are unsent that frames which are not needed should be left out."""
 
     def charge(self, weight: float) -> None:
-        """Charge the user for what a request costs besides the 1 that it was let in for."""
+        """Charge the user for what a request costs above the 1 that every frame is charged."""
 
     def write_frame(self, frame: bytes) -> bool:
-        """Writes a frame; False when the socket is closing, or is closed now because it takes too little."""
+        """Write a frame. Return False if the connection is closing, or is closed now as too slow."""
 
-    async def drained(self) -> None:
-        """Waits while too much waits to be sent for a long answer to go on."""
+    async def wait_writable(self) -> None:
+        """Wait while too many bytes are unsent for a long answer to go on."""
 
     def too_slow(self) -> None:
-        """Closes the socket because more waits for it than may."""
+        """Close the connection because more bytes are unsent, or held back, than allowed."""
 
 
-class Dialect(Protocol):
-    """A dialect, as its socket sees it."""
+class Session(Protocol):
+    """What one connection does in its protocol version, as the connection and the hub see it."""
 
-    reads: bool  # delivery to it counts as read
-    watching: bool  # it tells of presence
+    reads: bool  # a message that is delivered to it counts as read
+    watching: bool  # it reports presence
 
     def take(self, text: str, max_content: int) -> None:
-        """Takes a frame. Raises InvalidFrame."""
+        """Begin the request of a frame. Raises InvalidFrame."""
 
     def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
-        """Answers a frame that is not valid, or comes too fast."""
+        """Answer a frame that is not valid, or that came too fast."""
 
     def then(self, action: Callable[[], None]) -> None:
-        """Does something when what is owed so far is paid, as far as this dialect keeps an order."""
+        """Call `action` when the requests in flight are answered; at once if this protocol version keeps no order."""
 
-    def room(self) -> asyncio.Future[None] | None:
-        """None while there is room; else a future to be awaited before the next frame is read."""
+    def wait_for_capacity(self) -> asyncio.Future[None] | None:
+        """Return None, or a future to await before the next frame is read, if too many requests are in flight."""
 
     def drop(self) -> None:
-        """Forgets what is owed."""
+        """Forget the requests in flight."""
 
-    def deliver(self, live: Live) -> bool:
-        """Writes a message of the peer; whether the socket took it."""
+    def deliver(self, message: EncodedMessage) -> bool:
+        """Write a message of the peer. Return whether the connection took it."""
 
-    def copy(self, live: Live) -> None:
-        """Writes a message that the user sent from another socket."""
+    def copy(self, message: EncodedMessage) -> None:
+        """Write a message that the user sent on another socket."""
 
     def tell(self, event: PeerEvent) -> None:
-        """Tells what else the peer does."""
+        """Write an event of the peer that is not a message."""
 
     def present(self, peer: int, *, online: bool) -> None:
-        """Tells that the peer came online or went offline."""
+        """Report that the peer came online or went offline."""

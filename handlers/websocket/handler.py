@@ -14,7 +14,7 @@ from common.token_bucket import INBOX
 from handlers.http.base import BaseHandler
 from handlers.http.metrics import Metrics
 from handlers.websocket.answers import Window
-from handlers.websocket.connection import Dialect
+from handlers.websocket.connection import Session
 from handlers.websocket.handshake import (
     OF_THE_HANDSHAKE,
     SUBPROTOCOLS,
@@ -27,8 +27,8 @@ from handlers.websocket.limits import SocketLimits
 from handlers.websocket.liveness import Liveness, Verdict
 from handlers.websocket.quota import ALL
 from handlers.websocket.rfc6455 import POLICY_VIOLATION
-from handlers.websocket.session_v1 import Dialect1
-from handlers.websocket.session_v2 import Dialect2
+from handlers.websocket.session_v1 import SessionV1
+from handlers.websocket.session_v2 import SessionV2
 from handlers.websocket.transport import BulkProtocol
 from models.chat.history import History
 from models.chat.ports import Users
@@ -45,7 +45,7 @@ NO_PONG = 4010
 
 PATH = "/ws"
 
-AWHILE = 10.0  # seconds after which somebody who has too many sockets may try again
+AWHILE = 10.0  # seconds after which a user with too many sockets may try again
 FRAGMENT = 0.1  # of a request's tokens that a part of a message takes; its last part is a request
 LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
 
@@ -53,7 +53,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ChatSocket(BaseHandler, WebSocketHandler):
-    """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which is of dialect 2.
+    """GET /ws?uid=1&toUid=2[&v=2][&lang=en]; without toUid an inbox socket, which uses protocol v2.
 
     The subprotocol `tandem.v2` says the same as `v=2`.
     """
@@ -79,7 +79,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._blocks_held = False
         self._protocol: BulkProtocol | None = None
         self._window = Window(limits.window)
-        self.session: Dialect | None = None
+        self.session: Session | None = None
         self._malformed = 0
 
     # Opening
@@ -187,11 +187,11 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         """For log lines, also when the request is forgotten."""
         return PATH
 
-    def _make_session(self) -> Dialect:
+    def _make_session(self) -> Session:
         timeout = self._limits.answer_timeout
         if self._version == "1":
-            return Dialect1(self, self._chat, self._history, window=self._window, timeout=timeout)
-        return Dialect2(
+            return SessionV1(self, self._chat, self._history, window=self._window, timeout=timeout)
+        return SessionV2(
             self,
             self._chat,
             self._history,
@@ -205,7 +205,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     # Requests
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
-        """Takes a frame; returns a future to be awaited before the next one is read, when enough answers are owed."""
+        """Take a frame. Return a future to await before the next one is read, if enough requests are in flight."""
         if self.hub.draining or self._attendance is None or self.session is None:
             return None
         text = message if isinstance(message, str) else ""
@@ -219,7 +219,9 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         except TooFast as error:
             self._metrics.refused.labels(error.code).inc()
             self.session.refuse(text, error)
-            return self.session.room() or after(min(error.retry_after, LONGEST_PAUSE))  # refusals are work as well
+            return self.session.wait_for_capacity() or after(
+                min(error.retry_after, LONGEST_PAUSE)
+            )  # refusals are work as well
         except InvalidFrame as error:
             _log.debug("frame_refused", user=self.user, reason=str(error))
             self._metrics.refused.labels(error.code).inc()
@@ -229,7 +231,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
                 self.session.then(lambda: self.shut(POLICY_VIOLATION, "too many malformed frames"))
         else:
             self._malformed = 0
-        return self.session.room()
+        return self.session.wait_for_capacity()
 
     def charge(self, weight: float) -> None:
         """Charge the user for what a request costs besides the 1 that it was let in for."""
@@ -257,8 +259,8 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             return False
         return protocol.write_text(frame)
 
-    async def drained(self) -> None:
-        """Waits while too much waits to be sent for a long answer to go on."""
+    async def wait_writable(self) -> None:
+        """Wait while too many bytes are unsent for a long answer to go on."""
         protocol = self.ws_connection
         if protocol is not None and protocol.unsent > self._limits.write_buffer // 2:
             await protocol.sent()

@@ -1,4 +1,4 @@
-"""Finding the peers that are gone without a word: every socket is looked at, again and again."""
+"""Find clients that are gone without closing: check every socket periodically."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from handlers.websocket.handler import ChatSocket
 
 __all__ = ["keep_checking_pongs"]
 
-BATCH = 200  # users whose sockets are looked at in one turn of the loop: all in one go would keep everybody waiting
+BATCH = 200  # users whose sockets are checked in one turn of the loop, so that others are served in between
 
 _log = structlog.get_logger(__name__)
 
 
 async def keep_checking_pongs(interval: float) -> None:
-    """Looks at every socket of this process about once in `interval` seconds. Never returns."""
+    """Check every socket of this process about once in `interval` seconds. Never returns."""
     time = asyncio.get_running_loop().time
     while True:
         users = tuple(ChatSocket.hub.users())

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Protocol
 
-from handlers.websocket.connection import Dialect, Live, Speaker
+from handlers.websocket.connection import Connection, EncodedMessage, Session
 from handlers.websocket.quota import ALL, ConnectionQuota
 from handlers.websocket.rfc6455 import GOING_AWAY, POLICY_VIOLATION
 from models.chat.events import PeerEvent
@@ -27,7 +27,7 @@ BATCH = 200  # sockets that are closed in one turn of the loop
 LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
 
 
-class HubSocket(Speaker, Protocol):
+class HubSocket(Connection, Protocol):
     """A socket, as the hub sees it."""
 
     @property
@@ -35,8 +35,8 @@ class HubSocket(Speaker, Protocol):
         """As whom the socket was opened."""
 
     @property
-    def session(self) -> Dialect | None:
-        """What speaks the socket's version of the protocol."""
+    def session(self) -> Session | None:
+        """The session in the socket's protocol version."""
 
     def shut(self, code: int, reason: str) -> None:
         """Take the socket offline, and close it with this code."""
@@ -93,14 +93,14 @@ class Hub:
 
         `withheld` leaves out those of the recipient.
         """
-        live = Live(message)
+        encoded = EncodedMessage(message)
         taken = reads = False
         for session in () if withheld else self._talking(message.recipient, message.sender):
-            if session.deliver(live):
+            if session.deliver(encoded):
                 taken = True
                 reads = reads or session.reads
         for session in self._talking(message.sender, message.recipient, origin):
-            session.copy(live)
+            session.copy(encoded)
         return Reached(taken, reads)
 
     def reaches(self, user: int, peer: int) -> bool:
@@ -117,7 +117,7 @@ class Hub:
         for session in self._talking(user, peer):
             session.present(peer, online=online)
 
-    def _talking(self, user: int, peer: int, without: object = None) -> list[Dialect]:
+    def _talking(self, user: int, peer: int, without: object = None) -> list[Session]:
         """Return the sessions of the sockets of `user` that get what is said between these two."""
         here = self._sockets.get(user)
         if here is None:

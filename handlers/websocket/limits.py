@@ -1,4 +1,4 @@
-"""What one socket, or all of them together, may take."""
+"""The limits of one socket, and of all together."""
 
 from __future__ import annotations
 

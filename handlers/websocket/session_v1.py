@@ -1,4 +1,4 @@
-"""Dialect 1, the article's: what a pair socket does with its client's frames, and what it writes."""
+"""Protocol v1, the article's, on one pair socket: requests in, answers and messages out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 
 from common.token_bucket import READ, SOUGHT
 from handlers.websocket.answers import Answers, Window
-from handlers.websocket.connection import Live, Speaker
+from handlers.websocket.connection import Connection, EncodedMessage
 from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent
 from models.chat.history import History
@@ -20,72 +20,72 @@ from models.protocol import v1
 from models.protocol.v1 import Code, Request, RequestType
 from models.records import Message
 
-__all__ = ["Dialect1"]
+__all__ = ["SessionV1"]
 
 _log = structlog.get_logger(__name__)
 
 
-class Dialect1:
-    """A socket that speaks dialect 1."""
+class SessionV1:
+    """The session of a socket that uses protocol v1."""
 
-    reads = True  # delivery to it counts as read; the article, section 2.4.2
+    reads = True  # a delivered message counts as read; the article, section 2.4.2
     watching = False
 
-    def __init__(self, socket: Speaker, chat: Chat, history: History, *, window: Window, timeout: float) -> None:
-        if socket.peer is None:
-            raise ValueError("dialect 1 has no inbox sockets")
-        self._socket = socket
-        self._user = socket.user
-        self._peer = socket.peer
+    def __init__(self, connection: Connection, chat: Chat, history: History, *, window: Window, timeout: float) -> None:
+        if connection.peer is None:
+            raise ValueError("protocol v1 has no inbox sockets")
+        self._connection = connection
+        self._user = connection.user
+        self._peer = connection.peer
         self._chat = chat
         self._history = history
         self._answers = Answers(self, window, timeout)
 
     def take(self, text: str, max_content: int) -> None:
-        """Takes a frame. Raises InvalidFrame."""
+        """Begin the request of a frame. Raises InvalidFrame."""
         self._answers.take(v1.decode(text, max_content))
 
     def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
-        """Answers a frame that is not valid, or comes too fast."""
+        """Answer a frame that is not valid, or that came too fast."""
         self._answers.then(lambda: self._reply(error.code))
 
     def then(self, action: Callable[[], None]) -> None:
-        """Does something when all that is owed so far is paid."""
+        """Call `action` when all requests in flight are answered."""
         self._answers.then(action)
 
-    def room(self) -> asyncio.Future[None] | None:
-        """None while the window has room; else a future to be awaited before the next frame is read."""
-        return self._answers.room()
+    def wait_for_capacity(self) -> asyncio.Future[None] | None:
+        """Return None, or a future to await before the next frame is read, if the window is full."""
+        return self._answers.wait_for_capacity()
 
     def drop(self) -> None:
-        """Forgets what is owed."""
+        """Forget the requests in flight."""
         self._answers.drop()
 
-    def deliver(self, live: Live) -> bool:
-        """Writes a message of the peer; whether the socket took it."""
-        return self._socket.write_frame(live.dialect1)
+    def deliver(self, message: EncodedMessage) -> bool:
+        """Write a message of the peer. Return whether the connection took it."""
+        return self._connection.write_frame(message.v1)
 
-    def copy(self, live: Live) -> None:
-        """The user's own messages from other sockets are not shown in this dialect."""
+    def copy(self, message: EncodedMessage) -> None:
+        """Ignore a message that the user sent on another socket: protocol v1 does not show it."""
 
     def tell(self, event: PeerEvent) -> None:
-        """Nor are positions and typing."""
+        """Ignore positions and typing, which protocol v1 does not have."""
 
     def present(self, peer: int, *, online: bool) -> None:
-        """Nor is presence."""
+        """Ignore presence, which protocol v1 does not have."""
 
-    # What the answers ask for
+    # Called by the answers in flight
 
     def send(self, request: Request, deadline: float, resolved: Callable[[PendingMessage], None]) -> PendingMessage:
-        """Hands a message to the chat."""
-        return self._chat.send(self._user, self._peer, request.content, deadline, resolved, origin=self._socket)
+        """Hand a message to the chat."""
+        return self._chat.send(self._user, self._peer, request.content, deadline, resolved, origin=self._connection)
 
     def tell_outcome(self, outcome: Stored | ChatError) -> None:
-        """Writes the frame that tells what became of a message."""
+        """Write the frame with a message's outcome."""
         self._reply(outcome.code)
 
     async def show(self, request: Request, deadline: float) -> bool:
-        """Answers a request for history or for what is unread; whether the engines answered."""
+        """Answer a request for history or unread messages. Return whether the databases answered."""
         try:
             if request.type == RequestType.HISTORY:
                 await self._show_history(request.content, deadline)
@@ -103,7 +103,7 @@ class Dialect1:
     async def _show_history(self, content: str, deadline: float) -> None:
         before = v1.moment(content)
         messages = await self._history.before_time(self._user, self._peer, before, deadline)
-        self._socket.charge(READ * len(messages) + (0 if before is None else SOUGHT))
+        self._connection.charge(READ * len(messages) + (0 if before is None else SOUGHT))
         await self._show_messages(messages)
         if not messages:
             self._reply(Code.END)
@@ -115,19 +115,19 @@ class Dialect1:
                 if not await self._show_messages(part.messages):
                     return
                 self._history.shown(self._user, self._peer, part.upto)
-                self._socket.charge(READ * len(part.messages))
+                self._connection.charge(READ * len(part.messages))
                 shown += len(part.messages)
         if not shown:
             self._reply(Code.END)
 
     async def _show_messages(self, messages: list[Message]) -> bool:
-        """Writes messages as history shows them, as fast as the peer reads; whether the socket took them."""
+        """Write messages as history shows them, as fast as the client reads. Return whether all were written."""
         for message in messages:
             sender = "me" if message.sender == self._user else "you"
-            if not self._socket.write_frame(v1.encode(Code.SUCCESS, message.content, sender)):
+            if not self._connection.write_frame(v1.encode(Code.SUCCESS, message.content, sender)):
                 return False
-            await self._socket.drained()
-        return self._socket.is_open
+            await self._connection.wait_writable()
+        return self._connection.is_open
 
     def _reply(self, code: int) -> None:
-        self._socket.write_frame(v1.reply(code, self._socket.language))
+        self._connection.write_frame(v1.reply(code, self._connection.language))

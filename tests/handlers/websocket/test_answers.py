@@ -1,4 +1,7 @@
-"""The order of answers, with a socket that does what the test says. Over real sockets: test_socket.py."""
+"""The order of answers and the window, with an answerer that the test controls.
+
+Over real sockets: test_session_v1.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tests.support.sockets import until
 
 
 class Socket:
-    """Notes what begins and what is answered; the test lets things be done."""
+    """Records what begins and what is answered; the test ends each request."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -47,7 +50,7 @@ class Socket:
 @settings(max_examples=60, deadline=None)
 @given(kinds=st.lists(st.sampled_from([1, 2, 3, 0]), max_size=12), data=st.data())
 def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -> None:
-    """Whatever is done first, answers leave in the order of the requests, and nothing overtakes a history request."""
+    """Whatever ends first, answers keep the order of the requests, and nothing overtakes a history request."""
 
     async def run() -> None:
         socket = Socket()
@@ -77,25 +80,25 @@ def test_any_burst_is_answered_in_order(kinds: list[int], data: st.DataObject) -
 
 
 async def test_the_window_opens_again_at_half() -> None:
-    """Full at the window, room again when half is paid."""
+    """A full window blocks reading until half of the requests are answered."""
     socket = Socket()
     answers = Answers(socket, window := Window(4), 60)
     for number in range(4):
-        assert answers.room() is None
+        assert answers.wait_for_capacity() is None
         answers.take(Request(1, str(number)))
-    room = answers.room()
-    assert room is not None
+    capacity = answers.wait_for_capacity()
+    assert capacity is not None
     assert window.full
     socket.sent["0"].resolve(Stored(0, 0, online=True))
     await until(lambda: len(socket.answered) == 1)
-    assert not room.done()
+    assert not capacity.done()
     socket.sent["1"].resolve(Stored(1, 0, online=True))
-    await until(room.done)
+    await until(capacity.done)
     assert not window.full
 
 
 async def test_deadlines_count_from_arrival_unless_the_wait_was_the_clients() -> None:
-    """Behind a request that was answered, the clock starts anew; behind one that was not, it does not."""
+    """A deadline starts anew behind a request that was answered, and not behind one that was not."""
     socket = Socket()
     answers = Answers(socket, Window(100), 60)
     for name in ("a", "b", "c"):
@@ -110,17 +113,17 @@ async def test_deadlines_count_from_arrival_unless_the_wait_was_the_clients() ->
     answers.drop()
 
 
-async def test_dropping_lets_go_of_everything() -> None:
-    """Nothing is answered any more, what is being shown is cancelled, and nobody waits for room."""
+async def test_drop_forgets_all_requests() -> None:
+    """After a drop nothing is answered, what is being shown is cancelled, and nothing waits for the window."""
     socket = Socket()
     answers = Answers(socket, Window(2), 60)
     for name in ("a", "b", "c"):
         answers.take(Request(2, name))
-    room = answers.room()
-    assert room is not None
+    capacity = answers.wait_for_capacity()
+    assert capacity is not None
     await until(lambda: "a" in socket.shown)
     answers.drop()
     await until(socket.shown["a"].cancelled)
-    assert room.done()
+    assert capacity.done()
     assert socket.begun == ["a"]
     assert not socket.answered

@@ -1,15 +1,15 @@
-"""What a socket and its dialect know of each other."""
+"""A message that is encoded for both protocol versions."""
 
 from __future__ import annotations
 
-from handlers.websocket.connection import Live
+from handlers.websocket.connection import EncodedMessage
 from models.records import Message
 
 
 def test_a_message_is_encoded_once() -> None:
-    """However many sockets it goes to."""
-    live = Live(Message(1, 2, 3, 4, "hi", b""))
-    assert live.dialect1 is live.dialect1
-    assert live.dialect2 is live.dialect2
-    assert b'"seq"' in live.dialect2
-    assert b'"seq"' not in live.dialect1
+    """A message is encoded once for each version, however many sockets get it."""
+    encoded = EncodedMessage(Message(1, 2, 3, 4, "hi", b""))
+    assert encoded.v1 is encoded.v1
+    assert encoded.v2 is encoded.v2
+    assert b'"seq"' in encoded.v2
+    assert b'"seq"' not in encoded.v1

@@ -1,4 +1,4 @@
-"""ChatSocket: registry, order of answers, windows, pings, slow peers, drain."""
+"""Sockets of a server: registry, window, pings, slow clients, subprotocols, drain."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INTERVAL, TIMEOUT = 1000.0, 2000.0  # seconds of pings: beyond any test, which s
 
 @pytest.fixture
 def flags() -> list[str]:
-    """Bounds low enough to be reached."""
+    """Set limits that are low enough to be reached."""
     return [
         "--max-connections=40",
         "--window=8",
@@ -48,7 +48,7 @@ def flags() -> list[str]:
 
 
 async def test_every_device_gets_every_message(connect: Connect, pair: Pair) -> None:
-    """Many sockets for one `uid->toUid`; closing one leaves the others working."""
+    """All sockets of one user and peer get a message, and closing one leaves the others working."""
     one = await connect(*pair)
     devices = [await connect(*reversed(pair)) for _ in range(3)]
     await one.say("to all", 50004)
@@ -78,7 +78,7 @@ async def test_many_other_sockets_of_a_user_cost_nothing(connect: Connect, peopl
 
 
 async def test_only_the_peer_gets_a_message(connect: Connect, people: Callable[[int], list[int]]) -> None:
-    """Nobody else, and not the peer's socket that talks with somebody else."""
+    """A message goes to the peer's socket for this conversation, and to no other socket."""
     one, two, three = people(3)
     sender = await connect(one, two)
     right, elsewhere, stranger = await connect(two, one), await connect(two, three), await connect(three, two)
@@ -90,7 +90,7 @@ async def test_only_the_peer_gets_a_message(connect: Connect, people: Callable[[
 
 
 async def test_online_means_that_a_socket_gets_it(connect: Connect, people: Callable[[int], list[int]]) -> None:
-    """A peer who is here, but talks with somebody else, is offline for this conversation."""
+    """A peer with a socket for another conversation only is offline for this one."""
     one, two, three = people(3)
     sender = await connect(one, two)
     await connect(two, three)
@@ -100,7 +100,7 @@ async def test_online_means_that_a_socket_gets_it(connect: Connect, people: Call
 async def test_connections_are_capped(
     connect: Connect, http_server: Server, people: Callable[[int], list[int]]
 ) -> None:
-    """The one above --max-connections gets 503; when somebody leaves there is room again."""
+    """A socket above --max-connections gets 503; after a close the next one is accepted."""
     hub, *others = people(41)
     clients = [await connect(other, hub) for other in others]
     raw = await RawSocket.open(http_server.port)
@@ -112,8 +112,8 @@ async def test_connections_are_capped(
     await connect(hub, others[0])
 
 
-async def test_a_refused_upgrade_gives_its_place_back(http_server: Server, pair: Pair) -> None:
-    """However often somebody tries."""
+async def test_a_refused_upgrade_does_not_count(http_server: Server, pair: Pair) -> None:
+    """Refused upgrades leave the count of sockets at zero, however many there are."""
     for _ in range(45):
         raw = await RawSocket.open(http_server.port)
         status, _ = await raw.request(socket_path(pair[0], 4_000_000_000), upgrade=True)
@@ -125,7 +125,7 @@ async def test_a_refused_upgrade_gives_its_place_back(http_server: Server, pair:
 async def test_the_window_pushes_back(
     connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With as many answers owed as the window holds, no further frame is read, and none is refused."""
+    """With as many requests in flight as the window holds no frame is read, and none is refused."""
     one = await connect(*pair)
     gate = asyncio.Event()
     insert = http_server.stores.messages.insert
@@ -187,7 +187,7 @@ async def test_pings_are_answered(http_server: Server, pair: Pair) -> None:
 
 
 async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
-    """Who does not answer a ping is closed with 4010, and offline at once."""
+    """A client that does not answer a ping is closed with 4010, and is offline at once."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     now = asyncio.get_running_loop().time()
     ChatSocket.hub.check_peers(now + INTERVAL + 1, ChatSocket.hub.users())
@@ -202,8 +202,10 @@ async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
     await until(lambda: ChatSocket.hub.count == 0)
 
 
-async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Callable[[int], list[int]]) -> None:
-    """A connection that is closing when its ping is due is offline; the rest are pinged."""
+async def test_a_ping_to_a_closing_connection_stops_no_other(
+    connect: Connect, people: Callable[[int], list[int]]
+) -> None:
+    """A connection that is closing when its ping is due is offline, and the others are pinged."""
     gone, here = tuple(people(2)), tuple(people(2))
     for pair in (gone, here):
         await connect(*pair)
@@ -215,14 +217,14 @@ async def test_a_ping_to_who_is_gone_stops_no_other(connect: Connect, people: Ca
 
 
 async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None:
-    """Nothing of the request that opened it."""
+    """An open socket keeps nothing of the request that opened it."""
     await connect(*pair)
     (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     assert not OF_THE_HANDSHAKE & vars(socket).keys()
 
 
-async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
-    """For any number of intervals."""
+async def test_a_client_that_answers_pings_stays(connect: Connect, pair: Pair) -> None:
+    """A client that answers its pings stays for any number of intervals."""
     one = await connect(*pair)
     (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     now = asyncio.get_running_loop().time()
@@ -234,8 +236,8 @@ async def test_who_answers_pings_stays(connect: Connect, pair: Pair) -> None:
         reading.cancel()
 
 
-async def test_pongs_that_were_not_asked_for(http_server: Server, pair: Pair) -> None:
-    """Do not count: whoever sends them need not have read anything."""
+async def test_unsolicited_pongs(http_server: Server, pair: Pair) -> None:
+    """Unsolicited pongs do not count, since a client can send them without reading."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     now = asyncio.get_running_loop().time()
     ChatSocket.hub.check_peers(now + INTERVAL + 1, ChatSocket.hub.users())
@@ -251,7 +253,7 @@ async def test_pongs_that_were_not_asked_for(http_server: Server, pair: Pair) ->
 
 
 async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, ChatSocket, BulkProtocol]:
-    """A socket of dialect 2, whose client does not read, beside the user's only other one, which writes something."""
+    """Open a socket of protocol v2 whose client does not read, beside the user's only other one, which writes."""
     (before,) = ChatSocket.hub.sockets_of(pair[:1])
     for number in range(3):
         await one.say(f"{number}" + "x" * 8000)
@@ -264,7 +266,7 @@ async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, Ch
 
 
 def ask_for_pages(raw: RawSocket) -> None:
-    """Asks for a megabyte, in pages, and says that it is there, though it was not asked."""
+    """Request a megabyte in pages, with unsolicited pongs between the requests."""
     for _ in range(40):
         raw.write_frame(1, b'{"type":2,"id":"x"}')
         raw.write_frame(10, b"")
@@ -273,9 +275,9 @@ def ask_for_pages(raw: RawSocket) -> None:
 async def test_a_peer_that_reads_nothing(
     connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Is closed when nothing of what waits for it was taken for a while, whatever it still sends.
+    """A client that takes none of its unsent bytes for a while is closed, whatever it still sends.
 
-    It has asked for more than it takes, so no frame of its is read, and no pong of its could be.
+    Its window is full, so none of its frames is read, not even a pong.
     """
     monkeypatch.setattr(transport, "CLOSE_WITHIN", PATIENCE)
     one = await connect(*pair)
@@ -295,7 +297,7 @@ async def test_a_peer_that_reads_nothing(
 
 
 async def test_a_peer_that_reads_slowly_stays(connect: Connect, http_server: Server, pair: Pair) -> None:
-    """As long as it takes something between two looks."""
+    """A client stays as long as it takes some bytes between two checks."""
     one = await connect(*pair)
     raw, socket, protocol = await deaf_socket(one, http_server.port, pair)
     now = asyncio.get_running_loop().time()
@@ -314,7 +316,7 @@ async def test_a_peer_that_reads_slowly_stays(connect: Connect, http_server: Ser
 
 
 async def test_a_peer_that_reads_too_slowly(connect: Connect, http_server: Server, pair: Pair) -> None:
-    """Closed with 4008 at the byte limit; the sender notices nothing, and the messages are there afterwards."""
+    """A client with too many unsent bytes is closed with 4008; the sender is not affected, nothing is lost."""
     one = await connect(*pair)
     hello = await connect(*reversed(pair))
     await hello.say("hello", 50004)
@@ -338,7 +340,7 @@ async def test_a_peer_that_reads_too_slowly(connect: Connect, http_server: Serve
 
 
 async def test_twenty_strangers_sends_at_once(connect: Connect, http_server: Server, pair: Pair) -> None:
-    """On twenty sockets at the same moment: exactly three are accepted, and three are stored."""
+    """Of messages on twenty sockets at the same moment exactly three are accepted and stored."""
     clients = [await connect(*pair) for _ in range(20)]
     codes = await asyncio.gather(*(client.say(f"{number}") for number, client in enumerate(clients)))
     assert sorted(codes) == [50005] * 3 + [50006] * 17
@@ -346,7 +348,7 @@ async def test_twenty_strangers_sends_at_once(connect: Connect, http_server: Ser
 
 
 async def test_a_lookup_that_fails(http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MySQL away: 503 for newcomers, without the driver's words."""
+    """While MySQL is unavailable new sockets get 503, without the driver's words."""
 
     async def away(*ids: int) -> None:
         raise StorageUnavailable("mysql", "OperationalError: secret host")
@@ -359,7 +361,7 @@ async def test_a_lookup_that_fails(http_server: Server, pair: Pair, monkeypatch:
 
 
 async def test_draining(connect: Connect, http_server: Server, pair: Pair) -> None:
-    """Everybody is told 50003 and closed with 1001; nobody new is let in."""
+    """While draining, each socket gets 50003 and is closed with 1001, and no new one is accepted."""
     clients = [await connect(*pair), await connect(*reversed(pair))]
     ChatSocket.hub.start_draining()
     raw = await RawSocket.open(http_server.port)
@@ -374,14 +376,14 @@ async def test_draining(connect: Connect, http_server: Server, pair: Pair) -> No
 
 
 async def test_closing_with_a_code_is_echoed(http_server: Server, pair: Pair) -> None:
-    """The peer's own code comes back (RFC 6455, section 5.5.1)."""
+    """The client's own close code comes back (RFC 6455, section 5.5.1)."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     raw.write_frame(8, (1000).to_bytes(2, "big"))
     assert await raw.close_code() == 1000
     raw.abort()
 
 
-async def test_a_client_of_another_page(http_server: Server, pair: Pair) -> None:
+async def test_a_client_of_the_servers_page(http_server: Server, pair: Pair) -> None:
     """The server's own pages may open sockets."""
     raw = await RawSocket.open(http_server.port)
     status, _ = await raw.request(socket_path(*pair), upgrade=True, headers={"Origin": "http://127.0.0.1"})
@@ -408,7 +410,7 @@ SUBPROTOCOLS = [
 async def test_subprotocols(
     offered: str, v: str, chosen: str | None, version: int, http_server: Server, pair: Pair
 ) -> None:
-    """Of those that a client offers the server's is chosen, and it says the version where the URL does not."""
+    """The server's subprotocol is chosen of those offered, and sets the version where the URL does not."""
     headers = {"Sec-WebSocket-Protocol": offered} if offered else {}
     raw = await RawSocket.open(http_server.port)
     write, read, answers = raw.writer.write, raw.reader.readuntil, []
@@ -429,7 +431,7 @@ async def test_subprotocols(
 
 
 async def test_an_inbox_by_its_subprotocol(http_server: Server, pair: Pair) -> None:
-    """`tandem.v2` stands for `v=2` there too; without either the peer is missing."""
+    """`tandem.v2` stands for `v=2` on an inbox too; without either the peer is missing."""
     for headers, status in (({"Sec-WebSocket-Protocol": "tandem.v2"}, 101), ({}, 400)):
         raw = await RawSocket.open(http_server.port)
         assert (await raw.request(f"/ws?uid={pair[0]}", upgrade=True, headers=headers))[0] == status
@@ -437,7 +439,7 @@ async def test_an_inbox_by_its_subprotocol(http_server: Server, pair: Pair) -> N
 
 
 async def test_one_of_several_upgrades(http_server: Server, pair: Pair) -> None:
-    """A client may offer others besides."""
+    """A client may offer other upgrades besides."""
     raw = await RawSocket.open(http_server.port)
     status, _ = await raw.request(socket_path(*pair), upgrade=True, headers={"Upgrade": "h2c, WebSocket"})
     assert status == 101
@@ -449,7 +451,7 @@ async def test_one_of_several_upgrades(http_server: Server, pair: Pair) -> None:
 async def test_a_client_that_is_gone_before_its_socket_is_open(
     http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch, early: bytes, reset: bool
 ) -> None:
-    """It goes while its user is looked up. Nothing of it stays: not in the registry, not in what is active."""
+    """Of a client that goes while its user is looked up nothing stays, neither a socket nor a conversation."""
     asked, gate, opening = asyncio.Event(), asyncio.Event(), http_server.chat.blocks.opening
 
     async def late(user: int) -> None:

@@ -1,4 +1,4 @@
-"""Handshakes, and what is none; tests/handlers/test_bad_input.py sends such to a server."""
+"""Which requests are WebSocket handshakes; tests/handlers/test_bad_input.py sends others to a server."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ GOOD = {
 
 
 def test_a_handshake() -> None:
-    """In any letter case, and with other words beside the one that counts."""
+    """Header values count in any letter case, and beside other words."""
     require_handshake(HTTPHeaders(GOOD))
 
 
 @pytest.mark.parametrize("upgrade", ["websocket, h2c", "h2c,WebSocket", "TLS/1.2, IRC/6.9, websocket", ",websocket,"])
 def test_an_upgrade_to_one_of_several(upgrade: str) -> None:
-    """The client may list what it would take, in its order (RFC 9110, section 7.8)."""
+    """`Upgrade` may list several protocols, in the client's order (RFC 9110, section 7.8)."""
     headers = HTTPHeaders(GOOD | {"Upgrade": upgrade})
     require_handshake(headers)
     assert headers["Upgrade"] == "websocket"
 
 
 def test_an_upgrade_in_several_lines() -> None:
-    """They are one list (RFC 9110, section 5.3)."""
+    """Several lines of `Upgrade` are one list (RFC 9110, section 5.3)."""
     headers = HTTPHeaders(GOOD | {"Upgrade": "h2c"})
     headers.add("Upgrade", "websocket")
     require_handshake(headers)
@@ -47,7 +47,7 @@ def test_an_upgrade_in_several_lines() -> None:
     ],
 )
 def test_subprotocols(offered: str, chosen: str | None, for_version_1: str | None) -> None:
-    """The client's order decides among those that are known; letter case counts (RFC 6455, section 4.1)."""
+    """The client's order decides among the known ones, and letter case counts (RFC 6455, section 4.1)."""
     names = offered_subprotocols(HTTPHeaders({"Sec-WebSocket-Protocol": offered}))
     assert (first_known(names), first_known(names, "1")) == (chosen, for_version_1)
 
@@ -68,8 +68,8 @@ def test_subprotocols(offered: str, chosen: str | None, for_version_1: str | Non
         ("Sec-WebSocket-Version", "", 426),
     ],
 )
-def test_what_is_none(name: str, value: str, status: int) -> None:
-    """Each of these alone."""
+def test_requests_that_are_no_handshake(name: str, value: str, status: int) -> None:
+    """A request with one of these headers is refused."""
     with pytest.raises(HTTPError) as caught:
         require_handshake(HTTPHeaders(GOOD | {name: value}))
     assert caught.value.status_code == status

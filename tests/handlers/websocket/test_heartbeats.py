@@ -1,4 +1,4 @@
-"""Heartbeats: every socket is looked at."""
+"""Heartbeats: every socket is checked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.conftest import Connect
 from tests.support.sockets import until
 
 
-async def test_many_are_looked_at_in_several_turns(
+async def test_many_are_checked_in_several_turns(
     connect: Connect, people: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looking at all sockets keeps nobody waiting, and leaves none out."""
+    """Many sockets are checked in several turns of the loop, and none is left out."""
     monkeypatch.setattr("handlers.websocket.heartbeats.BATCH", 2)
     for _ in range(5):
         await connect(*people(2))
@@ -37,7 +37,7 @@ async def test_many_are_looked_at_in_several_turns(
 
 
 async def test_a_bug_does_not_end_the_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is logged, and the next look comes."""
+    """An error in one check is logged, and the next check is made."""
     looks = 0
 
     def broken(now: float, users: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""How many sockets, how many requests: each user and each address has a share."""
+"""The limits on sockets and requests of each user and each address."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ People = Callable[[int], list[int]]
 
 @pytest.mark.parametrize("flags", [["--max-user-connections=2"]])
 async def test_sockets_of_a_user(http_server: Server, connect: Connect, connect2: Connect2, pair: Pair) -> None:
-    """The next one is 429; others still come in, and a place that is given back is had again."""
+    """A user's socket above the limit gets 429; others are accepted, and so is the next one after a close."""
     first = await connect(*pair)
     await connect2(pair[0])
     with pytest.raises(HTTPClientError, match="429"):
@@ -35,7 +35,7 @@ async def test_sockets_of_a_user(http_server: Server, connect: Connect, connect2
 
 @pytest.mark.parametrize("flags", [["--max-address-connections=2", "--auth=open", "--trusted-proxies=127.0.0.1"]])
 async def test_sockets_from_an_address(http_server: Server, connect: Connect, pair: Pair) -> None:
-    """Whoever's they are; behind a trusted proxy each client is an address of its own."""
+    """All sockets of an address count, of any user; behind a trusted proxy each client has its own address."""
     for address in ("9.9.9.9", "8.8.8.8", "2001:db8::1"):
         headers = {"X-Forwarded-For": address}
         await connect(*pair, headers=headers)
@@ -51,8 +51,10 @@ RATE = ["--request-rate=0.001", "--request-burst=5"]
 
 @pytest.mark.parametrize("flags", [RATE])
 async def test_requests_on_a_socket(connect2: Connect2, connect: Connect, pair: Pair) -> None:
-    """Five at once, opening sockets among them, then 429 with the time to wait; nothing of those is stored; the socket
-    stays. The share is for all sockets of a user, and for nobody else's."""
+    """A user may send five requests at once, opening sockets included; more get 429 with the time to wait.
+
+    Nothing of a refused request is stored, and the socket stays open. The limit is for all sockets of one user.
+    """
     one, other = await connect2(*pair), await connect(*pair)
     answers = [await one.ask(1, content=f"message {n}") for n in range(3)]
     refused = await one.ask(1, content="too fast")
@@ -68,7 +70,7 @@ async def test_requests_on_a_socket(connect2: Connect2, connect: Connect, pair: 
 
 @pytest.mark.parametrize("flags", [RATE])
 async def test_requests_over_http(ask: Ask, pair: Pair) -> None:
-    """Share the bucket; the answer says when to come again."""
+    """HTTP requests share the user's bucket, and the answer says when to retry."""
     answers = [await ask("GET", f"/conversations?uid={pair[0]}") for _ in range(6)]
     assert [answer.status for answer in answers] == [200] * 5 + [429]
     assert 900 < int(answers[-1].headers["Retry-After"]) <= 1001
@@ -79,9 +81,10 @@ async def test_requests_over_http(ask: Ask, pair: Pair) -> None:
 async def test_requests_weigh_what_they_cost(
     connect2: Connect2, connect: Connect, ask: Ask, people: Callable[[int], list[int]]
 ) -> None:
-    """What is listed, resumed or read is charged to who asked for it: half a message for each conversation, a
-    quarter where it is resumed, a twentieth for each message, five for a time that has to be sought, ten for
-    opening an inbox. The next request is refused then.
+    """A caller is charged for the work of a request, and the next request is refused when the bucket is empty.
+
+    A conversation in a list costs half a message, a resumed one a quarter, and a message that is read a twentieth. A
+    time that has to be searched for costs five, and opening an inbox ten.
     """
     lister, resumer, owner, reader, seeker, friend, *peers = people(11)
     for peer in peers:
@@ -118,7 +121,7 @@ async def test_requests_weigh_what_they_cost(
 
 @pytest.mark.parametrize("flags", [RATE])
 async def test_order_is_kept(connect: Connect, pair: Pair) -> None:
-    """In dialect 1 a refusal leaves in the order of the requests too."""
+    """In protocol v1 a refusal keeps the order of the requests too."""
     one = await connect(*pair)
     for number in range(5):
         await one.send(2 if number % 2 else 1, "x")
@@ -128,7 +131,7 @@ async def test_order_is_kept(connect: Connect, pair: Pair) -> None:
 
 @pytest.mark.parametrize("flags", [RATE])
 async def test_a_flood_is_not_read(connect2: Connect2, pair: Pair) -> None:
-    """After a refusal the socket waits before it reads on: TCP slows down whoever does not."""
+    """After a refusal the socket waits before it reads on, so that TCP slows the client down."""
     one = await connect2(*pair)
     for _ in range(10):
         await one.write(5)
@@ -148,7 +151,7 @@ FRAMES = {
 @pytest.mark.parametrize("flags", [["--request-rate=0.001", "--request-burst=20"]])
 @pytest.mark.parametrize("kind", FRAMES)
 async def test_frames_that_ask_for_nothing(kind: str, http_server: Server, connect: Connect, pair: Pair) -> None:
-    """Cost as much as requests, ten parts of a message as much as one; without tokens nothing is read."""
+    """Pings and pongs cost as much as requests, a message's part a tenth; without tokens nothing is read."""
     raw, other = await RawSocket.upgraded(http_server.port, *pair), await connect(*reversed(pair))
     (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     if kind == "parts":
@@ -169,8 +172,8 @@ async def test_frames_that_ask_for_nothing(kind: str, http_server: Server, conne
 
 
 @pytest.mark.parametrize("flags", [["--request-rate=0.001", "--request-burst=5", "--ping-interval=1000"]])
-async def test_pongs_that_were_asked_for(connect: Connect, pair: Pair) -> None:
-    """Cost nothing, however often the server asks."""
+async def test_pongs_that_answer_a_ping(connect: Connect, pair: Pair) -> None:
+    """A pong that answers the server's ping costs nothing, however many there are."""
     one = await connect(*pair)
     (socket,) = ChatSocket.hub.sockets_of(pair[:1])
     now = asyncio.get_running_loop().time()
@@ -184,7 +187,7 @@ async def test_pongs_that_were_asked_for(connect: Connect, pair: Pair) -> None:
 
 @pytest.mark.parametrize("flags", [["--request-rate=1000", "--request-burst=10"]])
 async def test_a_pause_ends(http_server: Server, pair: Pair) -> None:
-    """Whoever sends too many pings is read again when there are tokens, and each of these is answered."""
+    """A client that sent too many pings is read again when there are tokens, and each ping is answered."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     for number in range(50):
         raw.write_frame(9, b"%d" % number)
@@ -193,8 +196,8 @@ async def test_a_pause_ends(http_server: Server, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("flags", [["--strangers-per-hour=2"]])
-async def test_a_stranger_too_many(connect: Connect, connect2: Connect2, people: People) -> None:
-    """Is not written to for now, by whatever socket; ids that no account has count as well, and none is told apart."""
+async def test_too_many_strangers(connect: Connect, connect2: Connect2, people: People) -> None:
+    """A user may write to a limited number of strangers, on any socket; ids without an account count too."""
     one, first, second, third, friend = people(5)
     inbox = await connect2(one)
     await inbox.say("hello", 50005, to=str(first), id="k")
@@ -214,7 +217,7 @@ async def test_a_stranger_too_many(connect: Connect, connect2: Connect2, people:
 
 @pytest.mark.parametrize("flags", [["--bytes-per-day=1000"]])
 async def test_bytes_of_a_day(connect: Connect, connect2: Connect2, people: People) -> None:
-    """Once they are used up nothing more is stored for the user, also where both have written; others go on."""
+    """A user whose bytes of the day are used up can store nothing more, in any conversation; others can."""
     one, two, stranger = people(3)
     mine, theirs = await connect2(one, two), await connect2(two, one)
     await mine.say("hello", 50004)
@@ -237,7 +240,7 @@ async def test_bytes_of_a_day(connect: Connect, connect2: Connect2, people: Peop
 
 @pytest.mark.parametrize("flags", [["--strangers-per-hour=0", "--bytes-per-day=0"]])
 async def test_without_quotas(connect2: Connect2, people: People) -> None:
-    """Only the limit rule refuses."""
+    """Without quotas only the limit rule refuses messages."""
     one, *others = people(12)
     inbox = await connect2(one)
     for peer in others:

@@ -1,4 +1,4 @@
-"""Whether a peer is there: what is done about it, look by look."""
+"""Liveness: the verdict of each check."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LIMITS = SocketLimits(
 
 
 def look(liveness: Liveness, now: float, *, unsent: int = 0, moved: int = 0, reading: bool = True) -> Verdict:
-    """A look at the defaults."""
+    """Check with the default limits."""
     return liveness.look(now, LIMITS, unsent=unsent, moved=moved, reading=reading)
 
 
 def test_pings_and_pongs() -> None:
-    """A ping each interval; a pong with the ping's own bytes ends the waiting for it, any other does not."""
+    """A ping is due each interval, and only a pong with the ping's bytes answers it."""
     peer = Liveness(100)
     seen = set()
     assert not peer.pong(b"")
@@ -46,7 +46,7 @@ def test_pings_and_pongs() -> None:
 
 
 def test_silence() -> None:
-    """A ping that is not answered in time, counted from when frames are read."""
+    """A ping must be answered in time, counted while frames are read."""
     peer = Liveness(0)
     assert look(peer, 30) is Verdict.PING
     assert look(peer, 49, reading=False) is Verdict.FINE
@@ -56,7 +56,7 @@ def test_silence() -> None:
 
 @pytest.mark.parametrize("reading", [False, True])
 def test_nothing_is_taken(reading: bool) -> None:
-    """Unsent bytes that do not move, though pings are answered; what moves begins the time anew."""
+    """Unsent bytes that do not move are a verdict, though pings are answered; any progress starts the time anew."""
     peer, moved = Liveness(0), {40: 7, 50: 8, 59: 8, 69: 8, 70: 8}
     verdicts = []
     for now, bytes_moved in moved.items():
@@ -65,8 +65,8 @@ def test_nothing_is_taken(reading: bool) -> None:
     assert verdicts == [Verdict.PING, Verdict.FINE, Verdict.FINE, Verdict.FINE, Verdict.STUCK]
 
 
-def test_nothing_waits() -> None:
-    """Then nothing can be stuck."""
+def test_nothing_is_unsent() -> None:
+    """A peer without unsent bytes is never stuck."""
     peer = Liveness(0)
     assert look(peer, 1, unsent=5) is Verdict.FINE
     assert look(peer, 20) is Verdict.FINE
@@ -74,7 +74,7 @@ def test_nothing_waits() -> None:
 
 
 def test_a_slow_line() -> None:
-    """A ping behind much that is unsent has more time, as long as the peer takes its share in each timeout."""
+    """A ping behind many unsent bytes has more time while the peer takes enough of them in each timeout."""
     peer = Liveness(0)
     assert look(peer, 30, unsent=900_000, moved=1) is Verdict.PING
     assert look(peer, 49, unsent=900_000, moved=LEAST) is Verdict.FINE

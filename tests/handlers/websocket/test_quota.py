@@ -1,4 +1,4 @@
-"""The quota of sockets: a lease takes one by one, and gives all back together."""
+"""The quota of sockets: a lease takes uses one by one, and gives all back together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from handlers.websocket.quota import ALL, ConnectionQuota
 
 
 def test_what_is_taken_is_given_back() -> None:
-    """A lease gives back what it took, also when the last one could not be had; nothing is left of it."""
+    """A lease gives back all that it took, once, also after a use that was refused."""
     quota = ConnectionQuota()
     one, another = quota.lease(), quota.lease()
     one.take(ALL, 2, LookupError())

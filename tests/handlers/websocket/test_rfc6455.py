@@ -18,13 +18,13 @@ from handlers.websocket.rfc6455 import BINARY, TEXT, head, may_close_with
     ],
 )
 def test_heads(size: int, expected: str) -> None:
-    """The length in as few bytes as it needs (section 5.2)."""
+    """A frame's length takes as few bytes as possible (section 5.2)."""
     assert head(TEXT, size).hex() == expected
     assert head(BINARY, size)[1:] == head(TEXT, size)[1:]
 
 
 def test_close_codes() -> None:
-    """Those that say how a connection ended, and those that nobody has defined, are not sent (section 7.4)."""
+    """Codes that only describe how a connection ended, and undefined codes, are never sent (section 7.4)."""
     assert [code for code in range(990, 1020) if may_close_with(code)] == [*range(1000, 1004), *range(1007, 1015)]
     assert [may_close_with(code) for code in (0, 2999, 3000, 4999, 5000, 65_535)] == [
         False,

@@ -1,4 +1,4 @@
-"""Dialect 1 over real sockets: the order of answers, history, what is unread, long answers."""
+"""Protocol v1 over real sockets: the order of answers, history, unread messages, long answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def flags() -> list[str]:
 
 
 async def test_answers_leave_in_order(connect: Connect, pair: Pair) -> None:
-    """Messages, garbage and history requests in one burst; each history sees what was sent before it."""
+    """Messages, malformed frames and history requests in one burst are answered in order.
+
+    Each history has the messages that were sent before it.
+    """
     one = await connect(*pair)
     await connect(*reversed(pair))
     expected: list[tuple[int, str | None]] = []
@@ -52,7 +55,7 @@ async def test_answers_leave_in_order(connect: Connect, pair: Pair) -> None:
 async def test_history_shows_nothing_that_was_sent_after_it(
     connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long history requests take, what is behind them waits."""
+    """Requests behind a history request wait for it, however long it takes."""
     one = await connect(*pair)
     await one.say("before", 50005)
     gate = asyncio.Semaphore(0)
@@ -86,7 +89,7 @@ async def test_history_shows_nothing_that_was_sent_after_it(
 async def test_requests_that_waited_do_not_wait_again(
     connect: Connect, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a request that got no answer in time, the others are told at once."""
+    """Behind a request that got no answer in time, the others are answered at once."""
     one = await connect(*pair)
 
     async def stuck(name: str) -> int:
@@ -105,7 +108,7 @@ async def test_requests_that_waited_do_not_wait_again(
 
 
 async def test_pipelined_messages_keep_their_order(connect: Connect, pair: Pair) -> None:
-    """Far more than the window holds: the socket reads on as answers leave, and nothing is lost."""
+    """Of far more messages than the window holds none is lost: reading goes on as answers are written."""
     one, two = await connect(*pair), await connect(*reversed(pair))
     await two.say("hello", 50004)
     await one.receive(50001, "hello")
@@ -121,7 +124,7 @@ async def test_pipelined_messages_keep_their_order(connect: Connect, pair: Pair)
 async def test_a_long_answer_waits_for_its_reader(
     connect: Connect, http_server: Server, messages: MongoMessages, pair: Pair
 ) -> None:
-    """Far more unread than may wait to be sent does not close the socket that asked for it."""
+    """An answer that is far longer than the write buffer does not close the socket."""
     count, text = 400, "长" * 8000
     await messages.reserve(conversation_of(*pair), count)
     stored = [Message(pair[0], pair[1], seq, 10**12 * 2, text, seq.to_bytes(16, "big")) for seq in range(1, count + 1)]
@@ -139,7 +142,7 @@ async def test_a_long_answer_waits_for_its_reader(
 
 
 async def test_types_two_and_three_without_messages(connect: Connect, pair: Pair) -> None:
-    """The end of history, in the language that was asked for."""
+    """Without messages, both requests are answered with the end of history in the socket's language."""
     chinese, english = await connect(*pair), await connect(*pair, lang="en")
     for kind in (2, 3):
         await chinese.send(kind)
@@ -149,7 +152,7 @@ async def test_types_two_and_three_without_messages(connect: Connect, pair: Pair
 
 
 async def test_unread_beyond_a_page(connect: Connect, pair: Pair) -> None:
-    """Everything since the first unread message, both directions, however much; then it is read."""
+    """All messages since the first unread one are shown, in both directions, and are read then."""
     one, two = await connect(*pair), await connect(*reversed(pair))
     await two.say("hello", 50004)
     await one.receive(50001)
@@ -170,7 +173,7 @@ async def test_unread_beyond_a_page(connect: Connect, pair: Pair) -> None:
 
 
 async def test_what_is_read_survives(connect: Connect, http_server: Server, pair: Pair) -> None:
-    """The position is written: a conversation that was forgotten in between begins where it was left."""
+    """The read position is stored, so a conversation that was forgotten in between continues there."""
     one = await connect(*pair)
     for text in ("first", "second"):
         await one.say(text, 50005)
@@ -195,8 +198,8 @@ async def test_what_is_read_survives(connect: Connect, http_server: Server, pair
     await one.receive(50005)
 
 
-async def test_messages_expire_for_everybody(connect: Connect, pair: Pair, clock: Clock) -> None:
-    """After three months nothing shows them any more, and the conversation goes on."""
+async def test_messages_expire(connect: Connect, pair: Pair, clock: Clock) -> None:
+    """After three months no request shows a message any more, and the conversation goes on."""
     one = await connect(*pair)
     await one.say("old", 50005)
     clock.offset = 91 * 86_400

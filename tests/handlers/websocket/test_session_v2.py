@@ -1,4 +1,4 @@
-"""Dialect 2 over real sockets: ids, resending, seq, resume, history, unread, positions, typing, inboxes."""
+"""Protocol v2 over real sockets: ids, resending, seq, resume, history, unread, positions, typing, inboxes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def introduce(one: Client2, two: Client2) -> None:
 
 
 async def test_the_greeting_names_the_log(http_server: Server, pair: Pair) -> None:
-    """On a pair socket and on an inbox; in dialect 1 it is the article's."""
+    """The greeting of pair and inbox sockets has the log's id; that of protocol v1 is the article's."""
     log = http_server.stores.messages.log
     for path in (f"/ws?uid={pair[0]}&toUid={pair[1]}&v=2", f"/ws?uid={pair[0]}&v=2&lang=en"):
         socket = await websocket(http_server.port, path)
@@ -46,7 +46,7 @@ async def test_the_greeting_names_the_log(http_server: Server, pair: Pair) -> No
 
 
 async def test_a_message_and_its_copies(connect2: Connect2, connect: Connect, pair: Pair) -> None:
-    """The acknowledgement has id, seq and time; the peer's sockets and the sender's others get the same frame."""
+    """An acknowledgement has id, seq and time; the peer's sockets and the sender's others get the same frame."""
     phone, laptop = await connect2(*pair), await connect2(*pair)
     theirs, old = await connect2(*pair[::-1]), await connect(*pair[::-1])
     answer = await phone.say("hi", id="k1")
@@ -55,14 +55,14 @@ async def test_a_message_and_its_copies(connect2: Connect2, connect: Connect, pa
     live = {"from": str(pair[0]), "to": str(pair[1]), "code": 50001, "content": "hi"}
     live |= {"seq": 1, "time": answer["time"], "id": "k1"}
     assert live == await theirs.read() == await laptop.read()
-    await old.receive(50001, "hi")  # dialect 1 as it is, …
+    await old.receive(50001, "hi")  # protocol v1 as it is, …
     for own in (phone, laptop):
         await own.receive(50007, read=1)  # … where delivery counts as read
     assert await phone.silent()
 
 
 async def test_a_message_without_an_id(connect2: Connect2, pair: Pair) -> None:
-    """Is acknowledged without one, and may be sent again as another message."""
+    """A message without an id is acknowledged without one; sent again, it is another message."""
     one = await connect2(*pair)
     for seq in (1, 2):
         await one.connection.write_message('{"type":1,"content":"hi"}')
@@ -71,7 +71,10 @@ async def test_a_message_without_an_id(connect2: Connect2, pair: Pair) -> None:
 
 
 async def test_the_same_id_again(connect2: Connect2, pair: Pair, messages: MongoMessages) -> None:
-    """The first answer's place with dup, whoever asks; stored, delivered and counted once. Other content is refused."""
+    """A resend gets the first answer's seq with `dup`, on any socket; with other content it is refused.
+
+    The message is stored, delivered and counted once.
+    """
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     first = await one.say("hi", 50004, id="k1")
     await two.receive(50001, content="hi")
@@ -92,7 +95,7 @@ async def test_the_same_id_again(connect2: Connect2, pair: Pair, messages: Mongo
 
 
 async def test_an_id_belongs_to_its_sender(connect2: Connect2, pair: Pair) -> None:
-    """The same id from the other side is another message."""
+    """The same id of the other user is another message."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await one.say("mine", 50004, id="k")
     answer = await two.say("mine", 50004, id="k")
@@ -100,7 +103,7 @@ async def test_an_id_belongs_to_its_sender(connect2: Connect2, pair: Pair) -> No
 
 
 async def test_twenty_at_once(connect2: Connect2, pair: Pair, messages: MongoMessages) -> None:
-    """The same message on twenty sockets is one message."""
+    """A message that is sent on twenty sockets at once is stored once."""
     sockets = [await connect2(*pair) for _ in range(20)]
     two = await connect2(*pair[::-1])
     name = str(uuid4())
@@ -114,7 +117,7 @@ async def test_twenty_at_once(connect2: Connect2, pair: Pair, messages: MongoMes
 
 
 async def test_a_month_later(connect2: Connect2, http_server: Server, pair: Pair, clock: Clock) -> None:
-    """A resend finds the first message as long as that lives, also when Redis has lost everything."""
+    """A resend finds the first message while that is stored, also when Redis has lost everything."""
     one = await connect2(*pair)
     first = await one.say("hi", 50005, id="k1")
     clock.offset = 30 * 86_400
@@ -125,7 +128,7 @@ async def test_a_month_later(connect2: Connect2, http_server: Server, pair: Pair
 async def test_what_was_not_stored_is_no_resend(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A first attempt that failed is not mistaken for a stored one."""
+    """A first attempt that failed is not mistaken for a stored message."""
     one = await connect2(*pair)
 
     async def away(*_: object) -> Any:
@@ -165,7 +168,7 @@ async def test_not_known_is_told_later(
 
 
 async def test_bad_frames(connect2: Connect2, pair: Pair) -> None:
-    """400 with the id where there is one, and what is wrong; nothing is stored, the socket stays open."""
+    """A frame that is not valid gets 400 with its id and the reason; nothing is stored, the socket stays open."""
     one = await connect2(*pair)
     bad = {
         '{"type":1,"id":"x","content":5}': "content: expected string, got integer",
@@ -202,7 +205,7 @@ async def test_bad_frames(connect2: Connect2, pair: Pair) -> None:
 
 
 async def test_pages(connect2: Connect2, pair: Pair, clock: Clock) -> None:
-    """A hundred messages within a millisecond, pages of seven, both ways, while others are written: each once."""
+    """Pages in both directions have each message once, though all have one time and others are written meanwhile."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     clock.offset += 3600
@@ -231,7 +234,7 @@ async def test_pages(connect2: Connect2, pair: Pair, clock: Clock) -> None:
 
 
 async def test_big_pages_are_cut(connect2: Connect2, pair: Pair) -> None:
-    """An answer holds some 256 KiB of content, and says that there is more."""
+    """A page holds about 256 KiB of content, and says whether there is more."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     for _ in range(20):
@@ -245,7 +248,7 @@ async def test_big_pages_are_cut(connect2: Connect2, pair: Pair) -> None:
 async def test_a_slow_reader_is_not_too_slow(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answers wait until those before are taken; what a control character becomes in JSON counts as well."""
+    """An answer waits until the client has read those before it, counted in bytes of JSON."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     for _ in range(10):
@@ -274,7 +277,7 @@ async def test_a_slow_reader_is_not_too_slow(
 
 
 async def test_an_inbox_resume_has_a_size(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
-    """All conversations together, not each of them."""
+    """The limit of a resume on an inbox is for all conversations together."""
     me, *peers = people(3)
     for peer in peers:
         mine, theirs = await connect2(me, peer), await connect2(peer, me)
@@ -288,7 +291,7 @@ async def test_an_inbox_resume_has_a_size(connect2: Connect2, people: Callable[[
 
 
 async def test_unread(connect2: Connect2, pair: Pair) -> None:
-    """The peer's messages after the read position, which moves by type 4 alone; own messages never count."""
+    """Unread are the peer's messages after the read position, which only type 4 moves."""
     one = await connect2(*pair)
     for text in ("a", "b"):
         await one.say(text, 50005)
@@ -303,7 +306,7 @@ async def test_unread(connect2: Connect2, pair: Pair) -> None:
 
 
 async def test_positions(connect2: Connect2, pair: Pair) -> None:
-    """They only move forward, read implies received, and what is past the last seq is refused; the peer is told."""
+    """Positions only move forward, read implies received, and one after the last seq is refused; the peer is told."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     for number in range(3, 11):
@@ -326,8 +329,8 @@ async def test_positions(connect2: Connect2, pair: Pair) -> None:
     assert await one.silent()
 
 
-async def test_dialect_1_reads_by_delivery(connect: Connect, connect2: Connect2, pair: Pair) -> None:
-    """The sender in dialect 2 is told so."""
+async def test_delivery_to_protocol_v1_counts_as_read(connect: Connect, connect2: Connect2, pair: Pair) -> None:
+    """A sender with protocol v2 is told that a message was read when a socket of protocol v1 got it."""
     one = await connect2(*pair)
     await connect(*pair[::-1])
     await one.say("hi", 50004)
@@ -335,7 +338,7 @@ async def test_dialect_1_reads_by_delivery(connect: Connect, connect2: Connect2,
 
 
 async def test_typing(connect2: Connect2, pair: Pair) -> None:
-    """The peer's sockets are told; not more than once a second; nothing is answered or stored."""
+    """The peer's sockets are told of typing at most once a second; nothing is answered or stored."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     for _ in range(5):
@@ -346,8 +349,8 @@ async def test_typing(connect2: Connect2, pair: Pair) -> None:
     assert await one.silent()
 
 
-async def test_a_pair_socket_does_not_tell_who_exists(connect2: Connect2, pair: Pair) -> None:
-    """It opens, and shows nothing; only a message to an id that no account has is answered with 404."""
+async def test_a_pair_socket_does_not_reveal_accounts(connect2: Connect2, pair: Pair) -> None:
+    """A pair socket with an unknown peer opens and is empty; only a message to it gets 404."""
     for peer in (pair[1], 4_000_000_000, 2**63 - 1):
         one = await connect2(pair[0], peer)
         assert (await one.ask(2))["messages"] == (await one.ask(6, after=0))["messages"] == []
@@ -358,7 +361,7 @@ async def test_a_pair_socket_does_not_tell_who_exists(connect2: Connect2, pair: 
 
 
 async def test_a_stranger_who_types(connect2: Connect2, pair: Pair) -> None:
-    """Is not told of: nor before a message, nor after those that nobody has answered. After the answer they are."""
+    """A peer is told of typing only when both users have written to each other."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     inbox, theirs = await connect2(pair[0]), await connect2(pair[1])
     for _ in range(2):
@@ -370,7 +373,7 @@ async def test_a_stranger_who_types(connect2: Connect2, pair: Pair) -> None:
         for client in (two, theirs):
             await client.receive(50001)
         await inbox.receive(50001)
-    await two.write(5)  # whoever was written to is a stranger as well
+    await two.write(5)  # the user who got the message is a stranger too
     assert await one.silent()
     await two.say("hello yourself", 50004)
     await one.receive(50001)
@@ -379,7 +382,7 @@ async def test_a_stranger_who_types(connect2: Connect2, pair: Pair) -> None:
 
 
 async def test_a_stranger_who_repeats_a_message(connect2: Connect2, pair: Pair) -> None:
-    """Learns once whether the peer is here: the repeats are answered as if it were not, until both have written."""
+    """A stranger learns once whether the peer is online; resends get the offline code until both have written."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     for number in range(3):
         await one.say("hello?", 50004, id=f"m{number}")
@@ -396,7 +399,7 @@ async def test_a_stranger_who_repeats_a_message(connect2: Connect2, pair: Pair) 
 
 
 async def test_resume(connect2: Connect2, pair: Pair) -> None:
-    """Everything after a seq, then live; twice in a row the same; from zero all; from the future 400."""
+    """A resume brings all messages after a seq, then live ones; it can be repeated. A future seq gets 400."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     two.close()
@@ -419,7 +422,7 @@ async def test_resume(connect2: Connect2, pair: Pair) -> None:
 async def test_a_message_in_the_middle_of_a_replay(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes while the replay is read follows it: no gap, no repeat."""
+    """Messages that arrive while a replay is read follow it, without a gap or a repeat."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     after = http_server.stores.messages.after
@@ -442,7 +445,7 @@ async def test_a_message_in_the_middle_of_a_replay(
 
 
 async def test_a_process_that_is_behind_its_client(connect2: Connect2, http_server: Server, pair: Pair) -> None:
-    """What it still has to fetch and a client has said to hold is not given to that client again."""
+    """A message that the process still has to fetch, and the client said to have, is not written to it again."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     back = await connect2(*pair[::-1])
@@ -461,7 +464,7 @@ async def test_a_process_that_is_behind_its_client(connect2: Connect2, http_serv
 async def test_a_failed_resume_loses_nothing(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client is told 40001, and what came meanwhile is delivered all the same."""
+    """After a resume that got 40001, messages that arrived meanwhile are delivered."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
 
@@ -476,7 +479,7 @@ async def test_a_failed_resume_loses_nothing(
 
 
 async def test_beyond_the_cap(connect2: Connect2, pair: Pair) -> None:
-    """A resume brings a hundred and says that there is more, which history fills."""
+    """A resume brings a hundred messages and says that there are more, which history has."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     for name in [await one.write(1, content=str(number)) for number in range(228)]:
@@ -495,7 +498,7 @@ async def test_beyond_the_cap(connect2: Connect2, pair: Pair) -> None:
 
 
 async def test_an_inbox(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
-    """One socket for all conversations: messages of and to everybody, requests that name the peer."""
+    """An inbox socket gets the messages of all conversations, and its requests name the peer."""
     me, a, b, c = people(4)
     from_a = await connect2(a, me)
     await from_a.say("before", 50005)
@@ -519,14 +522,14 @@ async def test_an_inbox(connect2: Connect2, people: Callable[[int], list[int]]) 
     history = await inbox.ask(2, to=str(a))
     assert [m["content"] for m in history["messages"]] == ["before", "from a", "to a", "from another device"]
     assert history["to"] == str(a)
-    for nobody in ("0", str(me), "x", "4000000000"):
-        assert (await inbox.say("hello?", to=nobody))["code"] == (404 if nobody == "4000000000" else 400)
+    for unknown in ("0", str(me), "x", "4000000000"):
+        assert (await inbox.say("hello?", to=unknown))["code"] == (404 if unknown == "4000000000" else 400)
 
 
 async def test_a_peer_whose_look_up_breaks(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each message that waits for it is answered; with the next one the peer is looked up again."""
+    """Each message that waits for a failed look-up is answered; the next message looks the peer up again."""
     inbox = await connect2(pair[0])
 
     async def broken(*_: object) -> list[int]:
@@ -542,7 +545,7 @@ async def test_a_peer_whose_look_up_breaks(
 
 
 async def test_an_inbox_resumes(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
-    """Several conversations in one request; of which there is more is named."""
+    """One request resumes several conversations, and the answer names those with more messages."""
     me, a, b = people(3)
     mine = {peer: await connect2(me, peer) for peer in (a, b)}
     theirs = {peer: await connect2(peer, me) for peer in (a, b)}
@@ -565,7 +568,7 @@ async def test_an_inbox_resumes(connect2: Connect2, people: Callable[[int], list
 async def test_a_resume_of_a_socket_that_has_gone(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Is dropped where it waits for its turn: the database is not asked."""
+    """A resume whose socket closes while it waits for its turn does not query the database."""
     turns, messages = http_server.history.turns, http_server.stores.messages
     asked: list[object] = []
 
@@ -590,20 +593,20 @@ async def test_a_resume_of_a_socket_that_has_gone(
 async def test_an_inbox_resume_that_fails_promises_nothing(
     connect2: Connect2, people: Callable[[int], list[int]]
 ) -> None:
-    """One peer's seq is from the future: nothing is replayed, and what comes of the other is delivered."""
+    """If one peer's seq is from the future, nothing is replayed, and new messages of the others are delivered."""
     me, a, b = people(3)
     mine, theirs = await connect2(me, a), await connect2(a, me)
     await introduce(mine, theirs)
     inbox = await connect2(me)
     assert (await inbox.ask(6, after={str(a): 1, str(b): 9}))["code"] == 400
     (socket,) = (each for each in ChatSocket.hub.sockets_of((me,)) if each.peer is None)
-    assert not socket.session._holds
+    assert not socket.session._client_has
     await theirs.say("live", 50004)
     await inbox.receive(50001, seq=3)
 
 
 async def test_order_on_an_inbox(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
-    """Messages to somebody who is looked up first keep their order."""
+    """Messages to a peer that is looked up first keep their order."""
     me, a = people(2)
     inbox, theirs = await connect2(me), await connect2(a, me)
     await theirs.say("hello", 50004)
@@ -614,7 +617,7 @@ async def test_order_on_an_inbox(connect2: Connect2, people: Callable[[int], lis
 
 
 async def test_slow_sockets_go_without_typing(connect2: Connect2, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Typing and presence are the first to be dropped, messages are not."""
+    """Typing and presence are left out while many bytes are unsent, and messages are not."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
     monkeypatch.setattr(ChatSocket, "busy", True)
@@ -625,7 +628,7 @@ async def test_slow_sockets_go_without_typing(connect2: Connect2, pair: Pair, mo
 
 
 async def test_numbers_from_the_store(connect: Connect, connect2: Connect2, ask: Ask, pair: Pair) -> None:
-    """Can be written again, also where nobody knew the conversation any more."""
+    """A conversation that no process has in memory continues with the seq of the stored messages."""
     writer = await connect(*pair)
     await writer.say("hi", 50005)
     writer.close()
@@ -641,7 +644,7 @@ async def test_numbers_from_the_store(connect: Connect, connect2: Connect2, ask:
 
 
 async def test_a_clock_that_was_set_back(connect2: Connect2, pair: Pair, clock: Clock) -> None:
-    """Below the time of the last message: the next one has that time."""
+    """A message that is stored while the clock is behind gets the time of the message before it."""
     clock.offset = 100
     one = await connect2(*pair)
     first = await one.say("one", 50005)
