@@ -72,7 +72,8 @@ def subscriber_client(url: str, timeout: float) -> Redis:
         socket_timeout=None,
         socket_connect_timeout=timeout,
         protocol=2,  # with protocol 3, redis-py makes a log record of each pushed message
-        retry=Retry(NoBackoff(), 0),
+        # For a supported error redis-py connects again before it raises, also while another task reads.
+        retry=Retry(NoBackoff(), 0, supported_errors=()),
         health_check_interval=0,
     )
 

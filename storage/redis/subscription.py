@@ -128,6 +128,9 @@ class Subscription:
                 self._lost = f"{type(error).__name__}: {error}"
                 if self.connected:  # once for each connection; the outage of Redis is logged by itself
                     _log.warning("subscription_lost", reason=self._lost)
+            except Exception as error:  # noqa: BLE001  # without a renewal this process would be cut off for good
+                self._lost = type(error).__name__
+                _log.exception("subscription_failed")
             finally:
                 self.connected = False
                 self._asked = set()

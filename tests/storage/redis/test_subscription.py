@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 from tornado.ioloop import IOLoop
 
 from common.tasks import end
@@ -29,7 +30,7 @@ class Ear:
         self.confirmed: list[str] = []
         self.connections = 0
         self.checks = 0
-        self.trouble: StorageUnavailable | None = None
+        self.trouble: Exception | None = None
 
     async def check(self) -> None:
         self.checks += 1
@@ -138,7 +139,7 @@ async def test_many_channels(open_subscription: Open) -> None:
 
 
 async def test_a_connection_that_breaks(open_subscription: Open, redis: Redis, prefix: str) -> None:
-    """A broken connection is renewed with the channels that are wanted then."""
+    """A broken connection is renewed with the channels that are wanted then, also if these change at that moment."""
     subscription, ear = open_subscription()
     for channel in ("kept", "dropped"):
         subscription.want(channel)
@@ -169,6 +170,19 @@ async def test_a_check_that_fails(open_subscription: Open, monkeypatch: pytest.M
     ear.trouble = None
     await until(lambda: subscription.connected)
     assert ear.connections == 2
+
+
+async def test_a_bug_does_not_end_the_subscription(open_subscription: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error is logged, and the connection is renewed."""
+    monkeypatch.setattr("storage.redis.subscription.HEARTBEAT", 0.5)
+    subscription, ear = open_subscription()
+    await subscription.start()
+    with capture_logs() as logs:
+        ear.trouble = KeyError("a")
+        await until(lambda: logs)
+    ear.trouble = None
+    await until(lambda: ear.connections == 2)
+    assert logs[0]["event"] == "subscription_failed"
 
 
 async def test_a_start_that_takes_too_long(open_subscription: Open, monkeypatch: pytest.MonkeyPatch) -> None:
