@@ -37,15 +37,10 @@ def heed_hangups() -> None:
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return
-    had_terminal = _has_terminal()
-
-    def on_signal(_number: int, _frame: object) -> None:
-        if had_terminal and not _has_terminal():
-            signal.raise_signal(signal.SIGTERM)
-        else:
-            _log.info("hangup_ignored", reason="without a certificate there is nothing to read again")
-
-    signal.signal(signal.SIGHUP, on_signal)
+    heed = _until_terminal_is_lost(
+        lambda: _log.info("hangup_ignored", reason="without a certificate there is nothing to read again")
+    )
+    signal.signal(signal.SIGHUP, lambda _number, _frame: heed())
 
 
 def heed_nothing_else() -> None:
@@ -58,15 +53,45 @@ def heed_nothing_else() -> None:
 
 
 def on_hangup(read_again: Callable[[], None], stack: AsyncExitStack) -> None:
-    """Call `read_again` on the running event loop at SIGHUP. `stack` restores the previous handler."""
+    """Call `read_again` on the running event loop at SIGHUP. `stack` restores the previous handler.
+
+    When the process has lost its terminal, SIGHUP is treated as SIGTERM, but not under `nohup`.
+    """
     loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGHUP)
-    loop.add_signal_handler(signal.SIGHUP, read_again)
+    loop.add_signal_handler(
+        signal.SIGHUP, read_again if before is signal.SIG_IGN else _until_terminal_is_lost(read_again)
+    )
 
     def put_back() -> None:
+        lost = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         loop.remove_signal_handler(signal.SIGHUP)
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if lost else before)
 
     stack.callback(put_back)
+
+
+def _until_terminal_is_lost(action: Callable[[], None]) -> Callable[[], None]:
+    """Return what SIGHUP does: `action`, or SIGTERM once the process has lost the terminal that it has now.
+
+    Kernel and shell may both send a SIGHUP for one terminal. So after the first, SIGHUP is ignored: a second SIGTERM
+    would end the process without draining.
+    """
+    had_terminal = _has_terminal()
+    lost = False
+
+    def on_signal() -> None:
+        nonlocal lost
+        now_lost = had_terminal and not _has_terminal()
+        if lost:  # another call has interrupted this one
+            return
+        if now_lost:
+            lost = True
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            action()
+
+    return on_signal
 
 
 def _has_terminal() -> bool:

@@ -10,12 +10,14 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pymysql
 import pytest
 
 from storage.embedded.supervisor import Addresses
 from tests.conftest import StartServer
+from tests.support.certificates import certificate
 from tests.support.patience import PATIENCE
 from tests.support.processes import ROOT, external
 from tests.support.sockets import RawSocket
@@ -69,15 +71,24 @@ def in_a_terminal(stack: ExitStack, command: list[str]) -> tuple[subprocess.Pope
     return process, master
 
 
-def test_the_terminal_is_closed(addresses: Addresses, database: pymysql.Connection) -> None:
-    """When its terminal is closed, the server drains and ends, instead of keeping its port unseen."""
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_the_terminal_is_closed(tls: bool, tmp_path: Path, addresses: Addresses, database: pymysql.Connection) -> None:
+    """When its terminal is closed, the server drains and ends, instead of keeping its port unseen.
+
+    The shell in the terminal may send a SIGHUP besides the kernel's: it is one end all the same.
+    """
     with ExitStack() as stack:
         command = [sys.executable, "server.py", "--port=0", *external(addresses)]
+        if tls:
+            certfile, keyfile = certificate(tmp_path, "localhost")
+            command += [f"--certfile={certfile}", f"--keyfile={keyfile}"]
         server, terminal = in_a_terminal(stack, command)
         assert server.stdout
         assert server.stdout.readline().startswith("Tandem is ready")
         server.send_signal(signal.SIGHUP)  # not from the terminal, which is still open
         os.close(terminal)
+        for _ in range(3):
+            server.send_signal(signal.SIGHUP)
         _, errors = server.communicate(timeout=PATIENCE)
         assert (server.returncode, "draining" in errors) == (0, True)
 
