@@ -141,6 +141,8 @@ class Client:
 
     async def open(self, peer: Peer) -> Conversation:
         """Return the conversation with `peer` and its newest messages. Raises ClientError."""
+        if self._all_listed is None:
+            await self._list()  # the number of unread messages has to be known before anything counts as shown
         conversation = self.conversations.get(peer.id)
         if conversation is None:
             page = await self.server.get("/messages", page_in, toUid=peer.id, limit=HISTORY_PAGE)

@@ -10,6 +10,7 @@ import pytest
 
 import clients.backoff
 import clients.connection
+from clients.client import Client
 from clients.outbox import Outbox
 from clients.server import Peer, Refused, SessionOver
 from clients.server import Server as Remote
@@ -384,6 +385,22 @@ async def test_history_that_comes_too_late(
     monkeypatch.setattr(again.client.server, "get", slow)
     await again.client.older(conversation)
     assert [m.seq for m in conversation.messages] == list(range(14, 63))
+
+
+async def test_unread_messages_are_known_before_any_is_shown(
+    http_server: Server, device: Open, names: list[str]
+) -> None:
+    """A conversation that is opened before the client is connected has its number of unread messages."""
+    two, one = await device(http_server.port, names[1]), await device(http_server.port, names[0])
+    await one.talk(two)
+    one.say(two, "mine")
+    await until(lambda: two.given(one))
+    for number in range(5):
+        two.say(one, f"{number}")
+    await until(lambda: len(one.given(two)) == 6)
+    one.running.cancel()
+    again = Client(one.client.server, one.client.user, one.client.outbox, lambda event: None, max_content=8192)
+    assert (await again.open(two.client.user)).unread == 5
 
 
 async def test_a_message_from_an_older_client(http_server: Server, device: Open, names: list[str]) -> None:
