@@ -91,13 +91,13 @@ async def test_only_to_those_who_have_talked(connect2: Connect2, pair: Pair) -> 
     await one.receive(50009, online=False)
 
 
-async def test_an_inbox_is_told_of_all(connect2: Connect2, people: Callable[[int], list[int]]) -> None:
+async def test_an_inbox_is_told_of_all(connect2: Connect2, ask: Ask, people: Callable[[int], list[int]]) -> None:
     """An inbox is told of all of its user's acquaintances."""
     me, a, b, stranger = people(4)
     for peer in (a, b):
         await meet(connect2, me, peer)
     inbox = await connect2(me)
-    await inbox.ask(2, to=str(a))
+    await ask("GET", f"/conversations?uid={me}")  # changes from here on are told
     there = await connect2(a, stranger)
     await inbox.receive(50009, online=True, **{"from": str(a)})
     await connect2(stranger, a)
