@@ -23,7 +23,6 @@ from models.errors import (
     DatabaseRefused,
     InvalidRequest,
     Overloaded,
-    Refused,
     StorageUnavailable,
     TooFast,
 )
@@ -57,13 +56,7 @@ def status_of(error: BaseException | None) -> int:
     """Return the HTTP status for an error."""
     if isinstance(error, HTTPError):
         return error.status_code
-    if isinstance(error, DatabaseRefused):
-        return 500
-    if isinstance(error, StorageUnavailable):
-        return 503
-    if isinstance(error, Refused):
-        return error.code
-    return 500
+    return error.status if isinstance(error, ChatError) else 500
 
 
 class BaseHandler(RequestHandler):
