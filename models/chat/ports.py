@@ -146,7 +146,7 @@ class Directory(Protocol):
         """Return whether both users have written."""
 
     async def met(self, user: int, peers: Sequence[int]) -> list[int]:
-        """Return those of `peers` with whom `user` has a conversation."""
+        """Return those of `peers` with whom `user` has a conversation, in which either may have written."""
 
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
@@ -255,7 +255,7 @@ class Cluster(Protocol):
 
     @property
     def single_process(self) -> bool:
-        """Whether there is no other process."""
+        """Whether there is no other process; False if that is unknown."""
 
     def follow(self, user: int, peer: int) -> None:
         """Subscribe for a new socket of `user` that talks with `peer`; 0 stands for all peers."""
