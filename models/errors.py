@@ -1,22 +1,21 @@
-"""The errors of a chat, as one tree. Each has a wire code (docs/protocol.md, "Codes") and an HTTP status.
+"""The errors of a chat, as one tree. Each carries its wire code (docs/protocol.md, "Codes").
 
-                            wire  HTTP
-ChatError                    500   500
-├── Refused                  400   400  the request cannot be granted
-│   ├── InvalidFrame         400   400  the frame is not valid
-│   ├── InvalidRequest       400   400  an HTTP request is not valid; names the field
-│   ├── Unauthenticated      401   401  the caller is not authenticated
-│   ├── Forbidden            403   403  the caller is authenticated, but not allowed
-│   │   └── Blocked          403   403  one of the two users has blocked the other
-│   ├── UnknownUser          404   404  no such user, or not an active one
-│   ├── NameTaken            409   409  a user of that name exists
-│   ├── TooFast              429   429  too many requests; says when to retry
-│   └── LimitReached       50006   429  the limit rule refuses
-│       └── QuotaReached   50006   429  the quota of an account for an hour or a day is used up
-└── StorageUnavailable     40001   503  a database is down or slow; the outcome is unknown
-    ├── NotSent            40001   503  nothing reached the database
-    ├── Overloaded         40001   503  the server has too much to do, or is about to end
-    └── DatabaseRefused    40001   500  the database would refuse the same again
+ChatError
+├── Refused             the request cannot be granted
+│   ├── InvalidFrame            400    the frame is not valid
+│   ├── InvalidRequest          400    an HTTP request is not valid; names the field
+│   ├── Unauthenticated         401    the caller is not authenticated
+│   ├── Forbidden               403    the caller is authenticated, but not allowed
+│   │   └── Blocked             403    one of the two users has blocked the other
+│   ├── UnknownUser             404    no such user, or not an active one
+│   ├── NameTaken               409    a user of that name exists
+│   ├── TooFast                 429    too many requests; says when to retry
+│   └── LimitReached            50006  the limit rule refuses
+│       └── QuotaReached            50006  the quota of an account for an hour or a day is used up
+└── StorageUnavailable  40001   a database is down or slow; the outcome is unknown
+    ├── NotSent                 40001  nothing reached the database
+    ├── Overloaded              40001  the server has too much to do, or is about to end
+    └── DatabaseRefused         40001  the database would refuse the same again; HTTP says 500
 """
 
 from __future__ import annotations
@@ -42,17 +41,15 @@ __all__ = [
 
 
 class ChatError(Exception):
-    """The root of the tree. `code` is the wire code, `status` the HTTP status."""
+    """The root of the tree. `code` is the wire code."""
 
     code = 500
-    status = 500
 
 
 class Refused(ChatError):
     """The request cannot be granted. Nothing was changed."""
 
     code = 400
-    status = 400
 
 
 class InvalidFrame(Refused):
@@ -71,14 +68,12 @@ class Unauthenticated(Refused):
     """The caller is not authenticated. The text says what was wrong with the credentials, and quotes none of them."""
 
     code = 401
-    status = 401
 
 
 class Forbidden(Refused):
     """The caller is authenticated, but not allowed to do this."""
 
     code = 403
-    status = 403
 
 
 class Blocked(Forbidden):
@@ -92,7 +87,6 @@ class TooFast(Refused):
     """There were too many requests. `retry_after` (seconds) says when to retry."""
 
     code = 429
-    status = 429
 
     def __init__(self, what: str, retry_after: float) -> None:
         super().__init__(f"too many {what}")
@@ -103,7 +97,6 @@ class UnknownUser(Refused):
     """The user does not exist or is not active."""
 
     code = 404
-    status = 404
 
     def __init__(self, user: int) -> None:
         super().__init__(f"no such user: {user}")
@@ -114,7 +107,6 @@ class NameTaken(Refused):
     """A user of that name exists."""
 
     code = 409
-    status = 409
 
     def __init__(self, user_name: str) -> None:
         super().__init__(f"user_name: taken: {user_name}")
@@ -124,7 +116,6 @@ class LimitReached(Refused):
     """The limit rule refuses the message. It was not stored."""
 
     code = 50006
-    status = 429
 
 
 class QuotaReached(LimitReached):
@@ -142,7 +133,6 @@ class StorageUnavailable(ChatError):
     """A database is down or slow. The operation may have been done or not."""
 
     code = 40001
-    status = 503
 
     def __init__(self, database: str, reason: str) -> None:
         super().__init__(f"{database}: {reason}")
@@ -167,11 +157,9 @@ class Overloaded(StorageUnavailable):
 class DatabaseRefused(StorageUnavailable):
     """A database answers, but refuses the operation until its operator changes something.
 
-    A right is missing, or the tables do not fit. `kind` is the database's own code of the error. A retry is of no use.
-    Only the log has the cause.
+    A right is missing, or the tables do not fit. `kind` is the database's own code of the error. HTTP answers 500,
+    since a retry is of no use. Only the log has the cause.
     """
-
-    status = 500
 
     def __init__(self, database: str, reason: str, kind: str) -> None:
         super().__init__(database, reason)

@@ -211,7 +211,7 @@ def test_the_median_decides_on_a_target(values: list[float], at_least: bool, tex
 WEBSOCKET = "handlers/websocket"
 LOOP = "main (server.py);Runner.run (asyncio/runners.py)"
 TAKING = f"{LOOP};BulkProtocol.data_received ({WEBSOCKET}/transport.py);SessionV1.take ({WEBSOCKET}/session_v1.py)"
-CARRYING = f"{LOOP};Writer._write (models/chat/writing.py);Writer._on_inserted (models/chat/writing.py)"
+CARRYING = f"{LOOP};Pipeline._landed (models/chat/pipeline.py);Pipeline._finish (models/chat/pipeline.py)"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from models.errors import (
     DatabaseRefused,
     InvalidRequest,
     Overloaded,
+    Refused,
     StorageUnavailable,
     TooFast,
 )
@@ -56,7 +57,13 @@ def status_of(error: BaseException | None) -> int:
     """Return the HTTP status for an error."""
     if isinstance(error, HTTPError):
         return error.status_code
-    return error.status if isinstance(error, ChatError) else 500
+    if isinstance(error, DatabaseRefused):
+        return 500
+    if isinstance(error, StorageUnavailable):
+        return 503
+    if isinstance(error, Refused):
+        return error.code
+    return 500
 
 
 class BaseHandler(RequestHandler):

@@ -28,10 +28,10 @@ class AccountStore(Protocol):
         """Add a user. `password` has 8 to 72 bytes. Raises NameTaken."""
 
     async def find(self, user_name: str) -> Found | None:
-        """Return the active account of that name, None if there is none."""
+        """Return the active account of that name."""
 
     async def digest_of(self, user: int) -> str:
-        """Return the password digest of an active account, "" if it has none."""
+        """Return the password digest of an account."""
 
     async def matches(self, password: bytes, digest: str | None) -> bool:
         """Return whether a digest belongs to this password. It takes as long when there is no digest."""

@@ -95,11 +95,11 @@ class Blocks:
 
         There is no need to call it before `unblocked_until`.
         """
-        conversation.unblocked_until = ASKING
+        conversation.keep_unblocked(ASKING)
         if await self.apart(*conversation.users):
             raise Blocked
         if conversation.unblocked_until == ASKING:  # else an event reported a block meanwhile
-            conversation.unblocked_until = asyncio.get_running_loop().time() + REMEMBERED
+            conversation.keep_unblocked(asyncio.get_running_loop().time() + REMEMBERED)
 
     async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
         """Return the `seq` of the block of each by the other, None where there is none."""

@@ -1,4 +1,8 @@
-"""The state of an active conversation in this process: its head, its queue, and what each of the two users has read."""
+"""The state of an active conversation in this process, and the messages in its pipeline.
+
+A Conversation owns its state: other modules read it, and change it through its methods, which keep what has to stay
+true. models/chat/pipeline.py runs the pipeline, models/chat/delivery.py the delivery to the sockets.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,19 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
+from common.backoff import Backoff
+from models.chat.ports import Admission
 from models.errors import ChatError, StorageUnavailable
 from models.protocol.v1 import Code
 from models.records import Head, Message, conversation_of
 
-__all__ = ["Conversation", "PendingMessage", "ReadState", "Stored"]
+__all__ = ["Conversation", "PendingMessage", "ReadState", "Run", "Stored"]
+
+NEVER = -1.0  # loop time
+MAX_OUT_OF_ORDER = 64  # buffered messages of a conversation
+SOON = 0.001  # seconds; uvloop makes no timer of a shorter delay, so that its handle has no `when()`
 
 
 class Stored(NamedTuple):
@@ -136,18 +148,44 @@ class ReadState:
             self.first_unread = None
 
 
+class Run:
+    """Messages of one conversation that are stored together, in order; the part of its queue that is in progress.
+
+    Attributes:
+        pending: The messages that are not finished. Those that have passed their deadline stay until they are known not
+            to be stored.
+        documents: What is being inserted: the first of `pending`, with their seqs. Empty while the run is prepared.
+        uncertain: Whether an earlier attempt may have stored some of `documents`, or may still do so.
+        admission: What the limit rule counted for the run, which then has one message; None if it did not have to.
+        backoff: The pauses between the attempts to insert; None before the first attempt has failed.
+        work: The insert, or the task that prepares or finishes the run.
+    """
+
+    __slots__ = ("admission", "backoff", "documents", "pending", "uncertain", "work")
+
+    def __init__(self, pending: list[PendingMessage]) -> None:
+        self.pending = pending
+        self.documents: Sequence[Message] = ()
+        self.uncertain = False
+        self.admission: Admission | None = None
+        self.backoff: Backoff | None = None
+        self.work: asyncio.Future[Any] | None = None
+
+    def drop_resolved(self) -> None:
+        """Drop the messages that have an outcome: they passed their deadline, and are known not to be stored."""
+        self.pending = [pending for pending in self.pending if pending.outcome is None]
+
+
 class Conversation:
     """The state of one conversation while it is used. `Conversations` makes it and drops it."""
 
     __slots__ = (
         "announced_to",
         "announced_until",
-        "carried",
         "catch_up_task",
         "delivered_seq",
         "followers",
         "head",
-        "inserting",
         "leases",
         "name",
         "needs_fetch",
@@ -156,11 +194,11 @@ class Conversation:
         "overdue",
         "queue",
         "read_states",
+        "run",
         "since",
         "unblocked_until",
         "unconfirmed",
         "users",
-        "writer",
     )
 
     def __init__(self, one: int, other: int) -> None:
@@ -172,16 +210,13 @@ class Conversation:
         # `since` may say that it is the last message up to a time (milliseconds since the epoch).
         self.delivered_seq: int | None = None
         self.since: int | None = None
-        # The pipeline: messages that no run has taken yet, those of the current run, those of the run that are being
-        # inserted, the insert or task that continues with them, and the timer of the first deadline. The first two are
-        # lists because they are short, and an empty deque takes 760 bytes.
+        # The pipeline: messages that no run has taken yet, the run in progress, and the timer of the first deadline.
+        # The queue is a list because it is short, and an empty deque takes 760 bytes.
         self.queue: list[PendingMessage] = []
-        self.carried: list[PendingMessage] = []
-        self.inserting: Sequence[Message] = ()
-        self.writer: asyncio.Future[Any] | None = None
+        self.run: Run | None = None
         self.overdue: asyncio.TimerHandle | None = None
         # Messages from other processes: buffered by seq, which of them the store did not have at the last read, whether
-        # more has to be read once `inserting` is resolved, and the task that reads.
+        # more has to be read once nothing is being inserted, and the task that reads.
         self.out_of_order: dict[int, Message] = {}
         self.unconfirmed: Sequence[int] = ()
         self.needs_fetch = False
@@ -192,16 +227,21 @@ class Conversation:
         # Until when the limit rule is known not to refuse (seconds since the epoch).
         self.open_until = 0.0
         # Until when (loop time) messages up to the time `announced_to` (milliseconds) may be stored.
-        self.announced_until = -1.0
+        self.announced_until = NEVER
         self.announced_to = 0
         # Until when (loop time) neither user is taken to have blocked the other.
-        self.unblocked_until = -1.0
+        self.unblocked_until = NEVER
         self.read_states: dict[int, ReadState] = {}  # by user
 
     @property
     def active(self) -> bool:
         """Whether there are sockets to deliver to, or messages in the pipeline."""
-        return self.followers > 0 or self.writer is not None or bool(self.queue)
+        return self.followers > 0 or self.run is not None or bool(self.queue)
+
+    @property
+    def inserting(self) -> bool:
+        """Whether the store may already have messages of this process that it has not delivered yet."""
+        return self.run is not None and bool(self.run.documents)
 
     def clear(self) -> None:
         """Forget what is only true while sockets or messages keep it up to date."""
@@ -217,6 +257,79 @@ class Conversation:
         """Return the peer of `user`."""
         return self.users[1] if user == self.users[0] else self.users[0]
 
+    # The queue and the run
+
+    def enqueue(self, pending: PendingMessage) -> None:
+        """Put a message at the end of the queue. At its deadline (loop time), it is resolved with StorageUnavailable.
+
+        There is one timer for each conversation.
+        """
+        self.queue.append(pending)
+        self._keep_deadline(pending.deadline)
+
+    def take_run(self, most: int) -> Run | None:
+        """Begin a run of at most `most` messages from the queue; None if there are none.
+
+        Messages that have passed their deadline are dropped.
+        """
+        queue = self.queue
+        taken: list[PendingMessage] = []
+        while queue and not taken:
+            taken = [pending for pending in queue[:most] if pending.outcome is None]
+            del queue[:most]
+        self.run = Run(taken) if taken else None
+        return self.run
+
+    def put_back(self, pending: Sequence[PendingMessage]) -> None:
+        """Put messages of the run back to the front of the queue, without those that have an outcome."""
+        self.queue[:0] = [each for each in pending if each.outcome is None]
+
+    def end_run(self) -> None:
+        """Note that no run is in progress."""
+        self.run = None
+
+    def _keep_deadline(self, deadline: float) -> None:
+        timer = self.overdue
+        if timer is not None:
+            if timer.when() <= deadline:
+                return
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self.overdue = loop.call_at(max(deadline, loop.time() + SOON), self._at_deadline)
+
+    def _at_deadline(self) -> None:
+        self.overdue = None
+        now = asyncio.get_running_loop().time()
+        running = () if self.run is None else self.run.pending
+        waiting = [pending for pending in (*running, *self.queue) if pending.outcome is None]
+        for pending in waiting:
+            if pending.deadline <= now:
+                pending.resolve(StorageUnavailable("storage", "no answer yet"))
+        later = [pending.deadline for pending in waiting if pending.deadline > now]
+        if later:
+            self._keep_deadline(min(later))
+
+    # The limit rule and blocks
+
+    def keep_open(self, until: float) -> None:
+        """Note that the limit rule does not refuse until a time (seconds since the epoch)."""
+        self.open_until = until
+
+    def keep_unblocked(self, until: float) -> None:
+        """Note that neither user is taken to have blocked the other until a time (loop time)."""
+        self.unblocked_until = until
+
+    def doubt_peers(self) -> None:
+        """Note that a block or an account has changed: look before the next message is stored."""
+        self.unblocked_until = NEVER
+
+    # The head
+
+    def learn_head(self, head: Head) -> None:
+        """Take what the store says about the last message."""
+        self.head = head
+        self.read_states.clear()
+
     def advance(self, message: Message) -> None:
         """Note that `message` exists. If messages before it are not known, the head has to be read again."""
         if self.head is None or message.seq <= self.head.seq:
@@ -226,3 +339,70 @@ class Conversation:
             return
         senders = ((message.sender, message.time), *self.head.senders)[:3]
         self.head = Head(message.seq, message.time, self.head.reserved, senders, self.head.mutual)
+
+    def note_reserved(self, reserved: int) -> None:
+        """Note up to where seqs are reserved."""
+        if self.head is not None:
+            self.head = structs.replace(self.head, reserved=max(reserved, self.head.reserved))
+
+    def note_announced(self, until: float, to: int) -> None:
+        """Note that messages up to the time `to` (milliseconds) may be stored until `until` (loop time)."""
+        self.announced_until, self.announced_to = until, to
+
+    def is_announced(self, now: float, time: int) -> bool:
+        """Return whether a message of this time (milliseconds) may be stored from `now` (loop time) on."""
+        return self.announced_until > now and time <= self.announced_to
+
+    def note_mutual(self) -> None:
+        """Note that it is recorded that both have written."""
+        if self.head is not None:
+            self.head = structs.replace(self.head, mutual=True)
+
+    # Delivery
+
+    def begin_delivery(self, seq: int) -> None:
+        """Deliver what comes after `seq` to the sockets, unless delivery has begun."""
+        if self.delivered_seq is None:
+            self.delivered_seq, self.since = seq, None
+
+    def begin_delivery_since(self, time: int) -> None:
+        """Deliver what is newer than `time` (milliseconds), once it is known which message that is."""
+        self.since = time
+
+    def note_delivered(self, seq: int) -> None:
+        """Note that the sockets were given the message at `seq`, or that there is none up to there any more."""
+        self.delivered_seq = seq if self.delivered_seq is None else max(self.delivered_seq, seq)
+
+    def buffer(self, message: Message) -> None:
+        """Keep another process's message until those before it are delivered. If too many are kept, have it read."""
+        if len(self.out_of_order) < MAX_OUT_OF_ORDER:
+            self.out_of_order[message.seq] = message
+        else:
+            self.needs_fetch = True
+
+    def next_buffered(self) -> Message | None:
+        """Take the buffered message that is next, if there is one."""
+        return None if self.delivered_seq is None else self.out_of_order.pop(self.delivered_seq + 1, None)
+
+    def begin_fetch(self) -> None:
+        """Note that the store is about to be read."""
+        self.needs_fetch = False
+        self.unconfirmed = ()
+
+    def need_fetch(self) -> None:
+        """Have the store read again once nothing is being inserted."""
+        self.needs_fetch = True
+
+    def end_fetch(self, buffered: Sequence[int]) -> None:
+        """Note that everything in the store was delivered, and that `buffered` were buffered when it was read."""
+        delivered = self.delivered_seq or 0
+        self.out_of_order = {seq: message for seq, message in self.out_of_order.items() if seq > delivered}
+        self.unconfirmed = tuple(seq for seq in buffered if seq in self.out_of_order)
+
+    def drop_unconfirmed(self) -> list[int]:
+        """Drop the buffered messages that the store does not have, and return their seqs."""
+        dropped = sorted(self.unconfirmed)
+        for seq in dropped:
+            self.out_of_order.pop(seq, None)
+        self.unconfirmed = ()
+        return dropped

@@ -2,7 +2,7 @@
 
 A conversation has at most one state. It is made for the first use and dropped after the last one. A lease is a use from
 outside: a pair socket or an inbox, which follow the conversation, or a request that reads it. The state's own work is
-visible in the state itself: its queue, its writer, its catch-up task.
+visible in the state itself: its queue, its run, its catch-up task.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Conversations:
     def begin_behind(self, conversation: Conversation, seq: int) -> None:
         """Begin delivery after the last message that no inbox misses, which is at `seq`."""
         if conversation.delivered_seq is None and conversation.active:
-            conversation.delivered_seq = seq
+            conversation.begin_delivery(seq)
         conversation.since = None
 
     def release(self, conversation: Conversation) -> None:
@@ -124,8 +124,9 @@ class Conversations:
             return
         since = [time for time in (self._begins(*conversation.users), conversation.since) if time is not None]
         if not since:
-            conversation.delivered_seq = seq
+            if seq is not None:
+                conversation.begin_delivery(seq)
         elif min(since) == 0:
-            conversation.delivered_seq, conversation.since = 0, None
+            conversation.begin_delivery(0)
         else:
-            conversation.since = min(since)
+            conversation.begin_delivery_since(min(since))

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import structlog
 
+from common.backoff import Backoff
 from common.tasks import end
 from models.chat.blocks import Blocks
 from models.chat.conversation import Conversation
 from models.chat.conversations import Conversations
 from models.chat.events import MessageStored, PeerEvent, PositionsChanged
-from models.chat.inserting import BACKOFF
 from models.chat.loading import Loader
 from models.chat.ports import Cluster, Messages, Reached, Sockets
 from models.errors import StorageUnavailable
@@ -26,8 +26,7 @@ __all__ = ["Delivery"]
 
 CHUNK = 100  # messages read at once when catching up
 FETCHES = 32  # conversations that catch up at once
-MAX_OUT_OF_ORDER = 64  # buffered messages of a conversation
-
+BACKOFF = (0.05, 1.0)  # seconds until a database is tried again: the first pause, and the longest
 
 _log = structlog.get_logger(__name__)
 
@@ -61,10 +60,10 @@ class Delivery:
         """Cancel the catch-up tasks."""
         await end(*(each.catch_up_task for each in self._conversations if each.catch_up_task is not None))
 
-    async def publish(self, conversation: Conversation, message: Message, origin: object) -> bool:
+    def publish(self, conversation: Conversation, message: Message, origin: object) -> bool | asyncio.Future[bool]:
         """Deliver a message here and publish it to the other processes.
 
-        Return whether a socket of the recipient gets it.
+        Return whether a socket of the recipient gets it; a future if only the other processes know.
         """
         live = self.deliver(conversation, message, origin).live
         if self._cluster.single_process:
@@ -72,14 +71,14 @@ class Delivery:
         if live:
             self._cluster.publish(MessageStored(message))
             return True
-        return await self._cluster.publish_and_count(message)
+        return self._cluster.publish_and_count(message)
 
     def deliver(self, conversation: Conversation, message: Message, origin: object = None) -> Reached:
         """Give the next message to the sockets of both users, unless they have it."""
         conversation.advance(message)
         if conversation.delivered_seq is not None and message.seq <= conversation.delivered_seq:
             return Reached(live=False, read=False)
-        conversation.delivered_seq = message.seq
+        conversation.note_delivered(message.seq)
         self._delivered(conversation, message)
         reached = self._sockets.deliver(message, origin, withheld=self._blocks.withholds(message))
         own = conversation.read_states.get(message.sender)
@@ -116,10 +115,7 @@ class Delivery:
         self._conversations.begin(conversation, message.seq - 1)
         if not conversation.active or message.seq <= (conversation.delivered_seq or 0):
             return
-        if len(conversation.out_of_order) < MAX_OUT_OF_ORDER:
-            conversation.out_of_order[message.seq] = message
-        else:
-            conversation.needs_fetch = True
+        conversation.buffer(message)
         self.drain_buffered(conversation)
 
     def drain_buffered(self, conversation: Conversation) -> None:
@@ -129,10 +125,7 @@ class Delivery:
         """
         if conversation.inserting or not (conversation.out_of_order or conversation.needs_fetch):
             return
-        buffered = conversation.out_of_order
-        while conversation.delivered_seq is not None and (
-            message := buffered.pop(conversation.delivered_seq + 1, None)
-        ):
+        while message := conversation.next_buffered():
             self.deliver(conversation, message)
         if conversation.out_of_order or conversation.needs_fetch:
             self.schedule_catch_up(conversation)  # a task that already runs ends with a call of this method
@@ -143,35 +136,27 @@ class Delivery:
             conversation.catch_up_task = asyncio.get_running_loop().create_task(self._keep_catching_up(conversation))
 
     async def _keep_catching_up(self, conversation: Conversation) -> None:
-        pause = BACKOFF[0]
+        backoff = Backoff(*BACKOFF)
         try:
             while conversation.active:
                 try:
                     async with self._fetches:
                         await self.catch_up(conversation)
                         # What other processes store and this one delivers may count as read (protocol v1).
-                        for user in conversation.users:
-                            await self._loader.read_state(conversation, user)
+                        await self._loader.read_states(conversation)
                     if not conversation.unconfirmed:
                         break
-                    if pause == BACKOFF[1]:
-                        self._drop_unconfirmed(conversation)
+                    if backoff.bound == BACKOFF[1]:
+                        seqs = conversation.drop_unconfirmed()  # if the store has them, the next sweep finds them
+                        _log.warning("message_not_in_store", conversation=conversation.name, seqs=seqs)
                         break
                 except StorageUnavailable:
                     pass
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, BACKOFF[1])
+                await asyncio.sleep(backoff.next_pause())
         finally:
             conversation.catch_up_task = None
         self.drain_buffered(conversation)
         self._conversations.release(conversation)
-
-    def _drop_unconfirmed(self, conversation: Conversation) -> None:
-        """Drop buffered messages that the store does not have. If it does have them, the next sweep finds them."""
-        _log.warning("message_not_in_store", conversation=conversation.name, seqs=sorted(conversation.unconfirmed))
-        for seq in conversation.unconfirmed:
-            conversation.out_of_order.pop(seq, None)
-        conversation.unconfirmed = ()
 
     async def deliver_through(self, conversation: Conversation, seq: int) -> None:
         """Deliver the stored messages up to `seq` that the sockets do not have yet. Raises StorageUnavailable."""
@@ -179,7 +164,7 @@ class Delivery:
             last = min(conversation.delivered_seq + CHUNK, seq)
             for message in await self._messages.page(conversation.name, conversation.delivered_seq + 1, last):
                 self.deliver(conversation, message)
-            conversation.delivered_seq = max(conversation.delivered_seq, last)  # also over what has expired
+            conversation.note_delivered(last)  # also over what has expired
 
     async def catch_up(self, conversation: Conversation) -> None:
         """Deliver the messages that are stored and that the sockets do not have. Raises StorageUnavailable."""
@@ -189,18 +174,15 @@ class Delivery:
                 return
             if conversation.delivered_seq >= newest and not conversation.out_of_order:
                 return
-        conversation.needs_fetch = False
-        conversation.unconfirmed = ()
+        conversation.begin_fetch()
         while True:
             told = tuple(conversation.out_of_order)
             messages = await self._messages.after(conversation.name, conversation.delivered_seq, CHUNK)
             for message in messages:
                 if conversation.inserting:  # it may be among these, and its sender would get a copy
-                    conversation.needs_fetch = True
+                    conversation.need_fetch()
                     return
                 self.deliver(conversation, message)
             if len(messages) < CHUNK:
                 break
-        delivered = conversation.delivered_seq
-        conversation.out_of_order = {seq: m for seq, m in conversation.out_of_order.items() if seq > delivered}
-        conversation.unconfirmed = tuple(seq for seq in told if seq in conversation.out_of_order)
+        conversation.end_fetch(told)

@@ -20,7 +20,6 @@ __all__ = ["Active", "Departures", "all_active"]
 KNOWN = 10_000  # users known to be gone that are kept
 LOOKS = 64  # concurrent look-ups
 LOOK_AGAIN = 1.0  # seconds after which a user who was gone is looked up again
-LONG_AGO = -1.0  # loop time
 
 Active = Callable[..., Awaitable[Container[int]]]  # takes ids, and returns those of active users
 
@@ -67,6 +66,6 @@ class Departures:
             self._gone.pop(user, None)
             if user not in active:
                 self._gone[user] = asyncio.get_running_loop().time()
-                conversation.unblocked_until = LONG_AGO
+                conversation.doubt_peers()
         while len(self._gone) > KNOWN:
             del self._gone[next(iter(self._gone))]

@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from common.backoff import Backoff
 from models.chat.conversation import Conversation
 from models.chat.conversations import Conversations, Lease
-from models.chat.delivery import Delivery
-from models.chat.inserting import BACKOFF
+from models.chat.delivery import BACKOFF, Delivery
 from models.chat.ports import Directory
 from models.chat.presence import Presence
 from models.errors import StorageUnavailable

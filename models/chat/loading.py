@@ -52,8 +52,7 @@ class Loader:
             head = await self._read(conversation, self._messages.head)
             await self._begin(conversation, head.seq)  # nothing is inserted before that is known
             if conversation.head is known or conversation.head is None:  # no concurrent call set a newer one
-                conversation.head = head
-                conversation.read_states.clear()
+                conversation.learn_head(head)
         if conversation.head is None:
             raise RuntimeError("a head that was read is gone")
         return conversation.head
@@ -80,6 +79,11 @@ class Loader:
         while conversation.delivered_seq is None and await self._looked(*conversation.users):
             found = await read(conversation.name)
         return found
+
+    async def read_states(self, conversation: Conversation) -> None:
+        """Find out what both have read, in the sense of protocol v1."""
+        for user in conversation.users:
+            await self.read_state(conversation, user)
 
     async def read_state(self, conversation: Conversation, reader: int) -> ReadState:
         """Return what one of the two has read, in the sense of protocol v1."""

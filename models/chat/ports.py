@@ -81,7 +81,7 @@ class Messages(Protocol):
     async def announce(self, conversation: str, until: int) -> None:
         """Announce messages up to a time (milliseconds): lists allow for them from now on.
 
-        Each message is announced before it is stored, at most ANNOUNCED_FOR seconds (models/chat/inserting.py) before
+        Each message is announced before it is stored, at most ANNOUNCED_FOR seconds (models/chat/pipeline.py) before
         an attempt to store it begins.
         """
 
@@ -146,7 +146,7 @@ class Directory(Protocol):
         """Return whether both users have written."""
 
     async def met(self, user: int, peers: Sequence[int]) -> list[int]:
-        """Return those of `peers` with whom `user` has a conversation, in which either may have written."""
+        """Return those of `peers` with whom `user` has a conversation."""
 
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
@@ -255,7 +255,7 @@ class Cluster(Protocol):
 
     @property
     def single_process(self) -> bool:
-        """Whether there is no other process; False if that is unknown."""
+        """Whether there is no other process."""
 
     def follow(self, user: int, peer: int) -> None:
         """Subscribe for a new socket of `user` that talks with `peer`; 0 stands for all peers."""
@@ -272,8 +272,11 @@ class Cluster(Protocol):
     def publish(self, event: Event) -> None:
         """Publish an event to the other processes, soon."""
 
-    async def publish_and_count(self, message: Message) -> bool:
-        """Publish a stored message. Return whether a socket of the recipient in another process gets it."""
+    def publish_and_count(self, message: Message) -> asyncio.Future[bool]:
+        """Publish a stored message, soon. Return whether a socket of the recipient in another process gets it.
+
+        The future has no exception, and is done within a second.
+        """
 
     async def reaches(self, user: int, peer: int) -> bool:
         """Return whether a socket in another process gets what `peer` writes to `user`."""

@@ -1,6 +1,6 @@
 """The chat: the methods that sockets and other processes call, and the objects that carry them out.
 
-The pipeline of a message is in models/chat/writing.py.
+The pipeline of a message is in models/chat/pipeline.py.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from models.chat.departures import Active, Departures, all_active
 from models.chat.events import BlockChanged, Event, MessageStored, PositionsChanged, Typing
 from models.chat.inboxes import Inboxes
 from models.chat.loading import Loader
+from models.chat.pipeline import Pipeline
 from models.chat.ports import BlockStore, Cluster, Counters, Directory, Messages, Sockets
 from models.chat.presence import Presence
-from models.chat.writing import Writer
+from models.chat.resends import Resends
 from models.records import Message, conversation_of, key_of
 
 __all__ = ["Attendance", "Chat"]
 
-NEVER = -1.0  # loop time
 SWEEP_PACE = 0.005  # seconds between two checks of a sweep, at least
 
 
@@ -94,17 +94,17 @@ class Chat:
         )
         self.acquaintances = Acquaintances(directory)
         self.departures = Departures(active)
-        self._writer = Writer(
+        resends = Resends(messages, self.acquaintances, sockets, cluster, self.blocks, self.delivery)
+        self._pipeline = Pipeline(
             self.conversations,
             messages,
             self.acquaintances,
             counters,
-            sockets,
-            cluster,
             self.blocks,
             self.departures,
             self.loader,
             self.delivery,
+            resends,
             clock,
         )
         self.presence = Presence(sockets, cluster, self.acquaintances, self.blocks, offline_after)
@@ -202,7 +202,7 @@ class Chat:
         pending = PendingMessage(
             sender, recipient, content, key, resolved, message_id, origin, self._answered, taken, deadline
         )
-        self._writer.take(conversation, pending)
+        self._pipeline.submit(conversation, pending)
         return pending
 
     def _answered(self, pending: PendingMessage) -> None:
@@ -211,7 +211,7 @@ class Chat:
 
     async def drain(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for pending messages, then abandon those without an outcome."""
-        await self._writer.drain(timeout)
+        await self._pipeline.drain(timeout)
 
     async def close(self) -> None:
         """End the background tasks. Call it once all sockets are closed."""
@@ -251,7 +251,7 @@ class Chat:
         """Forget what was known about two users: a block between them has changed."""
         conversation = self.conversations.get(conversation_of(user, peer))
         if conversation is not None:
-            conversation.unblocked_until = NEVER
+            conversation.doubt_peers()
         self.presence.doubt(user, peer)
 
     def followed(self, user: int, peer: int) -> None:

@@ -24,7 +24,7 @@ from bson import Int64
 from pymongo import DESCENDING, UpdateOne
 
 from common.batching import Batcher
-from models.chat.inserting import ANNOUNCED_FOR
+from models.chat.pipeline import ANNOUNCED_FOR
 from storage.mongo.documents import Document
 from storage.mongo.errors import MongoErrors
 

@@ -13,10 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from bson import Int64
-from typing_extensions import override
 
 from common.batching import Batcher
-from models.chat.ports import BlockStore
 from models.errors import Forbidden
 from models.records import conversation_of
 from storage.mongo.documents import Document
@@ -31,7 +29,7 @@ Pair = tuple[int, int]
 Ends = tuple[int | None, int | None]
 
 
-class MongoBlocks(BlockStore):
+class MongoBlocks:
     """The blocks in motor's collection `blocks`. A user may have up to `most`.
 
     `newest` returns the last `seq` of a conversation.
@@ -49,9 +47,8 @@ class MongoBlocks(BlockStore):
         with self._errors():
             await self._blocks.create_index("by", name="by")
 
-    @override
     async def block(self, user: int, peer: int) -> int:
-        """Keep the `seq` of the first block if it is repeated."""
+        """Store a block with the conversation's last `seq`, and return that. A repeated block keeps its first `seq`."""
         upto = await self._newest(conversation_of(user, peer))
         with self._errors():
             done = await self._blocks.update_one(
@@ -67,21 +64,21 @@ class MongoBlocks(BlockStore):
             kept = await self._blocks.find_one({"_id": _name(user, peer)})
         return int(kept["upto"]) if kept else upto
 
-    @override
     async def unblock(self, user: int, peer: int) -> None:
+        """Remove a block."""
         with self._errors():
             await self._blocks.delete_one({"_id": _name(user, peer)})
 
-    @override
     async def between(self, one: int, other: int) -> Ends:
+        """Return the stored `seq` of `one`'s block of `other`, and of `other`'s of `one`; None without a block."""
         return await self._look_up((one, other))
 
-    @override
     async def newest(self, one: int, other: int) -> int:
+        """Return the last `seq` of two users' conversation."""
         return await self._newest(conversation_of(one, other))
 
-    @override
     async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
+        """Return the blocks of each of these users: the stored `seq` by blocked user."""
         found: dict[int, dict[int, int]] = {}
         for start in range(0, len(users), BATCH):
             query = {"by": {"$in": [Int64(user) for user in users[start : start + BATCH]]}}

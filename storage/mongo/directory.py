@@ -15,9 +15,7 @@ from typing import Any, NamedTuple
 
 from bson import Int64
 from pymongo import ASCENDING, DESCENDING
-from typing_extensions import override
 
-from models.chat.ports import Directory
 from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 from storage.mongo.activity import BY_TIME, SETTLED_AFTER, Activity, Settled
 from storage.mongo.documents import RETENTION, Document
@@ -52,7 +50,7 @@ class _Pair(NamedTuple):
         return _order(self.time, self.peer)
 
 
-class MongoDirectory(Directory):
+class MongoDirectory:
     """The conversations of users, in motor's collection `conversations`.
 
     `many` reads their messages, `positions` and `activity` their other fields. `clock` returns seconds since the epoch.
@@ -75,13 +73,13 @@ class MongoDirectory(Directory):
         self._clock = clock
         self._turns = asyncio.Semaphore(LISTS)
 
-    @override
     async def introduce(self, conversation: str) -> None:
+        """Store that both users have written."""
         with self._errors():
             await self._conversations.update_one({"_id": conversation}, {"$set": {"mutual": True}})
 
-    @override
     async def mutual(self, conversation: str) -> bool:
+        """Return whether both users have written."""
         with self._errors():
             found = await self._conversations.find_one({"_id": conversation, "mutual": True}, {"_id": 1})
         return found is not None
@@ -92,17 +90,17 @@ class MongoDirectory(Directory):
             last = await self._conversations.find({}, {"users": 1}).sort("users", DESCENDING).limit(1).to_list(1)
         return max((int(user) for pair in last for user in pair["users"]), default=0)
 
-    @override
     async def met(self, user: int, peers: Sequence[int]) -> list[int]:
+        """Return those of `peers` with whom `user` has a conversation, in which either may have written."""
         names = {conversation_of(user, peer): peer for peer in peers}
         with self._errors():
             found = await self._conversations.find({"_id": {"$in": list(names)}}, {"_id": 1}).to_list(None)
         return [names[pair["_id"]] for pair in found]
 
-    @override
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
     ) -> list[Summary]:
+        """Return the user's conversations with unexpired messages, newest first; see `models.chat.ports.Directory`."""
         limited = {conversation_of(user, peer): seq for peer, seq in (upto or {}).items()}
         async with self._turns:
             # In this order, a conversation that is announced meanwhile is found twice, and not missed.

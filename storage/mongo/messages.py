@@ -27,10 +27,9 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, WriteConcern
 from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
 from pymongo.read_concern import ReadConcern
-from typing_extensions import override
 
 from common.batching import Batcher
-from models.chat.ports import Conflict, Messages, Unread
+from models.chat.ports import Conflict, Unread
 from models.errors import StorageUnavailable
 from models.records import Head, Message, ReadPositions, UnreadStart
 from storage.mongo.activity import BY_TIME, INDEX, Activity, announced
@@ -80,7 +79,7 @@ def mongo_client(url: str, timeout: float) -> AsyncIOMotorClient[Document]:
     )
 
 
-class MongoMessages(Messages):
+class MongoMessages:
     """The stored messages of all conversations. `clock` returns seconds since the epoch."""
 
     def __init__(
@@ -164,9 +163,8 @@ class MongoMessages(Messages):
         """Write the gathered positions."""
         await self._positions.close()
 
-    @override
     async def head(self, conversation: str) -> Head:
-        """Continue above the highest reserved seq if all messages are gone."""
+        """Return the conversation's head. If all its messages are gone, it continues above the highest reserved seq."""
         now = int(self._clock() * 1000)
         with self._errors():
             while True:
@@ -193,8 +191,11 @@ class MongoMessages(Messages):
         senders = tuple((int(m["sender"]), int(m["startTime"])) for m in newest)
         return Head(seq, time, reserved, senders, record.get("mutual", False))
 
-    @override
     async def reserve(self, conversation: str, seq: int, until: int = WHENEVER) -> int:
+        """Reserve seqs from `seq` on, before an insert tries one, and announce messages up to `until`.
+
+        Returns the highest reserved seq.
+        """
         announcement = announced(until)
         with self._errors():
             record = await self._conversations.find_one_and_update(
@@ -213,38 +214,38 @@ class MongoMessages(Messages):
             )
         return int(record["reserved"])
 
-    @override
     async def announce(self, conversation: str, until: int) -> None:
+        """Announce messages up to a time; see storage/mongo/activity.py."""
         await self._activity.announce(conversation, until)
 
-    @override
     def insert(self, *run: Message) -> asyncio.Future[Conflict | None]:
+        """Store messages of one conversation, in order; see `models.chat.ports.Messages.insert`."""
         return self._insert.submit(run)
 
-    @override
     async def find(self, conversation: str, key: bytes) -> Message | None:
+        """Return the stored message with this key; None if there is none."""
         with self._errors():
             found = await self._messages.find_one({"conversation": conversation, "key": Binary(key)})
         return None if found is None else message_of(found)
 
-    @override
     async def page(self, conversation: str, first: int, last: int) -> list[Message]:
+        """Return the unexpired messages with `first` <= seq <= `last`, ascending."""
         if last < 1:
             return []
         # The limit keeps the scan from reading beyond `last`.
         return await self._find(id_range(conversation, max(1, first), last), ASCENDING, last - max(1, first) + 1)
 
-    @override
     async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
+        """Return the first unexpired messages after `seq`, ascending, at most `most`."""
         return await self._find(id_range(conversation, seq + 1), ASCENDING, most)
 
-    @override
     async def before(self, conversation: str, seq: int | None, most: int) -> list[Message]:
+        """Return the last unexpired messages before `seq`, or of all if it is None, ascending, at most `most`."""
         found = await self._find(id_range(conversation, 0, None if seq is None else seq - 1), DESCENDING, most)
         return found[::-1]
 
-    @override
     async def newest(self, conversation: str) -> int:
+        """Return the last stored `seq`, 0 if there is none."""
         with self._errors():
             found = (
                 await self._messages.find(id_range(conversation), {"_id": 1})
@@ -254,9 +255,8 @@ class MongoMessages(Messages):
             )
         return int(found[0]["_id"]["s"]) if found else 0
 
-    @override
     async def last_before(self, conversation: str, time: int) -> int:
-        """Find it by bisection."""
+        """Return the last `seq` whose message is older than `time` (milliseconds), by bisection; 0 if there is none."""
         low, high = 0, await self.newest(conversation)
         if not high or await self._is_before(conversation, high, time):
             return high
@@ -268,42 +268,44 @@ class MongoMessages(Messages):
                 high = middle
         return low
 
-    @override
     async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
+        """Count the unexpired messages of `sender` up to the time `until` (milliseconds), at most `most`."""
         with self._errors():
             query = id_range(conversation) | {"sender": sender} | alive(self._clock())
             query["startTime"]["$lte"] = until
             return len(await self._messages.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(most).to_list(most))
 
-    @override
     async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
+        """Return the position up to which `reader` has read, and the peer's first message after it."""
         read = (await self._positions.positions(conversation, reader)).read
         first = await self._find(id_range(conversation, read + 1) | {"sender": peer}, ASCENDING, 1)
         return UnreadStart(read, first[0].seq if first else None)
 
-    @override
     async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
+        """Return the first messages of the peer that `reader` has not read, ascending, at most `most`."""
         read = (await self._positions.positions(conversation, reader)).read
         return await self._find(id_range(conversation, read + 1) | {"sender": peer}, ASCENDING, most)
 
-    @override
     async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
+        """Return the number of unread messages, up to `most`, of each conversation that has any."""
         return await self._many.unread(asked, most)
 
-    @override
     async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
-        """Find those without messages with one query, since the document of a pair is older than its first message."""
+        """Return the last `seq` of each conversation that ever had messages, 0 if all of them are gone.
+
+        The document of a pair is written before its first message, so one query finds the others.
+        """
         with self._errors():
             query = {"_id": {"$in": list(conversations)}}
             begun = [pair["_id"] for pair in await self._conversations.find(query, {"_id": 1}).to_list(None)]
         return dict.fromkeys(begun, 0) | await self._many.newest(begun)
 
-    @override
     async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
+        """Move positions forward, durably. Return the new positions, and whether they moved."""
         return await self._positions.mark(conversation, user, positions)
 
-    @override
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
+        """Move both positions forward, with the next write of gathered positions."""
         self._positions.move(conversation, reader, seq)
 
     async def _find(self, query: Document, direction: int, most: int) -> list[Message]:

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pymysql
 from pymysql.cursors import Cursor
-from typing_extensions import override
 
-from models.accounts.ports import AccountStore, Found
+from models.accounts.ports import Found
 from models.errors import DatabaseRefused, InvalidRequest, NameTaken
 from models.records import MAX_ID, User
 from storage.mysql.errors import is_duplicate, naming
@@ -21,7 +20,7 @@ from storage.security.passwords import Passwords
 __all__ = ["MySQLAccounts"]
 
 
-class MySQLAccounts(AccountStore):
+class MySQLAccounts:
     """The accounts in the user table.
 
     `known` returns the greatest id of a user with stored messages. `clock` returns seconds since the epoch.
@@ -42,11 +41,11 @@ class MySQLAccounts(AccountStore):
         self._users = users
         self._passwords = passwords
 
-    @override
     async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
-        """Raises InvalidRequest for a value that the table cannot store.
+        """Add a user. `password` has 8 to 72 bytes.
 
-        Raises DatabaseRefused, without adding the user, if the table assigns an id that stored messages have.
+        Raises NameTaken, InvalidRequest for a value that the table cannot store, and StorageUnavailable. Raises
+        DatabaseRefused, without adding the user, if the table assigns an id that stored messages have.
         """
 
         def taken(cursor: Cursor) -> bool:
@@ -91,8 +90,8 @@ class MySQLAccounts(AccountStore):
 
         return await self._mysql.change(insert, lambda cursor: added(cursor, " FOR UPDATE"))
 
-    @override
     async def find(self, user_name: str) -> Found | None:
+        """Return the active account of that name, with its password digest; None if there is none."""
 
         def work(cursor: Cursor) -> Found | None:
             try:
@@ -109,8 +108,8 @@ class MySQLAccounts(AccountStore):
 
         return await self._mysql.run(work)
 
-    @override
     async def digest_of(self, user: int) -> str:
+        """Return the password digest of an active account, "" if it has none."""
 
         def work(cursor: Cursor) -> str:
             cursor.execute(
@@ -122,17 +121,17 @@ class MySQLAccounts(AccountStore):
 
         return await self._mysql.run(work)
 
-    @override
     async def matches(self, password: bytes, digest: str | None) -> bool:
+        """Return whether a digest is this password's. It takes as long for None. Raises StorageUnavailable."""
         return await self._passwords.matches(password, digest)
 
     @property
-    @override
     def busy(self) -> bool:
+        """Whether the queue of passwords is full, so that further ones are refused."""
         return self._passwords.busy
 
-    @override
     async def confirm(self, user: int, digest: str) -> User | None:
+        """Return the active account as it is now; None if its password digest has changed."""
 
         def work(cursor: Cursor) -> User | None:
             cursor.execute(SELECT + "u.id = %s AND BINARY u.password_digest = %s", (user, digest))
@@ -141,8 +140,11 @@ class MySQLAccounts(AccountStore):
 
         return await self._mysql.run(work)
 
-    @override
     async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
+        """Set the password of an account with this digest, and end its tokens. Return the new digest.
+
+        Returns None if another change was faster.
+        """
         changed = await self._passwords.digest(password)
 
         def work(cursor: Cursor) -> bool:
@@ -165,9 +167,11 @@ class MySQLAccounts(AccountStore):
             self._users.forget(user)
         return changed if was_this_one else None
 
-    @override
     async def erase(self, user: int, digest: str) -> bool:
-        """Delete as gin-chat-demo's ORM does: the row stays, so that no other account gets its id or name."""
+        """Delete an account as gin-chat-demo's ORM does, with its personal data. Return whether it existed.
+
+        The row stays, so that no other account gets its id or name.
+        """
 
         def work(cursor: Cursor) -> bool:
             return bool(

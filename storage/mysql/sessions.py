@@ -13,9 +13,7 @@ from contextlib import suppress
 
 from cachetools import TTLCache
 from pymysql.cursors import Cursor
-from typing_extensions import override
 
-from models.accounts.ports import Sessions
 from models.errors import StorageUnavailable
 from models.records import Identity
 from storage.mysql.executor import MySQL
@@ -37,7 +35,7 @@ def end_tokens(cursor: Cursor, user: int, now: float) -> None:
     )
 
 
-class MySQLSessions(Sessions):
+class MySQLSessions:
     """The ended tokens, with a cache for single tokens of `cache_size` entries and `cache_ttl` seconds.
 
     `clock` returns seconds since the epoch.
@@ -51,16 +49,16 @@ class MySQLSessions(Sessions):
         self._clock = clock
         self._cache: TTLCache[bytes, bool] = TTLCache(cache_size, cache_ttl)
 
-    @override
     async def signed_out(self, session: bytes) -> bool:
+        """Return whether a single token was ended, from the cache or the table."""
         known = self._cache.get(session)
         if known is None:
             async with self._mysql.turn():
                 known = session in await self.signed_out_now([session])
         return known
 
-    @override
     async def signed_out_now(self, sessions: Sequence[bytes]) -> set[bytes]:
+        """Return which of these tokens were ended as single ones, from the table."""
         ended: set[bytes] = set()
 
         def work(cursor: Cursor) -> set[bytes]:
@@ -75,8 +73,8 @@ class MySQLSessions(Sessions):
                 self._cache[session] = session in ended
         return ended
 
-    @override
     async def sign_out(self, identity: Identity) -> None:
+        """End one token."""
         expires = math.ceil(identity.expires or 0)
 
         def end(cursor: Cursor) -> None:
@@ -96,7 +94,7 @@ class MySQLSessions(Sessions):
         with suppress(StorageUnavailable):  # the next sign-out sweeps instead
             await self._mysql.change(sweep)
 
-    @override
     async def sign_out_everywhere(self, user: int) -> None:
+        """End all tokens of a user."""
         await self._mysql.change(lambda cursor: end_tokens(cursor, user, self._clock()))
         self._users.forget(user)

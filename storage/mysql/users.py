@@ -13,10 +13,8 @@ from collections.abc import Sequence
 import pymysql
 from cachetools import TTLCache
 from pymysql.cursors import Cursor
-from typing_extensions import override
 
 from common.batching import Batcher
-from models.chat.ports import Users
 from models.errors import InvalidRequest
 from models.records import Profile, User
 from storage.mysql.errors import is_duplicate, naming
@@ -55,7 +53,7 @@ def user_of(row: Row) -> User:
     )
 
 
-class MySQLUsers(Users):
+class MySQLUsers:
     """The user table, with a cache of `cache_size` entries and `cache_ttl` seconds."""
 
     def __init__(self, mysql: MySQL, *, cache_size: int, cache_ttl: float) -> None:
@@ -77,8 +75,8 @@ class MySQLUsers(Users):
         """Raise SchemaError if a new account would get an id up to `known`, the greatest in stored messages."""
         await self._mysql.run(lambda cursor: require_unused(cursor, known))
 
-    @override
     async def active(self, *ids: int) -> dict[int, User]:
+        """Return the active users among `ids`, from the cache or the table."""
         found = {user: known for user in ids if (known := self._cache.get(user)) is not None}
         unknown = [user for user in ids if user not in found]
         if not unknown:
@@ -86,8 +84,8 @@ class MySQLUsers(Users):
         async with self._mysql.turn():
             return found | self._remembered(await asyncio.gather(*(self._look_up(user) for user in unknown)))
 
-    @override
     async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
+        """Return the active users among `ids`, from the table."""
         found: dict[int, User] = {}
         for start in range(0, len(ids), BATCH):
             chunk = ids[start : start + BATCH]
@@ -104,8 +102,8 @@ class MySQLUsers(Users):
         """Drop a user from the cache."""
         self._cache.pop(user, None)
 
-    @override
     async def named(self, user_name: str) -> User | None:
+        """Return the active user of that name."""
 
         def work(cursor: Cursor) -> User | None:
             try:
@@ -118,8 +116,8 @@ class MySQLUsers(Users):
 
         return await self._mysql.run(work)
 
-    @override
     async def first(self, count: int) -> list[User]:
+        """Return at most `count` active users with the lowest ids, in order, from the table."""
 
         def work(cursor: Cursor) -> list[User]:
             cursor.execute(SELECT + "u.id > 0 ORDER BY u.id LIMIT %s", (count,))
@@ -127,9 +125,11 @@ class MySQLUsers(Users):
 
         return await self._mysql.run(work)
 
-    @override
     async def change(self, user: int, profile: Profile) -> User | None:
-        """Raises InvalidRequest for a value that the table cannot store."""
+        """Change the fields of a user's profile that are not None. Return the changed user, None if there is none.
+
+        Raises InvalidRequest for a value that the table cannot store.
+        """
         changes = {
             "nick_name": profile.nick_name,
             "email": profile.email,

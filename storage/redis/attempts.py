@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from typing_extensions import override
 
-from models.accounts.ports import Attempts, Rule
+from models.accounts.ports import Rule
 from models.errors import TooFast
 from storage.redis.client import RedisServer
 
@@ -23,7 +22,7 @@ __all__ = ["RedisAttempts"]
 MINUTES = {Rule.ACCOUNT: 15, Rule.CONFIRMATION: 15, Rule.ADDRESS: 15, Rule.REGISTRATION: 60}
 
 
-class RedisAttempts(Attempts):
+class RedisAttempts:
     """Attempts, counted in keys with a prefix. `most` has the maximum for each rule."""
 
     def __init__(self, server: RedisServer, prefix: str, most: Mapping[Rule, int]) -> None:
@@ -39,8 +38,8 @@ class RedisAttempts(Attempts):
             rule: RateLimitItemPerMinute(amount, MINUTES[rule], namespace=rule.name) for rule, amount in most.items()
         }
 
-    @override
     async def take(self, rule: Rule, subject: str) -> None:
+        """Count an attempt. Raises TooFast if there were too many."""
         item, key = self._items[rule], _digest(subject)
         with self._server.errors():
             if await self._limiter.hit(item, key):
@@ -48,8 +47,8 @@ class RedisAttempts(Attempts):
             window = await self._limiter.get_window_stats(item, key)
         raise TooFast(rule.value, max(1.0, window.reset_time - time.time()))
 
-    @override
     async def forgive(self, rule: Rule, subject: str) -> None:
+        """Reset the count of a subject's attempts."""
         with self._server.errors():
             await self._limiter.clear(self._items[rule], _digest(subject))
 

@@ -27,12 +27,11 @@ from pathlib import Path
 import msgspec
 import structlog
 from msgspec import Struct
-from typing_extensions import override
 
 from common.batching import Batcher
 from common.tasks import end
 from models.chat.events import BlockChanged, Event, MessageStored
-from models.chat.ports import Cluster, Listener
+from models.chat.ports import Listener
 from models.errors import StorageUnavailable
 from models.records import Message
 from storage.mongo.peers import MongoPeers, Stranger
@@ -85,7 +84,7 @@ _decode = msgspec.msgpack.Decoder(_Envelope).decode
 _Item = tuple[bytes, int, list[str]]  # payload, number of the recipient's channels, all channels
 
 
-class RedisBroker(Cluster):
+class RedisBroker:
     """The other processes that use a key prefix. `peers` knows those on the same MongoDB database."""
 
     def __init__(self, server: RedisServer, prefix: str, peers: MongoPeers) -> None:
@@ -117,49 +116,59 @@ class RedisBroker(Cluster):
         await end(*self._meetings)
 
     @property
-    @override
     def single_process(self) -> bool:
+        """Whether there is no other process; False if that is unknown."""
         return self._subscription.connected and not self._others
 
-    @override
     def follow(self, user: int, peer: int) -> None:
+        """Subscribe for a socket of `user` that has opened, for `peer` or, if that is 0, for all peers."""
         self._subscription.want(_address(user, peer))
         self._subscription.want(f"here:{user}")
 
-    @override
     def unfollow(self, user: int, peer: int) -> None:
+        """Undo `follow`, when the socket has closed."""
         self._subscription.unwant(_address(user, peer))
         self._subscription.unwant(f"here:{user}")
 
-    @override
     def watch(self, user: int) -> None:
+        """Subscribe to the presence of `user`."""
         self._subscription.want(f"watch:{user}")
 
-    @override
     def unwatch(self, user: int) -> None:
+        """Undo `watch`."""
         self._subscription.unwant(f"watch:{user}")
 
-    @override
     def publish(self, event: Event) -> None:
+        """Publish an event, without waiting."""
         self._submit(event, *_channels(event))
 
-    @override
-    async def publish_and_count(self, message: Message) -> bool:
-        future = self._submit(MessageStored(message), *_channels(MessageStored(message)))
-        if future is None or self._hanging:
-            return False
-        try:
-            async with asyncio.timeout(PUBLISH_WITHIN):
-                heard = await asyncio.shield(future)
-        except TimeoutError:
-            self._hanging = True
-            return False
-        except StorageUnavailable:
-            return False
-        return heard > self._own(message.recipient, message.sender)
+    def publish_and_count(self, message: Message) -> asyncio.Future[bool]:
+        """Publish a stored message. Return whether a socket of the recipient gets it in another process."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        event = MessageStored(message)
+        published = self._submit(event, *_channels(event))
+        if published is None or self._hanging:
+            answer.set_result(False)
+            return answer
+        late = asyncio.get_running_loop().call_later(PUBLISH_WITHIN, self._on_late, answer)
 
-    @override
+        def on_published(published: asyncio.Future[int]) -> None:
+            late.cancel()
+            if not answer.done():
+                failed = published.cancelled() or published.exception() is not None
+                answer.set_result(not failed and published.result() > self._own(message.recipient, message.sender))
+
+        published.add_done_callback(on_published)
+        return answer
+
+    def _on_late(self, answer: asyncio.Future[bool]) -> None:
+        """Stop waiting for Redis, also with the next messages until Redis answers again."""
+        self._hanging = True
+        if not answer.done():
+            answer.set_result(False)
+
     async def reaches(self, user: int, peer: int) -> bool:
+        """Return whether a socket in another process gets messages of `peer` to `user`."""
         try:
             async with asyncio.timeout(PUBLISH_WITHIN):
                 heard = await self._count([_address(user, peer), _address(user, 0)])
@@ -167,17 +176,17 @@ class RedisBroker(Cluster):
             return False
         return sum(heard) > self._own(user, peer)
 
-    @override
     def publish_presence_change(self, user: int) -> None:
+        """Tell processes that watch `user` to check the user's presence."""
         self._submit(_Changed(user), 0, [f"watch:{user}"])
 
-    @override
     def publish_account_change(self, user: int) -> None:
+        """Tell processes with sockets of `user` to check the user's account and tokens."""
         if not self.single_process:
             self._submit(_AccountChanged(user), 0, [f"here:{user}"])
 
-    @override
     async def online(self, users: Sequence[int]) -> set[int]:
+        """Return which of these users have a socket in another process. Raises StorageUnavailable."""
         if self.single_process:
             return set()
         channels = [f"here:{user}" for user in users]

@@ -8,7 +8,7 @@ that MongoDB had before the marker's time; later ones were counted. A count that
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Set
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from zlib import crc32
 
 import structlog
 from redis.asyncio import Redis
-from typing_extensions import override
 
 from common.write_behind import WriteBehind
-from models.chat.ports import Admission, Counters, Recount
+from models.chat.ports import Admission, Recount
 from models.chat.stranger_limit import ACCEPTED_DAYS, DAY, LIMIT, REFUSED_DAYS
 from models.errors import ChatError, LimitReached, StorageUnavailable
 from storage.redis.client import RedisServer
@@ -53,13 +52,14 @@ class _Gathered:
         return _Gathered(self.recount, self.amount + later.amount, self.size + later.size)
 
 
-class RedisCounters(Counters):
+class RedisCounters:
     """The counters of all pairs, in keys with a prefix, and `quotas` of accounts."""
 
     def __init__(self, server: RedisServer, prefix: str, quotas: RedisQuotas) -> None:
         self._server = server
         self._quotas = quotas
-        self._spent = quotas.spent.keys()
+        self.spent = quotas.spent.keys()
+        self.take_stranger = quotas.take_stranger
         self._client = client = server.client
         self._prefix = prefix
         self._count = client.register_script((_source / "count.lua").read_text("utf-8"))
@@ -80,17 +80,8 @@ class RedisCounters(Counters):
         await self._gathered.close()
         await self._quotas.close()
 
-    @property
-    @override
-    def spent(self) -> Set[int]:
-        return self._spent
-
-    @override
-    async def take_stranger(self, sender: int, recipient: int) -> None:
-        await self._quotas.take_stranger(sender, recipient)
-
-    @override
     async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
+        """Decide on one message and count it. Raises LimitReached, QuotaReached, StorageUnavailable."""
         self._quotas.require_bytes_left(sender)
         verdict, theirs, epoch = await self._counted(sender, recipient, 1, recount, ask=True)
         if verdict == "refused":
@@ -105,21 +96,20 @@ class RedisCounters(Counters):
                 raise
         return admission
 
-    @override
     def weigh(self, sender: int, content: str) -> None:
+        """Count the bytes of a message that was admitted and is stored, with the next gathered counts."""
         self._quotas.note(sender, MESSAGE + len(content.encode()))
 
-    @override
     async def give_back(self, admission: Admission) -> None:
+        """Give back the count of a message that is known not to be stored."""
         run, since = admission.epoch.split()
         keys = self._keys(run, admission.sender, admission.recipient)
         # If the answer is lost, this is not repeated: the count may be too high, but never too low.
         with self._server.errors():
             await self._give_back(keys=keys[:2], args=[run, since])
 
-    @override
     def gather(self, sender: int, recipient: int, recount: Recount, content: str) -> None:
-        """Count it with others, after at most GATHER seconds."""
+        """Count a message that the rule cannot refuse, together with others, after at most GATHER seconds."""
         size = MESSAGE + (len(content) if content.isascii() else len(content.encode()))
         gathered = self._gathered.pending((sender, recipient))
         if gathered is None:

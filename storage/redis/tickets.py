@@ -14,9 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
-from typing_extensions import override
 
-from models.accounts.ports import Tickets
 from models.errors import Unauthenticated
 from models.records import Identity
 from storage.mongo.peers import MongoPeers
@@ -34,7 +32,7 @@ class _Ticket(Struct, frozen=True):
     until: float
 
 
-class RedisTickets(Tickets):
+class RedisTickets:
     """Tickets in keys with a prefix, valid for `lifetime` seconds. `clock` returns seconds since the epoch."""
 
     def __init__(
@@ -53,8 +51,8 @@ class RedisTickets(Tickets):
         self._lifetime = lifetime
         self._clock = clock
 
-    @override
     async def issue(self, identity: Identity) -> str:
+        """Return a new ticket for an identity."""
         ticket = secrets.token_urlsafe(LENGTH)
         # The expiry is in the content too, since a Redis that is restored from a dump may have used tickets again.
         content = msgspec.json.encode(_Ticket(identity, self._clock() + self._lifetime))
@@ -63,8 +61,8 @@ class RedisTickets(Tickets):
             await self._client.set(self._key(ticket), sealed, px=int(self._lifetime * 1000))
         return ticket
 
-    @override
     async def redeem(self, ticket: str) -> Identity:
+        """Use a ticket up and return its identity. Raises Unauthenticated."""
         with self._server.errors():
             sealed = await self._client.getdel(self._key(ticket))
         content = None if sealed is None else await self._peers.opened_surely(_bytes_of(sealed))

@@ -13,9 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jwt
-from typing_extensions import override
 
-from models.accounts.ports import Tokens
 from models.errors import Forbidden, Unauthenticated
 from models.records import Identity, User, user_id
 from storage.security.keys import Key
@@ -34,7 +32,7 @@ VERSION = "tandem_version"  # the claim
 LONGEST = 4096  # characters of a token
 
 
-class SignedTokens(Tokens):
+class SignedTokens:
     """Tokens for `audience` that are valid for `lifetime` seconds.
 
     Tokens are verified with any of `keys`, and signed with the first one that can sign. `clock` returns seconds since
@@ -49,12 +47,12 @@ class SignedTokens(Tokens):
         self._clock = clock
 
     @property
-    @override
     def issues(self) -> bool:
+        """Whether there is a key that can sign."""
         return self._signing is not None
 
-    @override
     def issue(self, user: User) -> str:
+        """Return a new token for a user. Raises Forbidden if no key can sign."""
         if self._signing is None:
             raise Forbidden("tokens are issued elsewhere")
         now = self._clock()
@@ -69,8 +67,8 @@ class SignedTokens(Tokens):
         headers = {"kid": self._signing.name} if self._signing.name is not None else None
         return jwt.encode(claims, self._signing.key, self._signing.algorithm, headers)
 
-    @override
     def verify(self, token: str) -> Identity:
+        """Verify a token and return the identity in it. Raises Unauthenticated."""
         try:
             if len(token) > LONGEST:
                 raise Unauthenticated("the token is too long")

@@ -73,19 +73,33 @@ class OtherProcess(NoOtherProcess):
     def publish_presence_change(self, user: int) -> None: ...
     def publish(self, event: object) -> None: ...
 
-    async def publish_and_count(self, message: Message) -> bool:
-        return False
+    def publish_and_count(self, message: Message) -> asyncio.Future[bool]:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        answer.set_result(False)
+        return answer
 
 
 class Listening(NoOtherProcess):
-    """A cluster in which another process may start and has every peer online; records what is published to it."""
+    """A cluster in which another process may start and has every peer online; records what is published to it.
+
+    Publications are answered once the gate is open.
+    """
 
     def __init__(self) -> None:
         self.single_process = True
         self.reached: list[Message] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
 
-    async def publish_and_count(self, message: Message) -> bool:
+    def follow(self, user: int, peer: int) -> None: ...
+    def publish_presence_change(self, user: int) -> None: ...
+
+    def publish_and_count(self, message: Message) -> asyncio.Future[bool]:
         self.reached.append(message)
+        return asyncio.ensure_future(self._answer())
+
+    async def _answer(self) -> bool:
+        await self.gate.wait()
         return True
 
 

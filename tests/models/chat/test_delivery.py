@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.chat.blocks import Blocks
-from models.chat.conversation import Conversation
+from models.chat.conversation import Conversation, Run
 from models.chat.conversations import Conversations
 from models.chat.delivery import Delivery
 from models.chat.ports import Reached
@@ -76,6 +76,12 @@ class Process:
 
     def sent(self, seq: int) -> None: ...
 
+    def inserts(self, *documents: Message) -> None:
+        """Begin a run that inserts these documents, or end it if there are none."""
+        self.conversation.run = Run([]) if documents else None
+        if self.conversation.run is not None:
+            self.conversation.run.documents = documents
+
     def write(self) -> Message:
         seq = len(self.store.messages) + 1
         self.store.messages.append(Message(1, 2, seq, seq, str(seq), bytes([seq])))
@@ -109,11 +115,11 @@ async def test_nothing_overtakes_a_message_that_is_being_inserted() -> None:
     process = Process()
     process.conversation.delivered_seq = 0
     first, second = process.write(), process.write()
-    process.conversation.inserting = (first,)
+    process.inserts(first)
     process.delivery.on_remote_message(process.conversation, second)
     assert process.given == []
     process.delivery.deliver(process.conversation, first)
-    process.conversation.inserting = ()
+    process.inserts()
     process.delivery.drain_buffered(process.conversation)
     assert process.given == [1, 2]
     assert process.store.reads == 0
@@ -124,12 +130,12 @@ async def test_catching_up_leaves_out_what_is_being_inserted() -> None:
     process = Process()
     process.conversation.delivered_seq = 0
     inserting = process.write()
-    process.conversation.inserting = (inserting,)
+    process.inserts(inserting)
     await process.delivery.catch_up(process.conversation)
     assert process.given == []
     assert process.conversation.needs_fetch
     process.delivery.deliver(process.conversation, inserting)
-    process.conversation.inserting = ()
+    process.inserts()
     process.write()
     process.delivery.drain_buffered(process.conversation)
     await until(lambda: process.given == [1, 2])
@@ -140,12 +146,12 @@ async def test_more_early_messages_than_are_kept() -> None:
     process = Process()
     process.conversation.delivered_seq = 0
     messages = [process.write() for _ in range(200)]
-    process.conversation.inserting = messages[:1]
+    process.inserts(messages[0])
     for message in messages[1:]:
         process.delivery.on_remote_message(process.conversation, message)
     assert len(process.conversation.out_of_order) < 100
     process.delivery.deliver(process.conversation, messages[0])
-    process.conversation.inserting = ()
+    process.inserts()
     process.delivery.drain_buffered(process.conversation)
     await until(lambda: process.given == list(range(1, 201)))
     assert not process.conversation.out_of_order
@@ -243,12 +249,12 @@ async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.M
 
     monkeypatch.setattr(process.delivery._loader, "read_state", read_state)
     ours = process.write()
-    process.conversation.inserting = (ours,)
+    process.inserts(ours)
     process.delivery.schedule_catch_up(process.conversation)
     await until(lambda: process.conversation.needs_fetch)
     process.write()  # by another process; its event is lost
     process.delivery.deliver(process.conversation, ours)
-    process.conversation.inserting = ()
+    process.inserts()
     process.delivery.drain_buffered(process.conversation)
     gate.set()
     await until(lambda: process.given == [1, 2])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from models.records import conversation_of
+from models.chat.conversation import Conversation
+from models.chat.ports import Reached
+from models.records import Message, conversation_of
 from server import Server
 from tests.conftest import Connect2
 from tests.support.sockets import until
@@ -42,21 +44,17 @@ async def test_a_new_conversation_is_found_without_being_told(
     chat = http_server.chat
     await until(lambda: chat._inboxes._inboxes[me].known)
     other = await connect2(a, me)
-    messages = http_server.stores.messages
-    insert = messages.insert
-    message = None
+    deliver, undelivered = chat.delivery.deliver, []
 
-    async def elsewhere(given: object) -> object:
-        nonlocal message
-        message = given
-        return await insert(given)
+    def elsewhere(conversation: Conversation, message: Message, origin: object = None) -> Reached:
+        undelivered.append(message)
+        return Reached(live=False, read=False)
 
-    messages.insert = elsewhere  # type: ignore[method-assign]
-    deliver, chat.delivery.deliver = chat.delivery.deliver, lambda *_: None  # type: ignore[method-assign]
+    chat.delivery.deliver = elsewhere  # type: ignore[method-assign]
     try:
         await other.write(1, content="unheard")
-        await until(lambda: message is not None)
-        await until(lambda: all(c.writer is None for c in chat.conversations))
+        await until(lambda: undelivered)
+        await until(lambda: all(c.run is None for c in chat.conversations))
     finally:
         chat.delivery.deliver = deliver  # type: ignore[method-assign]
     other.close()

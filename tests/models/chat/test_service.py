@@ -1,4 +1,4 @@
-"""Tests of the chat's methods for sockets and other processes. The pipeline's tests are in test_writing.py."""
+"""Tests of the chat's methods for sockets and other processes. The pipeline's tests are in test_pipeline.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def test_nothing_is_kept_of_an_unused_conversation(make: Make, pair: tuple
     chat, _, _ = make()
     socket = chat.join(*pair, watching=False)
     await chat.send(*pair, "hi")
-    await until(lambda: next(iter(chat.conversations)).writer is None)
+    await until(lambda: next(iter(chat.conversations)).run is None)
     assert len(chat.conversations) == 1
     socket.leave()
     assert not len(chat.conversations)

@@ -36,7 +36,7 @@ class Conversations:
         return int(self.clock() * 1000)
 
     async def write(self, peer: int, time: int, *, announced: bool = True) -> None:
-        """Store the next message of a peer, as models/chat/inserting.py does."""
+        """Store the next message of a peer, as models/chat/pipeline.py does."""
         name = conversation_of(self.me, peer)
         seq = self.last[peer].seq + 1 if peer in self.last else 1
         if seq == 1:

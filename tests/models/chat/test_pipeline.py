@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.chat.conversation import Conversation, Stored
-from models.chat.ports import Reached
+from models.chat.ports import Conflict, Reached
 from models.chat.service import Chat
 from models.chat.stranger_limit import LIMIT
 from models.errors import InvalidFrame, LimitReached, NotSent, StorageUnavailable
@@ -17,7 +17,7 @@ from models.records import Message, conversation_of
 from storage.mongo.messages import MongoMessages
 from storage.redis.counters import RedisCounters
 from tests.conftest import Clock
-from tests.support.chats import Listening, Make, make_friends, stored
+from tests.support.chats import Faulty, Listening, Make, make_friends, stored
 from tests.support.patience import PATIENCE
 from tests.support.sockets import until
 
@@ -155,7 +155,7 @@ async def test_how_long_a_run_is(
     """Runs are longer if more conversations have pending messages."""
     chat, store, _ = make()
     await befriend(chat, pair)
-    chat._writer._writing += others
+    chat._pipeline._running += others
     assert [s.seq for s in await asyncio.gather(*(chat.send(*pair, "hi") for _ in range(100)))] == list(range(4, 104))
     assert store.longest == longest
 
@@ -196,8 +196,9 @@ async def test_a_conversation_that_closes_before_its_run_leaves(
     for _ in range(LIMIT):
         await chat.send(*pair, "hello?")
     (conversation,) = chat.conversations
-    await until(lambda: conversation.writer is None)
-    conversation.open_until, conversation.unblocked_until = clock() + 1, 0.0  # the peer's messages are long ago
+    await until(lambda: conversation.run is None)
+    conversation.keep_open(clock() + 1)  # the peer's messages are long ago
+    conversation.doubt_peers()
     require_open = chat.blocks.require_open
 
     async def slowly(conversation: Conversation) -> None:
@@ -365,7 +366,7 @@ async def test_a_task_lasts_no_longer_than_it_is_needed(make: Make, befriend: Fr
     store.gate.clear()
     answers.append(chat.send(*pair, "2"))
     await until(lambda: len(store.tried) > 5)
-    assert [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "Writer._write"] == []
+    assert [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "Pipeline._guard"] == []
     store.gate.set()
     assert [sent.seq for sent in await asyncio.gather(*answers)] == [4, 5, 6]
 
@@ -440,3 +441,162 @@ async def test_what_stands_before_is_delivered_first(make: Make, pair: tuple[int
     del sockets.delivered[-1]
     await chat.send(*pair, "hi")
     assert [message.content for message in sockets.delivered] == ["hello"] * 3 + ["hi"]
+
+
+async def test_a_run_is_no_longer_than_the_reserved_seqs(
+    make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """Seqs are reserved for the messages that do not fit, before these are inserted."""
+    chat, _, _ = make()
+    await befriend(chat, pair)
+    answers = await asyncio.gather(*(chat.send(*pair, f"{number}") for number in range(1005)))
+    assert [answer.seq for answer in answers] == list(range(4, 1009))
+    assert (await messages.head(conversation_of(*pair))).reserved >= 1008
+
+
+async def test_what_is_stored_while_the_state_is_read_is_delivered_first(
+    make: Make, messages: MongoMessages, pair: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets get another process's message first, also if it is stored after the head was read."""
+    chat, _, sockets = make()
+    chat.join(*pair, watching=False)
+    read_states = chat.loader.read_states
+    await messages.reserve(conversation_of(*pair), 1)
+
+    async def interrupted(conversation: Conversation) -> None:
+        monkeypatch.undo()
+        await messages.insert(Message(*pair, 1, int(clock() * 1000), "elsewhere", b"elsewhere......."))
+        conversation.head = None  # it was read again, and forgotten
+        await read_states(conversation)
+
+    monkeypatch.setattr(chat.loader, "read_states", interrupted)
+    sent = await chat.send(*pair, "mine")
+    assert isinstance(sent, Stored)
+    assert sent.seq == 2
+    assert [message.content for message in sockets.delivered] == ["elsewhere", "mine"]
+
+
+class Announcements:
+    """Records for each attempt to insert whether its messages were announced.
+
+    With each lost attempt much time passes, so that the conversation is settled and the announcement has ended.
+    """
+
+    def __init__(self, chat: Chat, store: Faulty, messages: MongoMessages, pair: tuple[int, int]) -> None:
+        self.announced: list[bool] = []
+        self.losses = 0
+        self._chat = chat
+        self._messages = messages
+        self._name = conversation_of(*pair)
+        self._insert = store._insert
+        store._insert = self._record  # type: ignore[method-assign]
+
+    @property
+    def conversation(self) -> Conversation:
+        conversation = self._chat.conversations.get(self._name)
+        assert conversation is not None
+        return conversation
+
+    async def settle(self) -> None:
+        await self._messages._conversations.update_one({"_id": self._name}, {"$set": {"active": False, "until": 0}})
+        self.conversation.note_announced(0.0, 0)
+
+    async def _record(self, run: tuple[Message, ...]) -> Conflict | None:
+        pair = await self._messages._conversations.find_one({"_id": self._name})
+        self.announced.append(pair["active"] and pair["until"] >= run[-1].time)
+        if self.losses:
+            self.losses -= 1
+            await self.settle()
+            raise StorageUnavailable("mongodb", "lost")
+        return await self._insert(run)
+
+
+async def test_lists_allow_for_a_message_before_it_is_stored(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """The first message of a conversation is announced, and one after the last announcement has ended."""
+    chat, store, _ = make()
+    chat.join(*pair, watching=False)
+    announcements = Announcements(chat, store, messages, pair)
+    assert isinstance(await chat.send(*pair, "a"), Stored)
+    assert isinstance(await chat.send(*pair, "b"), Stored)
+    await announcements.settle()
+    assert isinstance(await chat.send(*pair, "c"), Stored)
+    assert announcements.announced == [True] * 3
+
+
+async def test_a_message_is_announced_again_before_it_is_tried_again(
+    make: Make, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """A message is announced again if its attempts take longer than an announcement lasts."""
+    chat, store, _ = make()
+    chat.join(*pair, watching=False)
+    announcements = Announcements(chat, store, messages, pair)
+    announcements.losses = 2
+    assert isinstance(await chat.send(*pair, "a"), Stored)
+    assert announcements.announced == [True] * 3
+
+
+async def test_what_cannot_be_announced_is_not_stored(
+    make: Make, messages: MongoMessages, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that cannot be announced is not tried, and its sender gets the error."""
+    chat, store, _ = make()
+    chat.join(*pair, watching=False)
+    announcements = Announcements(chat, store, messages, pair)
+    assert isinstance(await chat.send(*pair, "a"), Stored)
+    await announcements.settle()
+
+    async def unavailable(conversation: str, until: int) -> None:
+        raise StorageUnavailable("mongodb", "away")
+
+    monkeypatch.setattr(store, "announce", unavailable, raising=False)
+    refused = await chat.send(*pair, "b")
+    assert isinstance(refused, StorageUnavailable)
+    assert "away" in str(refused)
+    assert [message.content for message in await stored(messages, pair)] == ["a"]
+
+
+async def test_a_run_starts_at_once_only_while_it_is_announced(make: Make, pair: tuple[int, int], clock: Clock) -> None:
+    """The insert starts without a task only while the last announcement lasts, by time passed and by the clock."""
+    chat, store, _ = make()
+    chat.join(*pair, watching=False)
+    await make_friends(chat, pair)
+    conversation = chat.conversations.get(conversation_of(*pair))
+
+    async def starts_at_once() -> bool:
+        before = len(store.tried)
+        answer = chat.send(*pair, "hi")
+        at_once = len(store.tried) > before
+        assert isinstance(await answer, Stored)
+        return at_once
+
+    assert await starts_at_once()
+    conversation.note_announced(asyncio.get_running_loop().time(), conversation.announced_to)
+    assert not await starts_at_once()
+    assert await starts_at_once()
+    conversation.note_announced(conversation.announced_until, int(clock() * 1000) - 1)
+    assert not await starts_at_once()
+
+
+async def test_a_run_starts_at_once_beside_other_processes(make: Make, pair: tuple[int, int]) -> None:
+    """The insert needs no task if there are other processes, and the next run does not wait for their answer."""
+    cluster = Listening()
+    cluster.single_process = False
+    chat, store, _ = make(cluster=cluster)
+    chat.join(*pair, watching=False)
+    await make_friends(chat, pair)
+    cluster.gate = asyncio.Event()
+    before = len(store.tried)
+    first = chat.send(*pair, "one")
+    assert len(store.tried) == before + 1
+    await until(lambda: len(cluster.reached) == before + 1)
+    assert not first.done()
+    second = chat.send(*pair, "two")
+    assert len(store.tried) == before + 2
+    draining = asyncio.ensure_future(chat.drain(PATIENCE))
+    await until(lambda: len(cluster.reached) == before + 2)
+    assert not draining.done()
+    cluster.gate.set()
+    assert [(answer.seq, answer.online) for answer in await asyncio.gather(first, second)] == [(4, True), (5, True)]
+    await draining

@@ -1,0 +1,447 @@
+"""The pipeline: the steps of a message in order, from its conversation's queue to the answer to its sender.
+
+Each conversation has a queue and at most one run in progress, which is the part of the queue that is stored together.
+
+             submit, _next_run
+    (idle) --------------------> is anything to be awaited first?
+       ^                            | yes                | no
+       |                            v                    v
+       |        _prepare: blocks, limit rule, ------> _insert <----------------+
+       |        head, seqs, earlier messages             |                     |
+       |           |           ^                         v                     |
+       |   refused |           | conflict             _landed                  |
+       |           v           |                         | outcome unknown, or |
+       |        _refuse     _settle <--------------------+ not sent: _retry ---+
+       |           |           |   conflict, resend,     |
+       |           |           |   first answer          | stored
+       |           v           v                         v
+       +------- _next_run <--------------------------- _finish: deliver, publish, acknowledge, count
+
+Steps are plain calls and callbacks of the insert. `_prepare`, `_settle`, `_refuse` and `_retry` await something, and
+run as the conversation's only task meanwhile. They lead back into the same steps. It makes no difference whether there
+are other processes.
+
+The insert is the fence between processes: if two insert at the same `seq`, one gets the other's message, delivers it,
+and tries the next seq. docs/design.md explains why nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import structlog
+
+from common.backoff import Backoff
+from common.tasks import end
+from models.chat.acquaintances import Acquaintances
+from models.chat.blocks import Blocks
+from models.chat.conversation import Conversation, PendingMessage, Run, Stored
+from models.chat.conversations import Conversations
+from models.chat.delivery import BACKOFF, Delivery
+from models.chat.departures import Departures
+from models.chat.loading import Loader
+from models.chat.ports import Conflict, Counters, Insert, Messages, Recount
+from models.chat.resends import Resends
+from models.chat.stranger_limit import DAY, LIMIT, REFUSED_DAYS
+from models.errors import Blocked, ChatError, LimitReached, NotSent, StorageUnavailable, UnknownUser
+from models.records import Head, Message
+
+__all__ = ["ANNOUNCED_FOR", "Pipeline"]
+
+OPEN_FOR = 3600.0  # seconds for which a conversation is taken to be open before the rule is checked again
+# How many messages of one conversation make a run: at least, at most, and between these one for every FOR_EACH
+# conversations with pending messages. With few of them, a long run would delay the others.
+RUN = (8, 32)
+FOR_EACH = 4
+ANNOUNCED_FOR = 60.0  # seconds for which messages may be stored after an announcement
+# Milliseconds from now to the latest time of such a message; more than needed, so that a clock's step is harmless.
+ANNOUNCED_TO = 120_000
+SPREAD = 1000  # different times at which conversations that begin together are announced again
+
+Step = Callable[..., Coroutine[Any, Any, None]]  # takes a conversation, its run, and what the step needs besides
+
+_log = structlog.get_logger(__name__)
+
+
+class Pipeline:
+    """Runs the messages of all conversations through the steps. `clock` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        messages: Messages,
+        acquaintances: Acquaintances,
+        counters: Counters,
+        blocks: Blocks,
+        departures: Departures,
+        loader: Loader,
+        delivery: Delivery,
+        resends: Resends,
+        clock: Callable[[], float],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each get_running_loop() calls getpid()
+        self._conversations = conversations
+        self._messages = messages
+        self._acquaintances = acquaintances
+        self._counters = counters
+        self._spent = counters.spent
+        self._blocks = blocks
+        self._departures = departures
+        self._loader = loader
+        self._delivery = delivery
+        self._resends = resends
+        self._clock = clock
+        self._running = 0  # conversations with a run in progress
+        self._published: set[asyncio.Future[bool]] = set()  # answers that acknowledgements wait for
+
+    def submit(self, conversation: Conversation, pending: PendingMessage) -> None:
+        """Accept a message. Messages of one conversation keep the order of these calls."""
+        conversation.enqueue(pending)
+        if conversation.run is None:
+            self._running += 1
+            self._next_run(conversation)
+
+    async def drain(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for pending messages, then abandon those without an outcome."""
+        deadline = self._loop.time() + timeout
+        while works := self._works():
+            await asyncio.wait(works, timeout=max(0.0, deadline - self._loop.time()))
+            if self._loop.time() >= deadline:
+                await end(*self._works())
+                break
+
+    def _works(self) -> list[asyncio.Future[Any]]:
+        runs = (each.run for each in self._conversations if each.run is not None)
+        return [*(run.work for run in runs if run.work is not None), *self._published]
+
+    # A run begins
+
+    def _next_run(self, conversation: Conversation) -> None:
+        """Begin the next run, or release the conversation if its queue is empty."""
+        is_open = self._is_open(conversation)
+        run = conversation.take_run(self._longest_run() if is_open else 1)  # the rule decides on each message
+        if run is None:
+            self._release(conversation)
+        elif is_open and conversation.unblocked_until > self._loop.time() and self._is_ready(conversation):
+            self._insert(conversation, run)
+        else:
+            self._start(conversation, run, self._prepare)
+
+    def _longest_run(self) -> int:
+        least, most = RUN
+        return min(most, max(least, self._running // FOR_EACH))
+
+    def _is_open(self, conversation: Conversation) -> bool:
+        """Return whether neither the limit rule nor a quota is known to refuse."""
+        if self._spent and not self._spent.isdisjoint(conversation.users):
+            return False
+        return conversation.open_until > self._clock()
+
+    def _start(self, conversation: Conversation, run: Run, step: Step, *args: Any) -> None:
+        """Run a step that awaits something as the conversation's only task."""
+        run.work = task = self._loop.create_task(self._guard(conversation, run, step, *args))
+        task.add_done_callback(partial(self._on_task_done, conversation))
+
+    async def _guard(self, conversation: Conversation, run: Run, step: Step, *args: Any) -> None:
+        try:
+            await step(conversation, run, *args)
+        except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
+            self._fail(conversation, error)
+
+    def _on_task_done(self, conversation: Conversation, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # the server ends
+            self._release(conversation)
+
+    def _end_run(self, conversation: Conversation, run: Run) -> None:
+        """End a run, and begin the next one."""
+        run.documents = ()
+        self._delivery.drain_buffered(conversation)
+        self._next_run(conversation)
+
+    def _release(self, conversation: Conversation) -> None:
+        """Release a conversation that has no run in progress."""
+        self._running -= 1
+        conversation.run = None
+        self._conversations.release(conversation)
+
+    def _fail(self, conversation: Conversation, error: Exception) -> None:
+        """Answer the messages of the run in progress after a bug."""
+        _log.error("message_failed", conversation=conversation.name, exc_info=error)
+        run = conversation.run
+        if run is not None:
+            for pending in run.pending:
+                pending.resolve(ChatError(str(error)))
+            self._end_run(conversation, run)
+
+    async def _prepare(self, conversation: Conversation, run: Run) -> None:
+        """Do what has to be awaited before the run can be inserted."""
+        try:
+            await self._admit(conversation, run)
+            await self._make_ready(conversation, run)
+        except ChatError as error:  # none of the run's messages is stored
+            await self._refuse(conversation, run, error)
+        else:
+            self._insert(conversation, run)
+
+    # Step 1: admit
+
+    async def _admit(self, conversation: Conversation, run: Run) -> None:
+        """Check accounts, blocks and the limit rule. Put messages back that have to wait for the rule's answer.
+
+        Raises Blocked, UnknownUser, LimitReached, StorageUnavailable.
+        """
+        if conversation.unblocked_until <= self._loop.time():
+            self._departures.require_here(conversation)
+            await self._blocks.require_open(conversation)
+        if run.admission is None and not self._is_open(conversation):
+            first, *others = run.pending  # the rule may have been known to pass until a moment ago
+            conversation.put_back(others)
+            run.pending = [first]
+            run.admission = await self._counters.admit(
+                first.sender, first.recipient, self._recount(conversation, first)
+            )
+        run.drop_resolved()
+        if not run.pending:
+            raise StorageUnavailable("storage", "no answer in time")
+
+    def _recount(self, conversation: Conversation, pending: PendingMessage) -> Recount:
+        async def recount(until: int) -> tuple[int, int]:
+            mine = await self._messages.count(conversation.name, pending.sender, until, LIMIT)
+            return mine, await self._messages.count(conversation.name, pending.recipient, until, LIMIT)
+
+        return recount
+
+    def _is_exhausted(self, head: Head, sender: int) -> bool:
+        """Return whether MongoDB shows that the sender's count is used up, whatever Redis knows.
+
+        A count lives for at least 30 days after each message that it counted. So three messages of the sender in that
+        time and none of the peer's are a full count. That holds also if Redis lost the count a moment ago, and another
+        process's messages had not reached MongoDB when it was rebuilt.
+        """
+        since = (self._clock() - REFUSED_DAYS * DAY) * 1000
+        return len(head.senders) == LIMIT and all(who == sender and when > since for who, when in head.senders)
+
+    # Step 2: find the next seq
+
+    def _is_ready(self, conversation: Conversation) -> bool:
+        """Return whether a message can be inserted after the head."""
+        head = conversation.head
+        return (
+            head is not None
+            and head.seq < head.reserved
+            and (conversation.delivered_seq is None or conversation.delivered_seq >= head.seq)
+            and self._loader.knows(conversation)
+            and conversation.is_announced(self._loop.time(), self._time_after(head))
+        )
+
+    async def _make_ready(self, conversation: Conversation, run: Run) -> None:
+        """Read and write what is missing for an insert after the head. Raises LimitReached, StorageUnavailable."""
+        while True:  # other processes may store messages whenever something is awaited
+            head = await self._loader.head(conversation)
+            admission = run.admission
+            if admission is not None and admission.theirs == 0 and self._is_exhausted(head, admission.sender):
+                raise LimitReached
+            if self._is_ready(conversation):
+                return
+            if head.seq >= head.reserved:
+                await self._reserve(conversation, head)
+            elif not self._loader.knows(conversation):
+                await self._loader.read_states(conversation)
+            elif conversation.delivered_seq is not None and conversation.delivered_seq < head.seq:
+                await self._delivery.deliver_through(conversation, head.seq)
+            else:
+                await self._announce(conversation, self._time_after(head))
+
+    async def _reserve(self, conversation: Conversation, head: Head) -> None:
+        """Reserve seqs after the head, which announces messages as well. Raises StorageUnavailable."""
+        begun, to = self._loop.time(), self._time_after(head) + ANNOUNCED_TO
+        conversation.note_reserved(await self._messages.reserve(conversation.name, head.seq + 1, to))
+        self._note_announced(conversation, begun, to)
+
+    async def _announce(self, conversation: Conversation, time: int) -> None:
+        """Announce messages of about this time (milliseconds). Raises StorageUnavailable."""
+        begun, to = self._loop.time(), time + ANNOUNCED_TO
+        await self._messages.announce(conversation.name, to)
+        self._note_announced(conversation, begun, to)
+
+    def _note_announced(self, conversation: Conversation, begun: float, to: int) -> None:
+        spread = sum(conversation.users) % SPREAD / SPREAD
+        conversation.note_announced(begun + ANNOUNCED_FOR * (1 + spread) / 2, to)
+
+    def _time_after(self, head: Head) -> int:
+        """Return the time (milliseconds) of a message that is stored now: never earlier than the one before it."""
+        return max(int(self._clock() * 1000), head.time)
+
+    # Step 3: insert
+
+    def _insert(self, conversation: Conversation, run: Run) -> None:
+        """Insert the run at the seqs after the head, as much of it as is reserved. The rest goes back to the queue."""
+        head = conversation.head
+        if head is None:
+            raise RuntimeError("a head that was read is gone")
+        time = self._time_after(head)
+        seqs = range(head.seq + 1, head.reserved + 1)
+        run.documents = [pending.at(seq, time) for pending, seq in zip(run.pending, seqs, strict=False)]
+        run.uncertain = False
+        if len(run.documents) < len(run.pending):
+            conversation.put_back(run.pending[len(run.documents) :])
+            del run.pending[len(run.documents) :]
+        self._attempt(conversation, run)
+
+    def _attempt(self, conversation: Conversation, run: Run) -> None:
+        """Insert the run's documents, which an earlier attempt may have stored."""
+        run.work = insert = self._messages.insert(*run.documents)
+        insert.add_done_callback(partial(self._landed, conversation, run))
+
+    def _landed(self, conversation: Conversation, run: Run, insert: Insert) -> None:
+        """Continue a run whose insert has ended."""
+        if insert.cancelled():  # the server ends
+            self._release(conversation)
+            return
+        try:
+            conflict = insert.result()
+            if conflict is not None or (run.admission is not None and run.admission.theirs > 0):
+                self._start(conversation, run, self._settle, conflict)
+                return
+            self._finish(conversation, run, len(run.documents))
+        except StorageUnavailable as error:
+            self._start(conversation, run, self._retry, error)
+        except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
+            self._fail(conversation, error)
+        else:
+            self._end_run(conversation, run)
+
+    async def _retry(self, conversation: Conversation, run: Run, error: StorageUnavailable) -> None:
+        """Insert the same documents at the same seqs again after a pause, until the outcome is known.
+
+        Messages that have passed their deadline are dropped, but only if no attempt can have stored them.
+        """
+        if not isinstance(error, NotSent):
+            run.uncertain = True
+        run.backoff = run.backoff or Backoff(*BACKOFF)
+        while run.uncertain or all(pending.outcome is None for pending in run.pending):
+            await asyncio.sleep(run.backoff.next_pause())
+            time = run.documents[-1].time
+            try:
+                if not conversation.is_announced(self._loop.time(), time):
+                    await self._announce(conversation, time)
+            except StorageUnavailable:
+                continue
+            self._attempt(conversation, run)
+            return
+        await self._refuse(conversation, run, error)
+
+    async def _settle(self, conversation: Conversation, run: Run, conflict: Conflict | None) -> None:
+        """Finish what an insert has stored, if that has to await something, and go on with the rest of the run."""
+        stored = len(run.documents) if conflict is None else conflict.offset
+        ours = conflict is not None and run.uncertain and conflict.existing == run.documents[stored]
+        stored += ours  # an earlier attempt stored this one, and perhaps those after it
+        if stored and run.admission is not None and run.admission.theirs > 0:
+            await self._introduce(conversation)
+        self._finish(conversation, run, stored)
+        if conflict is not None and not ours:
+            await self._on_conflict(conversation, run, conflict.existing)
+        if run.documents:
+            self._attempt(conversation, run)
+        elif run.pending:
+            await self._prepare(conversation, run)
+        else:
+            self._end_run(conversation, run)
+
+    async def _on_conflict(self, conversation: Conversation, run: Run, existing: Message) -> None:
+        """Take notice of a message that has the seq or the key of the run's first document: no document is stored."""
+        first, run.documents = run.documents[0], ()
+        if existing.key != first.key:  # another process's message has the seq
+            self._delivery.on_remote_message(conversation, existing)
+            conversation.advance(existing)  # also if the sockets were given it before the head was read
+            return
+        await self._give_back(run)
+        pending = run.pending[0]
+        pending.resolve(await self._resends.answer(conversation, run, pending, existing))
+        del run.pending[0]
+
+    async def _introduce(self, conversation: Conversation) -> None:
+        """Record that both have written: before the answer to the message that makes it so, or with the next one."""
+        if conversation.head is None:
+            return
+        if not conversation.head.mutual:
+            try:
+                await self._acquaintances.introduce(conversation.name)
+            except StorageUnavailable as error:
+                _log.warning("not_introduced", conversation=conversation.name, reason=str(error))
+                return
+            conversation.note_mutual()
+        conversation.keep_open(self._clock() + OPEN_FOR)
+
+    # Step 4: deliver, publish and acknowledge
+
+    def _finish(self, conversation: Conversation, run: Run, count: int) -> None:
+        """Finish the run's first `count` documents, which are stored."""
+        counted = run.admission is not None
+        for message in run.documents[:count]:
+            pending = run.pending[0]
+            online = self._delivery.publish(conversation, message, pending.origin)
+            del run.pending[0]
+            if isinstance(online, bool):
+                self._acknowledge(conversation, pending, message, online=online, counted=counted)
+            else:
+                self._published.add(online)
+                online.add_done_callback(partial(self._on_published, conversation, pending, message, counted=counted))
+        run.documents = run.documents[count:]
+
+    def _on_published(
+        self,
+        conversation: Conversation,
+        pending: PendingMessage,
+        message: Message,
+        online: asyncio.Future[bool],
+        *,
+        counted: bool,
+    ) -> None:
+        """Acknowledge a message once it is known whether another process has a socket of the recipient."""
+        self._published.discard(online)
+        reached = not online.cancelled() and online.result()
+        self._acknowledge(conversation, pending, message, online=reached, counted=counted)
+
+    def _acknowledge(
+        self, conversation: Conversation, pending: PendingMessage, message: Message, *, online: bool, counted: bool
+    ) -> None:
+        """Answer the sender. A message that the limit rule did not count before is counted now."""
+        pending.resolve(Stored(message.seq, message.time, online))
+        if counted:
+            self._counters.weigh(pending.sender, pending.content)
+        else:
+            self._counters.gather(
+                pending.sender, pending.recipient, self._recount(conversation, pending), pending.content
+            )
+
+    # Refused
+
+    async def _refuse(self, conversation: Conversation, run: Run, error: ChatError) -> None:
+        """Answer the run's messages with an error, and end it. They are known not to be stored."""
+        run.documents = ()
+        if isinstance(error, (LimitReached, Blocked, UnknownUser)):  # a count that MongoDB confirms is not given back
+            for pending in run.pending:
+                pending.resolve(await self._resends.find(conversation, run, pending) or error)
+        else:
+            await self._give_back(run)
+            if isinstance(error, NotSent) and any(pending.outcome is not None for pending in run.pending):
+                conversation.put_back(run.pending)  # those that have time left
+            else:
+                for pending in run.pending:
+                    pending.resolve(error)
+        self._end_run(conversation, run)
+
+    async def _give_back(self, run: Run) -> None:
+        """Take back what the limit rule counted for the run."""
+        admission, run.admission = run.admission, None
+        if admission is None:
+            return
+        try:
+            await self._counters.give_back(admission)
+        except StorageUnavailable as error:
+            # The count stays too high until it expires. The rule may refuse too early, but never too late.
+            _log.warning("count_not_given_back", sender=admission.sender, reason=str(error))
