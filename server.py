@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import resource
 import secrets
 import socket
@@ -40,7 +39,7 @@ from config.secret_files import UnsafeFileError, require_safe
 from config.version import VERSION
 from handlers.http.metrics import Metrics
 from handlers.http.page import PageError, read_page
-from handlers.http.request_policy import Network, RequestPolicy, is_loopback, networks_in
+from handlers.http.request_policy import RequestPolicy, is_loopback
 from handlers.http.server import LimitedHTTPServer, read_certificate_again, tls_context
 from handlers.routes import Collaborators, make_app, make_metrics_app
 from handlers.websocket.handler import ChatSocket
@@ -70,7 +69,6 @@ SWITCH_AFTER = 0.0005  # seconds until the event loop's thread yields to a drive
 COLLECT_AFTER = (5_000, 50, 100)  # objects, then younger generations' collections; Python's defaults are 700, 10, 10
 LOOPBACK = "127.0.0.1"
 WEB = Path(__file__).parent / "web"  # the chat page
-ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 _log = structlog.get_logger("server")
 
@@ -363,23 +361,19 @@ def _keys(settings: Settings) -> list[Key]:
     return keys
 
 
-def _proxies(settings: Settings) -> Sequence[Network]:
-    try:
-        return networks_in(settings.server.trusted_proxies)
-    except ValueError as error:
-        raise SettingsError(f"--trusted-proxies: {error}") from None
-
-
 def _request_policy(settings: Settings, access: Access) -> RequestPolicy:
-    origins = [origin.strip() for origin in settings.auth.trusted_origins.split(",") if origin.strip()]
-    for origin in origins:
-        if not ORIGIN.fullmatch(origin):
-            raise SettingsError(f"--trusted-origins: {origin}: expected an origin such as https://app.example:8443")
     limits = settings.limits
     requests = Buckets(limits.request_rate, limits.request_burst, time.monotonic)
     unasked = Buckets(limits.address_request_rate, limits.address_request_burst, time.monotonic)
     local = access.mode is Mode.LOCAL
-    return RequestPolicy(access, requests, unasked, local=local, proxies=_proxies(settings), origins=origins)
+    return RequestPolicy(
+        access,
+        requests,
+        unasked,
+        local=local,
+        proxies=settings.server.trusted_proxies,
+        origins=settings.auth.trusted_origins,
+    )
 
 
 # Listeners
@@ -417,7 +411,7 @@ def _listen(
         app,
         max_connections=limits.max_http_connections,
         max_address_connections=limits.max_address_http_connections,
-        proxies=_proxies(settings),
+        proxies=settings.server.trusted_proxies,
         unasked=app.settings["policy"].unasked,
         stall_timeout=timeouts.handshake_timeout,
         socket_buffer=limits.socket_buffer,

@@ -1,7 +1,7 @@
 """The settings: one frozen record, with a group for each area.
 
 Each setting is declared once, as a field with its type, bounds and help text. config/sources.py reads these to check
-values and to show the help.
+values and to show the help. A setting with `parse` is text that this function turns into the field's type.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+
+from config.lists import Network, networks_in, origins_in
 
 __all__ = ["Auth", "Engines", "Limits", "Log", "Server", "Settings", "Timeouts"]
 
@@ -40,9 +42,12 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
     keyfile: Annotated[str, Meta(description="private key of the TLS certificate, PEM", extra=PATH)] = ""
     trusted_proxies: Annotated[
-        str,
-        Meta(description="comma-separated addresses or networks whose X-Forwarded-… or Forwarded headers are trusted"),
-    ] = ""
+        tuple[Network, ...],
+        Meta(
+            description="comma-separated addresses or networks whose X-Forwarded-… or Forwarded headers are trusted",
+            extra={"parse": networks_in},
+        ),
+    ] = ()
     frames: Annotated[
         Literal["bulk", "tornado"],
         Meta(description="transport of WebSocket frames: bulk (faster) or tornado; with TLS always tornado"),
@@ -84,8 +89,12 @@ class Auth(Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, Meta(description="seconds between two checks that the sessions of open sockets are still valid")
     ] = 4.0
     trusted_origins: Annotated[
-        str, Meta(description="comma-separated origins whose pages may send requests, such as https://app.example")
-    ] = ""
+        tuple[str, ...],
+        Meta(
+            description="comma-separated origins whose pages may send requests, such as https://app.example",
+            extra={"parse": origins_in},
+        ),
+    ] = ()
     sign_ins_per_account: Annotated[
         int, Meta(ge=1, le=1_000_000, description="maximum attempts to sign in to one account in 15 minutes")
     ] = 10

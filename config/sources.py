@@ -11,10 +11,10 @@ import argparse
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -86,12 +86,21 @@ class _Setting:
     @property
     def secret(self) -> bool:
         """Whether the value holds a password and must not be shown."""
-        return any((meta.extra or {}).get("secret") for meta in self._metas)
+        return bool(self._extra("secret"))
 
     @property
     def path(self) -> bool:
         """Whether the value names a file or a directory."""
-        return any((meta.extra or {}).get("path") for meta in self._metas)
+        return bool(self._extra("path"))
+
+    @property
+    def parse(self) -> Callable[[str], Any] | None:
+        """The function that turns the text of a list into the setting's type. It raises ValueError."""
+        parse: Callable[[str], Any] | None = self._extra("parse")
+        return parse
+
+    def _extra(self, key: str) -> Any:
+        return next((meta.extra[key] for meta in self._metas if meta.extra and key in meta.extra), None)
 
     @property
     def _metas(self) -> list[Meta]:
@@ -100,7 +109,7 @@ class _Setting:
     @property
     def choices(self) -> tuple[str, ...]:
         inner = get_args(self.type)[0]
-        return get_args(inner) if not isinstance(inner, type) and get_args(inner) else ()
+        return get_args(inner) if get_origin(inner) is Literal else ()
 
 
 def _declared() -> dict[str, _Setting]:
@@ -122,9 +131,14 @@ def _check(setting: _Setting, value: Any, source: str, *, strict: bool) -> Any:
     if isinstance(value, str):
         _require_text(value, f"{source}: {shown}")
     try:
-        checked = msgspec.convert(value, setting.type, strict=strict)
+        checked = msgspec.convert(value, setting.type if setting.parse is None else str, strict=strict)
     except msgspec.ValidationError:
         raise SettingsError(f"{source}: {shown}: expected {setting.expected}") from None
+    if setting.parse is not None:
+        try:
+            return setting.parse(checked)
+        except ValueError as error:
+            raise SettingsError(f"{source}: {shown}: {error}") from None
     return _expanded(checked, source) if setting.path else checked
 
 
@@ -239,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
         for group in msgspec.structs.fields(Settings)
     }
     for setting in _DECLARED.values():
-        shown = setting.default if setting.default != "" else "none"
+        shown = "none" if setting.default in ("", ()) else setting.default
         sections[setting.group].add_argument(
             setting.flag,
             dest=setting.name,
@@ -267,7 +281,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
     groups: dict[str, dict[str, Any]] = {field.name: {} for field in msgspec.structs.fields(Settings)}
     for name, value in values.items():
         groups[_DECLARED[name].group][name] = value
-    settings = msgspec.convert(groups, Settings)
+    settings = Settings(**{group.name: group.type(**groups[group.name]) for group in msgspec.structs.fields(Settings)})
     given = [bool(url) for url in (settings.engines.mongo, settings.engines.redis, settings.engines.mysql)]
     if any(given) and not all(given):
         absent = [n for n in ("mongo", "redis", "mysql") if not getattr(settings.engines, n)]

@@ -20,7 +20,7 @@ from common.token_bucket import Buckets
 from handlers.http.forwarded import forwarded_for, forwarded_proto
 from models.accounts.authentication import Access
 
-__all__ = ["LONGEST_WAIT", "Network", "RequestPolicy", "is_loopback", "networks_in", "subject_of", "within"]
+__all__ = ["LONGEST_WAIT", "Network", "RequestPolicy", "is_loopback", "subject_of", "within"]
 
 Network = IPv4Network | IPv6Network
 
@@ -43,11 +43,6 @@ LOOK_EVERY = 0.01  # seconds between two checks for requests in progress
 ADDRESSES = 10_000  # that are kept parsed; opening a socket needs each one eight times
 LONGEST = 64  # characters of an address with its zone, at most; longer texts are not parsed
 SITE = 64  # bits of an IPv6 address that identify one customer
-
-
-def networks_in(text: str) -> tuple[Network, ...]:
-    """Parse a comma-separated list of networks or single addresses. Raises ValueError."""
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def is_loopback(name: str) -> bool:

@@ -110,7 +110,7 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     shown = " ".join(capsys.readouterr().out.split())
     for setting in _DECLARED.values():
         assert setting.flag in shown
-        assert f"(default: {setting.default if setting.default != '' else 'none'})" in shown
+        assert f"(default: {'none' if setting.default in ('', ()) else setting.default})" in shown
     for group in msgspec.structs.fields(Settings):
         assert f"{group.name}:" in shown
 
