@@ -5,8 +5,8 @@ of that moment. The user who blocks is shown the conversation up to there: live,
 another process stored just before it learned of the block stays hidden, and the conversation has no hole when the block
 is lifted.
 
-For a sender, the store is asked, and the answer is cached for a moment. For the users who have sockets here, all their
-blocks are held in memory.
+All blocks of the users who have sockets here are held in memory, and read again every few seconds. A message between
+two such users needs no look at the store. For others the store is asked, and the answer is cached for a moment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from common.sweep import Sweep
-from models.chat.conversation import Conversation
+from models.chat.conversation import NEVER, Conversation
 from models.chat.events import BlockChanged, PeerEvent
 from models.chat.ports import BlockStore, Cluster, Sockets
 from models.errors import Blocked, StorageUnavailable
@@ -26,10 +26,10 @@ from models.records import Message
 __all__ = ["EVERYTHING", "Blocks"]
 
 EVERYTHING = 2**62  # the seq up to which a user is shown a conversation without a block
-REMEMBERED = 4.0  # seconds for which "no block" is cached for a sender's conversation, unless an event reports one
+REMEMBERED = 4.0  # seconds for which "no block" counts after it was read, unless an event reports one
 ASKING = 0.0  # the value of `unblocked_until` while the store is asked
 HELD_WITHIN = 1.0  # seconds that a socket's opening waits for its user's blocks
-LOOK_EVERY = 4.0  # seconds between two reads of the blocks of users who have sockets here
+LOOK_EVERY = 2.0  # seconds between two reads of the blocks of users who have sockets here; half of REMEMBERED
 
 
 class Blocks:
@@ -44,6 +44,10 @@ class Blocks:
         self._changed = changed
         self._here: Counter[int] = Counter()  # sockets by user
         self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: peers and the blocks' seqs
+        # By user with a socket here (loop time): when the held blocks were read, and up to when a read does not count,
+        # since an event came or the first socket opened.
+        self._read_at: dict[int, float] = {}
+        self._doubted_at: dict[int, float] = {}
         self._awaited: dict[int, asyncio.Future[None]] = {}  # by user: done when the blocks are held
         self._withheld: set[tuple[int, int]] = set()  # user and peer: a message was not shown
         self.sweep = Sweep(LOOK_EVERY, lambda: self._here, self._look, "blocks_not_read", StorageUnavailable)
@@ -55,7 +59,7 @@ class Blocks:
         self._here[user] += 1
         if user in self._held:
             return
-        self.sweep.mark_dirty(user)
+        self._doubt(user)
         known = self._awaited.setdefault(user, asyncio.get_running_loop().create_future())
         with suppress(TimeoutError):  # then nothing is shown for now
             async with asyncio.timeout(HELD_WITHIN):
@@ -66,8 +70,8 @@ class Blocks:
         self._here[user] -= 1
         if not self._here[user]:
             del self._here[user]
-            self._held.pop(user, None)
-            self._awaited.pop(user, None)
+            for known in (self._held, self._read_at, self._doubted_at, self._awaited):
+                known.pop(user, None)
             self._withheld = {(who, peer) for who, peer in self._withheld if who != user}
 
     # What a block hides
@@ -89,6 +93,17 @@ class Blocks:
                 return False
         self._withheld.add((message.recipient, message.sender))
         return True
+
+    def known_open_until(self, conversation: Conversation) -> float:
+        """Return until when (loop time) neither of the two is taken to have blocked the other, by what is in memory.
+
+        That time has passed if one has, or if it is not known.
+        """
+        one, other = conversation.users
+        read_at = min(self._read_at.get(one, NEVER), self._read_at.get(other, NEVER))
+        if read_at == NEVER or other in self._held[one] or one in self._held[other]:
+            return NEVER
+        return read_at + REMEMBERED
 
     async def require_open(self, conversation: Conversation) -> None:
         """Raise Blocked if one of the two has blocked the other, StorageUnavailable if that is not known.
@@ -151,10 +166,17 @@ class Blocks:
         """Note that a block of `user` was made or lifted, here or in another process."""
         self._changed(user, peer)
         if user in self._here:
-            self.sweep.mark_dirty(user)
+            self._doubt(user)
+
+    def _doubt(self, user: int) -> None:
+        """Have the blocks of a user read again, and ask the store until then."""
+        self._doubted_at[user] = asyncio.get_running_loop().time()
+        self._read_at.pop(user, None)
+        self.sweep.mark_dirty(user)
 
     async def _look(self, users: set[int]) -> None:
         wanted = [user for user in users if user in self._here]
+        begun = asyncio.get_running_loop().time()
         found = await self._store.by(wanted)
         for user in wanted:
             blocks = found.get(user, {})
@@ -163,6 +185,8 @@ class Blocks:
             if user in self._here:
                 self._withheld |= hidden
                 self._hold(user, blocks)
+                if self._doubted_at.get(user, NEVER) < begun:
+                    self._read_at[user] = begun
 
     async def _goes_beyond(self, user: int, peer: int, upto: int) -> bool:
         """Return whether a block has hidden messages, also from sockets that opened after these were stored."""

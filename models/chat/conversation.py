@@ -19,9 +19,9 @@ from models.errors import ChatError, StorageUnavailable
 from models.protocol.v1 import Code
 from models.records import Head, Message, conversation_of
 
-__all__ = ["Conversation", "PendingMessage", "ReadState", "Run", "Stored"]
+__all__ = ["NEVER", "Conversation", "PendingMessage", "ReadState", "Run", "Stored"]
 
-NEVER = -1.0  # loop time
+NEVER = -1.0  # loop time that has passed
 MAX_OUT_OF_ORDER = 64  # buffered messages of a conversation
 SOON = 0.001  # seconds; uvloop makes no timer of a shorter delay, so that its handle has no `when()`
 

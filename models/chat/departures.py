@@ -42,7 +42,12 @@ class Departures:
         await end(*self._looks)
 
     def require_here(self, conversation: Conversation) -> None:
-        """Raise UnknownUser if one of the two was gone at the last look-up. Start the next look-up.
+        """Raise UnknownUser if one of the two was gone at the last look-up. Start the next look-up."""
+        if not self.are_here(conversation):
+            raise UnknownUser(next(user for user in conversation.users if user in self._gone))
+
+    def are_here(self, conversation: Conversation) -> bool:
+        """Return whether neither of the two was gone at the last look-up. Start the next look-up.
 
         Call it whenever the conversation's `unblocked_until` is over. A look-up that finds one of them gone ends that
         time.
@@ -54,8 +59,7 @@ class Departures:
             task = loop.create_task(self._look(conversation))
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
-        if gone is not None:
-            raise UnknownUser(gone)
+        return gone is None
 
     async def _look(self, conversation: Conversation) -> None:
         try:

@@ -125,7 +125,7 @@ class Pipeline:
         run = conversation.take_run(self._longest_run() if is_open else 1)  # the rule decides on each message
         if run is None:
             self._release(conversation)
-        elif is_open and conversation.unblocked_until > self._loop.time() and self._is_ready(conversation):
+        elif is_open and self._is_unblocked(conversation) and self._is_ready(conversation):
             self._insert(conversation, run)
         else:
             self._start(conversation, run, self._prepare)
@@ -139,6 +139,17 @@ class Pipeline:
         if self._spent and not self._spent.isdisjoint(conversation.users):
             return False
         return conversation.open_until > self._clock()
+
+    def _is_unblocked(self, conversation: Conversation) -> bool:
+        """Return whether both accounts exist and neither user blocks the other, as far as that is known."""
+        now = self._loop.time()
+        if conversation.unblocked_until > now:
+            return True
+        until = self._blocks.known_open_until(conversation)
+        if until <= now or not self._departures.are_here(conversation):
+            return False
+        conversation.keep_unblocked(until)
+        return True
 
     def _start(self, conversation: Conversation, run: Run, step: Step, *args: Any) -> None:
         """Run a step that awaits something as the conversation's only task."""

@@ -27,6 +27,9 @@ class Fake:
         self.asked = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.read = asyncio.Event()
+        self.read.set()
+        self.reads = 0  # of all blocks, that wait
         self.told: list[object] = []
         self.resumed: list[tuple[int, int]] = []
         self.last = 5  # seq of the conversation
@@ -41,7 +44,10 @@ class Fake:
         return self.last
 
     async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
-        return {user: dict(self.kept[user]) for user in users if user in self.kept}
+        found = {user: dict(self.kept[user]) for user in users if user in self.kept}
+        self.reads += not self.read.is_set()
+        await self.read.wait()
+        return found
 
     async def block(self, user: int, peer: int) -> int:
         self.kept.setdefault(user, {})[peer] = 5
@@ -137,3 +143,45 @@ async def test_a_socket_that_opens_while_the_store_is_away(fake: Any, monkeypatc
     assert fake.resumed == [(2, 1)]  # there was no block, so the withheld message can be read
     blocks.closed(2)
     await end(task)
+
+
+async def test_users_with_sockets_here_need_no_look_at_the_store(fake: Any) -> None:
+    """That there is no block is known while the blocks of both were read a moment ago, and neither has a block."""
+    blocks, conversation = Blocks(fake, fake, fake, lambda *_: None), Conversation(1, 2)
+    now = asyncio.get_running_loop().time
+    task = asyncio.ensure_future(blocks.sweep.run())
+    await blocks.opening(1)
+    await until(lambda: blocks.passes(Typing(3, 1)))
+    assert blocks.known_open_until(conversation) < now()  # the other user has no socket here
+    await blocks.opening(2)
+    await until(lambda: blocks.known_open_until(conversation) > now())
+    fake.kept = {2: {1: 5}}
+    blocks.heard(2, 1)  # another process has stored it
+    assert blocks.known_open_until(conversation) < now()
+    await until(lambda: not blocks.passes(Typing(1, 2)))
+    assert blocks.known_open_until(conversation) < now()
+    await blocks.unblock(2, 1)
+    await until(lambda: blocks.known_open_until(conversation) > now())
+    assert not fake.asked
+    blocks.closed(2)
+    assert blocks.known_open_until(conversation) < now()
+    await end(task)
+
+
+async def test_a_block_that_comes_while_all_blocks_are_read(fake: Any) -> None:
+    """What was read before an event does not count after it, also if the answer comes later."""
+    blocks, conversation = Blocks(fake, fake, fake, lambda *_: None), Conversation(1, 2)
+    now = asyncio.get_running_loop().time
+    task = asyncio.ensure_future(blocks.sweep.run())
+    for user in (1, 2):
+        await blocks.opening(user)
+    await until(lambda: blocks.known_open_until(conversation) > now())
+    await end(task)
+    fake.read.clear()
+    looking = asyncio.ensure_future(blocks.unblock(2, 1))  # reads the blocks of user 2
+    await until(lambda: fake.reads)
+    fake.kept = {2: {1: 5}}
+    blocks.heard(2, 1)
+    fake.read.set()
+    await looking
+    assert blocks.known_open_until(conversation) < now()
