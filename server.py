@@ -19,12 +19,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import structlog
 import uvloop
-from msgspec.structs import asdict
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
@@ -44,9 +43,7 @@ from handlers.http.server import LimitedHTTPServer, read_certificate_again, tls_
 from handlers.routes import Collaborators, make_app, make_metrics_app
 from handlers.websocket.handler import ChatSocket
 from handlers.websocket.heartbeats import keep_checking_pongs
-from handlers.websocket.limits import SocketLimits
 from models.accounts.authentication import Access, Mode
-from models.accounts.ports import Rule
 from models.accounts.service import Accounts, Registration
 from models.accounts.session_reaper import SessionReaper
 from models.chat.history import History
@@ -59,7 +56,7 @@ from storage.mysql.schema import SchemaError
 from storage.redis.client import UnsuitableRedisError
 from storage.security.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, require_distinct
 from storage.security.tokens import SignedTokens
-from storage.stores import DatabasesUnavailable, Options, Stores, UnusableAddressError, open_stores
+from storage.stores import DatabasesUnavailable, Stores, UnusableAddressError, open_stores
 
 __all__ = ["Server", "StartError", "main", "serving"]
 
@@ -240,6 +237,7 @@ async def serving(
             Registration(settings.auth.registration),
         )
         collaborators = Collaborators(
+            settings=settings,
             chat=chat,
             history=history,
             users=stores.users,
@@ -255,15 +253,11 @@ async def serving(
             version=VERSION,
             api=(Path(__file__).parent / "docs" / "openapi.yaml").read_bytes(),
             page=read_page(WEB),
-            token_lifetime=settings.auth.token_lifetime,
-            metrics_token=settings.server.metrics_token,
             log=stores.messages.log,
         )
         tls = _tls(settings, stack)
         listening = _bind(settings.server.address, settings.server.port, "--address and --port")
-        _listen(
-            settings, make_app(collaborators, SocketLimits(**_picked(settings, SocketLimits))), listening, stack, tls
-        )
+        _listen(settings, make_app(collaborators), listening, stack, tls)
         if settings.server.metrics_port:
             metrics_sockets = _bind(LOOPBACK, settings.server.metrics_port, "--metrics-port")
             _listen(settings, make_metrics_app(collaborators), metrics_sockets, stack)
@@ -293,26 +287,13 @@ async def _open_stores(
     article_users: bool,
 ) -> Stores:
     """Open the stores. Raises StartError, which names each database that is unavailable."""
-    attempts = {
-        Rule.ACCOUNT: settings.auth.sign_ins_per_account,
-        Rule.CONFIRMATION: settings.auth.sign_ins_per_account,
-        Rule.ADDRESS: settings.auth.sign_ins_per_address,
-        Rule.REGISTRATION: settings.auth.registrations_per_address,
-    }
-    options = Options(attempts=attempts, **_picked(settings, Options))
     try:
-        return await open_stores(addresses, options, stack, clock, article_users=article_users)
+        return await open_stores(addresses, settings, stack, clock, article_users=article_users)
     except UnusableAddressError as error:
         raise SettingsError(f"--{error.database}: {error}") from None
     except DatabasesUnavailable as error:
         urls = addresses._asdict()
         raise StartError("; ".join(f"{e.database} at {masked(urls[name])}: {e}" for name, e in error.away)) from None
-
-
-def _picked(settings: Settings, record: type[NamedTuple]) -> dict[str, Any]:
-    """Return the settings for which a record has fields. A setting's name is unique among all groups."""
-    values = {name: value for group in asdict(settings).values() for name, value in asdict(group).items()}
-    return {name: values[name] for name in record._fields if name in values}
 
 
 # Authentication
@@ -406,22 +387,7 @@ def _listen(
     stack: AsyncExitStack,
     tls: ssl.SSLContext | None = None,
 ) -> None:
-    limits, timeouts = settings.limits, settings.timeouts
-    http = LimitedHTTPServer(
-        app,
-        max_connections=limits.max_http_connections,
-        max_address_connections=limits.max_address_http_connections,
-        proxies=settings.server.trusted_proxies,
-        unasked=app.settings["policy"].unasked,
-        stall_timeout=timeouts.handshake_timeout,
-        socket_buffer=limits.socket_buffer,
-        idle_connection_timeout=timeouts.handshake_timeout,
-        body_timeout=timeouts.handshake_timeout,
-        max_body_size=limits.max_body,
-        max_header_size=limits.max_header,
-        max_buffer_size=2 * max(limits.max_body, limits.max_header, limits.max_frame),
-        ssl_options=tls,
-    )
+    http = LimitedHTTPServer(app, settings, app.settings["policy"].unasked, tls)
     stack.push_async_callback(http.close_all_connections)
     stack.callback(http.stop)
     http.add_sockets(listening)

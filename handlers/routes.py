@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tornado.web import Application, RequestHandler
 
+from config.settings import Settings
 from handlers.http.base import NotFoundHandler, log_request
 from handlers.http.blocks import BlockHandler, BlocksHandler
 from handlers.http.export import ExportHandler
@@ -35,12 +36,13 @@ __all__ = ["Collaborators", "make_app", "make_metrics_app"]
 
 
 class Collaborators(NamedTuple):
-    """What the handlers need. `api` is the OpenAPI file, `token_lifetime` is in seconds, `log` is the id of the log.
+    """What the handlers need. `api` is the OpenAPI file, `log` is the id of the log.
 
     `checks` has one readiness check for each database. `restarting` names the embedded databases that end again and
-    again. Without a `metrics_token` there are no metrics on this port.
+    again.
     """
 
+    settings: Settings
     chat: Chat
     history: History
     users: Users
@@ -52,22 +54,22 @@ class Collaborators(NamedTuple):
     version: str
     api: bytes
     page: Page
-    token_lifetime: float
-    metrics_token: str
     log: str
 
 
-def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
-    """Return the application of the server's own port."""
-    reading = {"history": with_.history, "users": with_.users, "timeout": limits.answer_timeout}
-    session = {"accounts": with_.accounts, "token_lifetime": with_.token_lifetime}
+def make_app(with_: Collaborators) -> Application:
+    """Return the application of the server's own port. Without a `metrics_token` it has no metrics."""
+    settings = with_.settings
+    timeout = settings.timeouts.answer_timeout
+    reading = {"history": with_.history, "users": with_.users, "timeout": timeout}
+    session = {"accounts": with_.accounts, "token_lifetime": settings.auth.token_lifetime}
     blocks = {"blocks": with_.chat.blocks}
     listed = blocks | {"acquaintances": with_.chat.acquaintances, "users": with_.users}
     socket = {
         "chat": with_.chat,
         "history": with_.history,
         "users": with_.users,
-        "limits": limits,
+        "limits": _socket_limits(settings),
         "metrics": with_.metrics,
         "log": with_.log,
     }
@@ -79,7 +81,7 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
             SessionHandler,
             {
                 "users": with_.users,
-                "max_content": limits.max_content,
+                "max_content": settings.limits.max_content,
                 "log": with_.log,
                 "accounts": with_.accounts,
             },
@@ -101,16 +103,35 @@ def make_app(with_: Collaborators, limits: SocketLimits) -> Application:
         (r"/users", FindHandler, {"users": with_.users}),
         (r"/openapi\.yaml", ApiHandler, {"api": with_.api}),
         (r"/healthz", HealthHandler, {"version": with_.version}),
-        (r"/readyz", ReadyHandler, {"readiness": Readiness(with_.checks, limits.answer_timeout, with_.restarting)}),
+        (r"/readyz", ReadyHandler, {"readiness": Readiness(with_.checks, timeout, with_.restarting)}),
     ]
-    if with_.metrics_token:
-        routes.append((r"/metrics", MetricsHandler, {"metrics": with_.metrics, "token": with_.metrics_token}))
+    if token := settings.server.metrics_token:
+        routes.append((r"/metrics", MetricsHandler, {"metrics": with_.metrics, "token": token}))
     return _application(routes, with_)
 
 
 def make_metrics_app(with_: Collaborators) -> Application:
     """Return the application of a port for metrics, which are readable without a token there."""
     return _application([(r"/metrics", MetricsHandler, {"metrics": with_.metrics, "token": ""})], with_)
+
+
+def _socket_limits(settings: Settings) -> SocketLimits:
+    limits, timeouts = settings.limits, settings.timeouts
+    return SocketLimits(
+        frames=settings.server.frames,
+        max_connections=limits.max_connections,
+        max_user_connections=limits.max_user_connections,
+        max_address_connections=limits.max_address_connections,
+        window=limits.window,
+        max_frame=limits.max_frame,
+        max_content=limits.max_content,
+        malformed_frames=limits.malformed_frames,
+        write_buffer=limits.write_buffer,
+        ping_interval=timeouts.ping_interval,
+        ping_timeout=timeouts.ping_timeout,
+        stall_timeout=timeouts.stall_timeout,
+        answer_timeout=timeouts.answer_timeout,
+    )
 
 
 def _application(routes: Any, with_: Collaborators) -> Application:

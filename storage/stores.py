@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
+from config.settings import Settings
 from models.accounts.ports import Rule
 from models.errors import StorageUnavailable
 from storage.embedded.supervisor import Addresses
@@ -23,7 +24,7 @@ from storage.redis.quotas import RedisQuotas
 from storage.redis.tickets import RedisTickets
 from storage.security.passwords import Passwords
 
-__all__ = ["DatabasesUnavailable", "Options", "Stores", "UnusableAddressError", "open_stores"]
+__all__ = ["DatabasesUnavailable", "Stores", "UnusableAddressError", "open_stores"]
 
 
 class UnusableAddressError(Exception):
@@ -40,29 +41,6 @@ class DatabasesUnavailable(Exception):
     def __init__(self, away: Sequence[tuple[str, StorageUnavailable]]) -> None:
         super().__init__("; ".join(str(error) for _, error in away))
         self.away = away
-
-
-class Options(NamedTuple):
-    """The stores' limits and names. config/settings.py describes them and has the defaults."""
-
-    engine_timeout: float
-    mongo_database: str
-    insert_batch: int
-    insert_flights: int
-    max_blocks: int
-    strangers_per_hour: int
-    bytes_per_day: int
-    redis_prefix: str
-    redis_connections: int
-    mysql_threads: int
-    mysql_waiting: int
-    password_threads: int
-    password_waiting: int
-    password_timeout: float
-    lookup_cache: int
-    lookup_ttl: float
-    ticket_lifetime: float
-    attempts: Mapping[Rule, int]
 
 
 class Stores(NamedTuple):
@@ -83,7 +61,7 @@ class Stores(NamedTuple):
 
 async def open_stores(
     addresses: Addresses,
-    options: Options,
+    settings: Settings,
     stack: AsyncExitStack,
     clock: Callable[[], float],
     *,
@@ -94,14 +72,14 @@ async def open_stores(
     `article_users` adds users 1 and 2 to an empty user table. Raises UnusableAddressError, DatabasesUnavailable, and
     the stores' errors for unsuitable databases.
     """
-    opened = _opened(addresses, options, stack, clock)
+    opened = _opened(addresses, settings, stack, clock)
     await _ready(
         mongo=opened.messages.prepare(),
         redis=opened.redis.prepare(),
         mysql=opened.users.prepare(with_article_users=article_users),
     )
     # Two installations on one Redis, also with different database numbers, must not use each other's keys and channels.
-    prefix = f"{options.redis_prefix}:{opened.messages.log}"
+    prefix = f"{settings.engines.redis_prefix}:{opened.messages.log}"
     await _ready(redis=opened.redis.check_rights(prefix))
     # In this order, an account that another process makes meanwhile has an id above the greatest one in messages.
     try:
@@ -109,7 +87,7 @@ async def open_stores(
     except StorageUnavailable as error:
         raise DatabasesUnavailable([("mysql" if error.database == "mysql" else "mongo", error)]) from None
     stack.push_async_callback(opened.messages.close)
-    stores = _stores(opened, options, prefix, clock)
+    stores = _stores(opened, settings, prefix, clock)
     stack.push_async_callback(stores.counters.close)
     return stores
 
@@ -137,52 +115,62 @@ class _Opened(NamedTuple):
     passwords: Passwords
 
 
-def _opened(addresses: Addresses, options: Options, stack: AsyncExitStack, clock: Callable[[], float]) -> _Opened:
-    timeout = options.engine_timeout
+def _opened(addresses: Addresses, settings: Settings, stack: AsyncExitStack, clock: Callable[[], float]) -> _Opened:
+    databases, limits, timeouts = settings.engines, settings.limits, settings.timeouts
+    timeout = timeouts.engine_timeout
     try:
         mongo = mongo_client(addresses.mongo, timeout)
         stack.callback(mongo.close)
         messages = MongoMessages(
             mongo,
-            options.mongo_database,
+            databases.mongo_database,
             clock=clock,
-            max_batch=options.insert_batch,
-            max_concurrent=options.insert_flights,
-            max_blocks=options.max_blocks,
+            max_batch=databases.insert_batch,
+            max_concurrent=databases.insert_flights,
+            max_blocks=limits.max_blocks,
         )
     except Exception as error:  # noqa: BLE001  # the driver raises several kinds of errors for an invalid URL
         raise UnusableAddressError("mongo", str(error)) from None
     try:
-        redis = RedisServer(addresses.redis, timeout, options.redis_connections)
+        redis = RedisServer(addresses.redis, timeout, databases.redis_connections)
     except ValueError as error:
         raise UnusableAddressError("redis", str(error)) from None
     stack.push_async_callback(redis.close)
     try:
-        mysql = MySQL(addresses.mysql, timeout=timeout, threads=options.mysql_threads, waiting=options.mysql_waiting)
+        mysql = MySQL(
+            addresses.mysql, timeout=timeout, threads=databases.mysql_threads, waiting=databases.mysql_waiting
+        )
     except ValueError as error:
         raise UnusableAddressError("mysql", str(error)) from None
     stack.push_async_callback(mysql.close)
-    passwords = Passwords(options.password_threads, options.password_waiting, options.password_timeout)
+    passwords = Passwords(databases.password_threads, databases.password_waiting, timeouts.password_timeout)
     stack.push_async_callback(passwords.close)
-    users = MySQLUsers(mysql, cache_size=options.lookup_cache, cache_ttl=options.lookup_ttl)
+    users = MySQLUsers(mysql, cache_size=limits.lookup_cache, cache_ttl=timeouts.lookup_ttl)
     return _Opened(messages, redis, mysql, users, passwords)
 
 
-def _stores(opened: _Opened, options: Options, prefix: str, clock: Callable[[], float]) -> Stores:
+def _stores(opened: _Opened, settings: Settings, prefix: str, clock: Callable[[], float]) -> Stores:
     messages, redis, mysql, users, passwords = opened
-    quotas = RedisQuotas(redis, prefix, strangers=options.strangers_per_hour, size=options.bytes_per_day)
+    auth, limits = settings.auth, settings.limits
+    quotas = RedisQuotas(redis, prefix, strangers=limits.strangers_per_hour, size=limits.bytes_per_day)
+    attempts = {
+        Rule.ACCOUNT: auth.sign_ins_per_account,
+        Rule.CONFIRMATION: auth.sign_ins_per_account,
+        Rule.ADDRESS: auth.sign_ins_per_address,
+        Rule.REGISTRATION: auth.registrations_per_address,
+    }
     return Stores(
         messages=messages,
         redis=redis,
         redis_prefix=prefix,
         counters=RedisCounters(redis, prefix, quotas),
         broker=RedisBroker(redis, prefix, messages.peers),
-        tickets=RedisTickets(redis, prefix, messages.peers, lifetime=options.ticket_lifetime, clock=clock),
-        attempts=RedisAttempts(redis, prefix, options.attempts),
+        tickets=RedisTickets(redis, prefix, messages.peers, lifetime=auth.ticket_lifetime, clock=clock),
+        attempts=RedisAttempts(redis, prefix, attempts),
         mysql=mysql,
         users=users,
         accounts=MySQLAccounts(mysql, users, passwords, messages.directory.greatest_user, clock=clock),
         sessions=MySQLSessions(
-            mysql, users, clock=clock, cache_size=options.lookup_cache, cache_ttl=options.lookup_ttl
+            mysql, users, clock=clock, cache_size=limits.lookup_cache, cache_ttl=settings.timeouts.lookup_ttl
         ),
     )

@@ -22,9 +22,9 @@ from schemathesis import GenerationMode, Response
 from schemathesis.checks import not_a_server_error
 from tornado.web import RequestHandler
 
+from config import load
 from handlers.http.base import BaseHandler
 from handlers.routes import Collaborators, make_app
-from handlers.websocket.limits import SocketLimits
 from storage.embedded.supervisor import Addresses
 from tests.conftest import StartServer
 from tests.fuzz.asker import DESCRIPTION, ENDS_TOKENS, NO_LIMITS, SLOW, Asker, Strangers, described
@@ -95,9 +95,10 @@ def test_all_routes_are_there() -> None:
     unused: Any = None
     collaborators = Collaborators(*[unused] * len(Collaborators._fields))
     collaborators = collaborators._replace(
-        chat=SimpleNamespace(blocks=unused, acquaintances=unused), metrics_token=METRICS_TOKEN
+        settings=load([f"--metrics-token={METRICS_TOKEN}"], environ={}),
+        chat=SimpleNamespace(blocks=unused, acquaintances=unused),
     )
-    app = make_app(collaborators, SocketLimits(*[1] * len(SocketLimits._fields)))
+    app = make_app(collaborators)
 
     def methods(handler: type[RequestHandler]) -> Iterator[str]:
         for method in handler.SUPPORTED_METHODS:

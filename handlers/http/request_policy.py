@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
 from common.token_bucket import Buckets
+from config.lists import Network
 from handlers.http.forwarded import forwarded_for, forwarded_proto
 from models.accounts.authentication import Access
 
-__all__ = ["LONGEST_WAIT", "Network", "RequestPolicy", "is_loopback", "subject_of", "within"]
-
-Network = IPv4Network | IPv6Network
+__all__ = ["LONGEST_WAIT", "RequestPolicy", "is_loopback", "subject_of", "within"]
 
 # How the names of headers begin that show a forwarded request: RFC 7239, and others that proxies send.
 FORWARDING = (

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,13 @@ import structlog
 from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer, _HTTPRequestContext
 from tornado.iostream import IOStream
+from tornado.web import Application
 
 from common.token_bucket import Buckets
+from config.settings import Settings
 from handlers.http.acceptor import Acceptor
 from handlers.http.http1 import ServerConnection
-from handlers.http.request_policy import LONGEST_WAIT, Network, subject_of, within
+from handlers.http.request_policy import LONGEST_WAIT, subject_of, within
 
 __all__ = ["LimitedHTTPServer", "read_certificate_again", "tls_context"]
 
@@ -30,39 +32,50 @@ _log = structlog.get_logger(__name__)
 class LimitedHTTPServer(HTTPServer):
     """Tornado's HTTPServer with limits on connections that are not WebSockets; the registry counts those.
 
-    Above `max_connections` in all, or `max_address_connections` from one address, connections are closed at once. The
-    addresses of `proxies` are not counted. A client that opens a connection and sends nothing counts until the
-    handshake's time is over. A client that does not read an answer counts until nothing of it could be sent for
-    `stall_timeout` (seconds). The system buffers about `socket_buffer` bytes for a connection in each direction; 0
-    leaves the size to the system, which may mean megabytes.
+    Above `max_http_connections` in all, or `max_address_http_connections` from one address, connections are closed at
+    once. Trusted proxies are not counted. A client that opens a connection and sends nothing counts until the
+    handshake's time is over. A client that does not read an answer counts until nothing of it could be sent for that
+    time. The system buffers about `socket_buffer` bytes for a connection in each direction; 0 leaves the size to the
+    system, which may mean megabytes.
+
+    `unasked` has a bucket for each address, for requests that no user was authenticated for. With `tls`, connections
+    are encrypted.
     """
 
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Take the arguments, as Tornado's configurable classes do: those above, and HTTPServer's."""
-        self._max_connections: int = kwargs.pop("max_connections")
-        self._max_address_connections: int = kwargs.pop("max_address_connections")
-        self._proxies: Collection[Network] = kwargs.pop("proxies")
-        self._stall_timeout: float = kwargs.pop("stall_timeout")
-        self._socket_buffer: int = kwargs.pop("socket_buffer")
-        self._unasked: Buckets = kwargs.pop("unasked")
+    def initialize(  # type: ignore[override]  # Tornado's configurable classes take their arguments here
+        self, app: Application, settings: Settings, unasked: Buckets, tls: ssl.SSLContext | None
+    ) -> None:
+        """Take the arguments of the class."""
+        self._limits = limits = settings.limits
+        self._timeout = timeout = settings.timeouts.handshake_timeout
+        self._proxies = settings.server.trusted_proxies
+        self._unasked = unasked
         self._from: Counter[str] = Counter()  # connections by address
         self._progress: dict[HTTP1ServerConnection, tuple[int, float]] = {}  # bytes sent, and since when no more
-        super().initialize(*args, **kwargs)
+        super().initialize(
+            app,
+            idle_connection_timeout=timeout,
+            body_timeout=timeout,
+            max_body_size=limits.max_body,
+            max_header_size=limits.max_header,
+            max_buffer_size=2 * max(limits.max_body, limits.max_header, limits.max_frame),
+            ssl_options=tls,
+        )
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on these sockets, whose buffer sizes the connections inherit."""
         for listening in sockets:
-            if self._socket_buffer:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._socket_buffer)
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._socket_buffer)
+            if size := self._limits.socket_buffer:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
             self._sockets[listening.fileno()] = listening
             self._handlers[listening.fileno()] = Acceptor(listening, self._handle_connection).stop
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Serve an accepted connection, or close it if there are too many."""
         subject = self._subject(address)
-        too_many = subject is not None and self._from[subject] >= self._max_address_connections
-        if too_many or len(self._connections) >= self._max_connections:
+        too_many = subject is not None and self._from[subject] >= self._limits.max_address_http_connections
+        if too_many or len(self._connections) >= self._limits.max_http_connections:
             stream.close()
             return
         if subject is not None:
@@ -91,7 +104,7 @@ class LimitedHTTPServer(HTTPServer):
                 self._progress.pop(connection, None)
             elif stream._total_write_done_index != sent:
                 self._progress[connection] = (stream._total_write_done_index, now)
-            elif now - since >= self._stall_timeout:
+            elif now - since >= self._timeout:
                 stream.close()
 
     async def _weigh(self, subject: str | None) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from config import Settings
 from handlers.routes import Collaborators, make_app
-from handlers.websocket.limits import SocketLimits
 
 
 def test_what_is_always_on() -> None:
@@ -14,7 +14,7 @@ def test_what_is_always_on() -> None:
     unused: Any = None
     collaborators = Collaborators(*[unused] * len(Collaborators._fields))
     chat = SimpleNamespace(acquaintances=unused, blocks=unused)
-    app = make_app(collaborators._replace(chat=chat), SocketLimits(*[1] * len(SocketLimits._fields)))
+    app = make_app(collaborators._replace(settings=Settings(), chat=chat))
     assert app.settings["cross_origin_protection"]
     assert app.settings["default_handler_class"]
     assert not app.settings.get("debug")
