@@ -282,6 +282,8 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
     for name, value in values.items():
         groups[_DECLARED[name].group][name] = value
     settings = Settings(**{group.name: group.type(**groups[group.name]) for group in msgspec.structs.fields(Settings)})
+    if bool(settings.server.certfile) != bool(settings.server.keyfile):
+        raise SettingsError("--certfile and --keyfile: set both of them, or none")
     given = [bool(url) for url in (settings.engines.mongo, settings.engines.redis, settings.engines.mysql)]
     if any(given) and not all(given):
         absent = [n for n in ("mongo", "redis", "mysql") if not getattr(settings.engines, n)]

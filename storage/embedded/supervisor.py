@@ -30,13 +30,13 @@ import structlog
 from common.backoff import Backoff
 from common.tasks import every
 from storage.embedded import databases
-from storage.embedded.data_directory import KEY_FILE, DataDirectory, DataDirectoryError
+from storage.embedded.data_directory import DataDirectory, DataDirectoryError
 from storage.embedded.database_log import DatabaseLog
 from storage.embedded.databases import LOG_TAIL, Database, DatabaseError
 from storage.embedded.processes import LOOK_EVERY, end_processes
 from storage.embedded.programs import ProgramError, find_program
 
-__all__ = ["KEY_FILE", "Addresses", "DatabaseStartError", "EmbeddedDatabases"]
+__all__ = ["Addresses", "DatabaseStartError", "EmbeddedDatabases"]
 
 SUPERVISE_EVERY = 0.125  # seconds between two checks of the databases and their logs
 # Seconds from a database's end to its next start. A service manager may send SIGTERM to the server and the databases at

@@ -21,7 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-__all__ = ["Key", "KeyFileError", "generated_keys", "key_of_secret", "keys_in", "require_distinct"]
+from config.secret_files import require_safe
+from config.settings import Auth
+from storage.embedded.data_directory import KEY_FILE
+
+__all__ = ["Key", "KeyFileError", "generated_keys", "key_of_secret", "keys_in", "keys_of", "require_distinct"]
 
 LEAST_SECRET = 32  # bytes; RFC 7518, section 3.2
 LEAST_RSA = 2048  # bits; RFC 7518, section 3.3
@@ -42,6 +46,31 @@ class Key(NamedTuple):
     def signs(self) -> bool:
         """Whether the key can sign tokens."""
         return self.algorithm == "HS256"
+
+
+def keys_of(auth: Auth, data_dir: Path) -> Sequence[Key]:
+    """Return the keys of the settings, or one that is generated in the data directory if there are none.
+
+    Raises KeyFileError, and UnsafeFileError for a file that other users could read or change.
+    """
+    keys: list[Key] = []
+    if auth.token_secret:
+        keys.append(key_of_secret(auth.token_secret))
+    if auth.token_keys:
+        path = Path(auth.token_keys)
+        require_safe(path, secret=False)
+        found = keys_in(path)
+        require_safe(path, secret=any(key.signs for key in found))
+        keys += found
+    if not keys:
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise KeyFileError(f"--data-dir: {data_dir} cannot be used: {error.strerror}") from None
+        require_safe(data_dir / KEY_FILE, secret=True)
+        keys += generated_keys(data_dir / KEY_FILE)
+    require_distinct(keys, "--token-secret and --token-keys")
+    return keys
 
 
 def key_of_secret(secret: str) -> Key:

@@ -62,6 +62,8 @@ def test_the_file_may_come_from_the_environment(file: Path) -> None:
         ("stray", "unexpected argument; expected flags"),
         ("--config=/nowhere/x.toml", "/nowhere/x.toml"),
         ("--mongo=mongodb://x", "--redis"),
+        ("--certfile=/nowhere", "--certfile and --keyfile: set both"),
+        ("--keyfile=/nowhere", "--certfile and --keyfile: set both"),
     ],
 )
 def test_a_flag_that_cannot_be_used_is_named(flag: str, words: str) -> None:

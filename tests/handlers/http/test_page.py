@@ -33,7 +33,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     for name, text in FILES.items():
         (directory / name).write_text(text, "utf-8")
-    monkeypatch.setattr("server.WEB", directory)
+    monkeypatch.setattr("composition.WEB", directory)
     return directory
 
 

@@ -7,13 +7,16 @@ import json
 import multiprocessing
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from storage.security.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in
+from config.secret_files import UnsafeFileError
+from config.settings import Auth
+from storage.security.keys import Key, KeyFileError, generated_keys, key_of_secret, keys_in, keys_of
 from tests.storage.conftest import pem
 
 RSA = rsa.generate_private_key(65537, 2048)
@@ -219,3 +222,48 @@ def test_two_servers_that_begin_at_once(tmp_path: Path) -> None:
             assert [path] == [
                 each for each in tmp_path.iterdir() if each.name.startswith(f"{path.name}.") or each == path
             ]
+
+
+def test_the_keys_of_the_settings(path: Path, tmp_path: Path) -> None:
+    """The secret and the keys of the file are used together, and no key is generated."""
+    path.write_bytes(pem(EC.public_key()))
+    path.chmod(0o600)
+    keys = keys_of(Auth(token_secret=SECRET, token_keys=str(path)), tmp_path / "data")
+    assert [key.algorithm for key in keys] == ["HS256", "ES256"]
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_secret_and_a_file_with_a_secret(path: Path, tmp_path: Path) -> None:
+    """Two keys that a token could not tell apart are refused, though they come from two settings."""
+    path.write_text(json.dumps({"keys": [oct_jwk()]}))
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match="--token-secret and --token-keys"):
+        keys_of(Auth(token_secret=SECRET, token_keys=str(path)), tmp_path)
+
+
+def test_a_file_with_a_secret_that_others_can_read() -> None:
+    """Others may read a file with public keys, but not one with a secret."""
+    with TemporaryDirectory(prefix="tandem-test-") as name:  # others cannot enter the test's own directory
+        path = Path(name) / "keys"
+        path.parent.chmod(0o755)
+        path.write_bytes(pem(EC.public_key()))
+        path.chmod(0o644)
+        assert keys_of(Auth(token_keys=str(path)), path.parent)
+        path.write_text(json.dumps({"keys": [oct_jwk()]}))
+        with pytest.raises(UnsafeFileError, match=f"{path}: others can read the secret"):
+            keys_of(Auth(token_keys=str(path)), path.parent)
+
+
+def test_without_keys_one_is_generated(tmp_path: Path) -> None:
+    """Without keys in the settings, one is generated in the data directory, which is created, and used again."""
+    (first,) = keys_of(Auth(), tmp_path / "new" / "data")
+    (second,) = keys_of(Auth(), tmp_path / "new" / "data")
+    assert first.signs
+    assert first == second
+
+
+def test_a_data_directory_that_cannot_be_created(tmp_path: Path) -> None:
+    """The error about a data directory that cannot be created names it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(KeyFileError, match=f"--data-dir: {tmp_path}/file/data cannot be used"):
+        keys_of(Auth(), tmp_path / "file" / "data")
