@@ -42,16 +42,20 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
 async def every(seconds: float, work: Callable[[], Awaitable[None] | None]) -> None:
     """Call `work` after each pause of so many seconds, until cancelled.
 
-    An exception is logged and does not end the calls.
+    An exception does not end the calls. It is logged once, until a call succeeds again.
     """
+    failed = False
     while True:
         await asyncio.sleep(seconds)
         try:
             rest = work()
             if rest is not None:
                 await rest
+            failed = False
         except Exception:  # noqa: BLE001  # the next call may succeed
-            _log.exception("periodic_work_failed")
+            if not failed:
+                _log.exception("periodic_work_failed")
+            failed = True
 
 
 def after(seconds: float) -> asyncio.Future[None]:

@@ -80,18 +80,27 @@ async def test_periodic_work() -> None:
 
 
 async def test_periodic_work_that_fails() -> None:
-    """Work that is awaited and fails is logged, and done again."""
-    calls: list[None] = []
+    """Work that fails is done again, and logged once until it succeeds."""
+    fails = True
+    calls = 0
 
     async def work() -> None:
-        calls.append(None)
-        raise KeyError
+        nonlocal calls
+        calls += 1
+        if fails:
+            raise KeyError
+
+    async def more_calls() -> None:
+        before = calls
+        await until(lambda: calls >= before + 3)
 
     with capture_logs() as logs:
         task = asyncio.ensure_future(every(0, work))
-        await until(lambda: len(calls) >= 3)
+        for now in (True, False, True):
+            fails = now
+            await more_calls()
         await end(task)
-    assert {entry["event"] for entry in logs} == {"periodic_work_failed"}
+    assert [entry["event"] for entry in logs] == ["periodic_work_failed"] * 2
 
 
 async def test_periodic_work_begins_after_a_pause() -> None:
