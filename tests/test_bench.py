@@ -210,7 +210,7 @@ def test_the_median_decides_on_a_target(values: list[float], at_least: bool, tex
 
 WEBSOCKET = "handlers/websocket"
 LOOP = "main (server.py);Runner.run (asyncio/runners.py)"
-TAKING = f"{LOOP};BulkProtocol.data_received ({WEBSOCKET}/transport.py);SessionV1.take ({WEBSOCKET}/session_v1.py)"
+TAKING = f"{LOOP};FrameProtocol.data_received ({WEBSOCKET}/transport.py);SessionV1.take ({WEBSOCKET}/session_v1.py)"
 CARRYING = f"{LOOP};Pipeline._landed (models/chat/pipeline.py);Pipeline._finish (models/chat/pipeline.py)"
 
 
@@ -220,12 +220,12 @@ CARRYING = f"{LOOP};Pipeline._landed (models/chat/pipeline.py);Pipeline._finish 
         (LOOP, "loop"),
         (f"{TAKING};decode (models/protocol/v1.py)", "in"),
         (f"{TAKING};Chat.send (models/chat/service.py)", "chat"),
-        (f"{TAKING};Answers._advance ({WEBSOCKET}/answers.py);BulkProtocol._write ({WEBSOCKET}/transport.py)", "out"),
+        (f"{TAKING};Answers._advance ({WEBSOCKET}/answers.py);FrameProtocol._write ({WEBSOCKET}/transport.py)", "out"),
         (f"{CARRYING};Delivery.publish (models/chat/delivery.py)", "chat"),
-        (f"{CARRYING};ChatSocket.hub.deliver (handlers/websocket/handler.py);encode (models/protocol/v1.py)", "out"),
+        (f"{CARRYING};Hub.deliver (handlers/websocket/hub.py);encode (models/protocol/v1.py)", "out"),
         (f"{CARRYING};RedisCounters.gather (storage/redis/counters.py)", "storage"),
         (f"{LOOP};Batcher._run_batches (common/batching.py);cached.get (functools.py)", "storage"),
-        (f"{LOOP};BulkProtocol._flush (handlers/websocket/transport.py)", "out"),
+        (f"{LOOP};FrameProtocol._flush (handlers/websocket/transport.py)", "out"),
     ],
 )
 def test_a_stack_belongs_to_the_step_of_its_innermost_frame(stack: str, step: str) -> None:

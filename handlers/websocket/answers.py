@@ -44,6 +44,8 @@ class Window:
     When it is reached, the socket is not read. It is read again when half of them are answered.
     """
 
+    __slots__ = ("_capacity", "_size")
+
     def __init__(self, size: int) -> None:
         self._size = size
         self._capacity: asyncio.Future[None] | None = None  # set while the socket is not read
@@ -74,6 +76,8 @@ class Window:
 
 class Answers:
     """The requests of one socket in flight, within its window; `timeout` in seconds."""
+
+    __slots__ = ("_answerer", "_freed", "_held", "_in_flight", "_showing", "_timeout", "_window")
 
     def __init__(self, answerer: Answerer, window: Window, timeout: float) -> None:
         self._answerer = answerer

@@ -1,9 +1,8 @@
 """StreamTransport: a stream of Tornado's with the interface of asyncio's transports.
 
-handlers/websocket/transport.py reads and writes frames on transports of the event loop. Two kinds of connections stay
-with the stream that Tornado accepted them on: those under TLS, whose keys and state belong to the stream's
-`ssl.SSLSocket`, and all of them with the setting `frames` = tornado. This transport carries those, so that a frame
-means the same on each of them.
+transport.py reads and writes frames on transports of the event loop. Two kinds of connections stay with the stream that
+Tornado accepted them on: those under TLS, and all of them with the setting `frames` = tornado. The keys and the state
+of TLS belong to the stream's `ssl.SSLSocket`, and cannot be moved.
 """
 
 from __future__ import annotations
@@ -65,17 +64,23 @@ class StreamTransport(asyncio.Transport):
             await self._stream.write(b"")
 
     def release(self) -> tuple[socket.socket, bytes]:
-        """Take the socket out of the stream, which ends; the socket, and what was read and not handed on."""
+        """End the stream while no read is under way. Return its socket, and the bytes that it has read ahead."""
+        taken = self._take_socket()
+        try:  # a closed stream gives the bytes that it has
+            reading = self._stream.read_bytes(self._stream.max_buffer_size, partial=True)
+            return taken, cast("asyncio.Future[bytes]", reading).result()
+        except StreamClosedError:
+            return taken, b""
+
+    def _take_socket(self) -> socket.socket:
+        """Take the socket out of the stream, which ends."""
         stream = self._stream
-        behind = bytes(stream._read_buffer)
         stream.set_close_callback(None)
-        if stream._state is not None:
-            stream.io_loop.remove_handler(stream.fileno())
-            stream._state = None
+        stream.io_loop.remove_handler(stream.fileno())
         taken = socket.socket(fileno=stream.socket.detach())  # no second descriptor, of which there may be none left
         taken.setblocking(False)
         stream.close()
-        return taken, behind
+        return taken
 
     # Reading
 
@@ -198,7 +203,7 @@ class StreamTransport(asyncio.Transport):
 
     def _end(self) -> None:
         self._say_that_tls_ends()
-        self._ended, _ = self.release()
+        self._ended = self._take_socket()
         with suppress(OSError):  # the peer has reset the connection: reading says so
             self._ended.shutdown(socket.SHUT_WR)
         asyncio.get_running_loop().add_reader(self._ended, self._drop_bytes)

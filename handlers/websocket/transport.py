@@ -1,12 +1,11 @@
-"""BulkProtocol: the frames of a WebSocket (RFC 6455), on a transport.
+"""FrameProtocol: the frames of one WebSocket (RFC 6455), on a transport with the interface of asyncio's.
 
-What it changes of `tornado.websocket.WebSocketProtocol13` (Tornado 6.6), whose handshake it keeps: frames are parsed in
-bulk from what has arrived, in one callback without any coroutine; nothing waits in a coroutine for a connection that is
-idle. It is also stricter than Tornado: what RFC 6455 forbids ends the connection with the close code that it asks for.
+Frames are parsed in bulk from the bytes that have arrived, in one callback without a coroutine. So nothing waits in a
+coroutine for a connection that is idle.
 
-The transport is one of the event loop's: the socket is taken out of Tornado's stream once the connection is upgraded. A
-TLS connection stays with its stream, and so do all with the setting `frames` = tornado; for those tornado_transport.py
-has a transport. Frames mean the same on each of them.
+The handshake is answered on Tornado's stream. Then the socket is taken out of the stream and given to a transport of
+the event loop. Connections under TLS stay with their stream, and so do all with the setting `frames` = tornado; the
+transport of those is in tornado_transport.py. Frames mean the same on both.
 """
 
 from __future__ import annotations
@@ -15,18 +14,10 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import structlog
-from tornado.escape import json_encode, utf8
-from tornado.websocket import (
-    WebSocketClosedError,
-    WebSocketHandler,
-    WebSocketProtocol13,
-    _WebSocketDelegate,
-    _WebSocketParams,
-)
+from tornado.iostream import IOStream
 
 from handlers.websocket.frames import FrameError, FrameParser
 from handlers.websocket.rfc6455 import (
@@ -43,139 +34,169 @@ from handlers.websocket.rfc6455 import (
 )
 from handlers.websocket.tornado_transport import StreamTransport
 
-__all__ = ["BulkProtocol"]
+__all__ = ["FrameProtocol"]
 
-FRAMES = 64  # frames of one socket that are worked off …
+FRAMES = 64  # frames of one connection that are handled …
 PERIOD = 0.005  # … in so many seconds; then others have their turn, and it is not read
 CONGESTED = 16_384  # unsent bytes above which pongs, and long answers, wait until all is sent
-CLOSE_WITHIN = 5.0  # seconds for the peer to agree to a close, as in Tornado
-# What of Tornado's attributes is needed beside those of BulkProtocol once the connection is upgraded.
-# fmt: off
-KEPT = frozenset((
-    "handler", "params", "client_terminated", "server_terminated", "close_code", "close_reason",
-    "_selected_subprotocol", "_joined", "_parser",
-))
-# fmt: on
+CLOSE_WITHIN = 5.0  # seconds for the peer to answer our close frame, as in Tornado
 
 _log = structlog.get_logger(__name__)
 
 
-class FrameHandler(_WebSocketDelegate, Protocol):
-    """A WebSocketHandler, as its protocol sees it.
+class FrameProtocol(asyncio.Protocol):
+    """The frames of one connection, from the answered handshake on. A subclass handles the messages.
 
-    `on_message`, and here `on_ping`, `on_pong` and `on_fragment` too, may return an awaitable: nothing more is read
-    until it is done.
+    It overrides `on_message`, and the other `on_` methods that it needs. `on_message`, `on_fragment`, `on_ping` and
+    `on_pong` may return a future: nothing more is read until it is done. If it fails, the connection is aborted.
+
+    While the connection moves to the loop's transport there is no transport, and frames that are written wait in
+    `_joined`.
     """
 
-    def on_fragment(self, size: int) -> asyncio.Future[None] | None:
-        """A part of a message came that is not the last one, with so many bytes of payload."""
-
-    def on_failure(self, code: int) -> None:
-        """The peer broke the protocol: the connection ends with this close code."""
-
-
-@cache
-def _parameters(max_message_size: int) -> _WebSocketParams:
-    """Tornado's parameters, the same for all connections."""
-    return _WebSocketParams(
-        ping_interval=None, ping_timeout=None, max_message_size=max_message_size, compression_options=None
+    __slots__ = (
+        "_close_received",
+        "_close_sent",
+        "_discarding",
+        "_frames_left",
+        "_joined",
+        "_joined_size",
+        "_lost",
+        "_parser",
+        "_paused",
+        "_period_end",
+        "_pong",
+        "_timer",
+        "_transport",
+        "_writable",
+        "_written",
+        "close_code",
+        "close_reason",
     )
 
-
-class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
-    """RFC 6455 on a transport: of the event loop if `in_loop`, unless the connection is under TLS, else of the stream.
-
-    Before the connection is upgraded there is no transport. Then it is the stream's, which the loop's replaces; while
-    that is made, there is none, and what is written waits in `_joined`.
-    """
-
-    handler: FrameHandler
-    taken_over = False  # the connection is upgraded, and lives on without the coroutine that opened it
-    _transport: asyncio.Transport | None = None
-    _in_loop = True
-    _period = 0.0  # the end of the one in which at most `_left` more frames are worked off (loop time)
-    _left = 0
-    _paused = False  # the handler does not want the next message yet
-    _discarding = False  # the peer broke the protocol, or either end is gone: what it sends is dropped
-    _lost = False  # the transport has ended: asyncio's fails when it is aborted once more
-    _sent: asyncio.Future[None] | None = None  # there while more than CONGESTED bytes are unsent
-    _pong: bytes | None = None  # to be sent when no longer congested
-    _timer: asyncio.TimerHandle | None = None
-    _joined_size = 0  # bytes in `_joined`
-    _written = 0  # bytes that the transport was given
-
-    def __init__(self, handler: WebSocketHandler, max_message_size: int, *, in_loop: bool = True) -> None:
-        # Tornado's own pings are off: handler.py pings. So is compression, which takes 160 KiB a connection.
-        super().__init__(handler, mask_outgoing=False, params=_parameters(max_message_size))
-        self._joined: list[bytes] = []  # what was written in this turn of the loop, or while there is no transport
-        self._in_loop = in_loop
+    def __init__(self, max_message_size: int) -> None:
         self._parser = FrameParser(max_message_size)
+        self._transport: asyncio.Transport | None = None
+        self._paused = True  # no frame is handled now
+        self._period_end = 0.0  # of the period in which at most `_frames_left` more frames are handled (loop time)
+        self._frames_left = 0
+        self._joined: list[bytes] = []  # written in this turn of the loop, or while there is no transport
+        self._joined_size = 0  # bytes in `_joined`
+        self._written = 0  # bytes that the transport was given
+        self._writable: asyncio.Future[None] | None = None  # set while more than CONGESTED bytes are unsent
+        self._pong: bytes | None = None  # to be sent when no longer congested
+        self._close_received = False  # the peer's close frame, or its end
+        self._close_sent = False
+        self._discarding = False  # the peer broke the protocol or has closed: its bytes are dropped
+        self._lost = False  # the transport has ended: asyncio's fails when it is aborted once more
+        self._timer: asyncio.TimerHandle | None = None  # aborts a connection that does not close in time
+        self.close_code: int | None = None  # the peer's
+        self.close_reason: str | None = None
+
+    # For subclasses
+
+    def on_open(self) -> None:
+        """Begin: frames can be written, and none was read yet."""
+
+    def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
+        """Handle a text or binary message."""
+        raise NotImplementedError
+
+    def on_fragment(self, size: int) -> asyncio.Future[None] | None:
+        """Handle a part of a message, not the last one, with so many bytes of payload."""
+
+    def on_ping(self, data: bytes) -> asyncio.Future[None] | None:
+        """Handle a ping, which is answered by now."""
+
+    def on_pong(self, data: bytes) -> asyncio.Future[None] | None:
+        """Handle a pong."""
+
+    def on_failure(self, code: int) -> None:
+        """Note that the peer broke the protocol, and is told this close code."""
+
+    def on_error(self, error: BaseException) -> None:
+        """Note an error of one of these methods, which ends the connection."""
+        _log.error("request_failed", exc_info=error)
+
+    def on_close(self) -> None:
+        """End: the connection is lost. Called once."""
 
     # From Tornado's stream to the transport
 
-    def start_pinging(self) -> None:
-        """Take over: Tornado's word that the handshake is answered, before it calls the handler's `open`."""
-        self.taken_over = self._paused = True
-        self._transport = StreamTransport(self.stream, self)
-        self.__dict__ = {name: value for name, value in vars(self).items() if name in KEPT or name in _OWN}
+    async def take_over(self, stream: IOStream, *, in_loop: bool) -> None:
+        """Take a stream whose handshake is answered. Return when frames are read, or the connection is lost.
 
-    async def _receive_frame_loop(self) -> None:
-        """Begin to read; returns when the transport is there, not when the connection ends."""
-        transport = cast("StreamTransport", self._transport)
-        if not self._in_loop or transport.encrypted:
-            if not self._lost:
-                self.connection_made(transport)
+        `in_loop` moves the connection to a transport of the event loop, unless it is under TLS.
+        """
+        transport = StreamTransport(stream, self)
+        self._transport = transport
+        try:
+            self.on_open()
+        except Exception as error:  # noqa: BLE001  # a bug ends this connection, and no other
+            self._end_with(error)
             return
+        if in_loop and not transport.encrypted:
+            try:
+                await self._move_to_loop(transport)
+            except asyncio.CancelledError:
+                self._abort()
+                raise
+        elif not self._lost:
+            self.connection_made(transport)
+
+    async def _move_to_loop(self, transport: StreamTransport) -> None:
         self._flush()
-        await transport.flushed()  # the handshake's answer, and the greeting
+        await transport.flushed()  # the handshake's answer, and what `on_open` wrote
         if transport.is_closing():
             return
         self._transport = None
-        taken, behind = transport.release()
-        self._parser.feed(behind)  # the client need not wait for the answer to send
+        taken, unread = transport.release()
+        self._parser.feed(unread)  # a client may send frames before it has the answer
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: self, taken)
         except OSError as error:
             _log.warning("connection_not_taken_over", reason=str(error))
         finally:
-            if self._transport is None:  # nothing else would say that it has ended
+            if self._transport is None:  # no transport will report the end
                 self.connection_lost(None)
 
     # The transport's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is in the loop's hands."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
+        """Take the transport."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
         self._transport.set_write_buffer_limits(CONGESTED, 0)
         self._flush()
-        if self._discarding or self._lost:  # it was aborted before it was there
+        if self._discarding or self._lost:  # it was aborted while there was no transport
             self._transport.abort()
         asyncio.get_running_loop().call_soon(self._read_on)
 
     def eof_received(self) -> None:
-        """The peer is gone, or sends nothing more: what is unsent is sent if that does not take long."""
-        self.client_terminated = self.server_terminated = True
+        """Close: the peer sends nothing more. Unsent bytes are sent if that does not take long."""
+        self._close_received = self._close_sent = True
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, whoever ended it."""
-        self.client_terminated = self.server_terminated = self._lost = True
+        """Note the end of the connection, from either side."""
+        if self._lost:  # a transport that came too late was aborted
+            return
+        self._close_received = self._close_sent = self._lost = True
         if self._timer is not None:
             self._timer.cancel()
         self.resume_writing()
         self._parser.clear()
-        self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+        self.on_close()
 
     def pause_writing(self) -> None:
-        """Much is unsent."""
-        if self._sent is None:
-            self._sent = asyncio.get_running_loop().create_future()
+        """Note that many bytes are unsent."""
+        if self._writable is None:
+            self._writable = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """All is sent."""
-        if self._sent is not None:
-            self._sent.set_result(None)
-            self._sent = None
+        """Note that all bytes are sent."""
+        if self._writable is not None:
+            self._writable.set_result(None)
+            self._writable = None
         pong, self._pong = self._pong, None
         if pong is not None:
             self._send_pong(pong)
@@ -183,24 +204,24 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
     # Frames in
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived."""
+        """Take bytes that have arrived."""
         if self._discarding:
             return
         self._parser.feed(data)
         if not self._paused:
-            self._work_off()
+            self._handle_frames()
 
-    def _work_off(self) -> None:
-        """Hand on what the parser finds, until it needs more bytes, the handler wants nothing more, or it was enough.
+    def _handle_frames(self) -> None:
+        """Handle the parsed frames, until bytes are missing, a future has to be awaited, or it was enough for now.
 
         The parser keeps the rest.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if now >= self._period:
-            self._period, self._left = now + PERIOD, FRAMES
+        if now >= self._period_end:
+            self._period_end, self._frames_left = now + PERIOD, FRAMES
         next_event = self._parser.next_event
-        while self._left:
+        while self._frames_left:
             try:
                 event = next_event()
             except FrameError as error:
@@ -208,53 +229,70 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
                 return
             if event is None:
                 return
-            self._left -= 1
+            self._frames_left -= 1
             opcode, content = event
             if opcode in (TEXT, BINARY):
-                self._hand_on(self.handler.on_message, content)
+                self._call(self.on_message, content)
             elif opcode == CONTINUATION:
-                self._hand_on(self.handler.on_fragment, content)
+                self._call(self.on_fragment, content)
             elif opcode == PING:
                 self._send_pong(content)
-                self._hand_on(self.handler.on_ping, content)
+                self._call(self.on_ping, content)
             elif opcode == PONG:
-                self._hand_on(self.handler.on_pong, content)
+                self._call(self.on_pong, content)
             else:
                 self._take_close(*content)
             if self._paused or self._discarding:
                 return
         self._pause()
-        loop.call_at(self._period, self._read_on)
+        loop.call_at(self._period_end, self._read_on)
 
-    def _hand_on(self, callback: Callable[[Any], Any], what: Any) -> None:
-        """Call the handler, and read on when it wants that."""
-        future = self._run_callback(callback, what)
+    def _call(self, method: Callable[[Any], asyncio.Future[None] | None], content: Any) -> None:
+        """Call a method of the subclass, and read on when its future is done."""
+        try:
+            future = method(content)
+        except Exception as error:  # noqa: BLE001  # a bug ends this connection, and no other
+            self._end_with(error)
+            return
         if future is not None:
             self._pause()
-            future.add_done_callback(self._read_on)
+            future.add_done_callback(self._on_handled)
+
+    def _on_handled(self, future: asyncio.Future[None]) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is not None:
+            self._end_with(error)
+        self._read_on()
+
+    def _end_with(self, error: BaseException) -> None:
+        self.on_error(error)
+        self._abort()
 
     def _take_close(self, code: int, reason: str) -> None:
         """Take the peer's close frame: it is answered, or is the answer to ours."""
         if code != NO_STATUS:
             self.close_code, self.close_reason = code, reason or None
-        self.client_terminated = True
+        self._close_received = True
         self._discard()
         self.close(self.close_code)
 
     def _discard(self) -> None:
-        """Drop what has arrived, and what still will."""
+        """Drop the bytes that have arrived, and those that follow."""
         self._discarding = True
         self._parser.clear()
 
     def _fail(self, code: int, reason: str) -> None:
-        """Fails the connection: says why, and that nothing follows; heeds no answer (RFC 6455, section 7.1.7).
+        """Fail the connection: send the reason and the end, and ignore any answer (RFC 6455, section 7.1.7).
 
-        It is closed when the peer has closed it, too: a socket that is closed with something unread is reset, which
-        can take away from the peer what we said.
+        It is closed when the peer has closed it too: a socket that is closed with unread bytes is reset, which can take
+        the close frame away from the peer.
         """
         self._discard()
-        if not self.server_terminated:
-            self._run_callback(self.handler.on_failure, code)
+        if not self._close_sent:
+            try:
+                self.on_failure(code)
+            except Exception as error:  # noqa: BLE001  # a bug ends this connection, and no other
+                self._end_with(error)
         self.close(code, reason)
         if self._transport is not None and not self._transport.is_closing():
             with suppress(OSError):  # asyncio's; the peer has reset the connection
@@ -266,12 +304,12 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def _read_on(self, _: object = None) -> None:
+    def _read_on(self) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         self._paused = False
-        self._work_off()
+        self._handle_frames()
         if not self._paused:
             transport.resume_reading()
 
@@ -292,33 +330,21 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
         """Bytes that the operating system has taken in all."""
         return self._written - self.stuck
 
-    def write_text(self, payload: bytes) -> bool:
-        """Writes one text message; False says that it is too late."""
+    def write(self, payload: bytes, opcode: int = TEXT) -> bool:
+        """Write one message. Return False if it is too late."""
         if self.is_closing():
             return False
-        self._write(head(TEXT, len(payload)), payload)
+        self._write(head(opcode, len(payload)), payload)
         return True
 
-    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> asyncio.Future[None]:
-        """Write a message as Tornado's handlers do; the future is done when the next one may follow.
-
-        Raises WebSocketClosedError when it is too late, and so does the future.
-        """
-        if self.is_closing():
-            raise WebSocketClosedError
-        payload = utf8(json_encode(message) if isinstance(message, dict) else message)
-        self._write(head(BINARY if binary else TEXT, len(payload)), payload)
-        written = asyncio.ensure_future(self._write_on())
-        written.add_done_callback(lambda done: done.cancelled() or done.exception())  # it need not be awaited
-        return written
-
-    async def _write_on(self) -> None:
-        await self.sent()
-        if self._lost:
-            raise WebSocketClosedError
+    def ping(self, data: bytes) -> bool:
+        """Write a ping of at most 125 bytes. Return False if it is too late. Raises ValueError."""
+        if len(data) > MAX_CONTROL:
+            raise ValueError("a ping holds at most 125 bytes")
+        return self.write(data, PING)
 
     def _write(self, head: bytes, payload: bytes) -> None:
-        """Writes a frame, together with what else is written in this turn of the loop."""
+        """Write a frame, together with the others of this turn of the loop."""
         joined = self._joined
         if not joined:
             asyncio.get_running_loop().call_soon(self._flush)
@@ -329,70 +355,60 @@ class BulkProtocol(WebSocketProtocol13, asyncio.Protocol):
             self._flush()
 
     def _flush(self) -> None:
-        """Hands what was written to the transport: one system call, if the operating system takes it all."""
+        """Give the transport the frames that were written: one system call, if the operating system takes all."""
         if self._joined and self._transport is not None:
             data, self._joined, self._joined_size = b"".join(self._joined), [], 0
             if not self._transport.is_closing():
                 self._written += len(data)
                 self._transport.write(data)
 
-    async def sent(self) -> None:
-        """Waits until everything written so far is sent, if that is much, or the connection gone."""
+    async def wait_sent(self) -> None:
+        """Wait until all frames are sent, if those are many bytes, or until the connection is lost."""
         self._flush()
-        if self._sent is not None:
-            await asyncio.shield(self._sent)
-
-    def write_ping(self, data: bytes) -> None:
-        """Write a ping. Raises ValueError for more than 125 bytes."""
-        if len(data) > MAX_CONTROL:
-            raise ValueError("a ping holds at most 125 bytes")
-        if not self.is_closing():
-            self._write(head(PING, len(data)), data)
+        if self._writable is not None:
+            await asyncio.shield(self._writable)
 
     def _send_pong(self, data: bytes) -> None:
-        """Answers a ping; of those that come faster than they are answered the last one (section 5.5.3)."""
-        if self._sent is not None:
+        """Answer a ping; of those that come faster than they are answered, the last one (section 5.5.3)."""
+        if self._writable is not None:
             self._pong = data
-        elif not self.server_terminated:
+        elif not self._close_sent:
             self._write(head(PONG, len(data)), data)
 
     # The end
 
     def is_closing(self) -> bool:
-        """Whether either side has said goodbye, or the connection is gone."""
+        """Whether either side has sent a close frame, or the connection is lost."""
         lost = self._transport is not None and self._transport.is_closing()
-        return self.client_terminated or self.server_terminated or lost
+        return self._close_received or self._close_sent or lost
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Say goodbye, and close when the peer has, too, or takes too long.
+        """Send a close frame once, and close when the peer has sent one too, or takes too long.
 
         Raises ValueError for a reason of more than 123 bytes.
         """
-        if not self.server_terminated:
+        if not self._close_sent:
             if code is None and reason is not None:
                 code = NORMAL
-            said = b"" if code is None else code.to_bytes(2, "big") + (reason or "").encode()
-            if len(said) > MAX_CONTROL:
+            payload = b"" if code is None else code.to_bytes(2, "big") + (reason or "").encode()
+            if len(payload) > MAX_CONTROL:
                 raise ValueError("the reason of a close holds at most 123 bytes")
-            self.server_terminated = True
-            self._write(head(CLOSE, len(said)), said)
-        if self.client_terminated and self._transport is not None:
+            self._close_sent = True
+            self._write(head(CLOSE, len(payload)), payload)
+        if self._close_received and self._transport is not None:
             self._flush()
             self._transport.close()
         if self._timer is None and not self._lost:
             self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self._abort)
 
     def _abort(self) -> None:
-        self.client_terminated = self.server_terminated = self._discarding = True
+        self._close_received = self._close_sent = self._discarding = True
         if self._transport is not None and not self._lost:
             self._transport.abort()
 
-    def set_nodelay(self, x: bool) -> None:
-        """Say whether small frames leave at once. Does nothing while the connection changes its transport."""
+    def set_nodelay(self, on: bool) -> None:
+        """Set whether small frames are sent at once. Does nothing while the connection changes its transport."""
         end = None if self._transport is None else self._transport.get_extra_info("socket")
         if end is not None and end.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):  # the peer is gone
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, x)
-
-
-_OWN = frozenset(vars(BulkProtocol))
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, on)

@@ -115,7 +115,7 @@ async def test_no_healthy_client_is_closed(
     with stopped("mongod"):
         for number in range(30):
             await full.send(1, str(number))
-        await until(lambda: waiting._window.full)
+        await until(lambda: waiting.window.full)
         reading = asyncio.gather(*(full.read() for _ in range(30)))
         await several_pings()
         assert ChatSocket.hub.count == 2

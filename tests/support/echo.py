@@ -11,39 +11,43 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ssl
-from typing import Any
+from collections.abc import Callable
 
 import uvloop
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application
-from tornado.websocket import WebSocketHandler
+from tornado.web import Application, RequestHandler
 
 from handlers.http.server import tls_context
-from handlers.websocket.transport import BulkProtocol
+from handlers.websocket.handshake import accept, offered_subprotocols, require_handshake
+from handlers.websocket.rfc6455 import BINARY, TEXT
+from handlers.websocket.transport import FrameProtocol
 
-__all__ = ["EchoHandler", "serve_echo"]
+__all__ = ["EchoConnection", "serve_echo"]
 
 LONGEST = 16 * 2**20  # bytes; the longest message that Autobahn sends
 
 
-class EchoHandler(WebSocketHandler):
-    """Sends every message back, with the methods that WebSocketHandler offers to its subclasses."""
-
-    def get_websocket_protocol(self) -> BulkProtocol:
-        return BulkProtocol(self, self.settings["longest"], in_loop=self.settings["in_loop"])
-
-    def check_origin(self, origin: str) -> bool:
-        return True
+class EchoConnection(FrameProtocol):
+    """Sends every message back, as fast as the client reads."""
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None]:
-        return self.write_message(message, binary=isinstance(message, bytes))
+        if isinstance(message, str):
+            self.write(message.encode(), TEXT)
+        else:
+            self.write(message, BINARY)
+        return asyncio.ensure_future(self.wait_sent())
 
-    def on_fragment(self, size: int) -> None:
-        pass
 
-    def on_failure(self, code: int) -> None:
-        pass
+class _Handshake(RequestHandler):
+    """Opens a connection, with the last of the offered subprotocols."""
+
+    async def get(self) -> None:
+        require_handshake(self.request.headers)
+        offered = offered_subprotocols(self.request.headers)
+        connection = self.settings["connection"](self.settings["longest"])
+        stream = accept(self, offered[-1] if offered else None)
+        await connection.take_over(stream, in_loop=self.settings["in_loop"])
 
 
 def serve_echo(
@@ -52,11 +56,10 @@ def serve_echo(
     frames: str,
     longest: int = LONGEST,
     tls: ssl.SSLContext | None = None,
-    handler: type[EchoHandler] = EchoHandler,
-    **settings: Any,
+    connection: Callable[[int], FrameProtocol] = EchoConnection,
 ) -> tuple[HTTPServer, int]:
     """Start a server on loopback; return it and its port."""
-    app = Application([("/.*", handler)], in_loop=frames == "bulk", longest=longest, **settings)
+    app = Application([("/.*", _Handshake)], in_loop=frames == "bulk", longest=longest, connection=connection)
     server = HTTPServer(app, ssl_options=tls)
     (listening,) = bind_sockets(port, "127.0.0.1")
     server.add_socket(listening)

@@ -30,8 +30,8 @@ async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> Non
 
 def end_of(protocol: Any) -> Any:
     """Return the operating system's socket at the server's end of a connection, on either transport."""
-    transport = getattr(protocol, "_transport", None)
-    return transport.get_extra_info("socket") if transport else protocol.stream.socket
+    transport = protocol._transport
+    return transport.get_extra_info("socket") if transport else None
 
 
 def socket_path(uid: object, to: object, **query: str) -> str:

@@ -1,14 +1,13 @@
-"""A transport and a handler that record their calls, to test BulkProtocol without a server."""
+"""A transport and a protocol that record their calls, to test FrameProtocol without a server."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any
 
 from handlers.websocket.rfc6455 import may_close_with
-from handlers.websocket.transport import BulkProtocol
+from handlers.websocket.transport import FrameProtocol
 
 LIMIT = 70_000  # bytes of the longest message; above 65,536, where lengths take eight bytes
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -102,13 +101,13 @@ class Transport(asyncio.Transport):
         self._closing = self.aborted = True
 
 
-class Handler:
+class RecordingProtocol(FrameProtocol):
     """Records in `events` what it receives; `answer` returns the result of handling a message."""
 
     def __init__(self) -> None:
+        super().__init__(LIMIT)
         self.events: list[Event] = []
         self.answer: Callable[[str | bytes], asyncio.Future[None] | None] = lambda message: None
-        self.protocol: BulkProtocol
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
         self.events.append(message)
@@ -126,22 +125,19 @@ class Handler:
     def on_pong(self, data: bytes) -> None:
         self.events.append(("heard", data))
 
-    def log_exception(self, typ: type[BaseException], value: BaseException, tb: TracebackType) -> None:
-        self.events.append(("failed", typ))
+    def on_error(self, error: BaseException) -> None:
+        self.events.append(("failed", type(error)))
 
-    def on_ws_connection_close(self, code: int | None, reason: str | None) -> None:
-        self.events.append(("end", code, reason))
-        self.protocol.on_connection_close()  # as Tornado's handlers do
+    def on_close(self) -> None:
+        self.events.append(("end", self.close_code, self.close_reason))
 
 
-def attached() -> tuple[BulkProtocol, Transport, list[Event], Handler]:
+def attached() -> tuple[RecordingProtocol, Transport, list[Event]]:
     """Return a protocol whose connection has just been made."""
-    handler = Handler()
-    handler.protocol = protocol = BulkProtocol(handler, LIMIT)  # type: ignore[arg-type]
-    transport = Transport(handler.events)
-    protocol.taken_over = True
+    protocol = RecordingProtocol()
+    transport = Transport(protocol.events)
     protocol.connection_made(transport)
-    return protocol, transport, handler.events, handler
+    return protocol, transport, protocol.events
 
 
 async def turns(count: int = 4) -> None:
@@ -150,8 +146,9 @@ async def turns(count: int = 4) -> None:
         await asyncio.sleep(0)
 
 
-async def feed(protocol: BulkProtocol, transport: Transport, chunks: Iterable[bytes]) -> None:
+async def feed(protocol: FrameProtocol, transport: Transport, chunks: Iterable[bytes]) -> None:
     """Let bytes arrive as a transport does: none while reading is paused, none while it closes."""
+    await turns()  # bytes that arrive before this are handled later
     for chunk in chunks:
         while not transport.reading and not transport.is_closing():
             await asyncio.sleep(0)
@@ -171,7 +168,7 @@ def parted(events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
     return both
 
 
-def lose(protocol: BulkProtocol, transport: Transport) -> None:
+def lose(protocol: FrameProtocol, transport: Transport) -> None:
     """End the connection, from either side."""
     transport.close()
     transport.gone = True

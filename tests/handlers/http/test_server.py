@@ -113,9 +113,9 @@ async def test_what_the_system_buffers(most: int, http_server: Server, connect: 
     """The system's buffers of a connection are limited in both directions; Linux doubles the value for its own use."""
     await connect(*pair)
     (chat,) = ChatSocket.hub.sockets_of(pair[:1])
-    await until(lambda: end_of(chat.ws_connection) is not None)
+    await until(lambda: end_of(chat) is not None)
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        assert end_of(chat.ws_connection).getsockopt(socket.SOL_SOCKET, option) == most
+        assert end_of(chat).getsockopt(socket.SOL_SOCKET, option) == most
 
 
 async def asked_until_answered(port: int) -> int:

@@ -1,7 +1,7 @@
-"""RFC 6455 on real connections: the same on the event loop's transport, on Tornado's stream, and under TLS.
+"""RFC 6455 on real connections: on the event loop's transport, on Tornado's stream, and under TLS.
 
-The cases are those of test_bulk_streams.py, which feeds them to the parser alone, and those of Autobahn's fuzzing
-client that are not among them (its sections 2 to 7 and 9).
+The cases are those of test_transport_streams.py and the others of Autobahn's fuzzing client (its sections 2 to 7
+and 9).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PARTIAL = {"half a message", "half a head"}  # behind which a close frame would 
 
 
 class Way(NamedTuple):
-    """A server, and how to speak to it."""
+    """A server, and how to connect to it."""
 
     port: int
     tls: ssl.SSLContext | None
@@ -41,7 +41,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, io_loop: IOLoop, pem: tuple[Path, Path]) -> Iterator[Way]:
-    """A server that echoes, on one of the ways."""
+    """Yield a server that echoes, on one of the transports."""
     context = None
     if request.param == "tls":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -60,7 +60,7 @@ def way(request: pytest.FixtureRequest, io_loop: IOLoop, pem: tuple[Path, Path])
 
 
 async def spoken(way: Way, *chunks: bytes) -> list[Event]:
-    """What the server says to these bytes up to the end of the connection, which must not be a reset."""
+    """Return the server's frames for these bytes, up to the end of the connection, which must not be a reset."""
     raw = await RawSocket.open(way.port, way.tls)
     with closing(raw.writer.transport):
         assert (await raw.request("/", upgrade=True))[0] == 101
@@ -71,7 +71,7 @@ async def spoken(way: Way, *chunks: bytes) -> list[Event]:
 
 
 async def heard(raw: RawSocket) -> list[Event]:
-    """The frames up to the end, as in test_bulk_streams.py."""
+    """Return the frames up to the end, as in test_transport_streams.py."""
     events: list[Event] = []
     while True:
         try:
@@ -89,34 +89,34 @@ async def heard(raw: RawSocket) -> list[Event]:
 
 
 def answered(events: list[Event]) -> list[Event]:
-    """What of these events a client sees: pongs that were heard are not answered."""
+    """Return the events that a client sees: pongs are not answered."""
     return [event for event in events if not (isinstance(event, tuple) and event[0] == "heard")]
 
 
 @pytest.mark.parametrize("name", sorted(GOOD.keys() - PARTIAL))
-async def test_what_goes_on(name: str, way: Way) -> None:
-    """Messages come back whole and pings are answered, in order; then the client's goodbye is."""
+async def test_valid_streams(name: str, way: Way) -> None:
+    """Messages come back whole and pings are answered, in order; then the client's close frame is."""
     stream, events = GOOD[name]
     assert await spoken(way, stream + close_frame(1000)) == [*answered(events), ("close", 1000)]
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_what_breaks_the_protocol(name: str, way: Way) -> None:
-    """The client is told why, however much it still sends, and its connection is not reset."""
+async def test_broken_streams(name: str, way: Way) -> None:
+    """A client that breaks the protocol gets the close code, however much it still sends, and no reset."""
     stream, events, code = BROKEN[name]
     junk = b"" if name == "a length without end" else HI * 20_000
     assert await spoken(way, stream + junk) == [*answered(events), ("close", code)]
 
 
 @pytest.mark.parametrize("name", GOODBYES)
-async def test_goodbyes(name: str, way: Way) -> None:
-    """A close is answered with its own code, and nothing behind it is."""
+async def test_close_frames(name: str, way: Way) -> None:
+    """A close frame is answered with its own code, and nothing after it is."""
     stream, code, _ = GOODBYES[name]
     assert await spoken(way, stream + HI) == [("close", code)]
 
 
 def cases(streams: dict[str, tuple[bytes, list[Event]]]) -> Any:
-    """A parameter for each."""
+    """Return a parameter for each case."""
     return pytest.mark.parametrize(("stream", "events"), streams.values(), ids=streams.keys())
 
 
@@ -132,7 +132,7 @@ PINGS: dict[str, tuple[bytes, list[Event]]] = {
 
 @cases(PINGS)
 async def test_pings(stream: bytes, events: list[Event], way: Way) -> None:
-    """Each is answered with what it holds, also when it comes byte by byte."""
+    """Each ping is answered with its payload, also when it arrives byte by byte."""
     ending = close_frame(1000)
     assert await spoken(way, stream + ending) == [*events, ("close", 1000)]
     assert await spoken(way, *(bytes((byte,)) for byte in stream), ending) == [*events, ("close", 1000)]
@@ -151,8 +151,8 @@ for last in (False, True):
 
 
 @cases(FORBIDDEN)
-async def test_what_is_forbidden(stream: bytes, events: list[Event], way: Way) -> None:
-    """Is answered with 1002 at once."""
+async def test_forbidden_frames(stream: bytes, events: list[Event], way: Way) -> None:
+    """A forbidden frame is answered with 1002 at once."""
     assert await spoken(way, stream) == [*events, ("close", 1002)]
 
 
@@ -177,7 +177,7 @@ CLOSES: dict[str, tuple[bytes, list[Event]]] = {
 
 @cases(CLOSES)
 async def test_closes(stream: bytes, events: list[Event], way: Way) -> None:
-    """A code that may be sent comes back; any other is answered with 1002 (section 7.4)."""
+    """A close code that may be sent comes back; any other is answered with 1002 (section 7.4)."""
     assert await spoken(way, stream) == events
 
 
@@ -208,7 +208,7 @@ NOT_UTF8: dict[str, bytes] = {
 
 @pytest.mark.parametrize("character", map(chr, BORDERS), ids=map(hex, BORDERS))
 async def test_utf8(character: str, way: Way) -> None:
-    """Every character comes back, whole, in parts that end inside of it, and in reads that do."""
+    """Every character comes back, in whole messages, and in parts and reads that end inside of it."""
     said = f"{GREEK}{character}{GREEK}"
     encoded = said.encode()
     parts = [text(encoded[:1], fin=False), *(more(encoded[at : at + 1], fin=False) for at in range(1, len(encoded)))]
@@ -220,7 +220,7 @@ async def test_utf8(character: str, way: Way) -> None:
 
 @pytest.mark.parametrize("payload", NOT_UTF8.values(), ids=NOT_UTF8.keys())
 async def test_not_utf8(payload: bytes, way: Way) -> None:
-    """Is answered with 1007, whole and in parts."""
+    """Text that is not UTF-8 is answered with 1007, whole and in parts."""
     said = GREEK.encode() + payload
     assert await spoken(way, HI + text(said) + HI) == ["hi", ("close", 1007)]
     parts = text(said[:7], fin=False) + more(said[7:], fin=False) + more()
@@ -230,7 +230,7 @@ async def test_not_utf8(payload: bytes, way: Way) -> None:
 @pytest.mark.parametrize("size", [64, 256, 1024, 4096, 16_384, 65_535, 65_536])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 async def test_the_largest_message(opcode: int, size: int, way: Way) -> None:
-    """In parts of any size it comes back whole, and a byte more is answered with 1009."""
+    """The largest message comes back whole from parts of any size, and a byte more gets 1009."""
     said = b"x" * LIMIT
     pieces = [said[at : at + size] for at in range(0, LIMIT, size)]
     stream = frame(opcode, pieces[0], fin=False) + b"".join(more(piece, fin=False) for piece in pieces[1:])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import struct
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -16,8 +18,7 @@ from tornado.httputil import HTTPHeaders
 
 from handlers.websocket import transport
 from handlers.websocket.handler import ChatSocket
-from handlers.websocket.handshake import OF_THE_HANDSHAKE
-from handlers.websocket.transport import BulkProtocol
+from handlers.websocket.socket_connection import SocketConnection
 from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
 from server import Server
@@ -170,7 +171,7 @@ async def test_a_full_window_is_no_silence(
     for number in range(20):
         await one.send(1, str(number))
     (socket,) = ChatSocket.hub.sockets_of(pair[:1])
-    await until(lambda: socket._window.full)
+    await until(lambda: socket.window.full)
     now = asyncio.get_running_loop().time()
     for later in (1, 2, 3):  # far beyond interval and timeout
         ChatSocket.hub.check_peers(now + later * (INTERVAL + TIMEOUT), ChatSocket.hub.users())
@@ -195,7 +196,7 @@ async def test_a_silent_peer_is_found(http_server: Server, pair: Pair) -> None:
     assert opcode == 9
     ChatSocket.hub.check_peers(now + INTERVAL + TIMEOUT - 1, ChatSocket.hub.users())
     assert pair[0] in ChatSocket.hub.users()
-    ChatSocket.hub.check_peers(now + INTERVAL + TIMEOUT + 1, ChatSocket.hub.users())
+    ChatSocket.hub.check_peers(now + INTERVAL + TIMEOUT + 2, ChatSocket.hub.users())
     assert pair[0] not in ChatSocket.hub.users()
     assert await raw.close_code() == 4010
     raw.abort()
@@ -210,17 +211,32 @@ async def test_a_ping_to_a_closing_connection_stops_no_other(
     for pair in (gone, here):
         await connect(*pair)
     (closing,), (open_one,) = ChatSocket.hub.sockets_of(gone), ChatSocket.hub.sockets_of(here)
-    closing.ws_connection.client_terminated = True
+    closing._close_received = True
     ChatSocket.hub.check_peers(asyncio.get_running_loop().time() + INTERVAL + 1, ChatSocket.hub.users())
     assert gone[0] not in ChatSocket.hub.users()
     assert open_one._liveness.asked
 
 
-async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair) -> None:
-    """An open socket keeps nothing of the request that opened it."""
-    await connect(*pair)
+async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open socket keeps neither its handler nor its request, even before a garbage collection."""
+    kept: list[weakref.ref[object]] = []
+    initialize = ChatSocket.initialize
+
+    def noting(self: ChatSocket, **collaborators: Any) -> None:
+        kept.extend(weakref.ref(each) for each in (self, self.request))
+        initialize(self, **collaborators)
+
+    monkeypatch.setattr(ChatSocket, "initialize", noting)
+    gc.collect()
+    gc.disable()
+    try:
+        await connect(*pair)
+        await until(lambda: not any(reference() for reference in kept))
+    finally:
+        gc.enable()
+    assert len(kept) == 2
     (socket,) = ChatSocket.hub.sockets_of(pair[:1])
-    assert not OF_THE_HANDSHAKE & vars(socket).keys()
+    assert not hasattr(socket, "__dict__")
 
 
 async def test_a_client_that_answers_pings_stays(connect: Connect, pair: Pair) -> None:
@@ -252,7 +268,7 @@ async def test_unsolicited_pongs(http_server: Server, pair: Pair) -> None:
     raw.abort()
 
 
-async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, ChatSocket, BulkProtocol]:
+async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, SocketConnection]:
     """Open a socket of protocol v2 whose client does not read, beside the user's only other one, which writes."""
     (before,) = ChatSocket.hub.sockets_of(pair[:1])
     for number in range(3):
@@ -261,8 +277,7 @@ async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, Ch
     assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
     raw.writer.transport.pause_reading()
     (socket,) = (each for each in ChatSocket.hub.sockets_of(pair[:1]) if each is not before)
-    assert socket.ws_connection is not None
-    return raw, socket, socket.ws_connection
+    return raw, socket
 
 
 def ask_for_pages(raw: RawSocket) -> None:
@@ -281,9 +296,9 @@ async def test_a_peer_that_reads_nothing(
     """
     monkeypatch.setattr(transport, "CLOSE_WITHIN", PATIENCE)
     one = await connect(*pair)
-    raw, socket, protocol = await deaf_socket(one, http_server.port, pair)
+    raw, socket = await deaf_socket(one, http_server.port, pair)
     ask_for_pages(raw)
-    await until(lambda: protocol.stuck and socket._window.full)
+    await until(lambda: socket.stuck and socket.window.full)
     now = asyncio.get_running_loop().time()
     ChatSocket.hub.check_peers(now, ChatSocket.hub.users())
     ChatSocket.hub.check_peers(now + STALL - 1, ChatSocket.hub.users())
@@ -299,15 +314,15 @@ async def test_a_peer_that_reads_nothing(
 async def test_a_peer_that_reads_slowly_stays(connect: Connect, http_server: Server, pair: Pair) -> None:
     """A client stays as long as it takes some bytes between two checks."""
     one = await connect(*pair)
-    raw, socket, protocol = await deaf_socket(one, http_server.port, pair)
+    raw, socket = await deaf_socket(one, http_server.port, pair)
     now = asyncio.get_running_loop().time()
     for _ in range(3):
         ask_for_pages(raw)
-        await until(lambda: protocol.stuck and socket._window.full)
+        await until(lambda: socket.stuck and socket.window.full)
         ChatSocket.hub.check_peers(now, ChatSocket.hub.users())
-        moved = protocol.moved
+        moved = socket.moved
         raw.writer.transport.resume_reading()
-        await until(lambda moved=moved: protocol.moved > moved)
+        await until(lambda moved=moved: socket.moved > moved)
         raw.writer.transport.pause_reading()
         now += 2 * STALL
         ChatSocket.hub.check_peers(now, ChatSocket.hub.users())

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from tornado.httpclient import HTTPClientError
 
-from handlers.websocket.handler import LONGEST_PAUSE, ChatSocket
+from handlers.websocket.handler import ChatSocket
+from handlers.websocket.socket_connection import LONGEST_PAUSE
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
 from tests.support.patience import PATIENCE
@@ -164,10 +165,10 @@ async def test_frames_that_ask_for_nothing(kind: str, http_server: Server, conne
     assert socket._requests.take() == 0
     for _ in range(10):
         raw.writer.write(FRAMES[kind])
-    await until(lambda: socket.ws_connection._paused)
+    await until(lambda: socket._paused)
     assert socket._requests.take() > 0
     await other.say("others are served")
-    socket.ws_connection._abort()  # the end of a connection that is not read is noticed late
+    socket._abort()  # the end of a connection that is not read is noticed late
     raw.abort()
 
 

@@ -133,7 +133,7 @@ async def test_a_long_answer_waits_for_its_reader(
     reader.writer.transport.pause_reading()
     reader.write_frame(1, b'{"type":3}')
     (socket,) = ChatSocket.hub.sockets_of(pair[1:])
-    await until(lambda: socket.ws_connection.unsent > 0)
+    await until(lambda: socket.unsent > 0)
     reader.writer.transport.resume_reading()
     for _ in range(count):
         opcode, payload = await reader.frame()

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from handlers.websocket.handler import ChatSocket
+from handlers.websocket.socket_connection import SocketConnection
 from models.chat.history import LONG
 from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
@@ -259,15 +260,15 @@ async def test_a_slow_reader_is_not_too_slow(
     await slow.request(socket_path(*pair[::-1], v="2"), upgrade=True)
     await slow.frame()
     (socket,) = ChatSocket.hub.sockets_of(pair[1:])
-    monkeypatch.setattr(socket, "_limits", socket._limits._replace(write_buffer=300_000))
+    socket._limits = socket._limits._replace(write_buffer=300_000)
     for end, size in (
         (slow.writer.get_extra_info("socket"), SO_RCVBUF),
-        (end_of(socket.ws_connection), SO_SNDBUF),
+        (end_of(socket), SO_SNDBUF),
     ):
         end.setsockopt(SOL_SOCKET, size, 65_536)  # so that the kernel holds little
     for number in range(20):
         slow.write_frame(1, json.dumps({"type": 2, "id": f"{number}", "limit": 12}).encode())
-    await until(lambda: socket.ws_connection is None or socket.ws_connection.unsent > 150_000)
+    await until(lambda: not socket.is_open or socket.unsent > 150_000)
     for _ in range(40):  # as many pages as are owed could have been written by then
         await one.ask(2, limit=12)
     for number in range(20):
@@ -620,7 +621,7 @@ async def test_slow_sockets_go_without_typing(connect2: Connect2, pair: Pair, mo
     """Typing and presence are left out while many bytes are unsent, and messages are not."""
     one, two = await connect2(*pair), await connect2(*pair[::-1])
     await introduce(one, two)
-    monkeypatch.setattr(ChatSocket, "busy", True)
+    monkeypatch.setattr(SocketConnection, "busy", True)
     await one.connection.write_message('{"type":5}')
     await one.say("hi", 50004)
     await two.receive(50001)

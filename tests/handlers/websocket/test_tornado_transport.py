@@ -1,6 +1,6 @@
-"""Frames on both transports of a server, and what the stream's transport does by itself.
+"""Frames on both transports of a server, and the transport on Tornado's stream by itself.
 
-Broken frames are in test_conformance.py, what happens over time on either transport in test_bulk.py.
+Broken frames are in test_conformance.py, and what happens over time on either transport in test_transport.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from handlers.http.server import tls_context
 from handlers.websocket import transport
 from handlers.websocket.handler import ChatSocket
 from handlers.websocket.tornado_transport import CHUNK, StreamTransport
-from handlers.websocket.transport import BulkProtocol
 from server import Server
 from tests.conftest import Connect
 from tests.support.certificates import certificate
@@ -52,7 +51,7 @@ async def test_client_frames_up_to_the_limit(size: int, http_server: Server, pai
 
 
 async def test_text_split_inside_a_character(http_server: Server, pair: tuple[int, int]) -> None:
-    """Fragments may end anywhere; UTF-8 is looked at when the message is whole."""
+    """Parts may end inside a character, since UTF-8 is checked when the message is whole."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     whole = '{"type":1,"content":"字"}'.encode()
     raw.write_frame(1, whole[:22], fin=False)
@@ -63,34 +62,30 @@ async def test_text_split_inside_a_character(http_server: Server, pair: tuple[in
 
 @pytest.mark.parametrize("flags", [["--request-burst=1000000"]])
 async def test_a_flood_of_pings_is_bounded(http_server: Server, pair: tuple[int, int]) -> None:
-    """Pongs that nobody reads do not pile up."""
+    """Pongs to a client that does not read do not pile up."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     raw.writer.transport.pause_reading()
     (socket,) = ChatSocket.hub.sockets_of(pair[:1])
-    protocol = socket.ws_connection
-    assert isinstance(protocol, BulkProtocol)
     for _ in range(200):
         for _ in range(100):
             raw.write_frame(9, b"x" * 125)
         await raw.writer.drain()
-        assert protocol.unsent <= 65_536
+        assert socket.unsent <= 65_536
     raw.abort()
     await until(lambda: ChatSocket.hub.count == 0)
 
 
-async def test_writing_to_what_is_closing(connect: Connect, pair: tuple[int, int]) -> None:
-    """Says that it is too late, and raises nothing."""
+async def test_writing_to_a_closing_socket(connect: Connect, pair: tuple[int, int]) -> None:
+    """Writing to a closing socket says that it is too late, and raises nothing."""
     await connect(*pair)
     (socket,) = ChatSocket.hub.sockets_of(pair[:1])
-    protocol = socket.ws_connection
-    assert isinstance(protocol, BulkProtocol)
-    protocol.close(1000)
-    assert not protocol.write_text(b"{}")
-    await protocol.sent()
+    socket.close(1000)
+    assert not socket.write_frame(b"{}")
+    await socket.wait_sent()
 
 
 class Notes(asyncio.Protocol):
-    """Notes what a transport says."""
+    """Records what a transport reports."""
 
     def __init__(self) -> None:
         self.said: list[str | bytes] = []
@@ -113,7 +108,7 @@ Connected = tuple[StreamTransport, Notes, socket.socket]
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[Connected]:
-    """A transport, its protocol, and the other end of the connection, which does not block."""
+    """Yield a transport, its protocol, and the other end of the connection, which does not block."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         peer = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
@@ -131,7 +126,7 @@ async def connected() -> AsyncIterator[Connected]:
 
 
 async def everything(peer: socket.socket) -> int:
-    """How many bytes come up to the end."""
+    """Return the number of bytes up to the end."""
     size = 0
     while part := await asyncio.get_running_loop().sock_recv(peer, 2**20):
         size += len(part)
@@ -139,7 +134,7 @@ async def everything(peer: socket.socket) -> int:
 
 
 async def test_reading_and_pausing() -> None:
-    """Nothing is read before it is asked for; what is read when it pauses is still handed on, and it is not much."""
+    """Nothing is read before it is wanted, and after a pause at most one read is handed on."""
     async with connected() as (transport, notes, peer):
         assert not transport.is_reading()
         peer.send(b"a")
@@ -156,8 +151,8 @@ async def test_reading_and_pausing() -> None:
         await until(lambda: sum(map(len, notes.said)) == 20_000_001)
 
 
-async def test_much_that_is_unsent() -> None:
-    """The protocol is told to pause above the limit, and to resume when all is sent."""
+async def test_pausing_the_writer() -> None:
+    """The protocol is paused above the limit, and resumed when all bytes are sent."""
     async with connected() as (transport, notes, peer):
         transport.set_write_buffer_limits(1000, 0)
         transport.write(b"x" * 20_000_000)
@@ -171,8 +166,21 @@ async def test_much_that_is_unsent() -> None:
         await until(lambda: notes.said == ["pause", "resume", "lost"])
 
 
-async def test_an_end_of_one_half() -> None:
-    """All is sent, then the peer sees the end; what it still sends is dropped, up to its own end."""
+async def test_the_number_of_unsent_bytes() -> None:
+    """Bytes that were written are unsent or at the peer. Fails if Tornado changes its stream's write buffer."""
+    async with connected() as (transport, _, peer):
+        transport.write(b"x" * 20_000_000)
+        unsent = transport.get_write_buffer_size()
+        assert 0 < unsent < 20_000_000
+        taken = 0
+        while taken < 20_000_000 - unsent:
+            taken += len(await asyncio.get_running_loop().sock_recv(peer, 20_000_000 - unsent - taken))
+        transport.abort()
+        assert transport.get_write_buffer_size() == 0
+
+
+async def test_a_half_close() -> None:
+    """After all bytes the peer sees the end, and its own bytes are dropped up to its end."""
     async with connected() as (transport, notes, peer):
         transport.resume_reading()
         transport.write(b"x" * 20_000_000)
@@ -189,8 +197,8 @@ async def test_an_end_of_one_half() -> None:
 
 
 @pytest.mark.parametrize("end", [StreamTransport.abort, StreamTransport.close, None], ids=["abort", "close", "reset"])
-async def test_what_ends_after_one_half(end: Callable[[StreamTransport], None] | None) -> None:
-    """However it ends then, the protocol is told once, and later."""
+async def test_an_end_after_the_half_close(end: Callable[[StreamTransport], None] | None) -> None:
+    """After the half-close, any end is reported once, and in a later turn."""
     async with connected() as (transport, notes, peer):
         transport.write_eof()
         assert await everything(peer) == 0
@@ -207,7 +215,7 @@ async def test_what_ends_after_one_half(end: Callable[[StreamTransport], None] |
 
 
 async def test_a_peer_that_is_gone() -> None:
-    """What it had sent before a reset is not handed on, and nothing is written."""
+    """Bytes before a reset are not handed on, and nothing is written after it."""
     async with connected() as (transport, notes, peer):
         transport.resume_reading()
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -220,8 +228,8 @@ async def test_a_peer_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("said", [b"\x88\x80\x00\x00\x00\x00", b"\x81\x00"], ids=["goodbye", "broken"])
-async def test_tls_ends_with_its_own_goodbye(said: bytes, tmp_path: Path) -> None:
-    """Without it the client could not tell the end of the connection from an attacker's."""
+async def test_tls_ends_with_close_notify(said: bytes, tmp_path: Path) -> None:
+    """A TLS connection ends with `close_notify`, which tells the client that no attacker has cut it."""
     files = certificate(tmp_path, "localhost")
     server, port = serve_echo(0, frames="bulk", tls=tls_context(*map(str, files)))
 
@@ -249,7 +257,7 @@ async def test_tls_ends_with_its_own_goodbye(said: bytes, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("tls", [False, True])
 async def test_a_peer_that_never_ends(tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is torn off after a time, though it goes on sending."""
+    """A peer that breaks the protocol and goes on sending is disconnected in time."""
     monkeypatch.setattr(transport, "CLOSE_WITHIN", 0.1)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

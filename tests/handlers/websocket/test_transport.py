@@ -1,7 +1,7 @@
-"""What happens over time on a connection of the loop's own.
+"""What happens over time on a connection, on transports of the event loop and of Tornado's stream.
 
-What bytes mean is in test_bulk_streams.py and, on real connections, in test_conformance.py; how Tornado hands
-connections over in test_bulk_hand_over.py; what handlers may call in test_bulk_handlers.py.
+What bytes mean is in test_transport_streams.py and, on real connections, in test_conformance.py. How Tornado hands
+connections over is in test_transport_hand_over.py, and what subclasses may call in test_transport_subclasses.py.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import uvloop
 from tornado.iostream import IOStream
 
 from handlers.websocket.tornado_transport import StreamTransport
-from handlers.websocket.transport import CONGESTED, FRAMES, BulkProtocol
+from handlers.websocket.transport import CONGESTED, FRAMES
 from tests.support.sockets import end_of, until
 from tests.support.transports import (
     BINARY,
-    LIMIT,
     PING,
     TEXT,
-    Handler,
+    RecordingProtocol,
     attached,
     close_frame,
     feed,
@@ -48,12 +47,12 @@ def texts(*numbers: int) -> bytes:
 # Reading
 
 
-async def test_what_a_handler_waits_for() -> None:
-    """Until its future is done nothing more is handed on or read; then all is, in order, also what came meanwhile."""
-    protocol, transport, events, handler = attached()
+async def test_a_future_that_is_waited_for() -> None:
+    """While a message's future is pending nothing is handled or read; then all is, in order."""
+    protocol, transport, events = attached()
     await turns()
     waits = {"1": future(), "3": future()}
-    handler.answer = waits.get
+    protocol.answer = waits.get
     protocol.data_received(texts(0, 1, 2)[:-1])
     assert (events, transport.reading) == (["0", "1"], False)
     protocol.data_received(texts(2)[-1:] + texts(3, 4))  # had been read before the transport was told
@@ -69,25 +68,25 @@ async def test_what_a_handler_waits_for() -> None:
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 async def test_every_kind_of_message_is_waited_for(opcode: int) -> None:
-    """Whole or in parts."""
-    protocol, transport, events, handler = attached()
+    """The future of a text or binary message, whole or in parts, is waited for."""
+    protocol, transport, events = attached()
     for message in (frame(opcode, "a"), frame(opcode, fin=False) + frame(0, "a")):
         await turns()
         assert transport.reading
         wait = future()
-        handler.answer = lambda _, wait=wait: wait
+        protocol.answer = lambda _, wait=wait: wait
         protocol.data_received(message)
         protocol.data_received(HI)
         assert (len(events), transport.reading) == (1, False)
-        handler.answer(events.pop()).set_result(None)
-        handler.answer = lambda _: None
+        protocol.answer(events.pop()).set_result(None)
+        protocol.answer = lambda _: None
         await turns()
         assert events.pop() == "hi"
 
 
 async def test_others_have_their_turn() -> None:
-    """Of many frames in one read the first are worked off at once, the rest in later turns, in order."""
-    protocol, transport, events, _ = attached()
+    """Of many frames in one read the first are handled at once and the rest in later turns, in order."""
+    protocol, transport, events = attached()
     await turns()
     asyncio.get_running_loop().call_soon(events.append, "others")
     protocol.data_received(texts(*range(2 * FRAMES + 1)))
@@ -99,9 +98,9 @@ async def test_others_have_their_turn() -> None:
 
 
 async def test_many_reads_are_one_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is worked off in a period is counted over all reads in it."""
+    """The frames that are handled in a period are counted over all of its reads."""
     monkeypatch.setattr("handlers.websocket.transport.PERIOD", 0.3)
-    protocol, transport, events, _ = attached()
+    protocol, transport, events = attached()
     await turns()
     for number in range(FRAMES + 1):
         protocol.data_received(texts(number))
@@ -110,11 +109,11 @@ async def test_many_reads_are_one_flood(monkeypatch: pytest.MonkeyPatch) -> None
     assert events == [str(number) for number in range(FRAMES + 1)]
 
 
-async def test_a_handler_that_fails() -> None:
-    """The connection is torn, and what the same read brought is not handed on."""
-    protocol, transport, events, handler = attached()
+async def test_a_method_that_fails() -> None:
+    """An error ends the connection, and the other frames of the same read are not handled."""
+    protocol, transport, events = attached()
     await turns()
-    handler.answer = lambda message: 1 / 0
+    protocol.answer = lambda message: 1 / 0
     protocol.data_received(HI + HI + frame(PING))
     await turns()
     assert (events, transport.aborted) == (["hi", ("failed", ZeroDivisionError)], True)
@@ -122,13 +121,13 @@ async def test_a_handler_that_fails() -> None:
     assert len(events) == 2
 
 
-async def test_a_handler_that_fails_later() -> None:
-    """Its future's error tears the connection, also when it is gone by then."""
+async def test_a_future_that_fails() -> None:
+    """A future's error ends the connection, and is reported even if that is lost by then."""
     for gone in (False, True):
-        protocol, transport, events, handler = attached()
+        protocol, transport, events = attached()
         await turns()
         wait = future()
-        handler.answer = lambda message, wait=wait: wait
+        protocol.answer = lambda message, wait=wait: wait
         protocol.data_received(HI + HI)
         if gone:
             lose(protocol, transport)
@@ -139,16 +138,16 @@ async def test_a_handler_that_fails_later() -> None:
         assert transport.aborted is not gone
 
 
-async def test_lost_in_the_midst_of_everything() -> None:
-    """The handler is told once; nothing is handed on, written or waited for any more."""
-    protocol, transport, events, handler = attached()
+async def test_a_connection_that_is_lost() -> None:
+    """A lost connection reports its end once, and handles, writes and waits for nothing any more."""
+    protocol, transport, events = attached()
     await turns()
     wait = future()
-    handler.answer = lambda message: wait
+    protocol.answer = lambda message: wait
     protocol.pause_writing()
-    waiting = asyncio.ensure_future(protocol.sent())
+    waiting = asyncio.ensure_future(protocol.wait_sent())
     protocol.data_received(frame(PING) + HI + HI[:3])
-    protocol.write_text(b"late")
+    protocol.write(b"late")
     protocol.close(1001)
     timer = protocol._timer
     assert timer is not None
@@ -161,21 +160,21 @@ async def test_lost_in_the_midst_of_everything() -> None:
     assert timer.cancelled()
     protocol.close(1000)
     assert protocol._timer is timer
-    assert (protocol.write_text(b"x"), protocol.is_closing(), protocol.unsent) == (False, True, 0)
+    assert (protocol.write(b"x"), protocol.is_closing(), protocol.unsent) == (False, True, 0)
 
 
 # Writing
 
 
 async def test_one_turn_is_one_write() -> None:
-    """What is written in one turn leaves together and in order; a goodbye comes after it, and nothing after that."""
-    protocol, transport, events, _ = attached()
+    """Frames of one turn are sent together and in order, a close frame is the last, and none follows it."""
+    protocol, transport, events = attached()
     for text in (b"", b"x" * 125, b"x" * 126, b"x" * 1000):
-        assert protocol.write_text(text)
-    protocol.write_ping(b"?")
+        assert protocol.write(text)
+    protocol.ping(b"?")
     protocol.close(4008, "too slow")
-    protocol.write_ping(b"late")
-    assert not protocol.write_text(b"late")
+    protocol.ping(b"late")
+    assert not protocol.write(b"late")
     await turns()
     assert transport.writes == 1
     sizes = [len(said) for kind, said in events if kind == "text"]
@@ -183,15 +182,15 @@ async def test_one_turn_is_one_write() -> None:
 
 
 async def test_much_is_handed_to_the_transport_at_once() -> None:
-    """So that it says when too much is unsent."""
-    protocol, transport, _, _ = attached()
-    protocol.write_text(b"x" * 65_536)
+    """Many bytes are given to the transport at once, so that it can report congestion."""
+    protocol, transport, _ = attached()
+    protocol.write(b"x" * 65_536)
     assert (transport.writes, protocol.unsent) == (1, 0)
 
 
-async def test_pongs_that_nobody_reads() -> None:
-    """While much is unsent no ping is answered; then the last one is, and after it each one again."""
-    protocol, transport, events, _ = attached()
+async def test_pongs_while_congested() -> None:
+    """While many bytes are unsent no ping is answered; afterwards the last one is, and each new one."""
+    protocol, transport, events = attached()
     protocol.pause_writing()
     await feed(protocol, transport, [b"".join(frame(PING, str(number)) for number in range(1000))])
     assert events == []
@@ -200,9 +199,9 @@ async def test_pongs_that_nobody_reads() -> None:
     assert events == [("pong", b"999"), ("pong", b"again")]
 
 
-async def test_no_pong_after_a_goodbye() -> None:
-    """Neither the one that was held back."""
-    protocol, transport, events, _ = attached()
+async def test_no_pong_after_a_close_frame() -> None:
+    """No pong follows a close frame, nor does one that was held back."""
+    protocol, transport, events = attached()
     protocol.pause_writing()
     await feed(protocol, transport, [frame(PING)])
     protocol.close(1000)
@@ -214,9 +213,9 @@ async def test_no_pong_after_a_goodbye() -> None:
 # The end
 
 
-async def test_our_goodbye() -> None:
-    """It is said once; what comes before the peer's is handed on; with that the transport is closed."""
-    protocol, transport, events, _ = attached()
+async def test_a_close_frame_of_ours() -> None:
+    """A close frame is sent once, and frames before the peer's are handled; with that the transport closes."""
+    protocol, transport, events = attached()
     protocol.close(1001, "why")
     timer = protocol._timer
     protocol.close(1000)
@@ -229,22 +228,22 @@ async def test_our_goodbye() -> None:
     assert timer.cancelled()
 
 
-async def test_a_peer_that_does_not_answer_our_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is torn off after a time."""
+async def test_a_peer_that_does_not_answer_a_close_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that does not answer a close frame in time is disconnected."""
     monkeypatch.setattr("handlers.websocket.transport.CLOSE_WITHIN", 0)
-    protocol, transport, _, _ = attached()
+    protocol, transport, _ = attached()
     protocol.close(1000)
     assert not transport.is_closing()
     await until(lambda: transport.aborted)
 
 
 @pytest.mark.parametrize("last", [b"", close_frame(1000), HI[:1] + b"\0"], ids=["end", "goodbye", "broken"])
-async def test_a_peer_that_does_not_take_what_is_unsent(last: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However it ended: it gets what was written before, and is torn off if it does not take that in time."""
+async def test_a_peer_that_does_not_take_unsent_bytes(last: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames before any end are sent, and a peer that does not take them in time is disconnected."""
     monkeypatch.setattr("handlers.websocket.transport.CLOSE_WITHIN", 0)
-    protocol, transport, events, _ = attached()
+    protocol, transport, events = attached()
     await turns()
-    protocol.write_text(b"before")
+    protocol.write(b"before")
     if last:
         protocol.data_received(last)
     else:
@@ -258,7 +257,7 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 @pytest.fixture(params=["asyncio", "uvloop", "asyncio with a stream", "uvloop with a stream"])
 def on(request: pytest.FixtureRequest) -> Callable[[Callable[..., Awaitable[None]]], None]:
-    """Runs a test with a real connection on a transport of this kind; no error may reach the loop."""
+    """Run a test with a real connection on a transport of this kind; no error may reach the loop."""
     loop_name, _, stream = request.param.partition(" with a ")
 
     def run(test: Callable[..., Awaitable[None]]) -> None:
@@ -269,9 +268,7 @@ def on(request: pytest.FixtureRequest) -> Callable[[Callable[..., Awaitable[None
             with socket.create_server(("127.0.0.1", 0)) as server:
                 peer = socket.create_connection(server.getsockname())
                 accepted, _ = server.accept()
-            handler = Handler()
-            protocol = handler.protocol = BulkProtocol(handler, LIMIT)  # type: ignore[arg-type]
-            protocol.taken_over = True
+            protocol = RecordingProtocol()
             with peer:
                 peer.setblocking(False)
                 if stream:
@@ -279,11 +276,11 @@ def on(request: pytest.FixtureRequest) -> Callable[[Callable[..., Awaitable[None
                     protocol.connection_made(StreamTransport(IOStream(accepted), protocol))
                 else:
                     await loop.connect_accepted_socket(lambda: protocol, accepted)
-                await test(protocol, handler, peer)
+                await test(protocol, peer)
                 await until(lambda: protocol._lost)
             await turns()
             assert not errors
-            assert [event[0] for event in handler.events if isinstance(event, tuple)].count("end") == 1
+            assert [event[0] for event in protocol.events if isinstance(event, tuple)].count("end") == 1
 
         with asyncio.Runner(loop_factory=LOOPS[loop_name]) as runner:
             runner.run(connected())
@@ -292,21 +289,21 @@ def on(request: pytest.FixtureRequest) -> Callable[[Callable[..., Awaitable[None
 
 
 async def all_of(peer: socket.socket) -> bytes:
-    """What comes up to the end."""
+    """Return all bytes up to the end."""
     data = b""
     while part := await asyncio.get_running_loop().sock_recv(peer, 2**20):
         data += part
     return data
 
 
-def test_a_goodbye_while_much_is_unsent(on: Any) -> None:
-    """All is sent, then the answer, then the end."""
+def test_a_close_frame_while_congested(on: Any) -> None:
+    """All frames are sent, then the answer to the close frame, then the end."""
 
-    async def test(protocol: BulkProtocol, handler: Handler, peer: socket.socket) -> None:
+    async def test(protocol: RecordingProtocol, peer: socket.socket) -> None:
         for _ in range(100):
-            protocol.write_text(b"x" * 100_000)
+            protocol.write(b"x" * 100_000)
         peer.send(close_frame(1000))
-        await until(lambda: protocol.client_terminated)
+        await until(lambda: protocol._close_received)
         assert protocol.unsent
         data = await all_of(peer)
         assert (len(data), data[-4:]) == (100 * 100_010 + 4, b"\x88\x02\x03\xe8")
@@ -314,28 +311,28 @@ def test_a_goodbye_while_much_is_unsent(on: Any) -> None:
     on(test)
 
 
-def test_what_breaks_the_protocol_is_told_why(on: Any) -> None:
-    """Our side of the connection ends after the close frame; the other one with the peer's."""
+def test_a_peer_that_breaks_the_protocol(on: Any) -> None:
+    """Our half of the connection ends after the close frame, and the other half with the peer's."""
 
-    async def test(protocol: BulkProtocol, handler: Handler, peer: socket.socket) -> None:
+    async def test(protocol: RecordingProtocol, peer: socket.socket) -> None:
         peer.send(HI + b"\xff\xff" + bytes(100_000))
         data = await all_of(peer)
-        assert (handler.events, data[0], data[2:4]) == (["hi"], 0x88, b"\x03\xea")
+        assert (protocol.events, data[0], data[2:4]) == (["hi"], 0x88, b"\x03\xea")
         assert not protocol._lost
         peer.close()
 
     on(test)
 
 
-def test_a_reset_before_what_breaks_the_protocol(on: Any) -> None:
-    """Nothing is told to a peer that has gone when its last frames' turn comes."""
+def test_a_reset_before_a_broken_frame(on: Any) -> None:
+    """Nothing is sent to a peer that is gone when its broken frame is handled."""
 
-    async def test(protocol: BulkProtocol, handler: Handler, peer: socket.socket) -> None:
+    async def test(protocol: RecordingProtocol, peer: socket.socket) -> None:
         wait = future()
-        handler.answer = lambda message: wait
+        protocol.answer = lambda message: wait
         protocol.close(1001)
         peer.send(HI + frame(0xF))
-        await until(lambda: handler.events)
+        await until(lambda: protocol.events)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         wait.set_result(None)
@@ -344,9 +341,9 @@ def test_a_reset_before_what_breaks_the_protocol(on: Any) -> None:
 
 
 def test_pings_without_end(on: Any) -> None:
-    """Pongs pile up no higher than to where the transport says that it is too much, however many pings come."""
+    """Pongs pile up no higher than the limit of congestion, however many pings come."""
 
-    async def test(protocol: BulkProtocol, handler: Handler, peer: socket.socket) -> None:
+    async def test(protocol: RecordingProtocol, peer: socket.socket) -> None:
         end_of(protocol).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for number in range(400):

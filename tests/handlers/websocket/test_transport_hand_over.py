@@ -1,20 +1,25 @@
-"""Between Tornado's stream and the loop's transport nothing is lost, and nothing stays behind."""
+"""Between Tornado's stream and the loop's transport nothing is lost, and nothing is left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import socket
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tornado.iostream import IOStream
 
 from handlers.websocket.handler import ChatSocket
-from handlers.websocket.transport import KEPT, BulkProtocol
+from handlers.websocket.socket_connection import SocketConnection
+from handlers.websocket.tornado_transport import StreamTransport
+from handlers.websocket.transport import FrameProtocol
 from server import Server
 from tests.conftest import Connect
 from tests.support.sockets import RawSocket, socket_path, until
@@ -30,7 +35,7 @@ def flags() -> list[str]:
 
 @pytest.fixture
 def handing_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SimpleNamespace]:
-    """Lets the next connections' hand over wait for `go`, after which it may fail with `error`."""
+    """Let the hand-over of the next connections wait for `go`, after which it may fail with `error`."""
 
     def hold(error: Exception | None = None) -> SimpleNamespace:
         loop = asyncio.get_running_loop()
@@ -51,14 +56,14 @@ def handing_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SimpleNamespac
 
 
 async def ended(raw: RawSocket) -> None:
-    """The peer's end, and nothing left of the socket here."""
+    """End the client, and wait until nothing is left of the socket in the server."""
     raw.abort()
     await until(lambda: ChatSocket.hub.count == 0)
     assert not ChatSocket.hub.users()
 
 
 async def test_frames_together_with_the_handshake(http_server: Server, pair: Pair) -> None:
-    """A client need not wait for the answer: what comes with its request is worked off, in order."""
+    """Frames that come with the request are handled in order; a client need not wait for the answer."""
     raw = await RawSocket.open(http_server.port)
     write = raw.writer.write
     good, bad = frame(TEXT, '{"type":1,"content":"hi"}'), frame(TEXT, "hi")
@@ -73,12 +78,12 @@ async def test_frames_together_with_the_handshake(http_server: Server, pair: Pai
 async def test_messages_during_the_hand_over(
     http_server: Server, pair: Pair, connect: Connect, handing_over: Callable[[], SimpleNamespace]
 ) -> None:
-    """Are delivered, in order, and those after it too."""
+    """Messages during and after the hand-over are delivered in order."""
     other = await connect(*reversed(pair))
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
     (chat,) = ChatSocket.hub.sockets_of(pair[:1])
-    assert chat.ws_connection.unsent == 0
+    assert chat.unsent == 0
     for number in range(2):
         await other.say(str(number), 50004)
     held.go.set()
@@ -89,21 +94,21 @@ async def test_messages_during_the_hand_over(
     await ended(raw)
 
 
-async def test_a_goodbye_before_the_hand_over(http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that closes in `open` is told what the peer answers, as after it."""
-    greet, ended_with = ChatSocket.open, []
+async def test_a_close_before_the_hand_over(http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that closes while it opens gets the client's answer."""
+    join, ended_with = SocketConnection.on_open, []
 
-    def close(self: ChatSocket) -> None:
-        greet(self)
+    def close(self: SocketConnection) -> None:
+        join(self)
         self.close(4000, "why")
 
-    def note(self: ChatSocket) -> None:
+    def note(self: SocketConnection) -> None:
         ended_with.append((self.close_code, self.close_reason))
         leave(self)
 
-    leave = ChatSocket.on_close
-    monkeypatch.setattr(ChatSocket, "open", close)
-    monkeypatch.setattr(ChatSocket, "on_close", note)
+    leave = SocketConnection.on_close
+    monkeypatch.setattr(SocketConnection, "on_open", close)
+    monkeypatch.setattr(SocketConnection, "on_close", note)
     raw = await RawSocket.upgraded(http_server.port, *pair)
     assert await raw.frame() == (8, b"\x0f\xa0why")
     raw.writer.write(close_frame(4001, "because"))
@@ -112,33 +117,32 @@ async def test_a_goodbye_before_the_hand_over(http_server: Server, pair: Pair, m
     assert ended_with == [(4001, "because")]
 
 
-async def test_a_goodbye_during_the_hand_over(
+async def test_a_close_during_the_hand_over(
     http_server: Server, pair: Pair, handing_over: Callable[[], SimpleNamespace]
 ) -> None:
-    """Is said, and the peer's is waited for."""
+    """A close frame during the hand-over is sent, and its answer is waited for."""
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
     (chat,) = ChatSocket.hub.sockets_of(pair[:1])
-    protocol = chat.ws_connection
     chat.write_frame(b"last")
     chat.close(4000, "why")
-    assert not protocol.write_text(b"late")
+    assert not chat.write_frame(b"late")
     held.go.set()
     assert [await raw.frame(), await raw.frame()] == [(TEXT, b"last"), (8, b"\x0f\xa0why")]
     raw.writer.write(close_frame(4000))
     assert await raw.reader.read() == b""
-    await until(lambda: protocol._lost)
+    await until(lambda: chat._lost)
     await ended(raw)
 
 
-async def test_torn_during_the_hand_over(
+async def test_an_abort_during_the_hand_over(
     http_server: Server, pair: Pair, handing_over: Callable[[], SimpleNamespace]
 ) -> None:
-    """The connection ends with it."""
+    """A connection that is aborted during the hand-over ends with it."""
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
     (chat,) = ChatSocket.hub.sockets_of(pair[:1])
-    chat.ws_connection._abort()
+    chat._abort()
     held.go.set()
     assert await raw.reader.read() == b""
     await ended(raw)
@@ -147,7 +151,7 @@ async def test_torn_during_the_hand_over(
 async def test_a_hand_over_that_fails(
     http_server: Server, pair: Pair, handing_over: Callable[..., SimpleNamespace]
 ) -> None:
-    """Nothing stays behind; the peer sees the end."""
+    """After a failed hand-over nothing is left behind, and the client sees the end."""
     held = handing_over(OSError(errno.EMFILE, "no descriptor is left"))
     raw = await RawSocket.upgraded(http_server.port, *pair)
     assert ChatSocket.hub.sockets_of(pair[:1])
@@ -159,7 +163,7 @@ async def test_a_hand_over_that_fails(
 async def test_no_descriptor_for_the_hand_over(
     http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None is needed: the connection keeps the one it was accepted with."""
+    """A hand-over needs no other descriptor than the connection's own."""
 
     def fail(*arguments: object) -> int:
         raise OSError(errno.EMFILE, "no descriptor is left")
@@ -173,7 +177,7 @@ async def test_no_descriptor_for_the_hand_over(
 
 
 async def test_several_writes_in_one_turn(http_server: Server, pair: Pair) -> None:
-    """Leave in order, however long they are."""
+    """Frames of one turn are sent in order, however long they are."""
     raw = await RawSocket.upgraded(http_server.port, *pair)
     (chat,) = ChatSocket.hub.sockets_of(pair[:1])
     sizes = [1, 20_000, 3, 125, 126, 65_535, 0, 65_536, 4]
@@ -182,11 +186,37 @@ async def test_several_writes_in_one_turn(http_server: Server, pair: Pair) -> No
     await ended(raw)
 
 
-async def test_nothing_of_tornados_own_way_is_kept(http_server: Server, pair: tuple[int, int]) -> None:
-    """Its stream and the state of its parser are more than all that an idle connection needs."""
-    raw = await RawSocket.upgraded(http_server.port, *pair)
-    (socket,) = ChatSocket.hub.sockets_of(pair[:1])
-    await until(lambda: socket.ws_connection._transport is not None)
-    own = {name for name in vars(BulkProtocol) if not name.startswith("__")}
-    assert vars(socket.ws_connection).keys() <= KEPT | own
-    raw.abort()
+async def test_the_stream_is_not_kept(http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection on the loop's transport keeps nothing of Tornado's stream, even before a garbage collection."""
+    streams: list[weakref.ref[IOStream]] = []
+    take_over = FrameProtocol.take_over
+
+    async def noting(self: FrameProtocol, stream: IOStream, *, in_loop: bool) -> None:
+        streams.append(weakref.ref(stream))
+        await take_over(self, stream, in_loop=in_loop)
+
+    monkeypatch.setattr(FrameProtocol, "take_over", noting)
+    gc.collect()
+    gc.disable()
+    try:
+        raw = await RawSocket.upgraded(http_server.port, *pair)
+        await until(lambda: streams[0]() is None)
+    finally:
+        gc.enable()
+    await ended(raw)
+
+
+async def test_bytes_that_the_stream_has_read_ahead() -> None:
+    """A stream gives its socket and the bytes that it has read; without such bytes it does not read the socket."""
+    for ahead in (b"", b"ahead"):
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as peer:
+            accepted, _ = server.accept()
+            accepted.setblocking(False)
+            stream = IOStream(accepted)
+            peer.sendall(b"header" + ahead)
+            assert await stream.read_until(b"header") == b"header"
+            peer.sendall(b"later")
+            taken, unread = StreamTransport(stream, asyncio.Protocol()).release()
+            with taken:
+                assert (unread, stream.closed()) == (ahead, True)
+                assert await asyncio.get_running_loop().sock_recv(taken, 100) == b"later"

@@ -24,7 +24,7 @@ from tests.support.transports import (
     PONG,
     TEXT,
     Event,
-    Handler,
+    RecordingProtocol,
     attached,
     close_frame,
     feed,
@@ -40,12 +40,12 @@ MASKS = (bytes(4), b"\xff\xff\xff\xff", b"\x00\x01\x80\xfe", random.Random(1).ra
 
 
 def text(payload: bytes | str, **how: Any) -> bytes:
-    """A text frame."""
+    """Return a text frame."""
     return frame(TEXT, payload, **how)
 
 
 def more(payload: bytes | str = b"", *, fin: bool = True) -> bytes:
-    """A part that is not the first."""
+    """Return a frame with a part that is not the first."""
     return frame(CONTINUATION, payload, fin=fin)
 
 
@@ -132,8 +132,8 @@ STREAMS |= {
 
 
 async def events_of(chunks: Sequence[bytes]) -> tuple[list[Event], list[Event]]:
-    """What is handed on and what is written when these arrive; how the connection stands at the end must fit that."""
-    protocol, transport, events, _ = attached()
+    """Return what is handled and what is written for these chunks. The connection's state at the end must fit."""
+    protocol, transport, events = attached()
     await turns()  # what came before this would be worked off at once
     await feed(protocol, transport, chunks)
     handed, written = parted(events)
@@ -154,14 +154,14 @@ async def events_of(chunks: Sequence[bytes]) -> tuple[list[Event], list[Event]]:
 
 
 def cut(stream: bytes, at: Sequence[int]) -> list[bytes]:
-    """The stream in pieces."""
-    places = sorted({0, len(stream), *(place % (len(stream) + 1) for place in at)})
-    return [stream[start:stop] for start, stop in pairwise(places)]
+    """Return the stream in pieces."""
+    offsets = sorted({0, len(stream), *(offset % (len(stream) + 1) for offset in at)})
+    return [stream[start:stop] for start, stop in pairwise(offsets)]
 
 
 @pytest.mark.parametrize(("stream", "events"), STREAMS.values(), ids=STREAMS.keys())
 async def test_streams(stream: bytes, events: list[Event]) -> None:
-    """The same comes of it whether it arrives at once or byte by byte."""
+    """A stream has the same result whether it arrives at once or byte by byte."""
     assert await events_of([stream]) == parted(events)
     assert await events_of([stream[at : at + 1] for at in range(len(stream))]) == parted(events)
 
@@ -169,15 +169,15 @@ async def test_streams(stream: bytes, events: list[Event]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(name=st.sampled_from(sorted(STREAMS)), at=st.lists(st.integers(0, 80_000), max_size=6))
 def test_streams_in_pieces(name: str, at: list[int]) -> None:
-    """And wherever it is cut."""
+    """A stream has the same result wherever it is cut."""
     stream, events = STREAMS[name]
     assert asyncio.run(events_of(cut(stream, at))) == parted(events)
 
 
 @pytest.mark.parametrize(("stream", "code", "known"), GOODBYES.values(), ids=GOODBYES.keys())
-async def test_goodbyes(stream: bytes, code: int | None, known: tuple[int | None, str | None]) -> None:
-    """A close is answered with its own code; the connection is closed at once, and the handler knows why."""
-    protocol, transport, events, _ = attached()
+async def test_close_frames(stream: bytes, code: int | None, known: tuple[int | None, str | None]) -> None:
+    """A close frame is answered with its own code, the connection closes at once, and its code is known."""
+    protocol, transport, events = attached()
     await feed(protocol, transport, [stream])
     assert (events, transport.is_closing(), transport.ended) == ([("close", code)], True, False)
     lose(protocol, transport)
@@ -211,8 +211,8 @@ class Stream:
 
 
 async def tornados_events(stream: bytes) -> list[Event]:
-    """What Tornado's own parser makes of it."""
-    handler = Handler()
+    """Return the events of Tornado's own parser."""
+    handler = RecordingProtocol()
     protocol = WebSocketProtocol13(handler, mask_outgoing=False, params=_WebSocketParams(max_message_size=LIMIT))
     protocol.stream = Stream(stream, handler.events)  # type: ignore[assignment]
     try:
@@ -230,18 +230,18 @@ parts = st.lists(st.tuples(st.integers(0, 300), masks, controls), min_size=1, ma
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[bytes, list[Event]]:
-    """Messages in parts, with control frames between those, and what comes of them."""
+    """Draw messages in parts, with control frames between the parts, and their events."""
     stream, events = b"", []
     for opcode, payload, cuts in draw(
         st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), payloads, parts), max_size=8)
     ):
-        places = [0, *sorted(min(place, len(payload)) for place, _, _ in cuts[1:]), len(payload)]
+        offsets = [0, *sorted(min(offset, len(payload)) for offset, _, _ in cuts[1:]), len(payload)]
         for index, (_, mask, between) in enumerate(cuts):
             for control, said, its_mask in between:
                 stream += frame(control, said, mask=its_mask)
                 events.append(("pong" if control == PING else "heard", said))
             last = index == len(cuts) - 1
-            piece = payload[places[index] : places[index + 1]]
+            piece = payload[offsets[index] : offsets[index + 1]]
             stream += frame(opcode if index == 0 else CONTINUATION, piece, fin=last, mask=mask)
         events.append(payload.decode() if opcode == TEXT else payload)
     return stream, events
@@ -250,7 +250,7 @@ def conversations(draw: st.DrawFn) -> tuple[bytes, list[Event]]:
 @settings(max_examples=70, deadline=None)
 @given(conversation=conversations(), at=st.lists(st.integers(0, 2**20), max_size=8))
 def test_as_tornado_reads_it(conversation: tuple[bytes, list[Event]], at: list[int]) -> None:
-    """Whatever a client says by the rules: out comes what it said, and what Tornado's own parser makes of it."""
+    """For valid frames the events are what the client sent, and what Tornado's own parser finds."""
     stream, events = conversation
     assert asyncio.run(events_of(cut(stream, at))) == parted(events)
     assert asyncio.run(tornados_events(stream)) == events
