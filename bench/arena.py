@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -63,6 +64,8 @@ class Arena:
         self._server: ServerProcess | None = None
         self._users = iter(range(0))
         self.port = 0
+        self.tls: ssl.SSLContext | None = None
+        """What clients need for a server under TLS; they do not check who it is."""
         self.processes: dict[str, psutil.Process] = {}
         """The server's process as `server`, the load generator's as `load`, and those of the databases."""
 
@@ -81,9 +84,14 @@ class Arena:
         """The URL of its mariadbd."""
         return self._embedded.addresses.mysql
 
-    def start(self) -> None:
-        """Start the server. Raises UnexpectedError if it does not start."""
-        self._server = ServerProcess(*external(self._embedded.addresses), *FLAGS, *self._flags)
+    def start(self, certificate: tuple[Path, Path] | None = None) -> None:
+        """Start the server, under TLS with a certificate and its key. Raises UnexpectedError if it does not start."""
+        flags, self.tls = list(self._flags), None
+        if certificate is not None:
+            flags += [f"--certfile={certificate[0]}", f"--keyfile={certificate[1]}"]
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
+        self._server = ServerProcess(*external(self._embedded.addresses), *FLAGS, *flags)
         try:
             self.port = self._server.ready()
         except AssertionError as error:
@@ -126,10 +134,10 @@ class Arena:
         if len(lines) > MOST_SHOWN:
             self.warn(f"the server logged {len(lines) - MOST_SHOWN} more lines")
 
-    def restart(self) -> None:
-        """End the server and start another one on the same databases."""
+    def restart(self, certificate: tuple[Path, Path] | None = None) -> None:
+        """End the server and start another one on the same databases, under TLS with a certificate and its key."""
         self.end()
-        self.start()
+        self.start(certificate)
 
     def make_users(self) -> None:
         """Insert the users' rows. Registering them would take hours, since each costs a password's digest."""
@@ -158,7 +166,8 @@ class Arena:
             await asyncio.sleep(LOOK_EVERY)
 
     def _open_sockets(self, port: int) -> int:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
+        url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}/healthz"
+        with urllib.request.urlopen(url, timeout=PATIENCE, context=self.tls) as answer:  # noqa: S310  # a URL of ours
             return int(json.load(answer)["data"]["sockets"])
 
     @contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.load import sockets_of
 from bench.scenario import PAIRS, Bench, flat_out
+from tests.support.certificates import certificate
 
-__all__ = ["YARDSTICKS", "compared"]
+__all__ = ["YARDSTICKS", "compared", "tls"]
 
 SERVER = "server"
 YARDSTICKS = {
@@ -44,3 +47,20 @@ def compared(window: int | None = None) -> Callable[[Bench], Awaitable[None]]:
                     pair.close()
 
     return run
+
+
+async def tls(bench: Bench) -> None:
+    """Measure at full speed without TLS and under TLS, in turns, each on a server that was just started."""
+    with TemporaryDirectory() as directory:
+        pem = certificate(Path(directory), "localhost")
+        for _ in bench.repeats():
+            rates = []
+            for row, files in (("plain", None), ("under TLS", pem)):
+                bench.arena.restart(files)
+                pairs = await bench.pairs(PAIRS)
+                figures = await bench.stretch(row, sockets_of(pairs), flat_out(pairs, bench.options.window))
+                rates.append(figures["messages_per_s"])
+                for pair in pairs:
+                    pair.close()
+                await bench.arena.await_sockets(0)
+            bench.record("under TLS", {"tls_to_plain": rates[1] / max(rates[0], 1e-9)})

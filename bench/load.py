@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Sequence
 from time import perf_counter
 from typing import TypeVar
@@ -40,7 +41,7 @@ class Pair:
         """The second user's."""
         return self.sockets[1]
 
-    async def open(self, port: int, alarm: Alarm, *, version: int = 1) -> None:
+    async def open(self, port: int, alarm: Alarm, *, version: int = 1, tls: ssl.SSLContext | None = None) -> None:
         """Connect both users, and let each write once, which opens the limit rule. Raises UnexpectedError."""
         one, two = self.users
         there, back = f"/ws?uid={one}&toUid={two}", f"/ws?uid={two}&toUid={one}"
@@ -52,7 +53,7 @@ class Pair:
             onward, backward = Stream(one), Stream(two)
             first, second = PlainSocket(there, alarm, onward, backward), PlainSocket(back, alarm, backward, onward)
         first.peer, second.peer = second, first
-        self.sockets = [await connect(port, first), await connect(port, second)]
+        self.sockets = [await connect(port, first, tls), await connect(port, second, tls)]
         for socket in self.sockets:
             socket.send_now(1, perf_counter())
             await settle([socket])
@@ -74,18 +75,20 @@ class Pair:
                 socket.close()
 
 
-async def connect(port: int, socket: C) -> C:
+async def connect(port: int, socket: C, tls: ssl.SSLContext | None = None) -> C:
     """Open a socket; return when it is greeted. Raises UnexpectedError."""
-    await asyncio.get_running_loop().create_connection(lambda: socket, "127.0.0.1", port)
+    await asyncio.get_running_loop().create_connection(lambda: socket, "127.0.0.1", port, ssl=tls)
     await socket.opened
     return socket
 
 
-async def open_pairs(port: int, users: Sequence[int], alarm: Alarm, *, version: int = 1) -> list[Pair]:
+async def open_pairs(
+    port: int, users: Sequence[int], alarm: Alarm, *, version: int = 1, tls: ssl.SSLContext | None = None
+) -> list[Pair]:
     """Make a pair of each two users, connected and free to write. Raises UnexpectedError."""
     pairs = [Pair(one, two) for one, two in zip(users[::2], users[1::2], strict=True)]
     for at in range(0, len(pairs), OPENING):
-        await asyncio.gather(*(pair.open(port, alarm, version=version) for pair in pairs[at : at + OPENING]))
+        await asyncio.gather(*(pair.open(port, alarm, version=version, tls=tls) for pair in pairs[at : at + OPENING]))
     return pairs
 
 

@@ -80,13 +80,14 @@ class Bench:
     async def pairs(self, count: int, *, port: int = 0, version: int = 1) -> list[Pair]:
         """Return so many new pairs, on the server or on another port. Raises UnexpectedError."""
         self.tell(f"opening {2 * count} sockets")
-        pairs = await open_pairs(port or self.arena.port, self.arena.users(2 * count), self.alarm, version=version)
+        users, tls = self.arena.users(2 * count), None if port else self.arena.tls
+        pairs = await open_pairs(port or self.arena.port, users, self.alarm, version=version, tls=tls)
         self._connections += [socket for pair in pairs for socket in pair.sockets]
         return pairs
 
     async def connect(self, connection: C) -> C:
         """Open another socket to the server. Raises UnexpectedError."""
-        self._connections.append(await connect(self.arena.port, connection))
+        self._connections.append(await connect(self.arena.port, connection, self.arena.tls))
         return connection
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ SCENARIOS: dict[str, Scenario] = {
     "idle": Scenario("1,000 messages a second beside 15,000 idle sockets", connections.idle, 2),
     "flood": Scenario("1,000 messages a second beside a client that floods", fairness.flood, 3),
     "greed": Scenario("1,000 messages a second beside lists and resumes of one account", greed.greed, 3),
+    "tls": Scenario("200 pairs at full speed, under TLS and without", comparing.tls, 2),
     "compared": Scenario("200 pairs at full speed, compared with the yardsticks", comparing.compared(), 4),
     "compared-1": Scenario(
         "200 pairs with one message in flight each, compared with the yardsticks", comparing.compared(1), 4

@@ -50,7 +50,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
     frames: Annotated[
         Literal["bulk", "tornado"],
-        Meta(description="transport of WebSocket frames: bulk (faster) or tornado; with TLS always tornado"),
+        Meta(description="transport of WebSocket frames: bulk (the event loop's, faster) or tornado (its streams)"),
     ] = "bulk"
     metrics_port: Annotated[int, Meta(ge=0, le=65_535, description="separate loopback port for /metrics; 0: none")] = 0
     metrics_token: Annotated[

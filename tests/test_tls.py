@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import ssl
 from collections.abc import Awaitable, Callable
@@ -13,12 +14,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from handlers.websocket.handler import ChatSocket
 from server import Server
 from storage.embedded.supervisor import Addresses
 from tests.conftest import StartServer
 from tests.support.certificates import certificate
 from tests.support.patience import PATIENCE
 from tests.support.processes import external
+from tests.support.sockets import RawSocket, socket_path, until
 
 Pair = tuple[int, int]
 Fetch = Callable[..., Awaitable[tuple[bytes, str]]]
@@ -66,6 +69,25 @@ async def test_over_tls(http_server: Server) -> None:
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
         await reader.readexactly(1)
     writer.close()
+
+
+@pytest.mark.parametrize("more_flags", [["--frames=bulk"], ["--frames=tornado"]])
+async def test_chatting_over_tls(http_server: Server, pair: Pair) -> None:
+    """Two users chat over TLS on either transport of frames."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    one, two = [await RawSocket.open(http_server.port, context) for _ in range(2)]
+    for raw, path in ((one, socket_path(*pair)), (two, socket_path(*pair[::-1]))):
+        assert (await raw.request(path, upgrade=True))[0] == 101
+        assert json.loads((await raw.frame())[1])["code"] == 50002
+    one.write_frame(1, b'{"type":1,"content":"hi"}')
+    assert json.loads((await one.frame())[1])["code"] == 50004
+    assert json.loads((await two.frame())[1])["content"] == "hi"
+    for raw in (one, two):
+        raw.write_frame(8, (1000).to_bytes(2, "big"))
+        assert await raw.close_code() == 1000
+        raw.abort()
+    await until(lambda: ChatSocket.hub.count == 0)
 
 
 async def test_old_versions(http_server: Server) -> None:

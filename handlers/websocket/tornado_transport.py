@@ -1,8 +1,7 @@
 """StreamTransport: a stream of Tornado's with the interface of asyncio's transports.
 
-transport.py reads and writes frames on transports of the event loop. Two kinds of connections stay with the stream that
-Tornado accepted them on: those under TLS, and all of them with the setting `frames` = tornado. The keys and the state
-of TLS belong to the stream's `ssl.SSLSocket`, and cannot be moved.
+transport.py reads and writes frames on transports of the event loop. All connections begin on the stream that Tornado
+accepted them on, and with the setting `frames` = tornado they stay there.
 """
 
 from __future__ import annotations
@@ -14,9 +13,15 @@ from typing import Any, cast
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from handlers.websocket.half_close import HalfClosed
+from handlers.websocket.tls_transport import close_notify
+
 __all__ = ["StreamTransport"]
 
 CHUNK = 65_536  # bytes of one read
+
+_CLOSED = socket.socket()  # what a stream has whose socket was taken
+_CLOSED.close()
 
 
 class StreamTransport(asyncio.Transport):
@@ -41,20 +46,17 @@ class StreamTransport(asyncio.Transport):
         self._reading = False  # a read is under way
         self._ending = False
         self._closing = False
-        self._ended: socket.socket | None = None  # there once our half is closed; the stream has no socket then
+        self._ended: HalfClosed | None = None  # set once our half is closed; the stream has no socket then
         if stream.closed():  # it does not say so to those who come later
             asyncio.get_running_loop().call_soon(self._lose)
         else:
             stream.set_close_callback(self._lose)
 
-    @property
-    def encrypted(self) -> bool:
-        """Whether the connection is under TLS."""
-        return isinstance(self._stream, SSLIOStream)
-
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """The operating system's `socket`; nothing else is known."""
-        return (self._ended or self._stream.socket) if name == "socket" else default
+        """Return the operating system's `socket`; nothing else is known."""
+        if name != "socket":
+            return default
+        return self._stream.socket if self._ended is None else self._ended.socket
 
     # Leaving the stream
 
@@ -64,7 +66,10 @@ class StreamTransport(asyncio.Transport):
             await self._stream.write(b"")
 
     def release(self) -> tuple[socket.socket, bytes]:
-        """End the stream while no read is under way. Return its socket, and the bytes that it has read ahead."""
+        """End the stream while no read is under way. Return its socket, and the bytes that it has read ahead.
+
+        Under TLS it is an `ssl.SSLSocket`.
+        """
         taken = self._take_socket()
         try:  # a closed stream gives the bytes that it has
             reading = self._stream.read_bytes(self._stream.max_buffer_size, partial=True)
@@ -77,8 +82,7 @@ class StreamTransport(asyncio.Transport):
         stream = self._stream
         stream.set_close_callback(None)
         stream.io_loop.remove_handler(stream.fileno())
-        taken = socket.socket(fileno=stream.socket.detach())  # no second descriptor, of which there may be none left
-        taken.setblocking(False)
+        taken, stream.socket = stream.socket, _CLOSED
         stream.close()
         return taken
 
@@ -162,11 +166,7 @@ class StreamTransport(asyncio.Transport):
         return self._closing or (self._ended is None and self._stream.closed())
 
     def write_eof(self) -> None:
-        """Close our half of the connection once all is sent. What the peer still sends is dropped.
-
-        A socket that is closed with something unread is reset, which can take away from the peer what it was told
-        last. So the peer's bytes are read, and the connection is lost when the peer has closed its half.
-        """
+        """Close our half of the connection once all is sent. What the peer still sends is dropped."""
         self._ending = True
         if not self._closing and self._ended is None and not self._stream.closed() and not self._stream.writing():
             self._end()
@@ -177,7 +177,7 @@ class StreamTransport(asyncio.Transport):
             return
         self._closing = True
         if self._ended is not None:
-            self._drop_socket()
+            self._ended.close()
         elif not self._stream.writing():
             self._close_stream()
 
@@ -185,48 +185,21 @@ class StreamTransport(asyncio.Transport):
         """Close the connection at once."""
         self._closing = True
         if self._ended is not None:
-            self._drop_socket()
+            self._ended.close()
         else:
             self._stream.close()
 
     def _close_stream(self) -> None:
-        self._say_that_tls_ends()
+        self._notify()
         self._stream.close()
 
-    def _say_that_tls_ends(self) -> None:
-        """Send TLS's `close_notify`, without which the peer cannot tell our end from an attacker's."""
+    def _notify(self) -> None:
         if isinstance(self._stream, SSLIOStream):
-            with suppress(
-                OSError, ValueError
-            ):  # it is sent first; then the peer's is missing, or data stands before it
-                self._stream.socket.unwrap()
+            close_notify(self._stream.socket)
 
     def _end(self) -> None:
-        self._say_that_tls_ends()
-        self._ended = self._take_socket()
-        with suppress(OSError):  # the peer has reset the connection: reading says so
-            self._ended.shutdown(socket.SHUT_WR)
-        asyncio.get_running_loop().add_reader(self._ended, self._drop_bytes)
-
-    def _drop_bytes(self) -> None:
-        if self._ended is None:
-            return
-        try:
-            if self._ended.recv(CHUNK):
-                return
-        except BlockingIOError:
-            return
-        except OSError:  # the peer has reset the connection
-            pass
-        self._closing = True
-        self._drop_socket()
-
-    def _drop_socket(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._ended is not None and self._ended.fileno() >= 0:
-            loop.remove_reader(self._ended)
-            self._ended.close()
-            loop.call_soon(self._lose)
+        self._notify()
+        self._ended = HalfClosed(self._take_socket(), self._lose)
 
     def _lose(self) -> None:
         self._closing = True

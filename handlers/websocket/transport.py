@@ -4,14 +4,15 @@ Frames are parsed in bulk from the bytes that have arrived, in one callback with
 coroutine for a connection that is idle.
 
 The handshake is answered on Tornado's stream. Then the socket is taken out of the stream and given to a transport of
-the event loop. Connections under TLS stay with their stream, and so do all with the setting `frames` = tornado; the
-transport of those is in tornado_transport.py. Frames mean the same on both.
+the event loop, or under TLS to the one in tls_transport.py. With the setting `frames` = tornado connections stay with
+their stream, whose transport is in tornado_transport.py. Frames mean the same on all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -32,6 +33,7 @@ from handlers.websocket.rfc6455 import (
     TEXT,
     head,
 )
+from handlers.websocket.tls_transport import TLSTransport
 from handlers.websocket.tornado_transport import StreamTransport
 
 __all__ = ["FrameProtocol"]
@@ -126,7 +128,7 @@ class FrameProtocol(asyncio.Protocol):
     async def take_over(self, stream: IOStream, *, in_loop: bool) -> None:
         """Take a stream whose handshake is answered. Return when frames are read, or the connection is lost.
 
-        `in_loop` moves the connection to a transport of the event loop, unless it is under TLS.
+        `in_loop` moves the connection from the stream to a transport on the event loop.
         """
         transport = StreamTransport(stream, self)
         self._transport = transport
@@ -135,7 +137,7 @@ class FrameProtocol(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001  # a bug ends this connection, and no other
             self._end_with(error)
             return
-        if in_loop and not transport.encrypted:
+        if in_loop:
             try:
                 await self._move_to_loop(transport)
             except asyncio.CancelledError:
@@ -152,6 +154,9 @@ class FrameProtocol(asyncio.Protocol):
         self._transport = None
         taken, unread = transport.release()
         self._parser.feed(unread)  # a client may send frames before it has the answer
+        if isinstance(taken, ssl.SSLSocket):
+            self.connection_made(TLSTransport(taken, self))
+            return
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: self, taken)
         except OSError as error:

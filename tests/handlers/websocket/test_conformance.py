@@ -1,4 +1,4 @@
-"""RFC 6455 on real connections: on the event loop's transport, on Tornado's stream, and under TLS.
+"""RFC 6455 on real connections: on the event loop and on Tornado's streams, each also under TLS.
 
 The cases are those of test_transport_streams.py and the others of Autobahn's fuzzing client (its sections 2 to 7
 and 9).
@@ -23,7 +23,7 @@ from tests.support.echo import serve_echo
 from tests.support.sockets import RawSocket
 from tests.support.transports import BINARY, CLOSE, LIMIT, PING, PONG, TEXT, Event, close_frame, frame
 
-WAYS = ["bulk", "tornado", "tls"]
+WAYS = ["bulk", "tornado", "bulk tls", "tornado tls"]
 PARTIAL = {"half a message", "half a head"}  # behind which a close frame would be taken for payload
 
 
@@ -43,14 +43,14 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def way(request: pytest.FixtureRequest, io_loop: IOLoop, pem: tuple[Path, Path]) -> Iterator[Way]:
     """Yield a server that echoes, on one of the transports."""
     context = None
-    if request.param == "tls":
+    frames, _, tls = request.param.partition(" ")
+    if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(pem[0])
         context.check_hostname = False
 
     async def start() -> Any:
         server_context = tls_context(str(pem[0]), str(pem[1])) if context else None
-        frames = "tornado" if request.param == "tornado" else "bulk"
         return serve_echo(0, frames=frames, longest=LIMIT, tls=server_context)
 
     server, port = io_loop.run_sync(start)

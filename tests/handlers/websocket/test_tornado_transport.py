@@ -227,11 +227,12 @@ async def test_a_peer_that_is_gone() -> None:
         await transport.flushed()
 
 
+@pytest.mark.parametrize("frames", ["bulk", "tornado"])
 @pytest.mark.parametrize("said", [b"\x88\x80\x00\x00\x00\x00", b"\x81\x00"], ids=["goodbye", "broken"])
-async def test_tls_ends_with_close_notify(said: bytes, tmp_path: Path) -> None:
+async def test_tls_ends_with_close_notify(said: bytes, frames: str, tmp_path: Path) -> None:
     """A TLS connection ends with `close_notify`, which tells the client that no attacker has cut it."""
     files = certificate(tmp_path, "localhost")
-    server, port = serve_echo(0, frames="bulk", tls=tls_context(*map(str, files)))
+    server, port = serve_echo(0, frames=frames, tls=tls_context(*map(str, files)))
 
     def speak() -> bytes:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -255,14 +256,14 @@ async def test_tls_ends_with_close_notify(said: bytes, tmp_path: Path) -> None:
     await server.close_all_connections()
 
 
-@pytest.mark.parametrize("tls", [False, True])
-async def test_a_peer_that_never_ends(tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("frames", "tls"), [("bulk", True), ("tornado", True), ("tornado", False)])
+async def test_a_peer_that_never_ends(frames: str, tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that breaks the protocol and goes on sending is disconnected in time."""
     monkeypatch.setattr(transport, "CLOSE_WITHIN", 0.1)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     certified = tls_context(*map(str, certificate(tmp_path, "localhost"))) if tls else None
-    server, port = serve_echo(0, frames="tornado", tls=certified)
+    server, port = serve_echo(0, frames=frames, tls=certified)
     raw = await RawSocket.open(port, context if tls else None)
     assert (await raw.request("/", upgrade=True))[0] == 101
     raw.write_frame(3, b"")
