@@ -273,12 +273,14 @@ class Conversation:
         Messages that have passed their deadline are dropped.
         """
         queue = self.queue
-        taken: list[PendingMessage] = []
-        while queue and not taken:
+        while queue:
             taken = [pending for pending in queue[:most] if pending.outcome is None]
             del queue[:most]
-        self.run = Run(taken) if taken else None
-        return self.run
+            if taken:
+                self.run = Run(taken)
+                return self.run
+        self.run = None
+        return None
 
     def put_back(self, pending: Sequence[PendingMessage]) -> None:
         """Put messages of the run back to the front of the queue, without those that have an outcome."""

@@ -121,9 +121,12 @@ class Pipeline:
 
     def _next_run(self, conversation: Conversation) -> None:
         """Begin the next run, or release the conversation if its queue is empty."""
+        if not conversation.queue:
+            self._release(conversation)
+            return
         is_open = self._is_open(conversation)
         run = conversation.take_run(self._longest_run() if is_open else 1)  # the rule decides on each message
-        if run is None:
+        if run is None:  # all have passed their deadline
             self._release(conversation)
         elif is_open and self._is_unblocked(conversation) and self._is_ready(conversation):
             self._insert(conversation, run)
@@ -132,7 +135,8 @@ class Pipeline:
 
     def _longest_run(self) -> int:
         least, most = RUN
-        return min(most, max(least, self._running // FOR_EACH))
+        wanted = self._running // FOR_EACH
+        return least if wanted < least else min(wanted, most)
 
     def _is_open(self, conversation: Conversation) -> bool:
         """Return whether neither the limit rule nor a quota is known to refuse."""
@@ -396,11 +400,11 @@ class Pipeline:
             pending = run.pending[0]
             online = self._delivery.publish(conversation, message, pending.origin)
             del run.pending[0]
-            if isinstance(online, bool):
-                self._acknowledge(conversation, pending, message, online=online, counted=counted)
+            if online is True or online is False:
+                self._acknowledge(conversation, pending, message, online, counted)
             else:
                 self._published.add(online)
-                online.add_done_callback(partial(self._on_published, conversation, pending, message, counted=counted))
+                online.add_done_callback(partial(self._on_published, conversation, pending, message, counted))
         run.documents = run.documents[count:]
 
     def _on_published(
@@ -408,17 +412,16 @@ class Pipeline:
         conversation: Conversation,
         pending: PendingMessage,
         message: Message,
-        online: asyncio.Future[bool],
-        *,
         counted: bool,
+        online: asyncio.Future[bool],
     ) -> None:
         """Acknowledge a message once it is known whether another process has a socket of the recipient."""
         self._published.discard(online)
         reached = not online.cancelled() and online.result()
-        self._acknowledge(conversation, pending, message, online=reached, counted=counted)
+        self._acknowledge(conversation, pending, message, reached, counted)
 
     def _acknowledge(
-        self, conversation: Conversation, pending: PendingMessage, message: Message, *, online: bool, counted: bool
+        self, conversation: Conversation, pending: PendingMessage, message: Message, online: bool, counted: bool
     ) -> None:
         """Answer the sender. A message that the limit rule did not count before is counted now."""
         pending.resolve(Stored(message.seq, message.time, online))
