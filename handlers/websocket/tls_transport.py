@@ -29,13 +29,7 @@ def close_notify(tls: ssl.SSLSocket) -> None:
 class TLSTransport(asyncio.Transport):
     """A transport on an SSLSocket that does not block. It reads nothing until `resume_reading` is called.
 
-    Writing is in one of these states, of which each leads to those below it:
-
-        open      bytes are written
-        ending    `write_eof` was called: unsent bytes are sent first
-        ended     our half of the connection is closed; what arrives is dropped until the peer closes its half
-        closing   `close` was called: unsent bytes are sent first
-        closed    `connection_lost` was called, or will be in the next turn of the loop
+    The states of writing are those of StreamTransport in tornado_transport.py.
     """
 
     __slots__ = (

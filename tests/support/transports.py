@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -99,6 +101,44 @@ class Transport(asyncio.Transport):
     def abort(self) -> None:
         assert not self.gone  # asyncio's transport would fail
         self._closing = self.aborted = True
+
+
+class Notes(asyncio.Protocol):
+    """Records in `said` what a transport reports and reads."""
+
+    def __init__(self) -> None:
+        self.said: list[str | bytes] = []
+
+    @property
+    def data(self) -> bytes:
+        """The bytes that were read."""
+        return b"".join(each for each in self.said if isinstance(each, bytes))
+
+    @property
+    def events(self) -> list[str]:
+        """All that was reported besides."""
+        return [each for each in self.said if isinstance(each, str)]
+
+    def data_received(self, data: bytes) -> None:
+        self.said.append(data)
+
+    def eof_received(self) -> None:
+        self.said.append("eof")
+
+    def pause_writing(self) -> None:
+        self.said.append("pause")
+
+    def resume_writing(self) -> None:
+        self.said.append("resume")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.said.append("lost")
+
+
+def reset(peer: socket.socket) -> None:
+    """Close a socket with a reset; socket(7)."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
 
 
 class RecordingProtocol(FrameProtocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,29 +16,7 @@ from handlers.websocket.tls_transport import RECORD, TLSTransport
 from tests.support.certificates import certificate
 from tests.support.patience import PATIENCE
 from tests.support.sockets import until
-
-
-class Notes(asyncio.Protocol):
-    """Records what a transport reports, and the bytes that it reads."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.data = bytearray()
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-
-    def eof_received(self) -> None:
-        self.said.append("eof")
-
-    def pause_writing(self) -> None:
-        self.said.append("pause")
-
-    def resume_writing(self) -> None:
-        self.said.append("resume")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.said.append("lost")
+from tests.support.transports import Notes, reset
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +54,9 @@ async def connected(
             yield transport, notes, peer
         finally:
             transport.abort()
-            await until(lambda: "lost" in notes.said)
+            await until(lambda: "lost" in notes.events)
             transport.abort()
-            assert notes.said.count("lost") == 1
+            assert notes.events.count("lost") == 1
 
 
 def everything(peer: ssl.SSLSocket) -> int:
@@ -88,12 +65,6 @@ def everything(peer: ssl.SSLSocket) -> int:
     while part := peer.recv(2**20):
         size += len(part)
     return size
-
-
-def reset(peer: socket.socket) -> None:
-    """Close a socket with a reset; socket(7)."""
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
 
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -136,12 +107,12 @@ async def test_pausing_the_writer(pem: tuple[Path, Path], version: ssl.TLSVersio
         transport.write(b"x" * 20_000_000)
         unsent = transport.get_write_buffer_size()
         transport.write(b"y")
-        assert (notes.said, transport.get_write_buffer_size()) == (["pause"], unsent + 1)
+        assert (notes.events, transport.get_write_buffer_size()) == (["pause"], unsent + 1)
         assert 0 < unsent < 20_000_000
         transport.close()
         transport.write(b"too late")
         assert await asyncio.to_thread(everything, peer) == 20_000_001
-        await until(lambda: notes.said == ["pause", "resume", "lost"])
+        await until(lambda: notes.events == ["pause", "resume", "lost"])
         assert transport.get_write_buffer_size() == 0
 
 
@@ -158,7 +129,7 @@ async def test_a_half_close(pem: tuple[Path, Path]) -> None:
         assert (notes.data, transport.is_closing()) == (b"", False)
         assert transport.get_extra_info("socket").fileno() >= 0
         peer.shutdown(socket.SHUT_WR)
-        await until(lambda: notes.said[-1:] == ["lost"])
+        await until(lambda: notes.events[-1:] == ["lost"])
 
 
 @pytest.mark.parametrize("end", [TLSTransport.abort, TLSTransport.close, None], ids=["abort", "close", "reset"])
@@ -172,8 +143,8 @@ async def test_an_end_after_the_half_close(pem: tuple[Path, Path], end: Callable
         else:
             end(transport)
             end(transport)
-            assert notes.said == []
-        await until(lambda: notes.said == ["lost"])
+            assert notes.events == []
+        await until(lambda: notes.events == ["lost"])
         transport.write_eof()
         transport.write(b"too late")
 
@@ -186,7 +157,7 @@ async def test_an_end_of_the_client(pem: tuple[Path, Path]) -> None:
         transport.resume_reading()
         plain = await asyncio.to_thread(peer.unwrap)
         plain.close()
-        await until(lambda: notes.said == ["eof", "lost"])
+        await until(lambda: notes.events == ["eof", "lost"])
 
 
 async def test_an_end_without_close_notify(pem: tuple[Path, Path]) -> None:
@@ -197,7 +168,7 @@ async def test_an_end_without_close_notify(pem: tuple[Path, Path]) -> None:
         peer.shutdown(socket.SHUT_WR)
         while await asyncio.to_thread(peer.recv, 2**20):
             pass
-        await until(lambda: notes.said[-1:] == ["lost"])
+        await until(lambda: notes.events[-1:] == ["lost"])
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk that is no record of TLS"], ids=["reset", "broken"])
@@ -209,10 +180,10 @@ async def test_a_client_that_resets_or_breaks_tls(pem: tuple[Path, Path], junk: 
         if junk:
             with socket.socket(fileno=peer.detach()) as plain:
                 plain.sendall(junk)
-                await until(lambda: notes.said == ["lost"])
+                await until(lambda: notes.events == ["lost"])
         else:
             reset(peer)
-            await until(lambda: notes.said[-1:] == ["lost"])
+            await until(lambda: notes.events[-1:] == ["lost"])
         transport.write(b"too late")
         transport.write_eof()
         transport.resume_reading()
@@ -230,4 +201,4 @@ async def test_writing_to_a_client_that_is_gone(pem: tuple[Path, Path]) -> None:
                 while not transport.is_closing():
                     transport.write(b"x")
                     await asyncio.sleep(0)
-            await until(lambda notes=notes: notes.said[-1:] == ["lost"])
+            await until(lambda notes=notes: notes.events[-1:] == ["lost"])

@@ -9,7 +9,6 @@ import asyncio
 import json
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.conftest import Connect
 from tests.support.certificates import certificate
 from tests.support.echo import serve_echo
 from tests.support.sockets import RawSocket, until
+from tests.support.transports import Notes, reset
 
 # Around every border of RFC 6455's three length encodings, in both directions.
 LENGTHS = [0, 1, 50, 73, 74, 75, 76, 80, 8192]
@@ -82,25 +82,6 @@ async def test_writing_to_a_closing_socket(connect: Connect, pair: tuple[int, in
     socket.close(1000)
     assert not socket.write_frame(b"{}")
     await socket.wait_sent()
-
-
-class Notes(asyncio.Protocol):
-    """Records what a transport reports."""
-
-    def __init__(self) -> None:
-        self.said: list[str | bytes] = []
-
-    def data_received(self, data: bytes) -> None:
-        self.said.append(data)
-
-    def pause_writing(self) -> None:
-        self.said.append("pause")
-
-    def resume_writing(self) -> None:
-        self.said.append("resume")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.said.append("lost")
 
 
 Connected = tuple[StreamTransport, Notes, socket.socket]
@@ -203,8 +184,7 @@ async def test_an_end_after_the_half_close(end: Callable[[StreamTransport], None
         transport.write_eof()
         assert await everything(peer) == 0
         if end is None:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            peer.close()
+            reset(peer)
         else:
             end(transport)
             end(transport)
@@ -218,8 +198,7 @@ async def test_a_peer_that_is_gone() -> None:
     """Bytes before a reset are not handed on, and nothing is written after it."""
     async with connected() as (transport, notes, peer):
         transport.resume_reading()
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
+        reset(peer)
         await until(lambda: notes.said == ["lost"])
         transport.write(b"too late")
         transport.write_eof()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -30,6 +29,7 @@ from tests.support.transports import (
     frame,
     lose,
     parted,
+    reset,
     turns,
 )
 
@@ -333,8 +333,7 @@ def test_a_reset_before_a_broken_frame(on: Any) -> None:
         protocol.close(1001)
         peer.send(HI + frame(0xF))
         await until(lambda: protocol.events)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
+        reset(peer)
         wait.set_result(None)
 
     on(test)
