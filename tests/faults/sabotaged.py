@@ -12,24 +12,27 @@ import sys
 from pymongo.errors import OperationFailure
 
 import server
-from models.chat.ports import Conflict
+from models.chat.ports import Insert
 from models.errors import StorageUnavailable
 from models.records import Message
 from storage.mongo.messages import MongoMessages
 
 __all__ = ["KINDS"]
 
-_stored: set[asyncio.Future[Conflict | None]] = set()
+_stored: set[Insert] = set()
 _insert, _prepare = MongoMessages.insert, MongoMessages.prepare
 
 
-async def _insert_later(self: MongoMessages, *run: Message) -> None:
-    storing = asyncio.ensure_future(_insert(self, *run))
+def _insert_later(self: MongoMessages, *run: Message) -> Insert:
+    storing = _insert(self, *run)
     _stored.add(storing)
     storing.add_done_callback(_inserted)
+    stored: Insert = asyncio.get_running_loop().create_future()
+    stored.set_result(None)
+    return stored
 
 
-def _inserted(storing: asyncio.Future[Conflict | None]) -> None:
+def _inserted(storing: Insert) -> None:
     _stored.discard(storing)
     if not storing.cancelled():
         storing.exception()  # the error is dropped: that is the sabotage
