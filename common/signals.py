@@ -16,8 +16,11 @@ _log = structlog.get_logger(__name__)
 
 
 def ending() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set. A second signal ends the process at once."""
-    told = asyncio.Event()
+    """Return an event that SIGTERM and SIGINT set. A second signal ends the process at once.
+
+    From now on the running event loop heeds hang-ups as well, see `heed_hangups`.
+    """
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
 
     def on_signal() -> None:
         if told.is_set():
@@ -25,7 +28,9 @@ def ending() -> asyncio.Event:
         told.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, _until_terminal_is_lost(_ignore_hangup))
     return told
 
 
@@ -37,9 +42,7 @@ def heed_hangups() -> None:
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return
-    heed = _until_terminal_is_lost(
-        lambda: _log.info("hangup_ignored", reason="without a certificate there is nothing to read again")
-    )
+    heed = _until_terminal_is_lost(_ignore_hangup)
     signal.signal(signal.SIGHUP, lambda _number, _frame: heed())
 
 
@@ -63,31 +66,32 @@ def on_hangup(read_again: Callable[[], None], stack: AsyncExitStack) -> None:
     )
 
     def put_back() -> None:
-        lost = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         loop.remove_signal_handler(signal.SIGHUP)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN if lost else before)
+        signal.signal(signal.SIGHUP, before)
 
     stack.callback(put_back)
+
+
+def _ignore_hangup() -> None:
+    _log.info("hangup_ignored", reason="without a certificate there is nothing to read again")
 
 
 def _until_terminal_is_lost(action: Callable[[], None]) -> Callable[[], None]:
     """Return what SIGHUP does: `action`, or SIGTERM once the process has lost the terminal that it has now.
 
-    Kernel and shell may both send a SIGHUP for one terminal. So after the first, SIGHUP is ignored: a second SIGTERM
-    would end the process without draining.
+    Kernel and shell may both send a SIGHUP for one terminal. SIGTERM is raised once, for a second one would end the
+    process without draining. While a loop runs, the loop has to call the function: uvloop may report a signal twice
+    that is raised by the handler of another one.
     """
     had_terminal = _has_terminal()
     lost = False
 
     def on_signal() -> None:
         nonlocal lost
-        now_lost = had_terminal and not _has_terminal()
-        if lost:  # another call has interrupted this one
-            return
-        if now_lost:
-            lost = True
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.raise_signal(signal.SIGTERM)
+        if had_terminal and not _has_terminal():
+            if not lost:
+                lost = True
+                signal.raise_signal(signal.SIGTERM)
         else:
             action()
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import termios
@@ -71,8 +74,29 @@ def in_a_terminal(stack: ExitStack, command: list[str]) -> tuple[subprocess.Pope
     return process, master
 
 
+def socket_of(server: subprocess.Popen[str], pair: tuple[int, int], *, tls: bool) -> socket.socket:
+    """Return a WebSocket to a server that has just said where it listens."""
+    assert server.stdout
+    ready = re.match("Tandem is ready: https?://[^ ]*:([0-9]+)", server.stdout.readline())
+    assert ready
+    connection = socket.create_connection(("127.0.0.1", int(ready[1])), PATIENCE)
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = context.wrap_socket(connection)
+    path = f"/ws?uid={pair[0]}&toUid={pair[1]}"
+    connection.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    assert connection.recv(100).startswith(b"HTTP/1.1 101 ")
+    return connection
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_the_terminal_is_closed(tls: bool, tmp_path: Path, addresses: Addresses, database: pymysql.Connection) -> None:
+def test_the_terminal_is_closed(
+    tls: bool, tmp_path: Path, addresses: Addresses, database: pymysql.Connection, pair: tuple[int, int]
+) -> None:
     """When its terminal is closed, the server drains and ends, instead of keeping its port unseen.
 
     The shell in the terminal may send a SIGHUP besides the kernel's: it is one end all the same.
@@ -83,14 +107,16 @@ def test_the_terminal_is_closed(tls: bool, tmp_path: Path, addresses: Addresses,
             certfile, keyfile = certificate(tmp_path, "localhost")
             command += [f"--certfile={certfile}", f"--keyfile={keyfile}"]
         server, terminal = in_a_terminal(stack, command)
-        assert server.stdout
-        assert server.stdout.readline().startswith("Tandem is ready")
-        server.send_signal(signal.SIGHUP)  # not from the terminal, which is still open
-        os.close(terminal)
-        for _ in range(3):
-            server.send_signal(signal.SIGHUP)
-        _, errors = server.communicate(timeout=PATIENCE)
-        assert (server.returncode, "draining" in errors) == (0, True)
+        assert server.stderr
+        with socket_of(server, pair, tls=tls):  # draining waits for it
+            server.send_signal(signal.SIGHUP)  # not from the terminal, which is still open
+            os.close(terminal)
+            while "draining" not in (line := server.stderr.readline()):
+                assert line
+            for _ in range(3):
+                server.send_signal(signal.SIGHUP)
+        server.communicate(timeout=PATIENCE)
+        assert server.returncode == 0
 
 
 def test_nohup_is_heeded(addresses: Addresses, database: pymysql.Connection) -> None:
