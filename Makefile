@@ -7,6 +7,8 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 # Only wheels with a digest in requirements*.txt, so that nothing runs code while it is built.
 INSTALL := $(PIP) install -q --require-hashes --only-binary=:all: -r
 # For npm the digests are in package-lock.json, and .npmrc refuses that a package runs code.
+# Node would leave its compile cache in /tmp.
+export NODE_DISABLE_COMPILE_CACHE := 1
 NPM := .venv/bin/npm --loglevel=error
 
 .DEFAULT_GOAL := help
