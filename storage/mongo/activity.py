@@ -58,9 +58,6 @@ class Activity:
     def __init__(self, conversations: Any, errors: MongoErrors) -> None:
         self._errors = errors
         self._conversations = conversations
-        self.begun = 0
-        """How many writes of `settle` have begun; `ended` counts those that have ended."""
-        self.ended = 0
         self._commit: Batcher[Announced, None] = Batcher(self._announce, max_batch=MAX_BATCH, max_concurrent=1)
 
     async def announce(self, conversation: str, until: int) -> None:
@@ -78,12 +75,8 @@ class Activity:
             due = {} if each.touched is None else {"$expr": {"$lt": ["$touched", before]}}
             stands = {"active": False, "until": Int64(each.time), "last": Int64(each.seq)}
             updates.append(UpdateOne({"_id": each.conversation, **quiet, **due}, {"$set": stands}))
-        self.begun += 1
-        try:
-            with self._errors():
-                await self._conversations.bulk_write(updates, ordered=False)
-        finally:
-            self.ended += 1
+        with self._errors():
+            await self._conversations.bulk_write(updates, ordered=False)
 
     async def doubt(self, conversations: Sequence[str]) -> None:
         """Mark settled conversations whose documents are wrong, so that they are looked up again."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -102,16 +102,11 @@ class MongoDirectory:
     ) -> list[Summary]:
         """Return the user's conversations with unexpired messages, newest first; see `models.chat.ports.Directory`."""
         limited = {conversation_of(user, peer): seq for peer, seq in (upto or {}).items()}
-        async with self._turns:
-            # In this order, a conversation that is announced meanwhile is found twice, and not missed.
-            ended = self._activity.ended
-            found = await self._settled(user, before, most, limited)
+        async with self._turns, self._snapshot() as snapshot:
+            found = await self._settled(user, before, most, limited, snapshot)
             if limited:
                 found |= await self._limited(user, before, limited)
-            found |= await self._active(user, before, most, limited, found)
-            # One that another list has settled between the two reads is in neither of them.
-            if self._activity.begun != ended or len(found) < most:
-                found = await self._settled(user, before, most, limited) | found
+            found |= await self._active(user, before, most, limited, found, snapshot)
             pairs = sorted(found.values(), key=lambda pair: pair.order)[:most]
             pairs = await self._with_last(pairs)
         return [
@@ -120,8 +115,21 @@ class MongoDirectory:
             if pair.last is not None
         ]
 
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncGenerator[Any, None]:
+        """Return a session whose reads all see the documents as they were at its first read.
+
+        Otherwise a conversation that is settled or announced between two reads could be in neither of them.
+        """
+        with self._errors():
+            session = await self._conversations.database.client.start_session(snapshot=True)
+        try:
+            yield session
+        finally:
+            await session.end_session()
+
     async def _settled(
-        self, user: int, before: Cursor | None, most: int, without: Mapping[str, int]
+        self, user: int, before: Cursor | None, most: int, without: Mapping[str, int], snapshot: Any
     ) -> dict[str, _Pair]:
         """Return the first settled conversations, whose documents have the time of the last message."""
         times = {"$gt": int(self._clock() * 1000) - RETENTION}
@@ -130,7 +138,7 @@ class MongoDirectory:
         found: dict[str, _Pair] = {}
         query = {"users": user, "active": False, "until": times}
         last = 0
-        pairs = self._pairs(query, [("until", DESCENDING)], min(most + 1, CHUNK))
+        pairs = self._pairs(query, [("until", DESCENDING)], min(most + 1, CHUNK), snapshot)
         async with aclosing(pairs) as parts:
             async for part in parts:
                 for document in part:
@@ -142,14 +150,20 @@ class MongoDirectory:
         return found
 
     async def _active(
-        self, user: int, before: Cursor | None, most: int, limited: Mapping[str, int], others: Mapping[str, _Pair]
+        self,
+        user: int,
+        before: Cursor | None,
+        most: int,
+        limited: Mapping[str, int],
+        others: Mapping[str, _Pair],
+        snapshot: Any,
     ) -> dict[str, _Pair]:
         """Return the first active conversations, looked up until no further one can come before them and `others`."""
         times = [pair.time for pair in others.values()]
         found: dict[str, _Pair] = {}
         query = {"users": user, "active": {"$in": [None, True]}}
         # Conversations without the field `active` come first.
-        pairs = self._pairs(query, [("active", ASCENDING), ("until", DESCENDING)], CHUNK)
+        pairs = self._pairs(query, [("active", ASCENDING), ("until", DESCENDING)], CHUNK, snapshot)
         async with aclosing(pairs) as parts:
             async for part in parts:
                 documents = [document for document in part if document["_id"] not in limited]
@@ -201,11 +215,13 @@ class MongoDirectory:
         return touched.timestamp() < self._clock() - SETTLED_AFTER
 
     async def _pairs(
-        self, query: Document, order: list[tuple[str, int]], size: int
+        self, query: Document, order: list[tuple[str, int]], size: int, snapshot: Any
     ) -> AsyncGenerator[list[Document], None]:
         """Yield lists of up to `size` documents."""
         with self._errors():
-            cursor = self._conversations.find(query, FIELDS).sort(order).hint(BY_TIME).batch_size(size)
+            cursor = (
+                self._conversations.find(query, FIELDS, session=snapshot).sort(order).hint(BY_TIME).batch_size(size)
+            )
             try:
                 while part := await cursor.to_list(size):
                     yield part

@@ -9,6 +9,8 @@ import pytest
 
 from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 from storage.embedded.supervisor import Addresses
+from storage.mongo.activity import Activity
+from storage.mongo.directory import MongoDirectory
 from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Clock
 
@@ -61,6 +63,41 @@ async def test_two_lists_at_once(
     async def after_another(*args: Any) -> Any:
         monkeypatch.setattr(directory, "_active", active)
         assert len(await directory.conversations(me, None, 100)) == count
+        return await active(*args)
+
+    monkeypatch.setattr(directory, "_active", after_another)
+    assert [summary.peer for summary in await directory.conversations(me, None, most)] == peers[:most]
+
+
+@pytest.mark.parametrize("most", [1, 3, 5])
+async def test_a_list_of_another_process_at_once(
+    messages: MongoMessages,
+    people: Callable[[int], list[int]],
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+) -> None:
+    """A full page misses no conversation that another process settles between its two reads."""
+    me, *peers = people(6)
+    now = int(clock() * 1000)
+    for index, peer in enumerate(peers):
+        await store(messages, peer, me, 1, now - 1000 * index)
+    directory = messages.directory
+    elsewhere = MongoDirectory(
+        directory._conversations,
+        directory._many,
+        directory._positions,
+        Activity(directory._conversations, directory._errors),
+        clock,
+        directory._errors,
+    )
+    await directory._conversations.update_many({"users": me}, {"$unset": {"active": 1}})
+    assert len(await elsewhere.conversations(me, None, 100)) == 5  # all are settled now
+    await directory._conversations.update_one({"_id": conversation_of(me, peers[0])}, {"$unset": {"active": 1}})
+    active = directory._active
+
+    async def after_another(*args: Any) -> Any:
+        assert len(await elsewhere.conversations(me, None, 100)) == 5
         return await active(*args)
 
     monkeypatch.setattr(directory, "_active", after_another)
