@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Protocol
 
+import structlog
+
 from handlers.websocket.connection import Connection, EncodedMessage, Session
 from handlers.websocket.quota import ALL, ConnectionQuota
 from handlers.websocket.rfc6455 import GOING_AWAY, POLICY_VIOLATION
@@ -25,6 +27,8 @@ __all__ = ["RESUME", "Hub", "HubSocket"]
 RESUME = 4008  # Tandem's close code for a socket that is to connect again and resume
 BATCH = 200  # sockets that are closed in one turn of the loop
 LOOK_EVERY = 0.01  # seconds between two looks at sockets that are closing
+
+_log = structlog.get_logger(__name__)
 
 
 class HubSocket(Connection, Protocol):
@@ -95,12 +99,21 @@ class Hub:
         """
         encoded = EncodedMessage(message)
         taken = reads = False
-        for session in () if withheld else self._talking(message.recipient, message.sender):
-            if session.deliver(encoded):
-                taken = True
-                reads = reads or session.reads
-        for session in self._talking(message.sender, message.recipient, origin):
-            session.copy(encoded)
+        for socket in () if withheld else self._talking(message.recipient, message.sender):
+            session = socket.session
+            try:
+                if session is not None and session.deliver(encoded):
+                    taken = True
+                    reads = reads or session.reads
+            except Exception:  # noqa: BLE001  # a bug must not keep the message from other sockets
+                self._give_up(socket)
+        for socket in self._talking(message.sender, message.recipient, origin):
+            session = socket.session
+            try:
+                if session is not None:
+                    session.copy(encoded)
+            except Exception:  # noqa: BLE001
+                self._give_up(socket)
         return Reached(taken, reads)
 
     def reaches(self, user: int, peer: int) -> bool:
@@ -109,24 +122,27 @@ class Hub:
 
     def tell(self, event: PeerEvent) -> None:
         """Write what is not a message to the peer's sockets."""
-        for session in self._talking(event.peer, event.user):
-            session.tell(event)
+        for socket in self._talking(event.peer, event.user):
+            if socket.session is not None:
+                socket.session.tell(event)
 
     def present(self, user: int, peer: int, *, online: bool) -> None:
         """Tell the sockets of `user` that `peer` came online or went offline."""
-        for session in self._talking(user, peer):
-            session.present(peer, online=online)
+        for socket in self._talking(user, peer):
+            if socket.session is not None:
+                socket.session.present(peer, online=online)
 
-    def _talking(self, user: int, peer: int, without: object = None) -> list[Session]:
-        """Return the sessions of the sockets of `user` that get what is said between these two."""
+    def _talking(self, user: int, peer: int, without: object = None) -> list[HubSocket]:
+        """Return the sockets of `user` that get what is said between these two."""
         here = self._sockets.get(user)
         if here is None:
             return []
-        return [
-            socket.session
-            for socket in (*here.get(peer, ()), *here.get(None, ()))
-            if socket is not without and socket.session is not None
-        ]
+        return [socket for socket in (*here.get(peer, ()), *here.get(None, ())) if socket is not without]
+
+    def _give_up(self, socket: HubSocket) -> None:
+        """Close a socket after a bug, so that its client resumes and misses nothing."""
+        _log.exception("socket_failed", user=socket.user)
+        socket.shut(RESUME, "resume")
 
     # Closing
 

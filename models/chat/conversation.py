@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import structlog
 from msgspec import structs
 
 from common.backoff import Backoff
 from models.chat.ports import Admission
+from models.chat.stranger_limit import LIMIT
 from models.errors import ChatError, StorageUnavailable
 from models.protocol.v1 import Code
 from models.records import Head, Message, conversation_of
@@ -23,7 +26,9 @@ __all__ = ["NEVER", "Conversation", "PendingMessage", "ReadState", "Run", "Store
 
 NEVER = -1.0  # loop time that has passed
 MAX_OUT_OF_ORDER = 64  # buffered messages of a conversation
-SOON = 0.001  # seconds; uvloop makes no timer of a shorter delay, so that its handle has no `when()`
+SOON = 0.001  # seconds; uvloop makes no timer for a shorter delay: the handle that it returns has no `when()`
+
+_log = structlog.get_logger(__name__)
 
 
 class Stored(NamedTuple):
@@ -96,9 +101,12 @@ class PendingMessage:
         late = isinstance(self.outcome, StorageUnavailable) and isinstance(outcome, Stored)
         if self.outcome is None or late:
             self.outcome = outcome
-            if self.answered is not None:
-                self.answered(self)
-            self.resolved(self)
+            try:
+                if self.answered is not None:
+                    self.answered(self)
+                self.resolved(self)
+            except Exception:  # noqa: BLE001  # a bug of one sender must not stop the others' messages
+                _log.exception("answer_failed", sender=self.sender)
 
     def at(self, seq: int, time: int) -> Message:
         """Return the message as it is stored at `seq`."""
@@ -175,6 +183,15 @@ class Run:
         """Drop the messages that have an outcome: they passed their deadline, and are known not to be stored."""
         self.pending = [pending for pending in self.pending if pending.outcome is None]
 
+    @contextmanager
+    def delivering(self, message: Message) -> Iterator[None]:
+        """Treat a message as if it was being inserted: nothing else delivers it until the context ends."""
+        self.documents = (message,)
+        try:
+            yield
+        finally:
+            self.documents = ()
+
 
 class Conversation:
     """The state of one conversation while it is used. `Conversations` makes it and drops it."""
@@ -229,7 +246,7 @@ class Conversation:
         # Until when (loop time) messages up to the time `announced_to` (milliseconds) may be stored.
         self.announced_until = NEVER
         self.announced_to = 0
-        # Until when (loop time) neither user is taken to have blocked the other.
+        # Until when (loop time) neither user is taken to have blocked the other, or to be gone.
         self.unblocked_until = NEVER
         self.read_states: dict[int, ReadState] = {}  # by user
 
@@ -240,7 +257,7 @@ class Conversation:
 
     @property
     def inserting(self) -> bool:
-        """Whether the store may already have messages of this process that it has not delivered yet."""
+        """Whether the store may already have messages of this process that this process has not delivered yet."""
         return self.run is not None and bool(self.run.documents)
 
     def clear(self) -> None:
@@ -339,8 +356,12 @@ class Conversation:
         if message.seq > self.head.seq + 1:
             self.head = None
             return
-        senders = ((message.sender, message.time), *self.head.senders)[:3]
+        senders = ((message.sender, message.time), *self.head.senders)[:LIMIT]
         self.head = Head(message.seq, message.time, self.head.reserved, senders, self.head.mutual)
+
+    def forget_head(self) -> None:
+        """Have the head read again before the next message is inserted."""
+        self.head = None
 
     def note_reserved(self, reserved: int) -> None:
         """Note up to where seqs are reserved."""

@@ -1,4 +1,4 @@
-"""Steps 4 and 5 of the pipeline: deliver to the sockets of this process, and publish to the other processes.
+"""Delivery to the sockets of this process, and publishing to the other processes: the pipeline's last step.
 
 Sockets are given a conversation's messages in ascending order and without a gap. `delivered_seq` says up to where this
 process has delivered. Messages that come out of order are buffered, and missing ones are read from the store.

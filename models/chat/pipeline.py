@@ -6,20 +6,19 @@ Each conversation has a queue and at most one run in progress, which is the part
     (idle) --------------------> is anything to be awaited first?
        ^                            | yes                | no
        |                            v                    v
-       |        _prepare: blocks, limit rule, ------> _insert <----------------+
-       |        head, seqs, earlier messages             |                     |
-       |           |           ^                         v                     |
-       |   refused |           | conflict             _landed                  |
-       |           v           |                         | outcome unknown, or |
-       |        _refuse     _settle <--------------------+ not sent: _retry ---+
-       |           |           |   conflict, resend,     |
-       |           |           |   first answer          | stored
-       |           v           v                         v
-       +------- _next_run <--------------------------- _finish: deliver, publish, acknowledge, count
+       |        _prepare: blocks, limit rule, ------> _insert: new documents
+       |        head, seqs, earlier messages             |
+       |           |           ^                         v
+       |   refused |           | new seqs           _attempt <------- same documents -----+
+       |           v           |                         |                               |
+       |        _refuse     _settle <---- conflict -- _landed -- not sent or unknown --> _retry
+       |           |           |   or first answer       | stored                        | expired
+       |           v           v                         v                               v
+       +------- _next_run <--------- _finish: deliver, publish, acknowledge, count    _next_run
 
 Steps are plain calls and callbacks of the insert. `_prepare`, `_settle`, `_refuse` and `_retry` await something, and
-run as the conversation's only task meanwhile. They lead back into the same steps. It makes no difference whether there
-are other processes.
+run as the conversation's only task meanwhile. They lead back into the same steps, which are the same with one process
+or many. `_settle` goes on with `_attempt` if an earlier attempt may have stored what is left.
 
 The insert is the fence between processes: if two insert at the same `seq`, one gets the other's message, delivers it,
 and tries the next seq. docs/design.md explains why nothing is lost.
@@ -46,16 +45,16 @@ from models.chat.loading import Loader
 from models.chat.ports import Conflict, Counters, Insert, Messages, Recount
 from models.chat.resends import Resends
 from models.chat.stranger_limit import DAY, LIMIT, REFUSED_DAYS
-from models.errors import Blocked, ChatError, LimitReached, NotSent, StorageUnavailable, UnknownUser
+from models.errors import Blocked, ChatError, LimitReached, NotSent, Overloaded, StorageUnavailable, UnknownUser
 from models.records import Head, Message
 
 __all__ = ["ANNOUNCED_FOR", "Pipeline"]
 
 OPEN_FOR = 3600.0  # seconds for which a conversation is taken to be open before the rule is checked again
-# How many messages of one conversation make a run: at least, at most, and between these one for every FOR_EACH
-# conversations with pending messages. With few of them, a long run would delay the others.
-RUN = (8, 32)
-FOR_EACH = 4
+# The longest run has a message for every CONVERSATIONS_A_MESSAGE conversations in progress, within these limits. If few
+# are in progress, a long run would delay the others.
+SHORT_RUN, LONG_RUN = 8, 32
+CONVERSATIONS_A_MESSAGE = 4
 ANNOUNCED_FOR = 60.0  # seconds for which messages may be stored after an announcement
 # Milliseconds from now to the latest time of such a message; more than needed, so that a clock's step is harmless.
 ANNOUNCED_TO = 120_000
@@ -96,22 +95,37 @@ class Pipeline:
         self._clock = clock
         self._running = 0  # conversations with a run in progress
         self._published: set[asyncio.Future[bool]] = set()  # answers that acknowledgements wait for
+        self._closed = False
 
     def submit(self, conversation: Conversation, pending: PendingMessage) -> None:
-        """Accept a message. Messages of one conversation keep the order of these calls."""
+        """Accept a message. Messages of one conversation keep the order of these calls.
+
+        It is resolved with Overloaded if the pipeline is closed.
+        """
+        if self._closed:
+            self._loop.call_soon(pending.resolve, Overloaded("the server is going away; connect again"))
+            self._conversations.release(conversation)
+            return
         conversation.enqueue(pending)
         if conversation.run is None:
             self._running += 1
             self._next_run(conversation)
 
     async def drain(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for pending messages, then abandon those without an outcome."""
+        """Wait up to `timeout` seconds for pending messages. Then abandon those without an outcome, and close."""
         deadline = self._loop.time() + timeout
         while works := self._works():
             await asyncio.wait(works, timeout=max(0.0, deadline - self._loop.time()))
             if self._loop.time() >= deadline:
-                await end(*self._works())
+                await self.close()
                 break
+
+    async def close(self) -> None:
+        """Accept no messages and begin no runs any more. Abandon what is in progress."""
+        self._closed = True
+        while works := self._works():
+            await end(*works)
+            await asyncio.sleep(0)  # for the callbacks of what has ended
 
     def _works(self) -> list[asyncio.Future[Any]]:
         runs = (each.run for each in self._conversations if each.run is not None)
@@ -121,7 +135,7 @@ class Pipeline:
 
     def _next_run(self, conversation: Conversation) -> None:
         """Begin the next run, or release the conversation if its queue is empty."""
-        if not conversation.queue:
+        if self._closed or not conversation.queue:
             self._release(conversation)
             return
         is_open = self._is_open(conversation)
@@ -134,9 +148,8 @@ class Pipeline:
             self._start(conversation, run, self._prepare)
 
     def _longest_run(self) -> int:
-        least, most = RUN
-        wanted = self._running // FOR_EACH
-        return least if wanted < least else min(wanted, most)
+        wanted = self._running // CONVERSATIONS_A_MESSAGE
+        return SHORT_RUN if wanted < SHORT_RUN else min(wanted, LONG_RUN)
 
     def _is_open(self, conversation: Conversation) -> bool:
         """Return whether neither the limit rule nor a quota is known to refuse."""
@@ -173,22 +186,27 @@ class Pipeline:
     def _end_run(self, conversation: Conversation, run: Run) -> None:
         """End a run, and begin the next one."""
         run.documents = ()
-        self._delivery.drain_buffered(conversation)
+        try:
+            self._delivery.drain_buffered(conversation)
+        except Exception:  # noqa: BLE001  # a bug must not stop the queue
+            _log.exception("delivery_failed", conversation=conversation.name)
         self._next_run(conversation)
 
     def _release(self, conversation: Conversation) -> None:
         """Release a conversation that has no run in progress."""
         self._running -= 1
-        conversation.run = None
+        conversation.end_run()
         self._conversations.release(conversation)
 
     def _fail(self, conversation: Conversation, error: Exception) -> None:
-        """Answer the messages of the run in progress after a bug."""
+        """Answer the messages of the run in progress after a bug. Some of them may be stored."""
         _log.error("message_failed", conversation=conversation.name, exc_info=error)
         run = conversation.run
         if run is not None:
             for pending in run.pending:
                 pending.resolve(ChatError(str(error)))
+            conversation.forget_head()
+            conversation.need_fetch()
             self._end_run(conversation, run)
 
     async def _prepare(self, conversation: Conversation, run: Run) -> None:
@@ -196,6 +214,9 @@ class Pipeline:
         try:
             await self._admit(conversation, run)
             await self._make_ready(conversation, run)
+            run.drop_resolved()
+            if not run.pending:
+                raise StorageUnavailable("storage", "no answer in time")
         except ChatError as error:  # none of the run's messages is stored
             await self._refuse(conversation, run, error)
         else:
@@ -218,9 +239,6 @@ class Pipeline:
             run.admission = await self._counters.admit(
                 first.sender, first.recipient, self._recount(conversation, first)
             )
-        run.drop_resolved()
-        if not run.pending:
-            raise StorageUnavailable("storage", "no answer in time")
 
     def _recount(self, conversation: Conversation, pending: PendingMessage) -> Recount:
         async def recount(until: int) -> tuple[int, int]:
@@ -347,7 +365,9 @@ class Pipeline:
                 continue
             self._attempt(conversation, run)
             return
-        await self._refuse(conversation, run, error)
+        await self._give_back(run)
+        conversation.put_back(run.pending)  # those that have time left
+        self._end_run(conversation, run)
 
     async def _settle(self, conversation: Conversation, run: Run, conflict: Conflict | None) -> None:
         """Finish what an insert has stored, if that has to await something, and go on with the rest of the run."""
@@ -397,14 +417,17 @@ class Pipeline:
         """Finish the run's first `count` documents, which are stored."""
         counted = run.admission is not None
         for message in run.documents[:count]:
-            pending = run.pending[0]
-            online = self._delivery.publish(conversation, message, pending.origin)
-            del run.pending[0]
-            if online is True or online is False:
-                self._acknowledge(conversation, pending, message, online, counted)
-            else:
-                self._published.add(online)
-                online.add_done_callback(partial(self._on_published, conversation, pending, message, counted))
+            pending = run.pending.pop(0)
+            try:
+                online = self._delivery.publish(conversation, message, pending.origin)
+                if online is True or online is False:
+                    self._acknowledge(conversation, pending, message, online, counted)
+                else:
+                    self._published.add(online)
+                    online.add_done_callback(partial(self._on_published, conversation, pending, message, counted))
+            except Exception as error:  # noqa: BLE001  # a bug must not stop the messages after it
+                _log.exception("message_failed", conversation=conversation.name)
+                pending.resolve(ChatError(str(error)))
         run.documents = run.documents[count:]
 
     def _on_published(
@@ -437,16 +460,11 @@ class Pipeline:
     async def _refuse(self, conversation: Conversation, run: Run, error: ChatError) -> None:
         """Answer the run's messages with an error, and end it. They are known not to be stored."""
         run.documents = ()
-        if isinstance(error, (LimitReached, Blocked, UnknownUser)):  # a count that MongoDB confirms is not given back
-            for pending in run.pending:
-                pending.resolve(await self._resends.find(conversation, run, pending) or error)
-        else:
+        if not isinstance(error, LimitReached):  # a count that MongoDB confirms is not given back
             await self._give_back(run)
-            if isinstance(error, NotSent) and any(pending.outcome is not None for pending in run.pending):
-                conversation.put_back(run.pending)  # those that have time left
-            else:
-                for pending in run.pending:
-                    pending.resolve(error)
+        for pending in run.pending:
+            refused = isinstance(error, (LimitReached, Blocked, UnknownUser))
+            pending.resolve((await self._resends.find(conversation, run, pending) if refused else None) or error)
         self._end_run(conversation, run)
 
     async def _give_back(self, run: Run) -> None:

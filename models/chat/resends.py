@@ -37,7 +37,10 @@ class Resends:
         self._delivery = delivery
 
     async def find(self, conversation: Conversation, run: Run, pending: PendingMessage) -> Stored | ChatError | None:
-        """Return the answer to a refused message of `run` if it is a resend, otherwise None."""
+        """Return the answer to a refused message of `run` if it is a resend, None if it is not.
+
+        The answer is StorageUnavailable if that cannot be known.
+        """
         if not pending.id:
             return None
         try:
@@ -51,22 +54,21 @@ class Resends:
     ) -> Stored | ChatError:
         """Return the answer to a message of `run`, whose first copy is stored as `first`.
 
-        The sockets have all messages up to `first` before the answer names its seq.
+        It is InvalidFrame if the first copy has another content, and StorageUnavailable if a database fails. The
+        sockets have all messages up to `first` before the answer names its seq.
         """
         if first.content != pending.content:
             return InvalidFrame("id: was used for another content")
         if conversation.delivered_seq is None or first.seq <= conversation.delivered_seq:
             online = await self._reaches(pending)
             return Stored(first.seq, first.time, online, dup=True)
-        run.documents = (first,)  # so nothing else delivers it, also to the socket that gets the answer
         try:
-            await self._delivery.deliver_through(conversation, first.seq - 1)
-            reached = self._delivery.publish(conversation, first, pending.origin)
-            online = reached if isinstance(reached, bool) else await reached
+            with run.delivering(first):  # otherwise it could be delivered to `origin` as a copy
+                await self._delivery.deliver_through(conversation, first.seq - 1)
+                reached = self._delivery.publish(conversation, first, pending.origin)
+                online = reached if isinstance(reached, bool) else await reached
         except StorageUnavailable as error:
             return error
-        finally:
-            run.documents = ()
         return Stored(first.seq, first.time, online and await self._may_know(pending), dup=True)
 
     async def _reaches(self, pending: PendingMessage) -> bool:

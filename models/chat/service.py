@@ -215,6 +215,7 @@ class Chat:
 
     async def close(self) -> None:
         """End the background tasks. Call it once all sockets are closed."""
+        await self._pipeline.close()
         await self.delivery.close()
         await self.presence.close()
         await self.acquaintances.close()

@@ -30,6 +30,7 @@ from pymongo.read_concern import ReadConcern
 
 from common.batching import Batcher
 from models.chat.ports import Conflict, Unread
+from models.chat.stranger_limit import LIMIT
 from models.errors import StorageUnavailable
 from models.records import Head, Message, ReadPositions, UnreadStart
 from storage.mongo.activity import BY_TIME, INDEX, Activity, announced
@@ -171,8 +172,8 @@ class MongoMessages:
                 newest = (
                     await self._messages.find(id_range(conversation), {"sender": 1, "startTime": 1})
                     .sort("_id", DESCENDING)
-                    .limit(3)
-                    .to_list(3)
+                    .limit(LIMIT)
+                    .to_list(LIMIT)
                 )
                 record = await self._conversations.find_one({"_id": conversation}) or {}
                 reserved = int(record.get("reserved", 0))

@@ -63,6 +63,26 @@ async def test_every_device_gets_every_message(connect: Connect, pair: Pair) -> 
         await device.receive(50001, "to the rest")
 
 
+async def test_a_bug_of_one_socket_keeps_no_message_from_others(
+    connect: Connect, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a session fails, its socket is closed and has to resume. The others get the message, the sender its answer."""
+
+    def fail(message: object) -> bool:
+        raise RuntimeError("a bug")
+
+    broken = [await connect(*pair), await connect(*reversed(pair))]
+    for user in pair:
+        (socket,) = ChatSocket.hub.sockets_of((user,))
+        monkeypatch.setattr(socket.session, "deliver", fail)
+        monkeypatch.setattr(socket.session, "copy", fail)
+    one, two = await connect(*pair), await connect(*reversed(pair))
+    await one.say("to all", 50004)
+    await two.receive(50001, "to all")
+    assert [await each.closed() for each in broken] == [4008, 4008]
+    await until(lambda: ChatSocket.hub.count == 2)
+
+
 async def test_many_other_sockets_of_a_user_cost_nothing(connect: Connect, people: Callable[[int], list[int]]) -> None:
     """A message touches none of the recipient's sockets that talk with another peer."""
     one, two, three = people(3)

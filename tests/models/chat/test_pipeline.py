@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from models.chat.conversation import Conversation, Stored
+from models.chat.conversation import Conversation, PendingMessage, Stored
 from models.chat.ports import Conflict, Reached
 from models.chat.service import Chat
 from models.chat.stranger_limit import LIMIT
-from models.errors import InvalidFrame, LimitReached, NotSent, StorageUnavailable
+from models.errors import InvalidFrame, LimitReached, NotSent, Overloaded, StorageUnavailable
 from models.records import Message, conversation_of
 from storage.mongo.messages import MongoMessages
 from storage.redis.counters import RedisCounters
@@ -600,3 +600,114 @@ async def test_a_run_starts_at_once_beside_other_processes(make: Make, pair: tup
     cluster.gate.set()
     assert [(answer.seq, answer.online) for answer in await asyncio.gather(first, second)] == [(4, True), (5, True)]
     await draining
+
+
+async def test_a_bug_in_delivering_stops_nothing_of_its_run(
+    make: Make, messages: MongoMessages, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message concerned gets 500. Those after it in the same run are delivered and acknowledged."""
+    chat, _, sockets = make()
+    chat.join(*pair, watching=False)
+    await make_friends(chat, pair)
+    deliver = sockets.deliver
+
+    def delivered(message: Message, *arguments: Any, **options: Any) -> Reached:
+        if message.content == "b":
+            raise RuntimeError("a bug")
+        return deliver(message, *arguments, **options)
+
+    monkeypatch.setattr(sockets, "deliver", delivered)
+    answers = await asyncio.gather(*(chat.send(*pair, name) for name in "abcd"))
+    assert [answer.code for answer in answers] == [50005, 500, 50005, 50005]
+    assert [message.content for message in sockets.delivered[3:]] == ["a", "c", "d"]
+    assert [message.content for message in (await stored(messages, pair))[3:]] == list("abcd")
+
+
+async def test_a_bug_in_delivering_anothers_message_stops_nothing(
+    make: Make, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message of another process waits for an own insert. If its delivery fails, the queue goes on."""
+    chat, store, sockets = make()
+    other, _, _ = make()
+    chat.join(*pair, watching=False)
+    await make_friends(chat, pair)
+    deliver = sockets.deliver
+
+    def delivered(message: Message, *arguments: Any, **options: Any) -> Reached:
+        if message.content == "theirs":
+            raise RuntimeError("a bug")
+        return deliver(message, *arguments, **options)
+
+    monkeypatch.setattr(sockets, "deliver", delivered)
+    store.gate.clear()
+    mine = chat.send(*pair, "mine")
+    next_one = chat.send(*pair, "next")
+    store.gate.set()
+    sent = await mine
+    assert isinstance(sent, Stored)
+    store.gate.clear()
+    third = chat.send(*pair, "third")
+    await until(lambda: store.tried[-1].content in ("next", "third"))
+    theirs = Message(*pair[::-1], 6, sent.time, "theirs", b"theirs..........")
+    chat.delivery.on_remote_message(chat.conversations.get(conversation_of(*pair)), theirs)
+    store.gate.set()
+    assert all(isinstance(answer, Stored) for answer in await asyncio.gather(next_one, third))
+    assert isinstance(await chat.send(*pair, "last"), Stored)
+    assert isinstance(await other.send(*pair, "elsewhere"), Stored)
+
+
+async def test_a_bug_in_taking_an_answer_stops_nothing(make: Make, pair: tuple[int, int]) -> None:
+    """A sender whose answer cannot be given does not keep the others from theirs, also at a deadline."""
+    chat, store, _ = make()
+    chat.join(*pair, watching=False)
+    await make_friends(chat, pair)
+
+    def broken(pending: PendingMessage) -> None:
+        raise RuntimeError("a bug")
+
+    soon = asyncio.get_running_loop().time() + PATIENCE
+    Chat.send(chat, *pair, "broken", soon, broken)
+    assert isinstance(await chat.send(*pair, "sound"), Stored)
+    store.gate.clear()
+    Chat.send(chat, *pair, "broken", asyncio.get_running_loop().time(), broken)
+    chat.answer_timeout = 0.0
+    assert isinstance(await chat.send(*pair, "late"), StorageUnavailable)
+    store.gate.set()
+
+
+async def test_what_expires_while_it_is_prepared_is_not_stored(
+    make: Make, messages: MongoMessages, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that has its answer before the first insert is not inserted, and not counted."""
+    chat, store, _ = make()
+    gate, head = asyncio.Event(), store.store.head
+
+    async def slow(conversation: str) -> Any:
+        await gate.wait()
+        return await head(conversation)
+
+    monkeypatch.setattr(store, "head", slow, raising=False)
+    chat.answer_timeout = 0.01
+    assert isinstance(await chat.send(*pair, "late"), StorageUnavailable)
+    gate.set()
+    await chat.drain(PATIENCE)
+    chat.answer_timeout = PATIENCE
+    for _ in range(LIMIT):
+        assert isinstance(await chat.send(*pair, "now"), Stored)
+    assert [message.content for message in await stored(messages, pair)] == ["now"] * LIMIT
+
+
+async def test_a_closed_pipeline_takes_nothing(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """After closing, messages are refused at once, and what was in progress has ended."""
+    chat, store, _ = make()
+    await befriend(chat, pair)
+    store.gate.clear()
+    abandoned = [chat.send(*pair, "hi") for _ in range(30)]
+    await until(lambda: len(store.tried) > 3)
+    await chat.close()
+    tried = len(store.tried)
+    assert isinstance(await chat.send(*pair, "too late"), Overloaded)
+    store.gate.set()
+    assert len(store.tried) == tried
+    assert not any(answer.done() for answer in abandoned)
+    assert all(conversation.run is None for conversation in chat.conversations)
