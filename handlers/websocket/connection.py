@@ -1,109 +1,240 @@
-"""The interfaces between a connection and its session, and a message encoded for both protocol versions."""
+"""SocketConnection: one open chat socket of a user. The hub registers it from the greeting to its end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
-from models.chat.events import PeerEvent
+import structlog
+
+from common.tasks import after
+from common.token_bucket import INBOX, Bucket
+from handlers.http.metrics import Metrics
+from handlers.websocket.answers import Window
+from handlers.websocket.hub import RESUME, Hub
+from handlers.websocket.interfaces import Session
+from handlers.websocket.limits import SocketLimits
+from handlers.websocket.liveness import Liveness, Verdict
+from handlers.websocket.quota import QuotaLease
+from handlers.websocket.rfc6455 import POLICY_VIOLATION
+from handlers.websocket.transport import FrameProtocol
+from models.chat.service import Attendance, Chat
 from models.errors import InvalidFrame, TooFast
-from models.protocol import v1, v2
-from models.protocol.v1 import Code, Language
-from models.records import Message
+from models.protocol.v1 import Language
+from models.records import Identity
 
-__all__ = ["Connection", "EncodedMessage", "Session"]
+__all__ = ["PATH", "Caller", "SocketConnection"]
 
+PATH = "/ws"
+# Tandem's own close codes.
+TOO_SLOW = RESUME
+NO_PONG = 4010
 
-class EncodedMessage:
-    """A message as frames, encoded once for each protocol version however many sockets get it."""
+FRAGMENT = 0.1  # of a request's tokens that a message's part takes; its last part is a request
+LONGEST_PAUSE = 1.0  # seconds for which a socket is not read after a refusal
 
-    __slots__ = ("_v1", "_v2", "message")
-
-    def __init__(self, message: Message) -> None:
-        self.message = message
-        self._v1 = self._v2 = b""  # cached_property takes a lock for each use
-
-    @property
-    def v1(self) -> bytes:
-        """The frame of protocol v1."""
-        if not self._v1:
-            self._v1 = v1.encode(Code.MESSAGE, self.message.content)
-        return self._v1
-
-    @property
-    def v2(self) -> bytes:
-        """The frame of protocol v2."""
-        if not self._v2:
-            self._v2 = v2.live(self.message)
-        return self._v2
+_log = structlog.get_logger(__name__)
 
 
-class Connection(Protocol):
-    """A connection, as its session sees it."""
+class Caller(NamedTuple):
+    """The user of a socket, the only peer (None on an inbox socket), and the language of texts."""
+
+    identity: Identity
+    peer: int | None
+    language: Language
+
+
+class SocketConnection(FrameProtocol):
+    """An open socket: it charges, limits and checks its client, and gives the frames to its session.
+
+    It owns a lease of the quotas and the user's use of the blocks, and gives both back when it is lost.
+    """
+
+    __slots__ = (
+        "_attendance",
+        "_chat",
+        "_hub",
+        "_lease",
+        "_limits",
+        "_liveness",
+        "_malformed",
+        "_metrics",
+        "_requests",
+        "identity",
+        "language",
+        "peer",
+        "session",
+        "window",
+    )
+
+    def __init__(
+        self,
+        caller: Caller,
+        hub: Hub,
+        chat: Chat,
+        limits: SocketLimits,
+        metrics: Metrics,
+        requests: Bucket,
+        lease: QuotaLease,
+    ) -> None:
+        super().__init__(limits.max_frame)
+        self.identity, self.peer, self.language = caller
+        self.window = Window(limits.window)
+        self.session: Session | None = None
+        self._hub = hub
+        self._chat = chat
+        self._limits = limits
+        self._metrics = metrics
+        self._requests = requests
+        self._lease = lease
+        self._liveness = Liveness(asyncio.get_running_loop().time())
+        self._attendance: Attendance | None = None  # set while the socket is online
+        self._malformed = 0  # frames in a row that were not valid
 
     @property
     def user(self) -> int:
-        """The user of the connection."""
+        """The user of the socket."""
+        return self.identity.user
 
-    @property
-    def peer(self) -> int | None:
-        """The only user that the connection talks with; None on an inbox socket."""
+    # Opening and closing
 
-    @property
-    def language(self) -> Language:
-        """The language of texts."""
+    def begin(self, session: Session, greeting: bytes) -> None:
+        """Set the session, and write the first frame, which is sent when the socket opens."""
+        self.session = session
+        self.write_frame(greeting)
+
+    def on_open(self) -> None:
+        """Enter the hub."""
+        if self.session is None:
+            raise RuntimeError("a socket opens with a session")
+        self.set_nodelay(True)
+        if self.peer is None:
+            self.charge(INBOX)
+        self._hub.join(self)
+        self._attendance = self._chat.join(self.user, self.peer, watching=self.session.watching)
+
+    def shut(self, code: int, reason: str) -> None:
+        """Close the socket. It is offline from now on, however long the client takes to answer."""
+        self._leave()
+        if not self.is_closing():
+            self._metrics.closed.labels(code).inc()
+        self.close(code, reason)
+        self.window.open()  # to read the client's close frame
+
+    def too_slow(self) -> None:
+        """Close the socket because more bytes are unsent, or held back, than allowed."""
+        self.shut(TOO_SLOW, "too slow")
+
+    def on_failure(self, code: int) -> None:
+        """Go offline: the client broke the protocol, and is told this close code."""
+        self._leave()
+        self._metrics.closed.labels(code).inc()
+
+    def on_error(self, error: BaseException) -> None:
+        """Log a bug, which ends this socket."""
+        _log.error("request_failed", path=PATH, exc_info=error)
+
+    def on_close(self) -> None:
+        """Leave the hub, and give back what the socket has used."""
+        self._leave()
+        self._lease.release()
+        self._chat.blocks.closed(self.user)
+        if self.session is not None:
+            self.session.drop()
+            self.session = None  # they refer to each other
+
+    def _leave(self) -> None:
+        attendance, self._attendance = self._attendance, None
+        if attendance is None:
+            return
+        self._hub.leave(self)
+        attendance.leave()
+
+    # Requests
+
+    def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
+        """Take a frame. Return a future to await before the next one is read, if enough requests are in flight."""
+        session = self.session
+        if self._hub.draining or self._attendance is None or session is None:
+            return None
+        text = message if isinstance(message, str) else ""
+        try:
+            wait = self._requests.take()
+            if wait:
+                raise TooFast("requests", wait)
+            if isinstance(message, bytes):
+                raise InvalidFrame("frame: is binary")
+            session.take(text, self._limits.max_content)
+        except TooFast as error:
+            self._metrics.refused.labels(error.code).inc()
+            session.refuse(text, error)
+            return session.wait_for_capacity() or after(min(error.retry_after, LONGEST_PAUSE))  # refusals are work too
+        except InvalidFrame as error:
+            _log.debug("frame_refused", user=self.user, reason=str(error))
+            self._metrics.refused.labels(error.code).inc()
+            self._malformed += 1
+            session.refuse(text, error)
+            if self._malformed == self._limits.malformed_frames:
+                session.then(lambda: self.shut(POLICY_VIOLATION, "too many malformed frames"))
+        else:
+            self._malformed = 0
+        return session.wait_for_capacity()
+
+    def charge(self, weight: float) -> None:
+        """Charge the user for what a request costs above the 1 that every frame is charged."""
+        self._requests.charge(weight)
+
+    def on_fragment(self, size: int) -> asyncio.Future[None] | None:
+        """Charge for a part of a message."""
+        return self._take_tokens(FRAGMENT)
+
+    def on_ping(self, data: bytes) -> asyncio.Future[None] | None:
+        """Charge for a ping."""
+        return self._take_tokens(1)
+
+    def on_pong(self, data: bytes) -> asyncio.Future[None] | None:
+        """Take a pong. Only one that answers a ping shows that the client is there, and costs nothing."""
+        return None if self._liveness.pong(data) else self._take_tokens(1)
+
+    def _take_tokens(self, weight: float) -> asyncio.Future[None] | None:
+        """Charge the user for a frame that requests nothing; without tokens nothing is read for a moment."""
+        wait = self._requests.take(weight)
+        return after(min(wait, LONGEST_PAUSE)) if wait else None
+
+    # Writing
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be written to."""
+        """Whether the socket can be written to."""
+        return not self.is_closing()
 
     @property
     def busy(self) -> bool:
         """Whether so many bytes are unsent that frames which are not needed should be left out."""
-
-    def charge(self, weight: float) -> None:
-        """Charge the user for what a request costs above the 1 that every frame is charged."""
+        return self.unsent > self._limits.write_buffer // 4
 
     def write_frame(self, frame: bytes) -> bool:
-        """Write a frame. Return False if the connection is closing, or is closed now as too slow."""
+        """Write a frame. Return False if the socket is closing, or is closed now as too slow."""
+        if self.unsent > self._limits.write_buffer and not self.is_closing():
+            self.too_slow()
+            return False
+        return self.write(frame)
 
     async def wait_writable(self) -> None:
         """Wait while too many bytes are unsent for a long answer to go on."""
+        if self.unsent > self._limits.write_buffer // 2:
+            await self.wait_sent()
 
-    def too_slow(self) -> None:
-        """Close the connection because more bytes are unsent, or held back, than allowed."""
+    # Liveness
 
-
-class Session(Protocol):
-    """What one connection does in its protocol version, as the connection and the hub see it."""
-
-    reads: bool  # a message that is delivered to it counts as read
-    watching: bool  # it reports presence
-
-    def take(self, text: str, max_content: int) -> None:
-        """Begin the request of a frame. Raises InvalidFrame."""
-
-    def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
-        """Answer a frame that is not valid, or that came too fast."""
-
-    def then(self, action: Callable[[], None]) -> None:
-        """Call `action` when the requests in flight are answered; at once if this protocol version keeps no order."""
-
-    def wait_for_capacity(self) -> asyncio.Future[None] | None:
-        """Return None, or a future to await before the next frame is read, if too many requests are in flight."""
-
-    def drop(self) -> None:
-        """Forget the requests in flight."""
-
-    def deliver(self, message: EncodedMessage) -> bool:
-        """Write a message of the peer. Return whether the connection took it."""
-
-    def copy(self, message: EncodedMessage) -> None:
-        """Write a message that the user sent on another socket."""
-
-    def tell(self, event: PeerEvent) -> None:
-        """Write an event of the peer that is not a message."""
-
-    def present(self, peer: int, *, online: bool) -> None:
-        """Report that the peer came online or went offline."""
+    def check_peer(self, now: float) -> None:
+        """Ping the client when it is due; close the socket when the client is gone. `now` is loop time."""
+        liveness, reading = self._liveness, not self.window.full
+        verdict = liveness.look(now, self._limits, unsent=self.stuck, moved=self.moved, reading=reading)
+        if verdict is Verdict.PING:
+            if not self.ping(liveness.asked):  # the connection is closing, and will soon be lost
+                self._leave()
+        elif verdict is Verdict.SILENT:
+            self.shut(NO_PONG, "no pong")
+        elif verdict is Verdict.STUCK:
+            self.shut(TOO_SLOW, "nothing is read")

@@ -10,14 +10,14 @@ from tornado.websocket import WebSocketHandler
 
 from handlers.http.base import BaseHandler
 from handlers.http.metrics import Metrics
-from handlers.websocket.connection import Session
+from handlers.websocket.connection import PATH, Caller, SocketConnection
 from handlers.websocket.handshake import SUBPROTOCOLS, accept, first_known, offered_subprotocols, require_handshake
 from handlers.websocket.hub import Hub
+from handlers.websocket.interfaces import Session
 from handlers.websocket.limits import SocketLimits
 from handlers.websocket.quota import ALL
 from handlers.websocket.session_v1 import SessionV1
 from handlers.websocket.session_v2 import SessionV2
-from handlers.websocket.socket_connection import PATH, Caller, SocketConnection
 from models.chat.history import History
 from models.chat.ports import Users
 from models.chat.service import Chat

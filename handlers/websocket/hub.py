@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from handlers.websocket.connection import Connection, EncodedMessage, Session
+from handlers.websocket.interfaces import Connection, EncodedMessage, Session
 from handlers.websocket.quota import ALL, ConnectionQuota
 from handlers.websocket.rfc6455 import GOING_AWAY, POLICY_VIOLATION
 from models.chat.events import PeerEvent

@@ -10,7 +10,7 @@ import structlog
 
 from common.token_bucket import READ, SOUGHT
 from handlers.websocket.answers import Answers, Window
-from handlers.websocket.connection import Connection, EncodedMessage
+from handlers.websocket.interfaces import Connection, EncodedMessage
 from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent
 from models.chat.history import History

@@ -14,7 +14,7 @@ import structlog
 
 from common import token_bucket
 from handlers.websocket.answers import Window
-from handlers.websocket.connection import Connection, EncodedMessage
+from handlers.websocket.interfaces import Connection, EncodedMessage
 from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent, PositionsChanged, Typing
 from models.chat.history import History

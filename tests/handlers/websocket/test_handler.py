@@ -17,8 +17,8 @@ import pytest
 from tornado.httputil import HTTPHeaders
 
 from handlers.websocket import transport
+from handlers.websocket.connection import SocketConnection
 from handlers.websocket.handler import ChatSocket
-from handlers.websocket.socket_connection import SocketConnection
 from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
 from server import Server

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from tornado.httpclient import HTTPClientError
 
+from handlers.websocket.connection import LONGEST_PAUSE
 from handlers.websocket.handler import ChatSocket
-from handlers.websocket.socket_connection import LONGEST_PAUSE
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
 from tests.support.patience import PATIENCE

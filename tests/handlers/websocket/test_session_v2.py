@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
+from handlers.websocket.connection import SocketConnection
 from handlers.websocket.handler import ChatSocket
-from handlers.websocket.socket_connection import SocketConnection
 from models.chat.history import LONG
 from models.errors import StorageUnavailable
 from models.records import Message, conversation_of

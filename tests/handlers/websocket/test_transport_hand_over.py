@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from tornado.iostream import IOStream
 
+from handlers.websocket.connection import SocketConnection
 from handlers.websocket.handler import ChatSocket
-from handlers.websocket.socket_connection import SocketConnection
 from handlers.websocket.tornado_transport import StreamTransport
 from handlers.websocket.transport import FrameProtocol
 from server import Server

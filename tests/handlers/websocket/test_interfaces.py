@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.websocket.connection import EncodedMessage
+from handlers.websocket.interfaces import EncodedMessage
 from models.records import Message
 
 
