@@ -12,7 +12,7 @@ from models.chat.conversation import Conversation, PendingMessage, Stored
 from models.chat.ports import Conflict, Reached
 from models.chat.service import Chat
 from models.chat.stranger_limit import LIMIT
-from models.errors import InvalidFrame, LimitReached, NotSent, Overloaded, StorageUnavailable
+from models.errors import Blocked, InvalidFrame, LimitReached, NotSent, Overloaded, StorageUnavailable
 from models.records import Message, conversation_of
 from storage.mongo.messages import MongoMessages
 from storage.redis.counters import RedisCounters
@@ -275,6 +275,31 @@ async def test_what_was_never_sent_is_given_back(
         assert isinstance(await chat.send(*pair, "now"), Stored)
     assert isinstance(await chat.send(*pair, "too many"), LimitReached)
     assert [m.content for m in await stored(messages, pair)] == ["now"] * 3
+
+
+async def test_what_is_refused_after_a_conflict_is_given_back(
+    make: Make, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule has counted a message, and its seq was taken. If a block then refuses it, it does not count."""
+    chat, store, _ = make()
+    other, _, _ = make()
+    store.gate.clear()
+    refused = chat.send(*pair, "refused")
+    await until(lambda: store.tried)
+    assert isinstance(await other.send(*pair, "first"), Stored)
+    (conversation,) = chat.conversations
+    conversation.doubt_peers()
+
+    async def blocked(conversation: Conversation) -> None:
+        raise Blocked
+
+    monkeypatch.setattr(chat.blocks, "require_open", blocked)
+    store.gate.set()
+    assert isinstance(await refused, Blocked)
+    monkeypatch.undo()
+    for _ in range(LIMIT - 1):
+        assert isinstance(await other.send(*pair, "again"), Stored)
+    assert isinstance(await other.send(*pair, "too many"), LimitReached)
 
 
 async def test_mongodb_knows_better_than_counters_that_were_lost(
