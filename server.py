@@ -35,6 +35,7 @@ from storage.mongo.messages import UnsuitableMongoError
 from storage.mysql.schema import SchemaError
 from storage.redis.client import UnsuitableRedisError
 from storage.security.keys import KeyFileError
+from storage.security.passwords import end_beside_hashes
 
 __all__ = ["Server", "main", "serving"]
 
@@ -141,4 +142,6 @@ def _tune_python() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    ended_with = main(sys.argv[1:])
+    end_beside_hashes(ended_with)
+    sys.exit(ended_with)

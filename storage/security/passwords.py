@@ -11,8 +11,10 @@ Checking a password takes the same time for a name that does not exist, so the t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +28,7 @@ import bcrypt
 from models.accounts.passwords import TOO_MANY, forms_of, prepared
 from models.errors import Overloaded
 
-__all__ = ["COST", "Passwords"]
+__all__ = ["COST", "Passwords", "end_beside_hashes"]
 
 COST = 12  # bcrypt's cost, the same as gin-chat-demo's
 NICENESS = 19  # of the threads of low priority; the highest value
@@ -62,7 +64,10 @@ class _Job:
 
 
 class _Thread(threading.Thread):
-    """A thread that does one job after the other. It is a daemon, so a job that takes minutes does not delay exit."""
+    """A thread that does one job after the other.
+
+    It is a daemon, so a job that takes minutes does not delay the end of the process. See `end_beside_hashes`.
+    """
 
     def __init__(self, name: str, niceness: int) -> None:
         super().__init__(name=name, daemon=True)
@@ -127,6 +132,19 @@ class _Pool:
         """End the threads after their current jobs."""
         for thread in self._all:
             thread.end()
+
+
+def end_beside_hashes(status: int) -> None:
+    """End the process with `status` if a thread is still hashing. Call it last.
+
+    When Python ends by itself, it stops a daemon thread by unwinding its stack as soon as the thread returns to Python.
+    That aborts the process if Rust code is on the stack, as bcrypt's is (https://github.com/python/cpython/issues/87135).
+    """
+    if any(isinstance(thread, _Thread) for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 class Passwords:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import unicodedata
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from models.accounts.passwords import prepared
 from models.errors import Overloaded
 from storage.security.passwords import COST, NICENESS, Passwords
 from tests.support.patience import PATIENCE
+from tests.support.processes import ROOT
 from tests.support.sockets import until
 
 OWN = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())  # the main thread's niceness, before any test
@@ -257,3 +260,38 @@ async def test_the_second_form_takes_the_same_work_for_all(passwords: Passwords,
             rounds.clear()
             assert not await passwords.matches(password.encode(), given)
             assert sum(rounds) == hashes * 2**6
+
+
+# Ends while a hash is in progress, and lets the thread return to Python while the interpreter is being finalized.
+ENDING_BESIDE_A_HASH = """
+import asyncio, os, sys, threading, time
+from storage.security.passwords import Passwords, end_beside_hashes
+
+class Finalized:
+    def __init__(self, thread):
+        self.task = f"/proc/self/task/{thread}"
+    def __del__(self, exists=os.path.exists, sleep=time.sleep):
+        while exists(self.task):
+            sleep(0.01)
+
+async def main():
+    passwords = Passwords(1, 10, 60)
+    hashing = asyncio.create_task(passwords.digest(b"a password"))
+    while not (threads := [each for each in threading.enumerate() if each.name.startswith("password")]):
+        assert not hashing.done(), hashing
+        await asyncio.sleep(0)
+    await passwords.close()
+    await asyncio.gather(hashing, return_exceptions=True)
+    return threads[0].native_id
+
+finalized = Finalized(asyncio.run(main()))
+end_beside_hashes(3)
+"""
+
+
+def test_the_process_ends_while_a_hash_is_in_progress() -> None:
+    """The process ends with its status, and is not aborted."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDING_BESIDE_A_HASH], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (ended.returncode, ended.stderr) == (3, "")
