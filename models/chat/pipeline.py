@@ -35,22 +35,20 @@ import structlog
 
 from common.backoff import Backoff
 from common.tasks import end
-from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
 from models.chat.conversation import Conversation, PendingMessage, Run, Stored
 from models.chat.conversations import Conversations
 from models.chat.delivery import BACKOFF, Delivery
 from models.chat.departures import Departures
 from models.chat.loading import Loader
-from models.chat.ports import Conflict, Counters, Insert, Messages, Recount
+from models.chat.ports import Conflict, Insert, Messages
 from models.chat.resends import Resends
-from models.chat.stranger_limit import DAY, LIMIT, REFUSED_DAYS
+from models.chat.stranger_limit import StrangerLimit
 from models.errors import Blocked, ChatError, LimitReached, NotSent, Overloaded, StorageUnavailable, UnknownUser
 from models.records import Head, Message
 
 __all__ = ["ANNOUNCED_FOR", "Pipeline"]
 
-OPEN_FOR = 3600.0  # seconds for which a conversation is taken to be open before the rule is checked again
 # The longest run has a message for every CONVERSATIONS_A_MESSAGE conversations in progress, within these limits. If few
 # are in progress, a long run would delay the others.
 SHORT_RUN, LONG_RUN = 8, 32
@@ -72,8 +70,7 @@ class Pipeline:
         self,
         conversations: Conversations,
         messages: Messages,
-        acquaintances: Acquaintances,
-        counters: Counters,
+        limit: StrangerLimit,
         blocks: Blocks,
         departures: Departures,
         loader: Loader,
@@ -84,9 +81,7 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each get_running_loop() calls getpid()
         self._conversations = conversations
         self._messages = messages
-        self._acquaintances = acquaintances
-        self._counters = counters
-        self._spent = counters.spent
+        self._limit = limit
         self._blocks = blocks
         self._departures = departures
         self._loader = loader
@@ -138,7 +133,7 @@ class Pipeline:
         if self._closed or not conversation.queue:
             self._release(conversation)
             return
-        is_open = self._is_open(conversation)
+        is_open = self._limit.is_open(conversation)
         run = conversation.take_run(self._longest_run() if is_open else 1)  # the rule decides on each message
         if run is None:  # all have passed their deadline
             self._release(conversation)
@@ -150,12 +145,6 @@ class Pipeline:
     def _longest_run(self) -> int:
         wanted = self._running // CONVERSATIONS_A_MESSAGE
         return SHORT_RUN if wanted < SHORT_RUN else min(wanted, LONG_RUN)
-
-    def _is_open(self, conversation: Conversation) -> bool:
-        """Return whether neither the limit rule nor a quota is known to refuse."""
-        if self._spent and not self._spent.isdisjoint(conversation.users):
-            return False
-        return conversation.open_until > self._clock()
 
     def _is_unblocked(self, conversation: Conversation) -> bool:
         """Return whether both accounts exist and neither user blocks the other, as far as that is known."""
@@ -232,30 +221,11 @@ class Pipeline:
         if conversation.unblocked_until <= self._loop.time():
             self._departures.require_here(conversation)
             await self._blocks.require_open(conversation)
-        if run.admission is None and not self._is_open(conversation):
+        if run.admission is None and not self._limit.is_open(conversation):
             first, *others = run.pending  # the rule may have been known to pass until a moment ago
             conversation.put_back(others)
             run.pending = [first]
-            run.admission = await self._counters.admit(
-                first.sender, first.recipient, self._recount(conversation, first)
-            )
-
-    def _recount(self, conversation: Conversation, pending: PendingMessage) -> Recount:
-        async def recount(until: int) -> tuple[int, int]:
-            mine = await self._messages.count(conversation.name, pending.sender, until, LIMIT)
-            return mine, await self._messages.count(conversation.name, pending.recipient, until, LIMIT)
-
-        return recount
-
-    def _is_exhausted(self, head: Head, sender: int) -> bool:
-        """Return whether MongoDB shows that the sender's count is used up, whatever Redis knows.
-
-        A count lives for at least 30 days after each message that it counted. So three messages of the sender in that
-        time and none of the peer's are a full count. That holds also if Redis lost the count a moment ago, and another
-        process's messages had not reached MongoDB when it was rebuilt.
-        """
-        since = (self._clock() - REFUSED_DAYS * DAY) * 1000
-        return len(head.senders) == LIMIT and all(who == sender and when > since for who, when in head.senders)
+            run.admission = await self._limit.admit(conversation, first)
 
     # Step 2: find the next seq
 
@@ -274,9 +244,8 @@ class Pipeline:
         """Read and write what is missing for an insert after the head. Raises LimitReached, StorageUnavailable."""
         while True:  # other processes may store messages whenever something is awaited
             head = await self._loader.head(conversation)
-            admission = run.admission
-            if admission is not None and admission.theirs == 0 and self._is_exhausted(head, admission.sender):
-                raise LimitReached
+            if run.admission is not None:
+                self._limit.require_left(head, run.admission)
             if self._is_ready(conversation):
                 return
             if head.seq >= head.reserved:
@@ -375,7 +344,7 @@ class Pipeline:
         ours = conflict is not None and run.uncertain and conflict.existing == run.documents[stored]
         stored += ours  # an earlier attempt stored this one, and perhaps those after it
         if stored and run.admission is not None and run.admission.theirs > 0:
-            await self._introduce(conversation)
+            await self._limit.open(conversation)  # before the answer
         self._finish(conversation, run, stored)
         if conflict is not None and not ours:
             await self._on_conflict(conversation, run, conflict.existing)
@@ -398,33 +367,20 @@ class Pipeline:
         pending.resolve(await self._resends.answer(conversation, run, pending, existing))
         del run.pending[0]
 
-    async def _introduce(self, conversation: Conversation) -> None:
-        """Record that both have written: before the answer to the message that makes it so, or with the next one."""
-        if conversation.head is None:
-            return
-        if not conversation.head.mutual:
-            try:
-                await self._acquaintances.introduce(conversation.name)
-            except StorageUnavailable as error:
-                _log.warning("not_introduced", conversation=conversation.name, reason=str(error))
-                return
-            conversation.note_mutual()
-        conversation.keep_open(self._clock() + OPEN_FOR)
-
     # Step 4: deliver, publish and acknowledge
 
     def _finish(self, conversation: Conversation, run: Run, count: int) -> None:
         """Finish the run's first `count` documents, which are stored."""
-        counted = run.admission is not None
+        admitted = run.admission is not None
         for message in run.documents[:count]:
             pending = run.pending.pop(0)
             try:
                 online = self._delivery.publish(conversation, message, pending.origin)
                 if online is True or online is False:
-                    self._acknowledge(conversation, pending, message, online, counted)
+                    self._acknowledge(conversation, pending, message, online, admitted)
                 else:
                     self._published.add(online)
-                    online.add_done_callback(partial(self._on_published, conversation, pending, message, counted))
+                    online.add_done_callback(partial(self._on_published, conversation, pending, message, admitted))
             except Exception as error:  # noqa: BLE001  # a bug must not stop the messages after it
                 _log.exception("message_failed", conversation=conversation.name)
                 pending.resolve(ChatError(str(error)))
@@ -435,25 +391,20 @@ class Pipeline:
         conversation: Conversation,
         pending: PendingMessage,
         message: Message,
-        counted: bool,
+        admitted: bool,
         online: asyncio.Future[bool],
     ) -> None:
         """Acknowledge a message once it is known whether another process has a socket of the recipient."""
         self._published.discard(online)
         reached = not online.cancelled() and online.result()
-        self._acknowledge(conversation, pending, message, reached, counted)
+        self._acknowledge(conversation, pending, message, reached, admitted)
 
     def _acknowledge(
-        self, conversation: Conversation, pending: PendingMessage, message: Message, online: bool, counted: bool
+        self, conversation: Conversation, pending: PendingMessage, message: Message, online: bool, admitted: bool
     ) -> None:
         """Answer the sender. A message that the limit rule did not count before is counted now."""
         pending.resolve(Stored(message.seq, message.time, online))
-        if counted:
-            self._counters.weigh(pending.sender, pending.content)
-        else:
-            self._counters.gather(
-                pending.sender, pending.recipient, self._recount(conversation, pending), pending.content
-            )
+        self._limit.count(conversation, pending, admitted=admitted)
 
     # Refused
 
@@ -470,10 +421,5 @@ class Pipeline:
     async def _give_back(self, run: Run) -> None:
         """Take back what the limit rule counted for the run."""
         admission, run.admission = run.admission, None
-        if admission is None:
-            return
-        try:
-            await self._counters.give_back(admission)
-        except StorageUnavailable as error:
-            # The count stays too high until it expires. The rule may refuse too early, but never too late.
-            _log.warning("count_not_given_back", sender=admission.sender, reason=str(error))
+        if admission is not None:
+            await self._limit.give_back(admission)

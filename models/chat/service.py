@@ -22,6 +22,7 @@ from models.chat.pipeline import Pipeline
 from models.chat.ports import BlockStore, Cluster, Counters, Directory, Messages, Sockets
 from models.chat.presence import Presence
 from models.chat.resends import Resends
+from models.chat.stranger_limit import StrangerLimit
 from models.records import Message, conversation_of, key_of
 
 __all__ = ["Attendance", "Chat"]
@@ -94,12 +95,12 @@ class Chat:
         )
         self.acquaintances = Acquaintances(directory)
         self.departures = Departures(active)
+        limit = StrangerLimit(messages, counters, self.acquaintances, clock)
         resends = Resends(messages, self.acquaintances, sockets, cluster, self.blocks, self.delivery)
         self._pipeline = Pipeline(
             self.conversations,
             messages,
-            self.acquaintances,
-            counters,
+            limit,
             self.blocks,
             self.departures,
             self.loader,
