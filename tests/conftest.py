@@ -1,6 +1,6 @@
-"""The house the tests live in: real engines once for the session, a real server and real sockets for each test.
+"""Fixtures for all tests: real databases once for the session, a real server and real sockets for each test.
 
-The engines are private ones in a temporary directory, so that any number of runs stand side by side. Each test
+The databases are embedded ones in a temporary directory, so that any number of runs can be in progress. Each test
 uses user ids of its own, and with them its own conversations.
 """
 
@@ -75,14 +75,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[EmbeddedDatabases]:
-    """The three engines, started."""
+    """Start the three databases."""
     with embedded_databases() as private:
         yield private
 
 
 @pytest.fixture(scope="session")
 def addresses(embedded: EmbeddedDatabases) -> Addresses:
-    """The addresses of the session's engines."""
+    """Return the addresses of the session's databases."""
     return embedded.addresses
 
 
@@ -151,7 +151,7 @@ def clock() -> Clock:
 def http_server(
     io_loop: IOLoop, settings: Settings, addresses: Addresses, database: pymysql.Connection, clock: Clock
 ) -> Iterator[Server]:
-    """A server on the session's engines; in pytest-tornado's place, since this one composes itself."""
+    """Start a server on the session's databases. It replaces pytest-tornado's, since this one composes itself."""
     stack = AsyncExitStack()
     server = io_loop.run_sync(
         lambda: stack.enter_async_context(serving(settings, addresses, article_users=False, clock=clock))

@@ -41,7 +41,7 @@ async function begin(token = null) {
 		const notice = navigator.cookieEnabled ? query.has("ended") && words.ended : words.cookies;
 		document.body.replaceChildren(signIn({ api, users, notice: notice || "", entered: begin }));
 	} else {
-		// Each request says whom it means from now on: another tab may sign in as somebody else.
+		// Each request says whom it means from now on: another tab may sign in as another user.
 		api.uid = user.id;
 		// A cookie from before proves that what an older page has left is this user's, of this installation.
 		const inherit = auth === "token" && !token;

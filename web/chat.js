@@ -1,4 +1,4 @@
-/** The chat of somebody who is signed in: the list, the open conversation, and what comes from the server. */
+/** The chat of a signed-in user: the list, the open conversation, and what comes from the server. */
 
 import { composer } from "./composer.js";
 import { fill, h, portrait, sign } from "./dom.js";
@@ -35,7 +35,7 @@ import { lang, words } from "./words.js";
  * @typedef {Listeners<{ [Type in keyof Details]: CustomEvent<Details[Type]> }>} CustomListeners
  */
 
-const TYPES = 4000; // ms for which somebody is taken to be typing
+const TYPES = 4000; // ms for which a peer is taken to be typing
 const CALM = 1000; // ms of connecting before that is said
 const SHOWN = 200; // characters of a message in a notification
 
@@ -92,7 +92,7 @@ export function chat({ api, user, most, log, inherit, notice }) {
 	/** @type {ReturnType<typeof composer> | undefined} */
 	let form; // its composer
 	let header = h("header"); // above it
-	let leaving = false; // whether the user has been asked about what waits
+	let leaving = false; // whether the user has been asked about pending messages
 	/** @type {number | undefined} */
 	let again; // the timer after which the list is read once more
 	let failures = 0; // how often in a row it could not be read
@@ -273,7 +273,7 @@ export function chat({ api, user, most, log, inherit, notice }) {
 			const peer = person(await api.find(userName));
 			if (peer.id === me.id) problem.textContent = words.yourself;
 			else if (entry === before) {
-				// nobody has gone elsewhere meanwhile
+				// the user has not gone elsewhere meanwhile
 				location.hash = list.meet(peer).peer.address;
 				void route();
 			}

@@ -62,7 +62,7 @@ export function drafts({ log, user, inherit }) {
 			storage.setItem(prefix + peer, text); // an empty one too: other tabs see that it is at its end
 			unsaved.delete(peer);
 		} catch {
-			// no room
+			// the browser has no space left
 		}
 	}
 

@@ -126,7 +126,7 @@ export function conversations({ api, user, changed }) {
 		if (message.from === peer && message.seq > entry.seen && unread !== "100+" && unread < COUNTED)
 			entry.unread = unread + 1;
 		schedule();
-		return entry.online || last?.from === message.from; // whoever answers can be seen from then on
+		return entry.online || last?.from === message.from; // a peer who answers can be seen from then on
 	}
 
 	/**

@@ -23,8 +23,8 @@ function opened() {
 /**
  * The outbox for one installation, by its id `log`: users of another one have the same numbers, but are other people.
  *
- * Items of earlier versions do not say which installation they are for. With `inherit` they are taken over for the user
- * who asks first, else they are deleted, and the event "dropped" tells how many. The event "lost" tells that the browser
+ * Items of earlier versions do not say which installation they are for. With `inherit` the first
+ * user who signs in takes them over, else they are deleted, and the event "dropped" tells how many. The event "lost" tells that the browser
  * has closed the database, perhaps to delete it.
  *
  * @param {{ log: string, inherit: boolean }} options

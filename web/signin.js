@@ -26,7 +26,7 @@ const field = (label, input) => h("label", label, input);
 const input = (properties) => h("input", { required: true, ...properties });
 
 /**
- * The form; `entered` is called once somebody is in, `notice` says why that is needed.
+ * The form; `entered` is called once a user is signed in, `notice` says why that is needed.
  *
  * @param {object} options
  * @param {Api} options.api

@@ -373,7 +373,7 @@ export function tandem({ api, user: who, log = "", lang = "zh", outbox = memoryO
 	/** @type {Map<string, Chat>} */
 	const chats = new Map(); // by peer
 	/** @type {Map<string, Item>} */
-	const items = new Map(); // by id: what waits or has failed
+	const items = new Map(); // by id: pending and failed messages
 	/** @type {Map<string, Lane>} */
 	const lanes = new Map(); // by peer
 	/** @type {Map<string, Marks>} */
@@ -420,7 +420,7 @@ export function tandem({ api, user: who, log = "", lang = "zh", outbox = memoryO
 		if (slept || (opened && clock() - heard > QUIET)) wake();
 	}
 
-	/** Disconnects. What waits in the outbox stays there. */
+	/** Disconnects. Pending messages stay in the outbox. */
 	const stop = () => end("stopped");
 
 	/** Looks whether the connection is alive, and for what other programs left in the outbox. */
@@ -476,7 +476,7 @@ export function tandem({ api, user: who, log = "", lang = "zh", outbox = memoryO
 	}
 
 	/**
-	 * Begins once the server has said who it is. What waits for one installation is never sent to another.
+	 * Begins once the server has said who it is. Messages of one installation are never sent to another.
 	 *
 	 * @param {Frame} frame
 	 */

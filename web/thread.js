@@ -19,7 +19,7 @@ const BLOCK = 50; // messages that are laid out, or left alone, together
 const NEAR = 40; // pixels from the end that are the end
 const EARLY = 1500; // pixels from the beginning at which older ones are asked for
 const APART = 300_000; // ms after which the same sender begins anew
-const CALM = 1000; // ms after which it is said that what waits is not kept
+const CALM = 1000; // ms after which it is said that pending messages are not kept
 
 const attentive = () => !document.hidden && document.hasFocus();
 
@@ -213,7 +213,7 @@ export function thread({ client, entry, seen }) {
 		}
 	}
 
-	// What waits, and how far the peer is
+	// Pending messages, and the peer's positions
 
 	/**
 	 * Shows an item of the outbox, and what can be done about one that has failed.
@@ -294,7 +294,7 @@ export function thread({ client, entry, seen }) {
 		look();
 	}
 
-	/** Takes what is on the screen as read, if somebody looks. */
+	/** Takes what is on the screen as read, if the user looks. */
 	function look() {
 		const to = Math.max(0, ...visible.keys());
 		if (!attentive() || to <= readTo) return;
