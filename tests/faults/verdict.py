@@ -125,8 +125,8 @@ def _judge_device(verdict: Verdict, device: Device, stored: dict[str, list[dict[
             found = messages[got.seq - 1] if got.seq <= len(messages) else {}
             if (found.get("id"), found.get("content"), found.get("sender")) != (got.id, got.content, got.sender):
                 verdict.other.append(f"{device.name}: was given {got.seq} of {peer}, which is not in MongoDB")
-        own = {told.seq for told in device.acknowledged.values() if told.peer == peer}
+        known = {told.seq for told in device.acknowledged.values() if told.peer == peer}.union(seqs)
         for message in messages:
             seq = message["_id"]["s"]
-            if seq not in own and seq not in set(seqs):
+            if seq not in known:
                 verdict.lost.append(f"{device.name}: was never given {seq} of {peer}")
