@@ -22,9 +22,6 @@ TURN = """new Promise(done => {
     port2.postMessage(0);
 })"""
 
-# Chromium warns when a page closes a socket that is still connecting, as a page does that is signed out at that moment.
-TOLERATED = "WebSocket is closed before the connection is established"
-
 
 class Visitor:
     """A browser context of its own, for pages of the site at `url`; `options` are those of Playwright's contexts.
@@ -36,6 +33,7 @@ class Visitor:
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         self.seen: list[str] = []
         self._expected: list[str] = []
+        self._tolerated: list[str] = []
         self._left = False
         self._origin = urlsplit(url).netloc
         self.context = browser.new_context(base_url=url, **options)
@@ -49,6 +47,10 @@ class Visitor:
     def expect(self, pattern: str) -> None:
         """Declare that `seen` will have one or more lines that match `pattern`."""
         self._expected.append(pattern)
+
+    def tolerate(self, pattern: str) -> None:
+        """Declare that `seen` may have lines that match `pattern`."""
+        self._tolerated.append(pattern)
 
     def until(self, condition: Callable[[], Any], patience: float = PATIENCE) -> None:
         """Let the browser run until `condition` holds; `patience` in seconds."""
@@ -66,7 +68,7 @@ class Visitor:
             with contextlib.suppress(Error):  # the page has crashed, which is in `seen`
                 page.evaluate(TURN)  # earlier messages of the page have arrived then
         self.context.close()
-        known = (*self._expected, TOLERATED)
+        known = (*self._expected, *self._tolerated)
         unexpected = [line for line in self.seen if not any(re.search(each, line) for each in known)]
         assert not unexpected, "was not expected:\n" + "\n".join(unexpected)
         missed = [each for each in self._expected if not any(re.search(each, line) for line in self.seen)]
