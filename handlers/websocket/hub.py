@@ -7,9 +7,10 @@ shrink when their last entry goes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -101,19 +102,12 @@ class Hub:
         taken = reads = False
         for socket in () if withheld else self._talking(message.recipient, message.sender):
             session = socket.session
-            try:
-                if session is not None and session.deliver(encoded):
-                    taken = True
-                    reads = reads or session.reads
-            except Exception:  # noqa: BLE001  # a bug must not keep the message from other sockets
-                self._give_up(socket)
+            if session is not None and self._call(socket, session.deliver, encoded):
+                taken = True
+                reads = reads or session.reads
         for socket in self._talking(message.sender, message.recipient, origin):
-            session = socket.session
-            try:
-                if session is not None:
-                    session.copy(encoded)
-            except Exception:  # noqa: BLE001
-                self._give_up(socket)
+            if socket.session is not None:
+                self._call(socket, socket.session.copy, encoded)
         return Reached(taken, reads)
 
     def reaches(self, user: int, peer: int) -> bool:
@@ -124,13 +118,13 @@ class Hub:
         """Write what is not a message to the peer's sockets."""
         for socket in self._talking(event.peer, event.user):
             if socket.session is not None:
-                socket.session.tell(event)
+                self._call(socket, socket.session.tell, event)
 
     def present(self, user: int, peer: int, *, online: bool) -> None:
         """Tell the sockets of `user` that `peer` came online or went offline."""
         for socket in self._talking(user, peer):
             if socket.session is not None:
-                socket.session.present(peer, online=online)
+                self._call(socket, partial(socket.session.present, online=online), peer)
 
     def _talking(self, user: int, peer: int, without: object = None) -> list[HubSocket]:
         """Return the sockets of `user` that get what is said between these two."""
@@ -139,10 +133,17 @@ class Hub:
             return []
         return [socket for socket in (*here.get(peer, ()), *here.get(None, ())) if socket is not without]
 
-    def _give_up(self, socket: HubSocket) -> None:
-        """Close a socket after a bug, so that its client resumes and misses nothing."""
-        _log.exception("socket_failed", user=socket.user)
-        socket.shut(RESUME, "resume")
+    def _call(self, socket: HubSocket, method: Callable[[Any], bool | None], argument: Any) -> bool:
+        """Call a method of a socket or its session. Return what it returns, False if that is None.
+
+        A bug must not keep other sockets waiting. The socket that has it is closed, so that its client resumes.
+        """
+        try:
+            return bool(method(argument))
+        except Exception:  # noqa: BLE001
+            _log.exception("socket_failed", user=socket.user)
+            socket.shut(RESUME, "resume")
+            return False
 
     # Closing
 
@@ -161,7 +162,7 @@ class Hub:
     def check_peers(self, now: float, users: Iterable[int]) -> None:
         """Check the clients of these users' sockets; `now` is loop time."""
         for socket in self.sockets_of(users):
-            socket.check_peer(now)
+            self._call(socket, socket.check_peer, now)
 
     @property
     def draining(self) -> bool:
