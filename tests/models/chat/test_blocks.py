@@ -185,3 +185,27 @@ async def test_a_block_that_comes_while_all_blocks_are_read(fake: Any) -> None:
     fake.read.set()
     await looking
     assert blocks.known_open_until(conversation) < now()
+
+
+async def test_a_read_that_ends_after_a_later_one(fake: Any) -> None:
+    """Blocks that were read before an event do not replace those that were read after it."""
+    blocks, conversation = Blocks(fake, fake, fake, lambda *_: None), Conversation(1, 2)
+    now = asyncio.get_running_loop().time
+    task = asyncio.ensure_future(blocks.sweep.run())
+    for user in (1, 2):
+        await blocks.opening(user)
+    await until(lambda: blocks.known_open_until(conversation) > now())
+    gate = fake.read = asyncio.Event()
+    early = asyncio.ensure_future(blocks.unblock(2, 3))  # reads the blocks of user 2
+    await until(lambda: fake.reads)
+    fake.read = asyncio.Event()
+    fake.read.set()
+    fake.kept = {2: {1: 5}}
+    blocks.heard(2, 1)
+    await until(lambda: not blocks.passes(Typing(1, 2)))  # a later read has ended
+    fake.read = asyncio.Event()  # no further one ends
+    gate.set()
+    await early
+    assert not blocks.passes(Typing(1, 2))
+    assert blocks.known_open_until(conversation) < now()
+    await end(task)
