@@ -64,7 +64,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Pipeline:
-    """Runs the messages of all conversations through the steps. `clock` returns seconds since the epoch."""
+    """Run the messages of all conversations through the steps. `clock` returns seconds since the epoch."""
 
     def __init__(
         self,
@@ -413,9 +413,10 @@ class Pipeline:
         run.documents = ()
         if not isinstance(error, LimitReached):  # a count that MongoDB confirms is not given back
             await self._give_back(run)
+        refused = isinstance(error, (LimitReached, Blocked, UnknownUser))
         for pending in run.pending:
-            refused = isinstance(error, (LimitReached, Blocked, UnknownUser))
-            pending.resolve((await self._resends.find(conversation, run, pending) if refused else None) or error)
+            known = await self._resends.find(conversation, run, pending) if refused else None
+            pending.resolve(known or error)
         self._end_run(conversation, run)
 
     async def _give_back(self, run: Run) -> None:
