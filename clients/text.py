@@ -43,7 +43,7 @@ def wrapped(text: str, width: int) -> list[str]:
     start, columns, space = 0, 0, 0
     for index, letter in enumerate(text):
         columns += _columns(letter)
-        if columns > width and index > start:
+        while columns > width and index > start:  # after a break at a space, a wide letter may still not fit
             end = space if space > start else index
             parts.append(text[start:end])
             start = end

@@ -6,7 +6,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clients.text import lines_in, visible, width_of, wrapped
@@ -45,6 +45,8 @@ def test_lines() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp"))), st.integers(2, 30))
+@example(" 0字", 2)
+@example("x  0字", 2)
 def test_wrapping(text: str, width: int) -> None:
     """Nothing is lost, and no part is wider than the limit."""
     parts = wrapped(text, width)
