@@ -174,7 +174,7 @@ async def serving(
         _log.info("draining", sockets=ChatSocket.hub.count)
         ChatSocket.hub.start_draining()
         drain = settings.timeouts.drain_timeout
-        await asyncio.gather(chat.drain(drain), collaborators.policy.drain(drain))
+        await asyncio.gather(chat.pipeline.drain(drain), collaborators.policy.drain(drain))
         await ChatSocket.hub.close_all(CLOSE_WITHIN)
 
 

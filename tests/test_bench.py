@@ -219,8 +219,11 @@ CARRYING = f"{LOOP};Pipeline._landed (models/chat/pipeline.py);Pipeline._finish 
     [
         (LOOP, "loop"),
         (f"{TAKING};decode (models/protocol/v1.py)", "in"),
-        (f"{TAKING};Chat.send (models/chat/service.py)", "chat"),
-        (f"{TAKING};Answers._advance ({WEBSOCKET}/answers.py);FrameProtocol._write ({WEBSOCKET}/transport.py)", "out"),
+        (f"{TAKING};Pipeline.send (models/chat/pipeline.py)", "chat"),
+        (
+            f"{TAKING};SessionV1._advance ({WEBSOCKET}/session_v1.py);FrameProtocol._write ({WEBSOCKET}/transport.py)",
+            "out",
+        ),
         (f"{CARRYING};Delivery.publish (models/chat/delivery.py)", "chat"),
         (f"{CARRYING};Hub.deliver (handlers/websocket/hub.py);encode (models/protocol/v1.py)", "out"),
         (f"{CARRYING};RedisCounters.gather (storage/redis/counters.py)", "storage"),

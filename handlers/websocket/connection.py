@@ -10,7 +10,6 @@ import structlog
 from common.tasks import after
 from common.token_bucket import INBOX, Bucket
 from handlers.http.metrics import Metrics
-from handlers.websocket.answers import Window
 from handlers.websocket.hub import RESUME, Hub
 from handlers.websocket.interfaces import Session
 from handlers.websocket.limits import SocketLimits
@@ -18,6 +17,7 @@ from handlers.websocket.liveness import Liveness, Verdict
 from handlers.websocket.quota import QuotaLease
 from handlers.websocket.rfc6455 import POLICY_VIOLATION
 from handlers.websocket.transport import FrameProtocol
+from handlers.websocket.window import Window
 from models.chat.service import Attendance, Chat
 from models.errors import InvalidFrame, TooFast
 from models.protocol.v1 import Language

@@ -1,21 +1,27 @@
-"""Protocol v1, the article's, on one pair socket: requests in, answers and messages out."""
+"""Protocol v1, the article's, on one pair socket: requests in, answers and messages out.
+
+Requests are answered in the order they came, since protocol v1 has nothing else to tell answers apart. A message is
+sent as soon as it is read. A request for history waits until all requests before it are answered, and those behind it
+wait for its answer. So it shows the socket's own earlier messages and none of the later ones.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
+from typing import NamedTuple
 
 import structlog
 
 from common.token_bucket import READ, SOUGHT
-from handlers.websocket.answers import Answers, Window
 from handlers.websocket.interfaces import Connection, EncodedMessage
-from models.chat.conversation import PendingMessage, Stored
+from handlers.websocket.window import Window
+from models.chat.conversation import PendingMessage
 from models.chat.events import PeerEvent
 from models.chat.history import History
 from models.chat.service import Chat
-from models.errors import ChatError, InvalidFrame, StorageUnavailable, TooFast
+from models.errors import InvalidFrame, StorageUnavailable, TooFast
 from models.protocol import v1
 from models.protocol.v1 import Code, Request, RequestType
 from models.records import Message
@@ -25,8 +31,29 @@ __all__ = ["SessionV1"]
 _log = structlog.get_logger(__name__)
 
 
+class _Held(NamedTuple):
+    """A request that has not begun, and when it came (loop time)."""
+
+    request: Request
+    arrived: float
+
+
 class SessionV1:
-    """The session of a socket that uses protocol v1."""
+    """The session of a socket that uses protocol v1. `timeout` is the seconds within which a request is answered."""
+
+    __slots__ = (
+        "_chat",
+        "_connection",
+        "_freed",
+        "_held",
+        "_history",
+        "_in_flight",
+        "_peer",
+        "_showing",
+        "_timeout",
+        "_user",
+        "_window",
+    )
 
     reads = True  # a delivered message counts as read; the article, section 2.4.2
     watching = False
@@ -39,52 +66,100 @@ class SessionV1:
         self._peer = connection.peer
         self._chat = chat
         self._history = history
-        self._answers = Answers(self, window, timeout)
+        self._window = window
+        self._timeout = timeout
+        # Messages that were sent, requests that have not begun, and actions to call in their turn.
+        # A list, though it is a queue: it is short, and an empty deque takes 760 bytes of every idle socket.
+        self._in_flight: list[PendingMessage | _Held | Callable[[], None]] = []
+        self._held = 0  # how many of them have not begun
+        self._freed = 0.0  # when the last request ended that others had to wait for (loop time)
+        self._showing: asyncio.Task[None] | None = None
+
+    # Requests in, and their order
 
     def take(self, text: str, max_content: int) -> None:
-        """Begin the request of a frame. Raises InvalidFrame."""
-        self._answers.take(v1.decode(text, max_content))
+        """Begin the request of a frame, or hold it until its turn comes. Raises InvalidFrame."""
+        request = v1.decode(text, max_content)
+        now = asyncio.get_running_loop().time()
+        if request.type == RequestType.SEND and not self._held and self._showing is None:
+            self._in_flight.append(self._send(request, now + self._timeout))
+            return
+        self._in_flight.append(_Held(request, now))
+        self._held += 1
+        self._advance()
 
     def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
         """Answer a frame that is not valid, or that came too fast."""
-        self._answers.then(lambda: self._reply(error.code))
+        self.then(lambda: self._reply(error.code))
 
     def then(self, action: Callable[[], None]) -> None:
         """Call `action` when all requests in flight are answered."""
-        self._answers.then(action)
+        self._in_flight.append(action)
+        self._advance()
 
     def wait_for_capacity(self) -> asyncio.Future[None] | None:
         """Return None, or a future to await before the next frame is read, if the window is full."""
-        return self._answers.wait_for_capacity()
+        return self._window.wait_for_capacity(len(self._in_flight))
 
     def drop(self) -> None:
         """Forget the requests in flight."""
-        self._answers.drop()
+        self._in_flight.clear()
+        self._held = 0
+        self._window.open()
+        if self._showing is not None:
+            self._showing.cancel()
 
-    def deliver(self, message: EncodedMessage) -> bool:
-        """Write a message of the peer. Return whether the connection took it."""
-        return self._connection.write_frame(message.v1)
+    def _send(self, request: Request, deadline: float) -> PendingMessage:
+        return self._chat.pipeline.send(
+            self._user, self._peer, request.content, deadline, self._advance, origin=self._connection
+        )
 
-    def copy(self, message: EncodedMessage) -> None:
-        """Ignore a message that the user sent on another socket: protocol v1 does not show it."""
+    def _advance(self, _: object = None) -> None:
+        """Write the answers that are known, in order, up to the first that is not."""
+        while self._in_flight and self._showing is None:
+            first = self._in_flight[0]
+            if isinstance(first, PendingMessage):
+                if first.outcome is None:
+                    break
+                del self._in_flight[0]
+                self._reply(first.outcome.code)
+                continue
+            del self._in_flight[0]
+            if isinstance(first, _Held):
+                self._held -= 1
+                self._showing = asyncio.get_running_loop().create_task(self._show_in_turn(first))
+            else:
+                first()
+        self._window.release(len(self._in_flight))
 
-    def tell(self, event: PeerEvent) -> None:
-        """Ignore positions and typing, which protocol v1 does not have."""
+    async def _show_in_turn(self, held: _Held) -> None:
+        """Answer a request that the others wait for, then let those begin."""
+        try:
+            if await self._show(held.request, self._deadline(held)):
+                self._freed = asyncio.get_running_loop().time()
+        finally:
+            self._showing = None
+        self._send_held()
+        self._advance()
 
-    def present(self, peer: int, *, online: bool) -> None:
-        """Ignore presence, which protocol v1 does not have."""
+    def _send_held(self) -> None:
+        """Send the messages up to the first request that has to wait for those before it."""
+        if self._showing is not None:
+            return
+        for index, held in enumerate(self._in_flight):
+            if isinstance(held, _Held):
+                if held.request.type != RequestType.SEND:
+                    return
+                self._in_flight[index] = self._send(held.request, self._deadline(held))
+                self._held -= 1
 
-    # Called by the answers in flight
+    def _deadline(self, held: _Held) -> float:
+        """Return when a request is answered with 40001. Time spent on a client that reads slowly does not count."""
+        return max(held.arrived, self._freed) + self._timeout
 
-    def send(self, request: Request, deadline: float, resolved: Callable[[PendingMessage], None]) -> PendingMessage:
-        """Hand a message to the chat."""
-        return self._chat.send(self._user, self._peer, request.content, deadline, resolved, origin=self._connection)
+    # History
 
-    def tell_outcome(self, outcome: Stored | ChatError) -> None:
-        """Write the frame with a message's outcome."""
-        self._reply(outcome.code)
-
-    async def show(self, request: Request, deadline: float) -> bool:
+    async def _show(self, request: Request, deadline: float) -> bool:
         """Answer a request for history or unread messages. Return whether the databases answered."""
         try:
             if request.type == RequestType.HISTORY:
@@ -128,6 +203,21 @@ class SessionV1:
                 return False
             await self._connection.wait_writable()
         return self._connection.is_open
+
+    # Frames out
+
+    def deliver(self, message: EncodedMessage) -> bool:
+        """Write a message of the peer. Return whether the connection took it."""
+        return self._connection.write_frame(message.v1)
+
+    def copy(self, message: EncodedMessage) -> None:
+        """Ignore a message that the user sent on another socket: protocol v1 does not show it."""
+
+    def tell(self, event: PeerEvent) -> None:
+        """Ignore positions and typing, which protocol v1 does not have."""
+
+    def present(self, peer: int, *, online: bool) -> None:
+        """Ignore presence, which protocol v1 does not have."""
 
     def _reply(self, code: int) -> None:
         self._connection.write_frame(v1.reply(code, self._connection.language))

@@ -13,8 +13,8 @@ from collections.abc import Callable, Coroutine
 import structlog
 
 from common import token_bucket
-from handlers.websocket.answers import Window
 from handlers.websocket.interfaces import Connection, EncodedMessage
+from handlers.websocket.window import Window
 from models.chat.conversation import PendingMessage, Stored
 from models.chat.events import PeerEvent, PositionsChanged, Typing
 from models.chat.history import History
@@ -206,7 +206,7 @@ class SessionV2:
             if pending.outcome is not None:
                 self._tell_outcome(request.id, peer, pending.outcome)
 
-        self._chat.send(
+        self._chat.pipeline.send(
             self._user, peer, request.content, deadline, resolved, message_id=request.id or "", origin=self._connection
         )
 

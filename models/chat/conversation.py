@@ -179,6 +179,18 @@ class Run:
         self.backoff: Backoff | None = None
         self.work: asyncio.Future[Any] | None = None
 
+    def assign_seqs(self, head: Head, time: int) -> list[PendingMessage]:
+        """Make the documents, of this time (milliseconds), at the seqs after the head.
+
+        Return the messages for which no seq is reserved. They no longer belong to the run.
+        """
+        seqs = range(head.seq + 1, head.reserved + 1)
+        self.documents = [pending.at(seq, time) for pending, seq in zip(self.pending, seqs, strict=False)]
+        self.uncertain = False
+        made = len(self.documents)
+        rest, self.pending[made:] = self.pending[made:], []
+        return rest
+
     def drop_resolved(self) -> None:
         """Drop the messages that have an outcome: they passed their deadline, and are known not to be stored."""
         self.pending = [pending for pending in self.pending if pending.outcome is None]

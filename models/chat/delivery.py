@@ -60,12 +60,11 @@ class Delivery:
         """Cancel the catch-up tasks."""
         await end(*(each.catch_up_task for each in self._conversations if each.catch_up_task is not None))
 
-    def publish(self, conversation: Conversation, message: Message, origin: object) -> bool | asyncio.Future[bool]:
-        """Deliver a message here and publish it to the other processes.
+    def publish(self, message: Message, *, live: bool) -> bool | asyncio.Future[bool]:
+        """Publish a message to the other processes. `live` says whether a socket of the recipient took it here.
 
-        Return whether a socket of the recipient gets it; a future if only the other processes know.
+        Return whether one takes it in any process; a future if only the other processes know.
         """
-        live = self.deliver(conversation, message, origin).live
         if self._cluster.single_process:
             return live
         if live:

@@ -2,23 +2,23 @@
 
 Each conversation has a queue and at most one run in progress, which is the part of the queue that is stored together.
 
-             submit, _next_run
+              send, _next_run
     (idle) --------------------> is anything to be awaited first?
        ^                            | yes                | no
        |                            v                    v
-       |        _prepare: blocks, limit rule, ------> _insert: new documents
-       |        head, seqs, earlier messages             |
-       |           |           ^                         v
-       |   refused |           | new seqs           _attempt <------- same documents -----+
-       |           v           |                         |                               |
+       |        _prepare: blocks, limit rule, -------> _insert <------- same documents ----+
+       |        head, seqs, earlier messages             |                               |
+       |           |           ^                         |                               |
+       |   refused |           | new seqs                |                               |
+       |           v           |                         v                               |
        |        _refuse     _settle <---- conflict -- _landed -- not sent or unknown --> _retry
        |           |           |   or first answer       | stored                        | expired
        |           v           v                         v                               v
-       +------- _next_run <--------- _finish: deliver, publish, acknowledge, count    _next_run
+       +------- _next_run <--------- _finish: deliver, publish, count, acknowledge    _next_run
 
 Steps are plain calls and callbacks of the insert. `_prepare`, `_settle`, `_refuse` and `_retry` await something, and
 run as the conversation's only task meanwhile. They lead back into the same steps, which are the same with one process
-or many. `_settle` goes on with `_attempt` if an earlier attempt may have stored what is left.
+or many. `_settle` goes on with `_insert` if an earlier attempt may have stored what is left.
 
 The insert is the fence between processes: if two insert at the same `seq`, one gets the other's message, delivers it,
 and tries the next seq. docs/design.md explains why nothing is lost.
@@ -45,7 +45,7 @@ from models.chat.ports import Conflict, Insert, Messages
 from models.chat.resends import Resends
 from models.chat.stranger_limit import StrangerLimit
 from models.errors import Blocked, ChatError, LimitReached, NotSent, Overloaded, StorageUnavailable, UnknownUser
-from models.records import Head, Message
+from models.records import Head, Message, key_of
 
 __all__ = ["ANNOUNCED_FOR", "Pipeline"]
 
@@ -64,12 +64,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Pipeline:
-    """Run the messages of all conversations through the steps. `clock` returns seconds since the epoch."""
+    """Run the messages of all conversations through the steps.
+
+    `clock` returns seconds since the epoch, `new_key` the 16-byte key of a message without an id. `observe` is called
+    with the code of each answer to a message and the seconds it took.
+    """
 
     def __init__(
         self,
         conversations: Conversations,
         messages: Messages,
+        *,
         limit: StrangerLimit,
         blocks: Blocks,
         departures: Departures,
@@ -77,6 +82,8 @@ class Pipeline:
         delivery: Delivery,
         resends: Resends,
         clock: Callable[[], float],
+        new_key: Callable[[], bytes],
+        observe: Callable[[int, float], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each get_running_loop() calls getpid()
         self._conversations = conversations
@@ -88,23 +95,49 @@ class Pipeline:
         self._delivery = delivery
         self._resends = resends
         self._clock = clock
+        self._new_key = new_key
+        self._observe = observe
         self._running = 0  # conversations with a run in progress
         self._published: set[asyncio.Future[bool]] = set()  # answers that acknowledgements wait for
         self._closed = False
 
-    def submit(self, conversation: Conversation, pending: PendingMessage) -> None:
+    def send(
+        self,
+        sender: int,
+        recipient: int,
+        content: str,
+        deadline: float,
+        resolved: Callable[[PendingMessage], None],
+        *,
+        message_id: str = "",
+        origin: object = None,
+    ) -> PendingMessage:
         """Accept a message. Messages of one conversation keep the order of these calls.
 
-        It is resolved with Overloaded if the pipeline is closed.
+        The outcome is Stored once the message is durable, or a ChatError. LimitReached, Blocked, and UnknownUser if one
+        of the two is gone, refuse the message; so does InvalidFrame if its id was used for another content.
+        StorageUnavailable at the deadline (loop time) promises nothing: the message may still be stored and delivered,
+        and `resolved` be called again. Overloaded means that the pipeline is closed.
         """
+        conversation = self._conversations.write(sender, recipient)
+        key = key_of(sender, message_id) if message_id else self._new_key()
+        taken = self._loop.time()
+        pending = PendingMessage(
+            sender, recipient, content, key, resolved, message_id, origin, self._answered, taken, deadline
+        )
         if self._closed:
             self._loop.call_soon(pending.resolve, Overloaded("the server is going away; connect again"))
             self._conversations.release(conversation)
-            return
+            return pending
         conversation.enqueue(pending)
         if conversation.run is None:
             self._running += 1
             self._next_run(conversation)
+        return pending
+
+    def _answered(self, pending: PendingMessage) -> None:
+        if pending.outcome is not None:
+            self._observe(pending.outcome.code, self._loop.time() - pending.taken)
 
     async def drain(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for pending messages. Then abandon those without an outcome, and close."""
@@ -280,21 +313,15 @@ class Pipeline:
     # Step 3: insert
 
     def _insert(self, conversation: Conversation, run: Run) -> None:
-        """Insert the run at the seqs after the head, as much of it as is reserved. The rest goes back to the queue."""
-        head = conversation.head
-        if head is None:
-            raise RuntimeError("a head that was read is gone")
-        time = self._time_after(head)
-        seqs = range(head.seq + 1, head.reserved + 1)
-        run.documents = [pending.at(seq, time) for pending, seq in zip(run.pending, seqs, strict=False)]
-        run.uncertain = False
-        if len(run.documents) < len(run.pending):
-            conversation.put_back(run.pending[len(run.documents) :])
-            del run.pending[len(run.documents) :]
-        self._attempt(conversation, run)
+        """Insert the run at the seqs after the head, as much of it as is reserved. The rest goes back to the queue.
 
-    def _attempt(self, conversation: Conversation, run: Run) -> None:
-        """Insert the run's documents, which an earlier attempt may have stored."""
+        If an earlier attempt may have stored the run, it is inserted at the same seqs again.
+        """
+        if not run.documents:
+            head = conversation.head
+            if head is None:
+                raise RuntimeError("a head that was read is gone")
+            conversation.put_back(run.assign_seqs(head, self._time_after(head)))
         run.work = insert = self._messages.insert(*run.documents)
         insert.add_done_callback(partial(self._landed, conversation, run))
 
@@ -332,7 +359,7 @@ class Pipeline:
                     await self._announce(conversation, time)
             except StorageUnavailable:
                 continue
-            self._attempt(conversation, run)
+            self._insert(conversation, run)
             return
         await self._give_back(run)
         conversation.put_back(run.pending)  # those that have time left
@@ -349,7 +376,7 @@ class Pipeline:
         if conflict is not None and not ours:
             await self._on_conflict(conversation, run, conflict.existing)
         if run.documents:
-            self._attempt(conversation, run)
+            self._insert(conversation, run)
         elif run.pending:
             await self._prepare(conversation, run)
         else:
@@ -367,7 +394,7 @@ class Pipeline:
         pending.resolve(await self._resends.answer(conversation, run, pending, existing))
         del run.pending[0]
 
-    # Step 4: deliver, publish and acknowledge
+    # Step 4: deliver, publish, count and acknowledge
 
     def _finish(self, conversation: Conversation, run: Run, count: int) -> None:
         """Finish the run's first `count` documents, which are stored."""
@@ -375,36 +402,23 @@ class Pipeline:
         for message in run.documents[:count]:
             pending = run.pending.pop(0)
             try:
-                online = self._delivery.publish(conversation, message, pending.origin)
+                live = self._delivery.deliver(conversation, message, pending.origin).live
+                online = self._delivery.publish(message, live=live)
+                self._limit.count(conversation, pending, admitted=admitted)
                 if online is True or online is False:
-                    self._acknowledge(conversation, pending, message, online, admitted)
+                    pending.resolve(Stored(message.seq, message.time, online))
                 else:
                     self._published.add(online)
-                    online.add_done_callback(partial(self._on_published, conversation, pending, message, admitted))
+                    online.add_done_callback(partial(self._on_published, pending, message))
             except Exception as error:  # noqa: BLE001  # a bug must not stop the messages after it
                 _log.exception("message_failed", conversation=conversation.name)
                 pending.resolve(ChatError(str(error)))
         run.documents = run.documents[count:]
 
-    def _on_published(
-        self,
-        conversation: Conversation,
-        pending: PendingMessage,
-        message: Message,
-        admitted: bool,
-        online: asyncio.Future[bool],
-    ) -> None:
+    def _on_published(self, pending: PendingMessage, message: Message, online: asyncio.Future[bool]) -> None:
         """Acknowledge a message once it is known whether another process has a socket of the recipient."""
         self._published.discard(online)
-        reached = not online.cancelled() and online.result()
-        self._acknowledge(conversation, pending, message, reached, admitted)
-
-    def _acknowledge(
-        self, conversation: Conversation, pending: PendingMessage, message: Message, online: bool, admitted: bool
-    ) -> None:
-        """Answer the sender. A message that the limit rule did not count before is counted now."""
-        pending.resolve(Stored(message.seq, message.time, online))
-        self._limit.count(conversation, pending, admitted=admitted)
+        pending.resolve(Stored(message.seq, message.time, not online.cancelled() and online.result()))
 
     # Refused
 

@@ -65,8 +65,9 @@ class Resends:
         try:
             with run.delivering(first):  # otherwise it could be delivered to `origin` as a copy
                 await self._delivery.deliver_through(conversation, first.seq - 1)
-                reached = self._delivery.publish(conversation, first, pending.origin)
-                online = reached if isinstance(reached, bool) else await reached
+                live = self._delivery.deliver(conversation, first, pending.origin).live
+                published = self._delivery.publish(first, live=live)
+                online = published if isinstance(published, bool) else await published
         except StorageUnavailable as error:
             return error
         return Stored(first.seq, first.time, online and await self._may_know(pending), dup=True)

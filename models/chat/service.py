@@ -11,7 +11,7 @@ from functools import partial
 
 from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
-from models.chat.conversation import Conversation, PendingMessage
+from models.chat.conversation import Conversation
 from models.chat.conversations import Conversations, Lease
 from models.chat.delivery import Delivery
 from models.chat.departures import Active, Departures, all_active
@@ -23,7 +23,7 @@ from models.chat.ports import BlockStore, Cluster, Counters, Directory, Messages
 from models.chat.presence import Presence
 from models.chat.resends import Resends
 from models.chat.stranger_limit import StrangerLimit
-from models.records import Message, conversation_of, key_of
+from models.records import Message, conversation_of
 
 __all__ = ["Attendance", "Chat"]
 
@@ -76,15 +76,11 @@ class Chat:
         observe: Callable[[int, float], None] = lambda code, seconds: None,
         offline_after: float,
     ) -> None:
-        self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each get_running_loop() calls getpid()
         self._messages = messages
         self._directory = directory
         self._counters = counters
         self._sockets = sockets
         self._cluster = cluster
-        self._clock = clock
-        self._new_key = new_key
-        self._observe = observe
         self.account_changed = account_changed
         # The lambdas resolve a cycle: an inbox follows conversations, which ask inboxes where delivery begins.
         self.conversations = Conversations(lambda one, other: self._inboxes.begins(one, other))
@@ -97,16 +93,18 @@ class Chat:
         self.departures = Departures(active)
         limit = StrangerLimit(messages, counters, self.acquaintances, clock)
         resends = Resends(messages, self.acquaintances, sockets, cluster, self.blocks, self.delivery)
-        self._pipeline = Pipeline(
+        self.pipeline = Pipeline(
             self.conversations,
             messages,
-            limit,
-            self.blocks,
-            self.departures,
-            self.loader,
-            self.delivery,
-            resends,
-            clock,
+            limit=limit,
+            blocks=self.blocks,
+            departures=self.departures,
+            loader=self.loader,
+            delivery=self.delivery,
+            resends=resends,
+            clock=clock,
+            new_key=new_key,
+            observe=observe,
         )
         self.presence = Presence(sockets, cluster, self.acquaintances, self.blocks, offline_after)
         self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
@@ -179,44 +177,9 @@ class Chat:
         """
         await self._counters.take_stranger(user, peer)
 
-    def send(
-        self,
-        sender: int,
-        recipient: int,
-        content: str,
-        deadline: float,
-        resolved: Callable[[PendingMessage], None],
-        *,
-        message_id: str = "",
-        origin: object = None,
-    ) -> PendingMessage:
-        """Accept a message. Messages of one sender keep the order of these calls.
-
-        The outcome is Stored once the message is durable, or a ChatError. LimitReached, Blocked, and UnknownUser if one
-        of the two is gone, refuse the message; so does InvalidFrame if its id was used for another content.
-        StorageUnavailable at the deadline (loop time) promises nothing: the message may still be stored and delivered,
-        and `resolved` be called again.
-        """
-        conversation = self.conversations.write(sender, recipient)
-        key = key_of(sender, message_id) if message_id else self._new_key()
-        taken = self._loop.time()
-        pending = PendingMessage(
-            sender, recipient, content, key, resolved, message_id, origin, self._answered, taken, deadline
-        )
-        self._pipeline.submit(conversation, pending)
-        return pending
-
-    def _answered(self, pending: PendingMessage) -> None:
-        if pending.outcome is not None:
-            self._observe(pending.outcome.code, self._loop.time() - pending.taken)
-
-    async def drain(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for pending messages, then abandon those without an outcome."""
-        await self._pipeline.drain(timeout)
-
     async def close(self) -> None:
         """End the background tasks. Call it once all sockets are closed."""
-        await self._pipeline.close()
+        await self.pipeline.close()
         await self.delivery.close()
         await self.presence.close()
         await self.acquaintances.close()

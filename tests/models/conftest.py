@@ -42,4 +42,4 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
 
     yield make_chat
     for chat in chats:
-        io_loop.run_sync(lambda chat=chat: chat.drain(PATIENCE))
+        io_loop.run_sync(lambda chat=chat: chat.pipeline.drain(PATIENCE))

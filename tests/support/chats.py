@@ -148,7 +148,7 @@ class PatientChat(Chat):
             if not answer.done():
                 answer.set_result(pending.outcome)
 
-        super().send(sender, recipient, content, loop.time() + self.answer_timeout, resolved, **options)
+        self.pipeline.send(sender, recipient, content, loop.time() + self.answer_timeout, resolved, **options)
         return answer
 
 

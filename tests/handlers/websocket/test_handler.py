@@ -74,8 +74,7 @@ async def test_a_bug_of_one_socket_keeps_no_message_from_others(
     broken = [await connect(*pair), await connect(*reversed(pair))]
     for user in pair:
         (socket,) = ChatSocket.hub.sockets_of((user,))
-        monkeypatch.setattr(socket.session, "deliver", fail)
-        monkeypatch.setattr(socket.session, "copy", fail)
+        monkeypatch.setattr(socket, "session", Mock(wraps=socket.session, deliver=fail, copy=fail))
     one, two = await connect(*pair), await connect(*reversed(pair))
     await one.say("to all", 50004)
     await two.receive(50001, "to all")
@@ -151,7 +150,7 @@ async def test_the_window_pushes_back(
     gate = asyncio.Event()
     insert = http_server.stores.messages.insert
     asked = []
-    send = http_server.chat.send
+    send = http_server.chat.pipeline.send
 
     async def slow(*run: Message) -> Any:
         await gate.wait()
@@ -162,7 +161,7 @@ async def test_the_window_pushes_back(
         return send(*args, **options)
 
     monkeypatch.setattr(http_server.stores.messages, "insert", lambda *run: asyncio.ensure_future(slow(*run)))
-    monkeypatch.setattr(http_server.chat, "send", counting)
+    monkeypatch.setattr(http_server.chat.pipeline, "send", counting)
     two = await connect(*reversed(pair))
     for number in range(30):
         await one.send(1, str(number))

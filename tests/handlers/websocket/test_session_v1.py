@@ -59,7 +59,7 @@ async def test_history_shows_nothing_that_was_sent_after_it(
     one = await connect(*pair)
     await one.say("before", 50005)
     gate = asyncio.Semaphore(0)
-    newest, send = http_server.stores.messages.newest, http_server.chat.send
+    newest, send = http_server.stores.messages.newest, http_server.chat.pipeline.send
     events = []
 
     async def slow(name: str) -> int:
@@ -72,7 +72,7 @@ async def test_history_shows_nothing_that_was_sent_after_it(
         return send(*args, **options)
 
     monkeypatch.setattr(http_server.stores.messages, "newest", slow)
-    monkeypatch.setattr(http_server.chat, "send", noted)
+    monkeypatch.setattr(http_server.chat.pipeline, "send", noted)
     for kind, content in ((2, ""), (2, ""), (1, "after"), (2, "")):
         await one.send(kind, content)
     for _ in range(3):

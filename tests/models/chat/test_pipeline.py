@@ -155,7 +155,7 @@ async def test_how_long_a_run_is(
     """Runs are longer if more conversations have pending messages."""
     chat, store, _ = make()
     await befriend(chat, pair)
-    chat._pipeline._running += others
+    chat.pipeline._running += others
     assert [s.seq for s in await asyncio.gather(*(chat.send(*pair, "hi") for _ in range(100)))] == list(range(4, 104))
     assert store.longest == longest
 
@@ -236,7 +236,7 @@ async def test_no_answer_in_time(make: Make, befriend: Friends, messages: MongoM
     assert isinstance(await second, StorageUnavailable)
     store.gate.set()
     await until(lambda: len(sockets.delivered) == 4)
-    await chat.drain(PATIENCE)
+    await chat.pipeline.drain(PATIENCE)
     assert [m.content for m in await stored(messages, pair)] == ["hello"] * 3 + ["on its way"]
 
 
@@ -267,7 +267,7 @@ async def test_what_was_never_sent_is_given_back(
     chat, store, _ = make(answer_timeout=0.2)
     store.faults_before = [NotSent("mongodb", "away")] * 1000
     assert isinstance(await chat.send(*pair, "nobody there"), StorageUnavailable)
-    await chat.drain(PATIENCE)
+    await chat.pipeline.drain(PATIENCE)
     chat.answer_timeout = PATIENCE
     store.faults_before = []
     chat.answer_timeout = 5.0
@@ -434,7 +434,7 @@ async def test_draining_waits_for_queued_messages(make: Make, befriend: Friends,
     await befriend(chat, pair)
     store.gate.clear()
     answers = [chat.send(*pair, "hi") for _ in range(30)]
-    draining = asyncio.ensure_future(chat.drain(PATIENCE))
+    draining = asyncio.ensure_future(chat.pipeline.drain(PATIENCE))
     await until(lambda: len(store.tried) > 3)
     store.gate.set()
     await draining
@@ -449,9 +449,9 @@ async def test_draining_abandons_what_takes_too_long(make: Make, befriend: Frien
     answers = [chat.send(*pair, "hi") for _ in range(30)]
     await until(lambda: len(store.tried) > 3)
     tried = len(store.tried)
-    await chat.drain(0)
+    await chat.pipeline.drain(0)
     store.gate.set()
-    await chat.drain(PATIENCE)
+    await chat.pipeline.drain(PATIENCE)
     assert len(store.tried) == tried
     assert not any(answer.done() for answer in answers)
 
@@ -619,7 +619,7 @@ async def test_a_run_starts_at_once_beside_other_processes(make: Make, pair: tup
     assert not first.done()
     second = chat.send(*pair, "two")
     assert len(store.tried) == before + 2
-    draining = asyncio.ensure_future(chat.drain(PATIENCE))
+    draining = asyncio.ensure_future(chat.pipeline.drain(PATIENCE))
     await until(lambda: len(cluster.reached) == before + 2)
     assert not draining.done()
     cluster.gate.set()
@@ -681,10 +681,10 @@ async def test_a_bug_in_taking_an_answer_stops_nothing(make: Make, pair: tuple[i
         raise RuntimeError("a bug")
 
     soon = asyncio.get_running_loop().time() + PATIENCE
-    Chat.send(chat, *pair, "broken", soon, broken)
+    chat.pipeline.send(*pair, "broken", soon, broken)
     assert isinstance(await chat.send(*pair, "sound"), Stored)
     store.gate.clear()
-    Chat.send(chat, *pair, "broken", asyncio.get_running_loop().time(), broken)
+    chat.pipeline.send(*pair, "broken", asyncio.get_running_loop().time(), broken)
     chat.answer_timeout = 0.0
     assert isinstance(await chat.send(*pair, "late"), StorageUnavailable)
     store.gate.set()
@@ -705,7 +705,7 @@ async def test_what_expires_while_it_is_prepared_is_not_stored(
     chat.answer_timeout = 0.01
     assert isinstance(await chat.send(*pair, "late"), StorageUnavailable)
     gate.set()
-    await chat.drain(PATIENCE)
+    await chat.pipeline.drain(PATIENCE)
     chat.answer_timeout = PATIENCE
     for _ in range(LIMIT):
         assert isinstance(await chat.send(*pair, "now"), Stored)
