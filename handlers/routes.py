@@ -26,7 +26,6 @@ from handlers.http.sessions import (
 )
 from handlers.http.users import FindHandler, MeHandler, RegisterHandler
 from handlers.websocket.handler import PATH, ChatSocket
-from handlers.websocket.limits import SocketLimits
 from models.accounts.service import Accounts
 from models.chat.history import History
 from models.chat.ports import Users
@@ -69,7 +68,7 @@ def make_app(with_: Collaborators) -> Application:
         "chat": with_.chat,
         "history": with_.history,
         "users": with_.users,
-        "limits": _socket_limits(settings),
+        "settings": settings,
         "metrics": with_.metrics,
         "log": with_.log,
     }
@@ -113,25 +112,6 @@ def make_app(with_: Collaborators) -> Application:
 def make_metrics_app(with_: Collaborators) -> Application:
     """Return the application of a port for metrics, which are readable without a token there."""
     return _application([(r"/metrics", MetricsHandler, {"metrics": with_.metrics, "token": ""})], with_)
-
-
-def _socket_limits(settings: Settings) -> SocketLimits:
-    limits, timeouts = settings.limits, settings.timeouts
-    return SocketLimits(
-        frames=settings.server.frames,
-        max_connections=limits.max_connections,
-        max_user_connections=limits.max_user_connections,
-        max_address_connections=limits.max_address_connections,
-        window=limits.window,
-        max_frame=limits.max_frame,
-        max_content=limits.max_content,
-        malformed_frames=limits.malformed_frames,
-        write_buffer=limits.write_buffer,
-        ping_interval=timeouts.ping_interval,
-        ping_timeout=timeouts.ping_timeout,
-        stall_timeout=timeouts.stall_timeout,
-        answer_timeout=timeouts.answer_timeout,
-    )
 
 
 def _application(routes: Any, with_: Collaborators) -> Application:

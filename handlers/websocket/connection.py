@@ -9,10 +9,10 @@ import structlog
 
 from common.tasks import after
 from common.token_bucket import INBOX, Bucket
+from config.settings import Settings
 from handlers.http.metrics import Metrics
 from handlers.websocket.hub import RESUME, Hub
 from handlers.websocket.interfaces import Session
-from handlers.websocket.limits import SocketLimits
 from handlers.websocket.liveness import Liveness, Verdict
 from handlers.websocket.quota import QuotaLease
 from handlers.websocket.rfc6455 import POLICY_VIOLATION
@@ -60,6 +60,7 @@ class SocketConnection(FrameProtocol):
         "_malformed",
         "_metrics",
         "_requests",
+        "_timeouts",
         "identity",
         "language",
         "peer",
@@ -72,11 +73,12 @@ class SocketConnection(FrameProtocol):
         caller: Caller,
         hub: Hub,
         chat: Chat,
-        limits: SocketLimits,
+        settings: Settings,
         metrics: Metrics,
         requests: Bucket,
         lease: QuotaLease,
     ) -> None:
+        limits = settings.limits
         super().__init__(limits.max_frame)
         self.identity, self.peer, self.language = caller
         self.window = Window(limits.window)
@@ -84,6 +86,7 @@ class SocketConnection(FrameProtocol):
         self._hub = hub
         self._chat = chat
         self._limits = limits
+        self._timeouts = settings.timeouts
         self._metrics = metrics
         self._requests = requests
         self._lease = lease
@@ -230,7 +233,7 @@ class SocketConnection(FrameProtocol):
     def check_peer(self, now: float) -> None:
         """Ping the client when it is due; close the socket when the client is gone. `now` is loop time."""
         liveness, reading = self._liveness, not self.window.full
-        verdict = liveness.look(now, self._limits, unsent=self.stuck, moved=self.moved, reading=reading)
+        verdict = liveness.look(now, self._timeouts, unsent=self.stuck, moved=self.moved, reading=reading)
         if verdict is Verdict.PING:
             if not self.ping(liveness.asked):  # the connection is closing, and will soon be lost
                 self._leave()

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler
 
+from config.settings import Settings
 from handlers.http.base import BaseHandler
 from handlers.http.metrics import Metrics
 from handlers.websocket.connection import PATH, Caller, SocketConnection
 from handlers.websocket.handshake import SUBPROTOCOLS, accept, first_known, offered_subprotocols, require_handshake
 from handlers.websocket.hub import Hub
 from handlers.websocket.interfaces import Session
-from handlers.websocket.limits import SocketLimits
 from handlers.websocket.quota import ALL
 from handlers.websocket.session_v1 import SessionV1
 from handlers.websocket.session_v2 import SessionV2
@@ -42,7 +42,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
     answers = False
 
     def initialize(
-        self, chat: Chat, history: History, users: Users, limits: SocketLimits, metrics: Metrics, log: str
+        self, chat: Chat, history: History, users: Users, settings: Settings, metrics: Metrics, log: str
     ) -> None:
         """Take the collaborators, and the id of the log."""
         self._metrics = metrics
@@ -50,7 +50,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         self._chat = chat
         self._history = history
         self._users = users
-        self._limits = limits
+        self._settings = settings
         self._gone = False
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
@@ -64,17 +64,18 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         peer = self.id_argument("toUid") if version == "1" or self.get_query_arguments("toUid") else None
         language = self.choice_argument("lang", tuple(v1.TEXTS))
         self._require_serving()
+        limits = self._settings.limits
         self.leave()  # the hub counts from here on
         lease = self.hub.quota.lease()
         with ExitStack() as opening:
             opening.callback(lease.release)
-            lease.take(ALL, self._limits.max_connections, HTTPError(503, "too many connections"))
-            lease.take(self.address, self._limits.max_address_connections, TooFast("sockets from this address", AWHILE))
+            lease.take(ALL, limits.max_connections, HTTPError(503, "too many connections"))
+            lease.take(self.address, limits.max_address_connections, TooFast("sockets from this address", AWHILE))
             identity = await self.identify(self._ticket())
             user = identity.user
             if user == peer:
                 raise HTTPError(400, "uid and toUid are the same")
-            lease.take(user, self._limits.max_user_connections, TooFast("sockets of this user", AWHILE))
+            lease.take(user, limits.max_user_connections, TooFast("sockets of this user", AWHILE))
             known = set() if peer is None else await self._users.active(peer)
             if peer is not None and peer not in known and version == "1":  # v2 answers a message to an unknown id
                 raise UnknownUser(peer)
@@ -87,7 +88,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
                 Caller(identity, peer, language),
                 self.hub,
                 self._chat,
-                self._limits,
+                self._settings,
                 self._metrics,
                 self.policy.requests.of(user),
                 lease,
@@ -97,7 +98,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             connection.begin(self._make_session(version, connection, set(known)), greeting)
             stream = accept(self, first_known(subprotocols, version))
             opening.pop_all()  # from here on the connection gives back what it has taken
-        await connection.take_over(stream, in_loop=self._limits.frames == "bulk")
+        await connection.take_over(stream, in_loop=self._settings.server.frames == "bulk")
 
     def _asked_version(self, subprotocols: list[str]) -> str:
         """Return the protocol's version: what `v` says, else that of the first known subprotocol, else 1."""
@@ -118,7 +119,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
         return tickets[0] if tickets else None
 
     def _make_session(self, version: str, connection: SocketConnection, known: set[int]) -> Session:
-        window, timeout = connection.window, self._limits.answer_timeout
+        window, timeout = connection.window, self._settings.timeouts.answer_timeout
         if version == "1":
             return SessionV1(connection, self._chat, self._history, window=window, timeout=timeout)
         return SessionV2(
@@ -128,7 +129,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             self._users,
             window=window,
             timeout=timeout,
-            most_held=self._limits.write_buffer,
+            most_held=self._settings.limits.write_buffer,
             known=known,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from enum import Enum
 
-from handlers.websocket.limits import SocketLimits
+from config.settings import Timeouts
 
 __all__ = ["Liveness", "Verdict"]
 
@@ -34,7 +34,7 @@ class Liveness:
         self._moved_at = now  # the last look at which that was more than before, or nothing was unsent
         self._moved_before_ping = 0
 
-    def look(self, now: float, limits: SocketLimits, *, unsent: int, moved: int, reading: bool) -> Verdict:
+    def look(self, now: float, timeouts: Timeouts, *, unsent: int, moved: int, reading: bool) -> Verdict:
         """Look at the peer, about once a second.
 
         `unsent` bytes wait for it, `moved` were taken in all; `reading` is whether its frames, and so its pongs, are
@@ -42,17 +42,17 @@ class Liveness:
         """
         if not unsent or moved != self._moved:
             self._moved, self._moved_at = moved, now
-        elif now - self._moved_at >= limits.stall_timeout:
+        elif now - self._moved_at >= timeouts.stall_timeout:
             return Verdict.STUCK
         if not self.asked:
-            if now - self._pinged < limits.ping_interval:
+            if now - self._pinged < timeouts.ping_interval:
                 return Verdict.FINE
             self.asked = secrets.token_bytes(NONCE)
             self._pinged, self._moved_before_ping = now, moved
             return Verdict.PING
         if not reading:
             self._pinged = now
-        elif now - self._pinged >= limits.ping_timeout:
+        elif now - self._pinged >= timeouts.ping_timeout:
             if not unsent or moved - self._moved_before_ping < LEAST:
                 return Verdict.SILENT
             self._pinged, self._moved_before_ping = now, moved  # on a slow line the ping may still be on its way

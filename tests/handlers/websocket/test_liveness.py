@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from handlers.websocket.limits import SocketLimits
+from config.settings import Timeouts
 from handlers.websocket.liveness import LEAST, Liveness, Verdict
 
-LIMITS = SocketLimits(
-    frames="bulk",
-    max_connections=1,
-    max_user_connections=1,
-    max_address_connections=1,
-    window=1,
-    max_frame=1,
-    max_content=1,
-    malformed_frames=1,
-    write_buffer=1,
-    ping_interval=30,
-    ping_timeout=20,
-    stall_timeout=20,
-    answer_timeout=1,
-)
+TIMEOUTS = Timeouts(ping_interval=30, ping_timeout=20, stall_timeout=20)
 
 
 def look(liveness: Liveness, now: float, *, unsent: int = 0, moved: int = 0, reading: bool = True) -> Verdict:
-    """Check with the default limits."""
-    return liveness.look(now, LIMITS, unsent=unsent, moved=moved, reading=reading)
+    """Check with these timeouts."""
+    return liveness.look(now, TIMEOUTS, unsent=unsent, moved=moved, reading=reading)
 
 
 def test_pings_and_pongs() -> None:

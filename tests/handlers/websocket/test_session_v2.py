@@ -246,6 +246,7 @@ async def test_big_pages_are_cut(connect2: Connect2, pair: Pair) -> None:
     assert (len(newer["messages"]), newer["complete"], newer["messages"][0]["seq"]) == (10, False, 3)
 
 
+@pytest.mark.parametrize("flags", [["--write-buffer=300000"]])
 async def test_a_slow_reader_is_not_too_slow(
     connect2: Connect2, http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +261,6 @@ async def test_a_slow_reader_is_not_too_slow(
     await slow.request(socket_path(*pair[::-1], v="2"), upgrade=True)
     await slow.frame()
     (socket,) = ChatSocket.hub.sockets_of(pair[1:])
-    socket._limits = socket._limits._replace(write_buffer=300_000)
     for end, size in (
         (slow.writer.get_extra_info("socket"), SO_RCVBUF),
         (end_of(socket), SO_SNDBUF),
