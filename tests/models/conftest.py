@@ -23,7 +23,7 @@ def make(io_loop: IOLoop, messages: MongoMessages, counters: RedisCounters, cloc
 
     def make_chat(
         *present: int, answer_timeout: float = PATIENCE, now: Clock = clock, cluster: NoOtherProcess | None = None
-    ) -> tuple[Chat, Faulty, Recorder]:
+    ) -> tuple[PatientChat, Faulty, Recorder]:
         store, sockets = Faulty(messages), Recorder(*present)
         chat = PatientChat(
             store,

@@ -1,28 +1,36 @@
-"""Chats for tests, one for each process: on the real store, with faults, and with sockets that record messages."""
+"""Chats for tests, one for each process, and fakes of what a chat needs of storage, sockets and other processes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from typing_extensions import override
 
 from models.chat.conversation import Conversation, PendingMessage, Stored
 from models.chat.conversations import Conversations
+from models.chat.events import Event, PeerEvent
 from models.chat.loading import Loader
-from models.chat.ports import Conflict, Reached
+from models.chat.ports import Conflict, Messages, Reached, Unread
 from models.chat.service import Chat
-from models.errors import ChatError
-from models.records import Message, conversation_of
+from models.errors import ChatError, StorageUnavailable
+from models.records import Head, Message, ReadPositions, UnreadStart, conversation_of
 from storage.mongo.messages import MongoMessages
 from tests.support.patience import PATIENCE
+from tests.support.ports import UnusedBlockStore, UnusedCluster, UnusedMessages, UnusedSockets
 
 __all__ = [
     "Faulty",
+    "GatedBlocks",
+    "GatedMessages",
+    "ListedMessages",
     "Listening",
     "Make",
     "NoOtherProcess",
     "OtherProcess",
     "PatientChat",
+    "Publications",
     "Recorder",
     "active",
     "loader_of",
@@ -32,36 +40,54 @@ __all__ = [
 ]
 
 
-class Recorder:
-    """Sockets that record delivered messages; `present` are the users who are online here."""
+class Recorder(UnusedSockets):
+    """Sockets that record what is delivered and which of them have to resume; the users in `online` are online here."""
 
-    def __init__(self, *present: int) -> None:
-        self.present = set(present)
+    def __init__(self, *online: int) -> None:
+        self.online = set(online)
         self.delivered: list[Message] = []
+        self.resumed: list[tuple[int, int]] = []
 
+    @override
     def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
         self.delivered.append(message)
-        here = message.recipient in self.present
+        here = message.recipient in self.online
         return Reached(here, here)
 
+    @override
+    def resume(self, user: int, peer: int) -> None:
+        self.resumed.append((user, peer))
+
+    @override
     def reaches(self, user: int, peer: int) -> bool:
-        return user in self.present
+        return user in self.online
 
-    def tell(self, event: object) -> None:
-        pass
+    @override
+    def tell(self, event: PeerEvent) -> None: ...
+
+    @override
+    def present(self, user: int, peer: int, *, online: bool) -> None: ...
 
 
-class NoOtherProcess:
+class NoOtherProcess(UnusedCluster):
     """A cluster without another process."""
 
     single_process = True
 
+    @override
     def follow(self, user: int, peer: int) -> None: ...
+
+    @override
     def unfollow(self, user: int, peer: int) -> None: ...
+
+    @override
     def watch(self, user: int) -> None: ...
+
+    @override
     def unwatch(self, user: int) -> None: ...
 
-    async def online(self, users: list[int]) -> set[int]:
+    @override
+    async def online(self, users: Sequence[int]) -> set[int]:
         return set()
 
 
@@ -70,13 +96,28 @@ class OtherProcess(NoOtherProcess):
 
     single_process = False
 
+    @override
     def publish_presence_change(self, user: int) -> None: ...
-    def publish(self, event: object) -> None: ...
 
+    @override
+    def publish(self, event: Event) -> None: ...
+
+    @override
     def publish_and_count(self, message: Message) -> asyncio.Future[bool]:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         answer.set_result(False)
         return answer
+
+
+class Publications(OtherProcess):
+    """A cluster with another process, which records the published events."""
+
+    def __init__(self) -> None:
+        self.published: list[Event] = []
+
+    @override
+    def publish(self, event: Event) -> None:
+        self.published.append(event)
 
 
 class Listening(NoOtherProcess):
@@ -91,9 +132,10 @@ class Listening(NoOtherProcess):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def follow(self, user: int, peer: int) -> None: ...
+    @override
     def publish_presence_change(self, user: int) -> None: ...
 
+    @override
     def publish_and_count(self, message: Message) -> asyncio.Future[bool]:
         self.reached.append(message)
         return asyncio.ensure_future(self._answer())
@@ -103,7 +145,7 @@ class Listening(NoOtherProcess):
         return True
 
 
-class Faulty:
+class Faulty(Messages):
     """The real store, with faults before or after its inserts."""
 
     def __init__(self, store: MongoMessages) -> None:
@@ -115,15 +157,14 @@ class Faulty:
         self.tried: list[Message] = []
         self.longest = 0  # messages in one run
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.store, name)
-
+    @override
     def insert(self, *run: Message) -> asyncio.Future[Conflict | None]:
         self.tried.extend(run)
         self.longest = max(self.longest, len(run))
-        return asyncio.ensure_future(self._insert(run))
+        return asyncio.ensure_future(self.attempt(run))
 
-    async def _insert(self, run: tuple[Message, ...]) -> Conflict | None:
+    async def attempt(self, run: tuple[Message, ...]) -> Conflict | None:
+        """Insert a run once, with the next faults. A test may put something else here."""
         fault = self.faults_before.pop(0) if self.faults_before else None
         if fault:
             raise fault
@@ -133,6 +174,164 @@ class Faulty:
         if fault:
             raise fault
         return outcome
+
+    @override
+    async def head(self, conversation: str) -> Head:
+        return await self.store.head(conversation)
+
+    @override
+    async def reserve(self, conversation: str, seq: int, until: int) -> int:
+        return await self.store.reserve(conversation, seq, until)
+
+    @override
+    async def announce(self, conversation: str, until: int) -> None:
+        await self.store.announce(conversation, until)
+
+    @override
+    async def find(self, conversation: str, key: bytes) -> Message | None:
+        return await self.store.find(conversation, key)
+
+    @override
+    async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
+        return await self.store.after(conversation, seq, most)
+
+    @override
+    async def before(self, conversation: str, seq: int | None, most: int) -> list[Message]:
+        return await self.store.before(conversation, seq, most)
+
+    @override
+    async def page(self, conversation: str, first: int, last: int) -> list[Message]:
+        return await self.store.page(conversation, first, last)
+
+    @override
+    async def newest(self, conversation: str) -> int:
+        return await self.store.newest(conversation)
+
+    @override
+    async def last_before(self, conversation: str, time: int) -> int:
+        return await self.store.last_before(conversation, time)
+
+    @override
+    async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
+        return await self.store.count(conversation, sender, until, most)
+
+    @override
+    async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
+        return await self.store.unread_start(conversation, reader, peer)
+
+    @override
+    def mark_read(self, conversation: str, reader: int, seq: int) -> None:
+        self.store.mark_read(conversation, reader, seq)
+
+    @override
+    async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
+        return await self.store.mark(conversation, user, positions)
+
+    @override
+    async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
+        return await self.store.unread(conversation, reader, peer, most)
+
+    @override
+    async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
+        return await self.store.unread_counts(asked, most)
+
+    @override
+    async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
+        return await self.store.newest_of(conversations)
+
+
+class ListedMessages(UnusedMessages):
+    """The stored messages as a list; the next `failures` reads of it fail."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.failures = 0
+        self.reads = 0
+
+    @override
+    async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
+        self.reads += 1
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise StorageUnavailable("mongodb", "away")
+        found = [message for message in self.messages if message.seq > seq][:most]
+        await asyncio.sleep(0)
+        return found
+
+    @override
+    async def newest(self, conversation: str) -> int:
+        return self.messages[-1].seq if self.messages else 0
+
+    @override
+    async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
+        raise StorageUnavailable("mongodb", "not asked for here")
+
+
+class GatedMessages(UnusedMessages):
+    """A store that answers with its last head when the gate is open. What changes meanwhile is not in the answer."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.heads = [Head(5, 50, 1000, ())]
+        self.read = 0
+
+    @override
+    async def head(self, conversation: str) -> Head:
+        self.read += 1
+        head = self.heads[-1]
+        await self.gate.wait()
+        return head
+
+    @override
+    async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
+        self.read += 1
+        await self.gate.wait()
+        return UnreadStart(3, 4)
+
+
+class GatedBlocks(UnusedBlockStore):
+    """Blocks by user and peer, in a conversation whose last seq is 5.
+
+    Reads take what is stored when they begin. They return when `gate` (between two users) or `read` (of all) is open.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[int, dict[int, int]] = {}
+        self.asked = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.read = asyncio.Event()
+        self.read.set()
+        self.reads = 0  # of all blocks, that wait
+        self.last = 5
+
+    @override
+    async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
+        self.asked += 1
+        found = self.kept.get(one, {}).get(other), self.kept.get(other, {}).get(one)
+        await self.gate.wait()
+        return found
+
+    @override
+    async def newest(self, one: int, other: int) -> int:
+        return self.last
+
+    @override
+    async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
+        found = {user: dict(self.kept[user]) for user in users if user in self.kept}
+        self.reads += not self.read.is_set()
+        await self.read.wait()
+        return found
+
+    @override
+    async def block(self, user: int, peer: int) -> int:
+        self.kept.setdefault(user, {})[peer] = self.last
+        return self.last
+
+    @override
+    async def unblock(self, user: int, peer: int) -> None:
+        self.kept.get(user, {}).pop(peer, None)
 
 
 class PatientChat(Chat):
@@ -145,14 +344,14 @@ class PatientChat(Chat):
         answer: asyncio.Future[Stored | ChatError] = loop.create_future()
 
         def resolved(pending: PendingMessage) -> None:
-            if not answer.done():
+            if not answer.done() and pending.outcome is not None:
                 answer.set_result(pending.outcome)
 
         self.pipeline.send(sender, recipient, content, loop.time() + self.answer_timeout, resolved, **options)
         return answer
 
 
-Make = Callable[..., tuple[Chat, Faulty, Recorder]]
+Make = Callable[..., tuple[PatientChat, Faulty, Recorder]]
 
 
 async def nothing_looked_up(one: int, other: int) -> bool:
@@ -165,7 +364,7 @@ def active(one: int, other: int) -> tuple[Conversations, Conversation]:
     return conversations, conversations.follow(one, other).conversation
 
 
-def loader_of(conversations: Conversations, store: Any, clock: Callable[[], float]) -> Loader:
+def loader_of(conversations: Conversations, store: Messages, clock: Callable[[], float]) -> Loader:
     """Return a loader without inboxes that read."""
     return Loader(conversations, store, clock, nothing_looked_up)
 
@@ -174,7 +373,7 @@ async def stored(messages: MongoMessages, pair: tuple[int, int]) -> list[Message
     return await messages.page(conversation_of(*pair), 1, 10_000)
 
 
-async def make_friends(chat: Chat, pair: tuple[int, int]) -> None:
+async def make_friends(chat: PatientChat, pair: tuple[int, int]) -> None:
     """Let both users write, so that the limit rule is open."""
     for sender, recipient in (pair, pair[::-1], pair):
         assert isinstance(await chat.send(sender, recipient, "hello"), Stored)

@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
     @property
     def error(self) -> str:
-        return json.loads(self.body)["error"]
+        return str(json.loads(self.body)["error"])
 
 
 async def websocket(port: int, path: str, headers: dict[str, str] | None = None) -> WebSocketClientConnection:
@@ -93,14 +93,14 @@ class Client:
             assert frame["content"] == content
         if sender is not None:
             assert frame["from"] == sender
-        return frame["content"]
+        return str(frame["content"])
 
     async def say(self, content: str, code: int | None = None) -> int:
         """Send a message and return the code of the answer."""
         await self.send(1, content)
         text = await self.read()
         assert text is not None
-        answer = json.loads(text)["code"]
+        answer: int = json.loads(text)["code"]
         assert code is None or answer == code, text
         return answer
 
@@ -137,7 +137,7 @@ class Client2:
         """Send a frame with an id, made here unless one is given; return the id."""
         frame = {"type": kind, "id": f"r{next(_asked)}", **fields}
         await self.connection.write_message(json.dumps({key: value for key, value in frame.items() if value != ""}))
-        return frame["id"]
+        return str(frame["id"])
 
     async def read(self) -> dict[str, Any]:
         """Return the next frame."""
@@ -264,7 +264,7 @@ class RawSocket:
         while True:
             opcode, payload = await self.frame()
             if opcode == 8:
-                return struct.unpack("!H", payload[:2])[0]
+                return int.from_bytes(payload[:2], "big")
 
     def abort(self) -> None:
         """Abort the connection."""

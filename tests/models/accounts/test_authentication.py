@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from msgspec import structs
 from models.accounts.authentication import Access, Mode
 from models.errors import Forbidden, InvalidRequest, Unauthenticated, UnknownUser
 from models.records import Identity, User
+from tests.support.accounts import KnownUsers, OneTicket, OneToken, RecordedSessions
 
 USER = User(1, "name", "nick", "", "", "active", 0, token_version="v1", tokens_since=100)
 TOKEN = Identity(1, b"s", "v1", issued=50, expires=1000)
@@ -20,34 +20,13 @@ class Tables:
     """Users, ended tokens, one token and one ticket."""
 
     def __init__(self) -> None:
-        self.users = {1: USER}
-        self.out: set[bytes] = set()
-        self.token = TOKEN
-
-    async def active(self, *ids: int) -> dict[int, User]:
-        return {user: self.users[user] for user in ids if user in self.users}
-
-    async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
-        return await self.active(*ids)
-
-    async def signed_out(self, session: bytes) -> bool:
-        return session in self.out
-
-    async def signed_out_now(self, sessions: Sequence[bytes]) -> set[bytes]:
-        return self.out & set(sessions)
-
-    def verify(self, token: str) -> Identity:
-        if token != "token":
-            raise Unauthenticated("no")
-        return self.token
-
-    async def redeem(self, ticket: str) -> Identity:
-        return self.verify(ticket)
+        self.users = KnownUsers(USER)
+        self.sessions = RecordedSessions([])
+        self.tokens = OneToken(TOKEN)
 
 
 def access(mode: Mode, tables: Tables, now: float = 500) -> Access:
-    every: Any = tables
-    return Access(mode, every, every, every, every, clock=lambda: now)
+    return Access(mode, tables.users, tables.sessions, tables.tokens, OneTicket(tables.tokens), clock=lambda: now)
 
 
 @pytest.mark.parametrize("mode", [Mode.OPEN, Mode.LOCAL])
@@ -82,12 +61,15 @@ async def test_where_it_is_not() -> None:
 
 
 ENDED = {
-    "gone": (lambda tables: tables.users.clear(), 500),
-    "signed out": (lambda tables: tables.out.add(b"s"), 500),
-    "of an earlier version": (lambda tables: tables.users.update({1: structs.replace(USER, token_version="v2")}), 500),
+    "gone": (lambda tables: tables.users.users.clear(), 500),
+    "signed out": (lambda tables: tables.sessions.out.add(b"s"), 500),
+    "of an earlier version": (
+        lambda tables: tables.users.users.update({1: structs.replace(USER, token_version="v2")}),
+        500,
+    ),
     "expired": (lambda _: None, 1000),
     "without a version, from before": (
-        lambda tables: setattr(tables, "token", structs.replace(TOKEN, version=None, issued=100)),
+        lambda tables: setattr(tables.tokens, "identity", structs.replace(TOKEN, version=None, issued=100)),
         500,
     ),
 }
@@ -101,7 +83,7 @@ async def test_a_token_that_is_over(change: Any, now: float) -> None:
     asked = access(Mode.TOKEN, tables, now)
     with pytest.raises(Unauthenticated):
         await asked.identify(token="token")
-    assert await asked.ended([tables.token]) == {tables.token}
+    assert await asked.ended([tables.tokens.identity]) == {tables.tokens.identity}
 
 
 async def test_what_is_not_over() -> None:

@@ -7,84 +7,27 @@ from typing import Any
 
 import pytest
 
-from models.accounts.ports import Found, Rule
+from models.accounts.ports import Rule
 from models.accounts.service import Accounts, Registration
 from models.errors import Forbidden, StorageUnavailable, TooFast, Unauthenticated
 from models.records import Identity, User
+from tests.support.accounts import RecordedAccounts
 
 USER = User(7, "Name", "nick", "", "", "active", 0)
 
 
-class Fake:
-    """A fake of everything that accounts need, which records the order of the calls."""
-
-    issues = True
-
-    def __init__(self) -> None:
-        self.steps: list[Any] = []
-        self.full: set[Rule] = set()
-        self.password = b"right"
-        self.digest = "digest"
-        self.busy = False
-        self.meanwhile: Any = lambda: None
-
-    async def take(self, rule: Rule, subject: str) -> None:
-        self.steps.append((rule.name, subject))
-        if rule in self.full:
-            raise TooFast(rule.value, 9)
-
-    async def forgive(self, rule: Rule, subject: str) -> None:
-        self.steps.append(("forgive", subject))
-
-    async def find(self, user_name: str) -> Found | None:
-        return Found(7, "digest") if user_name.casefold() == "name" else None
-
-    async def digest_of(self, user: int) -> str:
-        return self.digest
-
-    async def matches(self, password: bytes, digest: str | None) -> bool:
-        self.steps.append("matches")
-        self.meanwhile()
-        return digest is not None and password == self.password
-
-    async def register(self, *_: object) -> User:
-        self.steps.append("register")
-        return USER
-
-    async def confirm(self, user: int, digest: str) -> User | None:
-        self.steps.append(("confirm", digest))
-        return USER if user == 7 and digest == self.digest else None
-
-    async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
-        self.steps.append("set_password")
-        if digest != self.digest:
-            return None
-        self.digest = "new digest"
-        return self.digest
-
-    async def erase(self, user: int, digest: str) -> bool:
-        self.steps.append("erase")
-        return digest == self.digest
-
-    def issue(self, user: User) -> str:
-        return "token"
-
-    async def sign_out(self, identity: Identity) -> None:
-        self.steps.append("sign_out")
+@pytest.fixture
+def fake() -> RecordedAccounts:
+    return RecordedAccounts(USER)
 
 
 @pytest.fixture
-def fake() -> Any:
-    return Fake()
-
-
-@pytest.fixture
-def accounts(fake: Any) -> Accounts:
+def accounts(fake: RecordedAccounts) -> Accounts:
     """Accounts that record the users whose sockets have to be checked."""
-    return Accounts(fake, fake, fake, fake, lambda user: fake.steps.append(("changed", user)))
+    return fake.accounts
 
 
-async def test_signing_in(accounts: Accounts, fake: Any) -> None:
+async def test_signing_in(accounts: Accounts, fake: RecordedAccounts) -> None:
     """Attempts are counted by address and by account before the password is checked, and forgiven if it was right."""
     assert await accounts.sign_in("1.1.1.1", "NAME", b"right") == (USER, "token")
     steps = [("ADDRESS", "1.1.1.1"), ("ACCOUNT", "7"), "matches", ("confirm", "digest"), ("forgive", "7")]
@@ -92,7 +35,9 @@ async def test_signing_in(accounts: Accounts, fake: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "subject", "digest"), [("name", "7", "digest"), ("Nobody", "name nobody", "")])
-async def test_what_is_wrong_is_not_told(name: str, subject: str, digest: str, accounts: Accounts, fake: Any) -> None:
+async def test_what_is_wrong_is_not_told(
+    name: str, subject: str, digest: str, accounts: Accounts, fake: RecordedAccounts
+) -> None:
     """A wrong password and an unknown name take the same steps and give the same answer."""
     with pytest.raises(Unauthenticated, match=r"^the user name or the password is wrong$"):
         await accounts.sign_in("1.1.1.1", name, b"wrong")
@@ -100,15 +45,15 @@ async def test_what_is_wrong_is_not_told(name: str, subject: str, digest: str, a
 
 
 @pytest.mark.parametrize("rule", [Rule.ADDRESS, Rule.ACCOUNT])
-async def test_too_many_attempts(rule: Rule, accounts: Accounts, fake: Any) -> None:
+async def test_too_many_attempts(rule: Rule, accounts: Accounts, fake: RecordedAccounts) -> None:
     """After too many attempts no password is checked, not even the right one."""
-    fake.full = {rule}
+    fake.attempts.full = {rule}
     with pytest.raises(TooFast):
         await accounts.sign_in("1.1.1.1", "name", b"right")
     assert "matches" not in fake.steps
 
 
-async def test_registering(accounts: Accounts, fake: Any) -> None:
+async def test_registering(accounts: Accounts, fake: RecordedAccounts) -> None:
     """Registrations are counted by address."""
     await accounts.register("1.1.1.1", "name", "nick", b"password")
     assert fake.steps == [("REGISTRATION", "1.1.1.1"), "register"]
@@ -124,10 +69,10 @@ async def test_registering(accounts: Accounts, fake: Any) -> None:
         (Registration.OFF, False, "registration is turned off"),
     ],
 )
-async def test_who_can_register(registration: Registration, issues: bool, reason: str | None, fake: Any) -> None:
+async def test_who_can_register(registration: Registration, issues: bool, reason: str | None) -> None:
     """Registration is refused if tokens are issued elsewhere, and a refusal counts nothing."""
-    fake.issues = issues
-    accounts = Accounts(fake, fake, fake, fake, lambda user: None, registration)
+    fake = RecordedAccounts(USER, registration)
+    fake.tokens.issues, accounts = issues, fake.accounts
     assert accounts.open_to_all is (reason is None)
     if reason is None:
         await accounts.register("1.1.1.1", "name", "nick", b"password")
@@ -137,16 +82,16 @@ async def test_who_can_register(registration: Registration, issues: bool, reason
     assert fake.steps == []
 
 
-async def test_where_tokens_come_from_elsewhere(accounts: Accounts, fake: Any) -> None:
+async def test_where_tokens_come_from_elsewhere(accounts: Accounts, fake: RecordedAccounts) -> None:
     """If tokens are issued elsewhere, no password can be tried."""
-    fake.issues = False
+    fake.tokens.issues = False
     with pytest.raises(Forbidden):
         await accounts.sign_in("1.1.1.1", "name", b"right")
     assert fake.steps == []
     assert await accounts.change_password("1.1.1.1", 7, b"right", b"new") == (USER, None)
 
 
-async def test_changing_and_deleting(accounts: Accounts, fake: Any) -> None:
+async def test_changing_and_deleting(accounts: Accounts, fake: RecordedAccounts) -> None:
     """Both need the password, count as attempts of their own even if it is right, and have the sockets checked."""
     checked = [("ADDRESS", "1.1.1.1"), ("CONFIRMATION", "7"), "matches"]
     await accounts.change_password("1.1.1.1", 7, b"right", b"new password")
@@ -173,28 +118,28 @@ ATTEMPTS = {
 
 @pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
 async def test_a_password_that_was_changed_meanwhile(
-    attempt: Callable[..., Any], accounts: Accounts, fake: Any
+    attempt: Callable[..., Any], accounts: Accounts, fake: RecordedAccounts
 ) -> None:
     """A password that was changed while the old one was in the queue makes the old one invalid."""
-    fake.meanwhile = lambda: setattr(fake, "digest", "of the owner's new password")
+    fake.store.meanwhile = lambda: setattr(fake.store, "digest", "of the owner's new password")
     with pytest.raises((Unauthenticated, Forbidden)):
         await attempt(accounts)
-    assert fake.digest == "of the owner's new password"
+    assert fake.store.digest == "of the owner's new password"
 
 
 ALL = ATTEMPTS | {"registering": lambda accounts: accounts.register("1.1.1.1", "name", "nick", b"password")}
 
 
 @pytest.mark.parametrize("attempt", ALL.values(), ids=ALL)
-async def test_when_too_many_wait(attempt: Callable[..., Any], accounts: Accounts, fake: Any) -> None:
+async def test_when_too_many_wait(attempt: Callable[..., Any], accounts: Accounts, fake: RecordedAccounts) -> None:
     """A full queue refuses before anything is counted, so retries do not use up attempts."""
-    fake.busy = True
+    fake.store.busy = True
     with pytest.raises(StorageUnavailable):
         await attempt(accounts)
     assert fake.steps == []
 
 
-async def test_signing_out_needs_a_token(accounts: Accounts, fake: Any) -> None:
+async def test_signing_out_needs_a_token(accounts: Accounts, fake: RecordedAccounts) -> None:
     """A caller whose `uid` is believed has no token to end."""
     await accounts.sign_out(Identity(7, b"session"))
     assert fake.steps == ["sign_out", ("changed", 7)]

@@ -3,78 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from models.chat.blocks import Blocks
-from models.chat.conversation import Conversation, Run
+from models.chat.conversation import Conversation, ReadState, Run
 from models.chat.conversations import Conversations
 from models.chat.delivery import Delivery
 from models.chat.ports import Reached
-from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
-from tests.support.chats import loader_of
+from tests.support.chats import ListedMessages, OtherProcess, loader_of
+from tests.support.ports import UnusedBlockStore, UnusedSockets
 from tests.support.sockets import until
 
 
-class Store:
-    """A fake store that has as many messages, and is as slow or broken, as a test needs."""
+class Given(UnusedSockets):
+    """The sockets of a process, which record the seqs of the messages that they get."""
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.failures = 0
-        self.reads = 0
+        self.seqs: list[int] = []
 
-    async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
-        self.reads += 1
-        await asyncio.sleep(0)
-        if self.failures:
-            self.failures -= 1
-            raise StorageUnavailable("mongodb", "away")
-        found = [message for message in self.messages if message.seq > seq][:most]
-        await asyncio.sleep(0)
-        return found
-
-    async def newest(self, conversation: str) -> int:
-        return self.messages[-1].seq if self.messages else 0
-
-    async def unread_start(self, *_: Any) -> Any:
-        raise StorageUnavailable("mongodb", "not asked for here")
+    @override
+    def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
+        self.seqs.append(message.seq)
+        return Reached(live=True, read=False)
 
 
 class Process:
     """One process with a conversation and a socket, and the messages that the socket got."""
 
     def __init__(self) -> None:
-        self.store = Store()
-        self.given: list[int] = []
-        self.single_process = False
-        blocks = Blocks(None, self, self, lambda user, peer: None)  # type: ignore[arg-type]  # there are none
+        self.store, sockets, cluster = ListedMessages(), Given(), OtherProcess()
+        self.given = sockets.seqs
+        blocks = Blocks(UnusedBlockStore(), sockets, cluster, lambda user, peer: None)
         self.conversations = Conversations(lambda one, other: None)
+        self.loader = loader_of(self.conversations, self.store, lambda: 0.0)
         self.delivery = Delivery(
-            self.conversations,
-            self.store,
-            self,
-            self,
-            loader_of(self.conversations, self.store, lambda: 0.0),
-            blocks,
-            lambda conversation, message: None,
+            self.conversations, self.store, sockets, cluster, self.loader, blocks, lambda conversation, message: None
         )
         self.socket = self.conversations.follow(1, 2)
         self.conversation = self.socket.conversation
-        self.conversation.read_states = {1: self, 2: self}  # type: ignore[dict-item]
-
-    def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
-        self.given.append(message.seq)
-        return Reached(live=True, read=False)
-
-    def received(self, seq: int, *, live: bool) -> bool:
-        return False
-
-    def sent(self, seq: int) -> None: ...
+        self.conversation.read_states = {user: ReadState(0, None, 0) for user in (1, 2)}
 
     def inserts(self, *documents: Message) -> None:
         """Begin a run that inserts these documents, or end it if there are none."""
@@ -247,7 +219,7 @@ async def test_a_fetch_that_left_something_is_not_the_last(monkeypatch: pytest.M
     async def read_state(*_: object) -> None:
         await gate.wait()
 
-    monkeypatch.setattr(process.delivery._loader, "read_state", read_state)
+    monkeypatch.setattr(process.loader, "read_state", read_state)
     ours = process.write()
     process.inserts(ours)
     process.delivery.schedule_catch_up(process.conversation)

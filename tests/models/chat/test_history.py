@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
 from models.chat.conversations import Conversations
 from models.chat.delivery import Delivery
@@ -17,6 +18,7 @@ from models.errors import InvalidFrame, StorageUnavailable
 from models.records import Cursor, Message, ReadPositions, conversation_of, key_of
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
+from tests.support.chats import NoOtherProcess, Recorder, loader_of
 from tests.support.database import mongo_reads
 from tests.support.patience import PATIENCE
 
@@ -26,29 +28,17 @@ Store = Callable[..., "asyncio.Future[None]"]
 START = 4_000_000_000_000  # milliseconds; beyond any retention
 
 
-class NoSockets:
-    """A process without sockets."""
-
-    single_process = True
-
-    def tell(self, event: object) -> None:
-        pass
-
-    async def online(self, users: Collection[int]) -> set[int]:
-        return set()
-
-
 class OneChat:
     """What History needs of a chat."""
 
     def __init__(self, messages: MongoMessages) -> None:
         self._messages = messages
-        self.blocks = Blocks(messages.blocks, NoSockets(), NoSockets(), lambda *_: None)
+        sockets, cluster = Recorder(), NoOtherProcess()
+        self.blocks = Blocks(messages.blocks, sockets, cluster, lambda *_: None)
         self.conversations = Conversations(lambda one, other: None)
-        self.delivery = Delivery(
-            self.conversations, messages, NoSockets(), NoSockets(), None, self.blocks, lambda *_: None
-        )
-        self.presence = Presence(NoSockets(), NoSockets(), messages.directory, self.blocks, 0.2)
+        loader = loader_of(self.conversations, messages, lambda: 0.0)
+        self.delivery = Delivery(self.conversations, messages, sockets, cluster, loader, self.blocks, lambda *_: None)
+        self.presence = Presence(sockets, cluster, Acquaintances(messages.directory), self.blocks, 0.2)
 
     async def watches(self, user: int) -> None:
         pass

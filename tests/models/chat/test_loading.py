@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from models.records import Head, Message, UnreadStart
-from tests.support.chats import active, loader_of
-
-
-class Store:
-    """A fake store that answers when a test lets it."""
-
-    def __init__(self) -> None:
-        self.gate = asyncio.Event()
-        self.heads = [Head(5, 50, 1000, ())]
-        self.read = 0
-
-    async def head(self, conversation: str) -> Head:
-        self.read += 1
-        head = self.heads[-1]
-        await self.gate.wait()
-        return head
-
-    async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
-        self.read += 1
-        await self.gate.wait()
-        return UnreadStart(3, 4)
+from models.records import Head, Message
+from tests.support.chats import GatedMessages, active, loader_of
 
 
 async def test_a_late_answer_takes_nothing_back() -> None:
     """Of two concurrent reads, the later answer does not undo what happened in between."""
-    store, (conversations, conversation) = Store(), active(1, 2)
+    store, (conversations, conversation) = GatedMessages(), active(1, 2)
     loader = loader_of(conversations, store, lambda: 0.0)
     first, second = (asyncio.ensure_future(loader.head(conversation)) for _ in range(2))
     await asyncio.sleep(0)
@@ -46,7 +26,7 @@ async def test_a_late_answer_takes_nothing_back() -> None:
 
 async def test_a_head_that_may_have_expired_is_read_again() -> None:
     """A head whose message may have expired is read again: only the store knows the next seq."""
-    store, (conversations, conversation) = Store(), active(1, 2)
+    store, (conversations, conversation) = GatedMessages(), active(1, 2)
     store.gate.set()
     now = [0.0]
     loader = loader_of(conversations, store, lambda: now[0])
@@ -60,7 +40,7 @@ async def test_a_head_that_may_have_expired_is_read_again() -> None:
 
 async def test_a_head_that_fell_behind_while_it_was_read_again() -> None:
     """A head that was read is used, also if the earlier one was forgotten meanwhile."""
-    store, (conversations, conversation) = Store(), active(1, 2)
+    store, (conversations, conversation) = GatedMessages(), active(1, 2)
     conversation.head = Head(1, 0, 1000, ())
     loader = loader_of(conversations, store, lambda: 91 * 86_400.0)
     loading = asyncio.ensure_future(loader.head(conversation))
@@ -72,7 +52,7 @@ async def test_a_head_that_fell_behind_while_it_was_read_again() -> None:
 
 async def test_the_first_read_wins() -> None:
     """A read state that was loaded meanwhile, and has moved, is kept."""
-    store, (conversations, conversation) = Store(), active(1, 2)
+    store, (conversations, conversation) = GatedMessages(), active(1, 2)
     loader = loader_of(conversations, store, lambda: 0.0)
     first, second = (asyncio.ensure_future(loader.read_state(conversation, 1)) for _ in range(2))
     await asyncio.sleep(0)

@@ -513,8 +513,8 @@ class Announcements:
         self._chat = chat
         self._messages = messages
         self._name = conversation_of(*pair)
-        self._insert = store._insert
-        store._insert = self._record  # type: ignore[method-assign]
+        self._attempt = store.attempt
+        store.attempt = self._record  # type: ignore[method-assign]
 
     @property
     def conversation(self) -> Conversation:
@@ -533,7 +533,7 @@ class Announcements:
             self.losses -= 1
             await self.settle()
             raise StorageUnavailable("mongodb", "lost")
-        return await self._insert(run)
+        return await self._attempt(run)
 
 
 async def test_lists_allow_for_a_message_before_it_is_stored(

@@ -142,7 +142,7 @@ async def test_a_run_that_was_stored_in_part(
         await messages.insert(*run[:2])
         raise LOST
 
-    monkeypatch.setattr(process.store, "_insert", half)
+    monkeypatch.setattr(process.store, "attempt", half)
     answers = await process.send(*"abcd")
     assert await contents(messages, pair) == list("abcd")
     assert [(answer.seq, answer.dup) for answer in answers] == [(seq, False) for seq in range(4, 8)]

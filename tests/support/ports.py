@@ -1,0 +1,300 @@
+"""The ports of models/, implemented so that every call fails. A fake inherits from one and overrides what is called.
+
+So a fake keeps to the whole port, by name and by type, and a test fails if the code calls what it did not expect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from models.accounts.ports import AccountStore, Attempts, Found, Rule, Sessions, Tickets, Tokens
+from models.chat.events import Event, PeerEvent
+from models.chat.ports import BlockStore, Cluster, Conflict, Messages, Reached, Sockets, Unread, Users
+from models.records import Head, Identity, Message, Profile, ReadPositions, UnreadStart, User
+
+__all__ = [
+    "UnusedAccountStore",
+    "UnusedAttempts",
+    "UnusedBlockStore",
+    "UnusedCluster",
+    "UnusedMessages",
+    "UnusedSessions",
+    "UnusedSockets",
+    "UnusedTickets",
+    "UnusedTokens",
+    "UnusedUsers",
+]
+
+
+class UnusedMessages(Messages):
+    @override
+    async def head(self, conversation: str) -> Head:
+        raise NotImplementedError
+
+    @override
+    async def reserve(self, conversation: str, seq: int, until: int) -> int:
+        raise NotImplementedError
+
+    @override
+    async def announce(self, conversation: str, until: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def insert(self, *run: Message) -> asyncio.Future[Conflict | None]:
+        raise NotImplementedError
+
+    @override
+    async def find(self, conversation: str, key: bytes) -> Message | None:
+        raise NotImplementedError
+
+    @override
+    async def after(self, conversation: str, seq: int, most: int) -> list[Message]:
+        raise NotImplementedError
+
+    @override
+    async def before(self, conversation: str, seq: int | None, most: int) -> list[Message]:
+        raise NotImplementedError
+
+    @override
+    async def page(self, conversation: str, first: int, last: int) -> list[Message]:
+        raise NotImplementedError
+
+    @override
+    async def newest(self, conversation: str) -> int:
+        raise NotImplementedError
+
+    @override
+    async def last_before(self, conversation: str, time: int) -> int:
+        raise NotImplementedError
+
+    @override
+    async def count(self, conversation: str, sender: int, until: int, most: int) -> int:
+        raise NotImplementedError
+
+    @override
+    async def unread_start(self, conversation: str, reader: int, peer: int) -> UnreadStart:
+        raise NotImplementedError
+
+    @override
+    def mark_read(self, conversation: str, reader: int, seq: int) -> None:
+        raise NotImplementedError
+
+    @override
+    async def mark(self, conversation: str, user: int, positions: ReadPositions) -> tuple[ReadPositions, bool]:
+        raise NotImplementedError
+
+    @override
+    async def unread(self, conversation: str, reader: int, peer: int, most: int) -> list[Message]:
+        raise NotImplementedError
+
+    @override
+    async def unread_counts(self, asked: Sequence[Unread], most: int) -> dict[str, int]:
+        raise NotImplementedError
+
+    @override
+    async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
+        raise NotImplementedError
+
+
+class UnusedBlockStore(BlockStore):
+    @override
+    async def block(self, user: int, peer: int) -> int:
+        raise NotImplementedError
+
+    @override
+    async def unblock(self, user: int, peer: int) -> None:
+        raise NotImplementedError
+
+    @override
+    async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
+        raise NotImplementedError
+
+    @override
+    async def newest(self, one: int, other: int) -> int:
+        raise NotImplementedError
+
+    @override
+    async def by(self, users: Sequence[int]) -> dict[int, dict[int, int]]:
+        raise NotImplementedError
+
+
+class UnusedUsers(Users):
+    @override
+    async def active(self, *ids: int) -> dict[int, User]:
+        raise NotImplementedError
+
+    @override
+    async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
+        raise NotImplementedError
+
+    @override
+    async def named(self, user_name: str) -> User | None:
+        raise NotImplementedError
+
+    @override
+    async def first(self, count: int) -> list[User]:
+        raise NotImplementedError
+
+    @override
+    async def change(self, user: int, profile: Profile) -> User | None:
+        raise NotImplementedError
+
+
+class UnusedSockets(Sockets):
+    @override
+    def deliver(self, message: Message, origin: object, *, withheld: bool) -> Reached:
+        raise NotImplementedError
+
+    @override
+    def resume(self, user: int, peer: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def reaches(self, user: int, peer: int) -> bool:
+        raise NotImplementedError
+
+    @override
+    def tell(self, event: PeerEvent) -> None:
+        raise NotImplementedError
+
+    @override
+    def present(self, user: int, peer: int, *, online: bool) -> None:
+        raise NotImplementedError
+
+
+class UnusedCluster(Cluster):
+    @property
+    @override
+    def single_process(self) -> bool:
+        raise NotImplementedError
+
+    @override
+    def follow(self, user: int, peer: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def unfollow(self, user: int, peer: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def watch(self, user: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def unwatch(self, user: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def publish(self, event: Event) -> None:
+        raise NotImplementedError
+
+    @override
+    def publish_and_count(self, message: Message) -> asyncio.Future[bool]:
+        raise NotImplementedError
+
+    @override
+    async def reaches(self, user: int, peer: int) -> bool:
+        raise NotImplementedError
+
+    @override
+    def publish_presence_change(self, user: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def publish_account_change(self, user: int) -> None:
+        raise NotImplementedError
+
+    @override
+    async def online(self, users: Sequence[int]) -> set[int]:
+        raise NotImplementedError
+
+
+class UnusedAccountStore(AccountStore):
+    @override
+    async def register(self, user_name: str, nick_name: str, password: bytes) -> User:
+        raise NotImplementedError
+
+    @override
+    async def find(self, user_name: str) -> Found | None:
+        raise NotImplementedError
+
+    @override
+    async def digest_of(self, user: int) -> str:
+        raise NotImplementedError
+
+    @override
+    async def matches(self, password: bytes, digest: str | None) -> bool:
+        raise NotImplementedError
+
+    @property
+    @override
+    def busy(self) -> bool:
+        raise NotImplementedError
+
+    @override
+    async def confirm(self, user: int, digest: str) -> User | None:
+        raise NotImplementedError
+
+    @override
+    async def set_password(self, user: int, digest: str, password: bytes) -> str | None:
+        raise NotImplementedError
+
+    @override
+    async def erase(self, user: int, digest: str) -> bool:
+        raise NotImplementedError
+
+
+class UnusedSessions(Sessions):
+    @override
+    async def signed_out(self, session: bytes) -> bool:
+        raise NotImplementedError
+
+    @override
+    async def signed_out_now(self, sessions: Sequence[bytes]) -> set[bytes]:
+        raise NotImplementedError
+
+    @override
+    async def sign_out(self, identity: Identity) -> None:
+        raise NotImplementedError
+
+    @override
+    async def sign_out_everywhere(self, user: int) -> None:
+        raise NotImplementedError
+
+
+class UnusedTokens(Tokens):
+    @property
+    @override
+    def issues(self) -> bool:
+        raise NotImplementedError
+
+    @override
+    def issue(self, user: User) -> str:
+        raise NotImplementedError
+
+    @override
+    def verify(self, token: str) -> Identity:
+        raise NotImplementedError
+
+
+class UnusedTickets(Tickets):
+    @override
+    async def issue(self, identity: Identity) -> str:
+        raise NotImplementedError
+
+    @override
+    async def redeem(self, ticket: str) -> Identity:
+        raise NotImplementedError
+
+
+class UnusedAttempts(Attempts):
+    @override
+    async def take(self, rule: Rule, subject: str) -> None:
+        raise NotImplementedError
+
+    @override
+    async def forgive(self, rule: Rule, subject: str) -> None:
+        raise NotImplementedError
