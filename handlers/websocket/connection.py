@@ -56,13 +56,13 @@ class SocketConnection(FrameProtocol):
         "_hub",
         "_lease",
         "_limits",
-        "_liveness",
         "_malformed",
         "_metrics",
         "_requests",
         "_timeouts",
         "identity",
         "language",
+        "liveness",
         "peer",
         "session",
         "window",
@@ -90,7 +90,7 @@ class SocketConnection(FrameProtocol):
         self._metrics = metrics
         self._requests = requests
         self._lease = lease
-        self._liveness = Liveness(asyncio.get_running_loop().time())
+        self.liveness = Liveness(asyncio.get_running_loop().time())
         self._attendance: Attendance | None = None  # set while the socket is online
         self._malformed = 0  # frames in a row that were not valid
 
@@ -197,7 +197,7 @@ class SocketConnection(FrameProtocol):
 
     def on_pong(self, data: bytes) -> asyncio.Future[None] | None:
         """Take a pong. Only one that answers a ping shows that the client is there, and costs nothing."""
-        return None if self._liveness.pong(data) else self._take_tokens(1)
+        return None if self.liveness.pong(data) else self._take_tokens(1)
 
     def _take_tokens(self, weight: float) -> asyncio.Future[None] | None:
         """Charge the user for a frame that requests nothing; without tokens nothing is read for a moment."""
@@ -232,7 +232,7 @@ class SocketConnection(FrameProtocol):
 
     def check_peer(self, now: float) -> None:
         """Ping the client when it is due; close the socket when the client is gone. `now` is loop time."""
-        liveness, reading = self._liveness, not self.window.full
+        liveness, reading = self.liveness, not self.window.full
         verdict = liveness.look(now, self._timeouts, unsent=self.stuck, moved=self.moved, reading=reading)
         if verdict is Verdict.PING:
             if not self.ping(liveness.asked):  # the connection is closing, and will soon be lost

@@ -141,7 +141,7 @@ class FrameProtocol(asyncio.Protocol):
             try:
                 await self._move_to_loop(transport)
             except asyncio.CancelledError:
-                self._abort()
+                self.abort()
                 raise
         elif not self._lost:
             self.connection_made(transport)
@@ -271,7 +271,7 @@ class FrameProtocol(asyncio.Protocol):
 
     def _end_with(self, error: BaseException) -> None:
         self.on_error(error)
-        self._abort()
+        self.abort()
 
     def _take_close(self, code: int, reason: str) -> None:
         """Take the peer's close frame: it is answered, or is the answer to ours."""
@@ -404,9 +404,10 @@ class FrameProtocol(asyncio.Protocol):
             self._flush()
             self._transport.close()
         if self._timer is None and not self._lost:
-            self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self._abort)
+            self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self.abort)
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """End the connection at once, without a close frame."""
         self._close_received = self._close_sent = self._discarding = True
         if self._transport is not None and not self._lost:
             self._transport.abort()

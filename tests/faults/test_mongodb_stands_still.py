@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from handlers.websocket.connection import SocketConnection
 from handlers.websocket.handler import ChatSocket
 from models.records import conversation_of
 from server import Server
@@ -105,12 +106,14 @@ async def test_no_healthy_client_is_closed(
     full_pair, idle_pair = tuple(people(2)), tuple(people(2))
     full, idle = await connect(*full_pair), await connect(*idle_pair)
     (waiting,), (pinged,) = ChatSocket.hub.sockets_of(full_pair), ChatSocket.hub.sockets_of(idle_pair)
+    assert isinstance(waiting, SocketConnection)
+    assert isinstance(pinged, SocketConnection)
 
     async def several_pings() -> None:
         now = asyncio.get_running_loop().time()
         for number in range(1, 5):
             ChatSocket.hub.check_peers(now + number * 2 * PING, ChatSocket.hub.users())
-            await until(lambda: not pinged._liveness.asked)
+            await until(lambda: not pinged.liveness.asked)
 
     with stopped("mongod"):
         for number in range(30):

@@ -233,7 +233,7 @@ async def test_a_ping_to_a_closing_connection_stops_no_other(
     closing._close_received = True
     ChatSocket.hub.check_peers(asyncio.get_running_loop().time() + INTERVAL + 1, ChatSocket.hub.users())
     assert gone[0] not in ChatSocket.hub.users()
-    assert open_one._liveness.asked
+    assert open_one.liveness.asked
 
 
 async def test_an_idle_socket_holds_little(connect: Connect, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,9 +265,9 @@ async def test_a_client_that_answers_pings_stays(connect: Connect, pair: Pair) -
     now = asyncio.get_running_loop().time()
     for number in range(1, 6):
         ChatSocket.hub.check_peers(now + number * (INTERVAL + 1), ChatSocket.hub.users())
-        assert socket._liveness.asked
+        assert socket.liveness.asked
         reading = asyncio.ensure_future(one.connection.read_message())
-        await until(lambda: not socket._liveness.asked)
+        await until(lambda: not socket.liveness.asked)
         reading.cancel()
 
 

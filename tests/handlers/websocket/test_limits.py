@@ -168,7 +168,7 @@ async def test_frames_that_ask_for_nothing(kind: str, http_server: Server, conne
     await until(lambda: socket._paused)
     assert socket._requests.take() > 0
     await other.say("others are served")
-    socket._abort()  # the end of a connection that is not read is noticed late
+    socket.abort()  # the end of a connection that is not read is noticed late
     raw.abort()
 
 
@@ -181,7 +181,7 @@ async def test_pongs_that_answer_a_ping(connect: Connect, pair: Pair) -> None:
     for number in range(1, 10):
         ChatSocket.hub.check_peers(now + 1001 * number, ChatSocket.hub.users())
         reading = asyncio.ensure_future(one.connection.read_message())
-        await until(lambda: not socket._liveness.asked)
+        await until(lambda: not socket.liveness.asked)
         reading.cancel()
     assert socket._requests.take() == 0
 

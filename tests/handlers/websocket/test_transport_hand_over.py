@@ -142,7 +142,7 @@ async def test_an_abort_during_the_hand_over(
     held = handing_over()
     raw = await RawSocket.upgraded(http_server.port, *pair)
     (chat,) = ChatSocket.hub.sockets_of(pair[:1])
-    chat._abort()
+    chat.abort()
     held.go.set()
     assert await raw.reader.read() == b""
     await ended(raw)
