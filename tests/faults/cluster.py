@@ -11,7 +11,9 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pymongo
@@ -136,15 +138,15 @@ class Cluster:
         """Return the port of one of the servers."""
         return self._random.choice(self._servers).port
 
-    def stored(self, conversation: str) -> list[dict[str, object]]:
+    def stored(self, conversation: str) -> list[dict[str, Any]]:
         """Return a conversation's messages that a majority of MongoDB has, in order."""
-        with pymongo.MongoClient(self._embedded.addresses.mongo) as client:
+        with pymongo.MongoClient[dict[str, Any]](self._embedded.addresses.mongo) as client:
             messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
             return list(messages.find({"conversation": conversation}).sort("_id"))
 
     def newest(self, conversations: Iterable[str]) -> dict[str, int]:
         """Return the last `seq` that a majority of MongoDB has of each conversation, 0 if it has none."""
-        with pymongo.MongoClient(self._embedded.addresses.mongo) as client:
+        with pymongo.MongoClient[dict[str, Any]](self._embedded.addresses.mongo) as client:
             messages = client.tandem.get_collection("messages", read_concern=ReadConcern("majority"))
             found = {}
             for name in conversations:
@@ -236,8 +238,8 @@ class Cluster:
             "mongod stopped, server killed": self._late_commit,
         }
         for database in DATABASES:
-            faults[f"{database} killed"] = lambda database=database: self._kill(database)
-            faults[f"{database} stopped"] = lambda database=database: self._stop(database)
+            faults[f"{database} killed"] = partial(self._kill, database)
+            faults[f"{database} stopped"] = partial(self._stop, database)
         return faults
 
     def _seconds(self) -> float:

@@ -46,11 +46,11 @@ async def _prepare_without_index(self: MongoMessages) -> None:
 
 
 def _acknowledge_before_storing() -> None:
-    MongoMessages.insert = _insert_later
+    MongoMessages.insert = _insert_later  # type: ignore[method-assign]  # that is the sabotage
 
 
 def _allow_keys_twice() -> None:
-    MongoMessages.prepare = _prepare_without_index
+    MongoMessages.prepare = _prepare_without_index  # type: ignore[method-assign]
 
 
 KINDS = {"acknowledge-early": _acknowledge_before_storing, "without-index": _allow_keys_twice}

@@ -9,12 +9,15 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from tornado.ioloop import IOLoop
 
+from common.tasks import end
 from handlers.websocket.handler import ChatSocket
 from models.records import conversation_of
 from server import Server
-from storage.embedded.supervisor import EmbeddedDatabases
+from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from tests.conftest import Connect
+from tests.support.database import answers, redis_client
 from tests.support.patience import PATIENCE, answer_within
 from tests.support.processes import stop
 from tests.support.sockets import RawSocket, socket_path, until
@@ -27,41 +30,57 @@ def flags() -> list[str]:
     return ["--engine-timeout=3", "--lookup-ttl=0.001"]
 
 
-@pytest.fixture(params=["stopped", "killed"])
-def away(request: pytest.FixtureRequest, embedded: EmbeddedDatabases) -> Iterator[Callable[[str], None]]:
-    """Take a database away, by SIGSTOP or by SIGKILL; bring it back when asked, or at the end of the test."""
-    gone: list[str] = []
+class Away:
+    """Takes databases away, by SIGSTOP or by SIGKILL, and brings them back."""
 
-    def take(name: str) -> None:
-        if request.param == "stopped":
-            stop(embedded.pids[name])
+    def __init__(self, embedded: EmbeddedDatabases, *, killed: bool) -> None:
+        self._embedded = embedded
+        self._killed = killed
+        self._gone: dict[str, int] = {}  # process ids by name
+
+    def take(self, name: str) -> None:
+        """Take a database away."""
+        self._gone[name] = pid = self._embedded.pids[name]
+        if self._killed:
+            os.kill(pid, signal.SIGKILL)
         else:
-            os.kill(embedded.pids[name], signal.SIGKILL)
-        gone.append(name)
+            stop(pid)
         answer_within(2)
 
-    def bring_back() -> None:
-        while gone:
-            name = gone.pop()
-            process = next(each for each in embedded._processes if each.name == name)
-            if request.param == "stopped":
-                os.kill(embedded.pids[name], signal.SIGCONT)
-            else:
-                process.process.wait()
-                embedded._spawn(process)
-            embedded._await_ready(process)
+    async def back(self) -> None:
+        """Bring back what was taken, and wait until it answers."""
+        supervising = asyncio.create_task(self._embedded.supervise())  # it restarts what has ended
+        try:
+            while self._gone:
+                name, pid = self._gone.popitem()
+                if self._killed:
+                    await until(lambda: self._embedded.pids[name] != pid)  # noqa: B023  # awaited in this round
+                else:
+                    os.kill(pid, signal.SIGCONT)
+                await until(lambda: answers(self._embedded.addresses, name))  # noqa: B023
+        finally:
+            await end(supervising)
         answer_within(PATIENCE)
 
-    take.back = bring_back
-    yield take
-    bring_back()
+
+@pytest.fixture(params=["stopped", "killed"])
+def away(request: pytest.FixtureRequest, io_loop: IOLoop, embedded: EmbeddedDatabases) -> Iterator[Away]:
+    """Take databases away; bring them back when asked, or at the end of the test."""
+    taken = Away(embedded, killed=request.param == "killed")
+    yield taken
+    io_loop.run_sync(taken.back)
+
+
+def pair_of(people: Callable[[int], list[int]]) -> Pair:
+    one, other = people(2)
+    return one, other
 
 
 async def readiness(port: int) -> tuple[int, dict[str, object]]:
     raw = await RawSocket.open(port)
     status, body = await raw.request("/readyz")
     raw.abort()
-    return status, json.loads(body)["data"]
+    return status, dict(json.loads(body)["data"])
 
 
 async def healed(port: int) -> None:
@@ -71,14 +90,14 @@ async def healed(port: int) -> None:
 
 
 async def test_mongodb_away(
-    away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
+    away: Away, http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:
     """No message is acknowledged or lost meanwhile; afterwards the conversation goes on without a hole."""
-    pair = tuple(people(2))
+    pair = pair_of(people)
     one, two = await connect(*pair), await connect(*reversed(pair))
     await two.say("before", 50004)
     await one.receive(50001)
-    away("mongod")
+    away.take("mongod")
     await one.send(1, "during")
     await one.receive(40001)
     await one.send(2)
@@ -88,7 +107,7 @@ async def test_mongodb_away(
     status, databases = await readiness(http_server.port)
     assert (status, databases["mongodb"], databases["mysql"]) == (503, "unavailable", "ok")
     assert ChatSocket.hub.count == 2
-    away.back()
+    await away.back()
     await healed(http_server.port)
     await one.say("after", 50004)
     shown = [await two.receive(50001)]
@@ -100,10 +119,10 @@ async def test_mongodb_away(
 
 
 async def test_redis_away(
-    away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
+    away: Away, http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:
     """Strangers get 40001, conversations that were answered go on, and the limit rule still counts."""
-    friends, strangers = tuple(people(2)), tuple(people(2))
+    friends, strangers = pair_of(people), pair_of(people)
     one, two = await connect(*friends), await connect(*reversed(friends))
     await one.say("hello", 50004)
     await two.receive(50001)
@@ -114,29 +133,32 @@ async def test_redis_away(
     stranger = await connect(*strangers)
     for _ in range(3):
         await stranger.say("hello?", 50005)
-    away("redis")
+    away.take("redis")
     for sender, recipient in ((one, two), (two, one)):
         await sender.say("still here", 50004)
         await recipient.receive(50001, "still here")
     await stranger.say("and now?", 40001)
     status, databases = await readiness(http_server.port)
     assert (status, databases["redis"], databases["mongodb"]) == (503, "unavailable", "ok")
-    away.back()
+    await away.back()
     await healed(http_server.port)
     await stranger.say("and now?", 50006)
     await one.say("after", 50004)
     assert len(await http_server.stores.messages.page(conversation_of(*strangers), 1, 100)) == 3
 
 
-async def test_redis_emptied(http_server: Server, connect: Connect, people: Callable[[int], list[int]]) -> None:
+async def test_redis_emptied(
+    http_server: Server, addresses: Addresses, connect: Connect, people: Callable[[int], list[int]]
+) -> None:
     """When Redis is flushed during a conversation, users notice nothing, and the limit rule still counts."""
-    stranger_pair, pair = tuple(people(2)), tuple(people(2))
+    stranger_pair, pair = pair_of(people), pair_of(people)
     stranger, one, two = await connect(*stranger_pair), await connect(*pair), await connect(*reversed(pair))
     await one.say("hello", 50004)
     await two.receive(50001)
     for _ in range(3):
         await stranger.say("hello?", 50005)
-    await http_server.stores.counters._client.flushall()
+    async with redis_client(addresses.redis) as redis:
+        await redis.flushall()
     await stranger.say("and now?", 50006)
     await two.say("hello", 50004)
     await one.receive(50001)
@@ -146,12 +168,12 @@ async def test_redis_emptied(http_server: Server, connect: Connect, people: Call
 
 
 async def test_mysql_away(
-    away: Callable[[str], None], http_server: Server, connect: Connect, people: Callable[[int], list[int]]
+    away: Away, http_server: Server, connect: Connect, people: Callable[[int], list[int]]
 ) -> None:
     """New sockets get 503, and open sockets go on."""
-    pair = tuple(people(2))
+    pair = pair_of(people)
     one, two = await connect(*pair), await connect(*reversed(pair))
-    away("mariadbd")
+    away.take("mariadbd")
     raw = await RawSocket.open(http_server.port)
     assert (await raw.request(socket_path(*pair), upgrade=True))[0] == 503
     raw.abort()
@@ -159,7 +181,7 @@ async def test_mysql_away(
     await two.receive(50001, "still here")
     status, databases = await readiness(http_server.port)
     assert (status, databases["mysql"], databases["mongodb"]) == (503, "unavailable", "ok")
-    away.back()
+    await away.back()
     await healed(http_server.port)
     await connect(*pair)
     await until(lambda: ChatSocket.hub.count == 3)

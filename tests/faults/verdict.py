@@ -51,7 +51,8 @@ class Verdict:
 
 async def history(port: int, user: int, peer: int) -> list[int]:
     """Return the `seq` of each message of a conversation, as `GET /messages` shows it, page by page."""
-    http, seqs = AsyncHTTPClient(), []
+    http = AsyncHTTPClient()
+    seqs: list[int] = []
     while True:
         after = seqs[-1] if seqs else 0
         url = f"http://127.0.0.1:{port}/messages?uid={user}&toUid={peer}&after={after}&limit=7"
@@ -96,7 +97,7 @@ def _judge_stored(verdict: Verdict, name: str, messages: Sequence[dict[str, Any]
         if count > 1:
             verdict.doubled.append(f"{message_id} is stored {count} times")
     for message in messages:
-        if sent.get(message.get("id")) != message["content"]:
+        if sent.get(message.get("id", "")) != message["content"]:
             verdict.other.append(f"{name}: {message['_id']['s']} was not sent by any device")
 
 

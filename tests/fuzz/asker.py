@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode, Response, checks
+from schemathesis.core.result import Ok
+from schemathesis.schemas import APIOperation
 
 from models.records import user_id
 from tests.support.patience import PATIENCE
@@ -34,6 +36,7 @@ __all__ = [
     "Asker",
     "Strangers",
     "described",
+    "operations",
 ]
 
 FORM = "application/x-www-form-urlencoded"
@@ -57,8 +60,17 @@ SLOW = {"register", "signIn", "changePassword", "deleteAccount"}  # operations t
 HOW = ("header", "header", "cookie", "nobody", "odd")  # how a request sends a token
 ENDS_TOKENS = {"signOut", "signOutEverywhere", "changePassword"}
 
+AnyCase = Case[APIOperation[Any, Any, Any, Any]]
+
 CHAT_EVERY = 0.5  # seconds between two messages of the private users
 UNGUESSABLE = 3_141_592_653  # ids from here on are too far from the others to be hit by chance
+
+
+def operations(schema: schemathesis.BaseSchema) -> list[APIOperation[Any, Any, Any, Any]]:
+    """Return the operations of a description, which must all be valid."""
+    found = list(schema.get_all_operations())
+    assert all(isinstance(each, Ok) for each in found), found
+    return [each.ok() for each in found if isinstance(each, Ok)]
 
 
 def described(codec: str = "utf-8") -> schemathesis.BaseSchema:
@@ -134,7 +146,7 @@ class Asker:
                 return data
 
     def ask(
-        self, case: Case, how: str = "header", additional: Sequence[checks.CheckFunction] = (), token: str = ""
+        self, case: AnyCase, how: str = "header", additional: Sequence[checks.CheckFunction] = (), token: str = ""
     ) -> Response:
         """Send a request as this user, by header or cookie, or without a token; check that the answer is as described.
 
@@ -171,7 +183,7 @@ class Asker:
 
     def probe(
         self,
-        operation: schemathesis.APIOperation,
+        operation: APIOperation[Any, Any, Any, Any],
         mode: GenerationMode,
         *,
         examples: int,
@@ -187,7 +199,7 @@ class Asker:
             max_examples=examples, database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=phases
         )
         @given(operation.as_strategy(mode), st.sampled_from(HOW), st.sampled_from([0, 0, *self.peers]))
-        def each(case: Case, how: str, peer: int) -> None:
+        def each(case: AnyCase, how: str, peer: int) -> None:
             for name, parts in (("toUid", case.query), ("id", case.path_parameters)):
                 if peer and name in parts:
                     parts[name] = peer

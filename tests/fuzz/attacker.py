@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
 from tests.fuzz import wire
 from tests.fuzz.mutator import ASKED, Batch, Endpoint, Mutator
+from tests.fuzz.watch import Findings
 
-if TYPE_CHECKING:
-    from tests.fuzz.arena import Arena
-
-__all__ = ["Attacker"]
+__all__ = ["Attacker", "Run"]
 
 REFUSED = {400, 429, 500}  # codes with which a valid request is never answered
 CLOSES = {1002, 1007, 1008, 1009, 4008}  # close codes with which an invalid frame may be answered
@@ -57,10 +56,34 @@ class _Answer2(msgspec.Struct):
     messages: list[_Shown] = []
 
 
-class Attacker(asyncio.Protocol):
-    """One connection. A batch ends with a ping; the next one follows when its pong and all answers have come."""
+class Run(Protocol):
+    """The run that a connection belongs to: what it writes next, and where it reports what came back."""
 
-    def __init__(self, arena: Arena, endpoint: Endpoint, mutator: Mutator, chance: Random) -> None:
+    findings: Findings
+    marker: bytes
+    patience: float  # seconds
+    answers: Counter[int]
+    closes: Counter[int | str]
+    answered: int
+
+    def entered(self, attacker: Attacker) -> None:
+        """Note a new connection."""
+
+    def take(self, mutator: Mutator) -> Batch | None:
+        """Return the next batch for a connection, None if enough was written."""
+
+    def left(self, attacker: Attacker) -> None:
+        """Note a closed connection."""
+
+
+class Attacker(asyncio.Protocol):
+    """One connection. A batch ends with a ping; the next one follows when its pong and all answers have come.
+
+    It is not built on the clients of tests/support, since those write no broken frames. It reads what a server writes
+    without a frame library for the same reason: it must also notice bytes that are no frame.
+    """
+
+    def __init__(self, arena: Run, endpoint: Endpoint, mutator: Mutator, chance: Random) -> None:
         self.since = time.monotonic()  # when it was last written to, or an expected frame came
         self.wrote = False
         self._arena = arena
@@ -177,7 +200,8 @@ class Attacker(asyncio.Protocol):
 
     def _look_at_ids(self, answer: _Answer2, payload: bytes) -> None:
         """Check what only protocol v2 has: a message's users, its seq, and the id of an answer."""
-        for each in (answer, *answer.messages) if answer.code == MESSAGE else answer.messages:
+        shown: list[_Answer2 | _Shown] = [*answer.messages, answer] if answer.code == MESSAGE else [*answer.messages]
+        for each in shown:
             if not self._concerns(each):
                 self._report("a message between others", f"{payload[:500]!r}")
         if answer.code == MESSAGE:

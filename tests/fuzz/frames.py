@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -114,7 +114,7 @@ class Outcome:
 
 
 @contextmanager
-def _server(addresses: Addresses, findings: Findings, marker: str, outcome: Outcome):
+def _server(addresses: Addresses, findings: Findings, marker: str, outcome: Outcome) -> Iterator[ServerProcess]:
     """Start a server process, and read its log; when it is told to end, its exit status must be 0."""
     server = ServerProcess(*external(addresses), *FLAGS)
     try:

@@ -26,7 +26,7 @@ from schemathesis import GenerationMode, Response
 
 from common.tasks import end
 from storage.embedded.supervisor import Addresses
-from tests.fuzz.asker import NO_LIMITS, SLOW, UNGUESSABLE, Asker, Strangers, described
+from tests.fuzz.asker import NO_LIMITS, SLOW, UNGUESSABLE, Asker, Strangers, described, operations
 from tests.fuzz.spoiler import Operation, Spoiler, described_operations
 from tests.fuzz.watch import Findings, Log, Watch
 from tests.support.database import mysql_connection
@@ -186,9 +186,9 @@ def _ask_by_description(rivals: Sequence[Rival], chance: Random, ending: threadi
     tally = rivals[0].tally
     schemas = [described("utf-8"), described("gb2312")]
     while not ending.is_set():
-        operations = [found.ok() for found in chance.choice(schemas).get_all_operations()]
-        chance.shuffle(operations)
-        for operation in operations:
+        shuffled = operations(chance.choice(schemas))
+        chance.shuffle(shuffled)
+        for operation in shuffled:
             if ending.is_set():
                 break
 

@@ -9,7 +9,7 @@ from random import Random
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from tests.fuzz.asker import Asker, described
+from tests.fuzz.asker import Asker, described, operations
 
 __all__ = ["Operation", "Request", "Spoiler", "described_operations"]
 
@@ -84,8 +84,10 @@ class Operation(NamedTuple):
 
 def described_operations() -> list[Operation]:
     """Return all described operations."""
-    found = [each.ok() for each in described().get_all_operations()]
-    return [Operation(each.method.upper(), each.path, [name.name for name in each.query]) for each in found]
+    return [
+        Operation(each.method.upper(), each.path, [name.name for name in each.query])
+        for each in operations(described())
+    ]
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from typing_extensions import override
 
 from handlers.websocket.handler import ChatSocket
 from models.records import Message
@@ -20,7 +21,7 @@ from storage.embedded.supervisor import Addresses
 from tests.conftest import Connect
 from tests.fuzz import wire
 from tests.fuzz.arena import Arena
-from tests.fuzz.attacker import SENTINEL, Attacker
+from tests.fuzz.attacker import SENTINEL, Attacker, Run
 from tests.fuzz.bystanders import Bystanders
 from tests.fuzz.frames import GROWTH, POOLED, Outcome, fuzz, judge
 from tests.fuzz.mutator import Batch, Endpoint, Mutator
@@ -122,35 +123,51 @@ async def test_silence(version: int) -> None:
     assert list(findings.counted) == ["a connection that stands still"]
 
 
-class Wire:
-    """An arena with one connection of protocol v1, without a server; `written` is what was written on it."""
+class Wire(Run, asyncio.Transport):
+    """A run with one connection of protocol v1, without a server; `written` is what was written on it."""
 
     def __init__(self, patience: float) -> None:
+        super().__init__()
         self.findings, self.patience, self.marker = Findings(), patience, MARKER.encode()
         self.answers, self.closes = Counter[int](), Counter[int | str]()
+        self.answered = self.batches = 0
         self.written: list[bytes] = []
-        self.batches = 0
         self.aborted = False
-        self.write = self.written.append
+        self._barrier = b""  # the bytes of the ping with which the last batch ended
         chance, endpoint = Random(1), Endpoint(1, 2, 1)
         self.attacker = Attacker(self, endpoint, Mutator(chance, endpoint, [1, 2]), chance)
         self.attacker.connection_made(self)
         self.attacker.data_received(GREETED)
 
-    def entered(self, attacker: Attacker) -> None:
-        pass
+    @override
+    def entered(self, attacker: Attacker) -> None: ...
 
+    @override
+    def left(self, attacker: Attacker) -> None: ...
+
+    @override
     def take(self, mutator: Mutator) -> Batch:
         self.batches += 1
         return Batch(kinds=Counter(nothing=1))
 
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+        if data != SENTINEL:
+            self._barrier = bytes(data[-8:])
+
+    @override
     def abort(self) -> None:
         self.aborted = True
 
+    def receive(self, code: int) -> None:
+        """Receive an answer."""
+        self.attacker.data_received(said(f'{{"from":"","code":{code},"content":""}}'))
+
     def answer(self, code: int) -> None:
         """Receive the pong of a batch, and the answer to its last request."""
-        pong = said(self.attacker._barrier, 0x80 | wire.PONG)
-        self.attacker.data_received(pong + said(f'{{"from":"","code":{code},"content":""}}'))
+        self.attacker.data_received(said(self._barrier, 0x80 | wire.PONG))
+        self.receive(code)
 
 
 def test_slow_databases() -> None:
@@ -169,7 +186,7 @@ def test_slow_databases() -> None:
 def test_a_database_that_was_slow_for_an_earlier_request() -> None:
     """The answer to the last request, which follows, is not missed."""
     line = Wire(PATIENCE)
-    line.attacker._due = 0  # a request for history had more than one answer
+    line.receive(50002)  # a request for history had more than one answer
     line.answer(40001)
     line.answer(50003)
     line.answer(50003)  # to the repeated request; the next batch waits for its own answer

@@ -6,7 +6,12 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pymysql
+import redis
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from redis.asyncio import Redis
+
+from storage.embedded.supervisor import Addresses
 
 
 def mysql_connection(url: str, database: str | None = "tandem") -> pymysql.Connection:
@@ -20,6 +25,28 @@ def mongo_reads(url: str) -> int:
     with MongoClient[dict[str, Any]](url) as client:
         commands = client.admin.command("serverStatus")["metrics"]["commands"]
     return sum(commands[name]["total"] for name in ("find", "aggregate", "getMore"))
+
+
+def redis_client(url: str) -> Redis:
+    """Return a client, to be used as an asynchronous context."""
+    return Redis.from_url(url, decode_responses=True)
+
+
+def answers(addresses: Addresses, name: str) -> bool:
+    """Return whether an embedded database takes writes; `name` is its program's."""
+    try:
+        match name:
+            case "mongod":
+                with MongoClient[dict[str, Any]](addresses.mongo, serverSelectionTimeoutMS=1000) as client:
+                    return bool(client.admin.command("hello")["isWritablePrimary"])
+            case "redis":
+                with redis.Redis.from_url(addresses.redis, socket_timeout=1) as server:
+                    return bool(server.ping())
+            case _:
+                with mysql_connection(addresses.mysql, None):
+                    return True
+    except (PyMongoError, redis.RedisError, pymysql.Error):
+        return False
 
 
 def make_users(connection: pymysql.Connection, count: int) -> list[int]:
