@@ -167,7 +167,7 @@ async def serving(
         ):
             stack.push_async_callback(end, asyncio.create_task(work))
 
-        ChatSocket.hub.start()
+        ChatSocket.hub.start(chat)
         url, port = url_of(listening[0], tls=tls is not None), listening[0].getsockname()[1]
         yield Server(url, port, access, chat, history, stores)
 

@@ -18,7 +18,7 @@ from handlers.websocket.quota import QuotaLease
 from handlers.websocket.rfc6455 import POLICY_VIOLATION
 from handlers.websocket.transport import FrameProtocol
 from handlers.websocket.window import Window
-from models.chat.service import Attendance, Chat
+from models.chat.service import Chat
 from models.errors import InvalidFrame, TooFast
 from models.protocol.v1 import Language
 from models.records import Identity
@@ -51,13 +51,13 @@ class SocketConnection(FrameProtocol):
     """
 
     __slots__ = (
-        "_attendance",
         "_chat",
         "_hub",
         "_lease",
         "_limits",
         "_malformed",
         "_metrics",
+        "_online",
         "_requests",
         "_timeouts",
         "identity",
@@ -91,13 +91,18 @@ class SocketConnection(FrameProtocol):
         self._requests = requests
         self._lease = lease
         self.liveness = Liveness(asyncio.get_running_loop().time())
-        self._attendance: Attendance | None = None  # set while the socket is online
+        self._online = False  # in the hub
         self._malformed = 0  # frames in a row that were not valid
 
     @property
     def user(self) -> int:
         """The user of the socket."""
         return self.identity.user
+
+    @property
+    def watching(self) -> bool:
+        """Whether the socket reports the presence of its only peer."""
+        return self.peer is not None and self.session is not None and self.session.watching
 
     # Opening and closing
 
@@ -114,7 +119,7 @@ class SocketConnection(FrameProtocol):
         if self.peer is None:
             self.charge(INBOX)
         self._hub.join(self)
-        self._attendance = self._chat.join(self.user, self.peer, watching=self.session.watching)
+        self._online = True
 
     def shut(self, code: int, reason: str) -> None:
         """Close the socket. It is offline from now on, however long the client takes to answer."""
@@ -147,18 +152,16 @@ class SocketConnection(FrameProtocol):
             self.session = None  # they refer to each other
 
     def _leave(self) -> None:
-        attendance, self._attendance = self._attendance, None
-        if attendance is None:
-            return
-        self._hub.leave(self)
-        attendance.leave()
+        if self._online:
+            self._online = False
+            self._hub.leave(self)
 
     # Requests
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
         """Take a frame. Return a future to await before the next one is read, if enough requests are in flight."""
         session = self.session
-        if self._hub.draining or self._attendance is None or session is None:
+        if self._hub.draining or not self._online or session is None:
             return None
         text = message if isinstance(message, str) else ""
         try:

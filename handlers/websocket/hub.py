@@ -1,7 +1,8 @@
 """The hub: which sockets are open in this process, by user, and what is done to many of them.
 
-ChatSocket has one as class-level state. It runs on one event loop, so nothing here needs a lock. Its dictionaries
-shrink when their last entry goes.
+ChatSocket has one as class-level state. It is the only one that counts sockets. What depends on a user's or a pair's
+sockets is told of the first and the last one (`Attendance`). It runs on one event loop, so nothing here needs a lock.
+Its dictionaries shrink when their last entry goes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from handlers.websocket.interfaces import Connection, EncodedMessage, Session
 from handlers.websocket.quota import ALL, ConnectionQuota
 from handlers.websocket.rfc6455 import GOING_AWAY, POLICY_VIOLATION
 from models.chat.events import PeerEvent
-from models.chat.ports import Reached
+from models.chat.ports import Attendance, Reached
 from models.protocol import v1
 from models.protocol.v1 import Code
 from models.records import Identity, Message
@@ -43,6 +44,10 @@ class HubSocket(Connection, Protocol):
     def session(self) -> Session | None:
         """The session in the socket's protocol version."""
 
+    @property
+    def watching(self) -> bool:
+        """Whether it reports the presence of its only peer. It does not change while the socket is in the hub."""
+
     def shut(self, code: int, reason: str) -> None:
         """Take the socket offline, and close it with this code."""
 
@@ -56,22 +61,55 @@ class Hub:
     def __init__(self) -> None:
         self._sockets: dict[int, dict[int | None, set[HubSocket]]] = {}
         self._draining = False
+        self._attendance: Attendance  # from `start` on
         self.quota = ConnectionQuota()
 
     # Joining and leaving
 
     def join(self, socket: HubSocket) -> None:
-        """Enter a socket that is open."""
-        self._sockets.setdefault(socket.user, {}).setdefault(socket.peer, set()).add(socket)
+        """Enter a socket that is open, and tell whose first it is.
+
+        If that fails, the socket has not joined. Otherwise the next one of its pair would not be told as the first.
+        """
+        user, peer = socket.user, socket.peer
+        here = self._sockets.setdefault(user, {})
+        sockets = here.setdefault(peer, set())
+        watches = socket.watching and not any(each.watching for each in sockets)
+        sockets.add(socket)
+        try:
+            if len(here) == len(sockets) == 1:
+                self._attendance.user_online(user)
+            if len(sockets) == 1:
+                self._attendance.pair_opened(user, peer)
+            if peer is not None and watches:
+                self._attendance.pair_watched(user, peer)
+        except BaseException:
+            self.leave(socket)
+            raise
 
     def leave(self, socket: HubSocket) -> None:
-        """Remove a socket that has joined."""
-        here = self._sockets[socket.user]
-        here[socket.peer].discard(socket)
-        if not here[socket.peer]:
-            del here[socket.peer]
+        """Remove a socket that has joined, and tell whose last it was. Call it once."""
+        user, peer = socket.user, socket.peer
+        here = self._sockets[user]
+        sockets = here[peer]
+        sockets.remove(socket)
+        if not sockets:
+            del here[peer]
         if not here:
-            del self._sockets[socket.user]
+            del self._sockets[user]
+        if peer is not None and socket.watching and not any(each.watching for each in sockets):
+            self._tell(self._attendance.pair_unwatched, user, peer)
+        if not sockets:
+            self._tell(self._attendance.pair_closed, user, peer)
+        if not here:
+            self._tell(self._attendance.user_offline, user)
+
+    def _tell(self, what: Callable[..., None], *of: int | None) -> None:
+        """Tell of a last socket. A bug there must not keep the rest from being told and given back."""
+        try:
+            what(*of)
+        except Exception:  # noqa: BLE001
+            _log.exception("attendance_failed", call=what.__name__)
 
     @property
     def count(self) -> int:
@@ -81,6 +119,10 @@ class Hub:
     def users(self) -> Collection[int]:
         """Return the users who have sockets here."""
         return self._sockets.keys()
+
+    def has(self, user: int) -> bool:
+        """Return whether `user` has a socket here."""
+        return user in self._sockets
 
     def identities(self, users: Iterable[int]) -> set[Identity]:
         """Return as whom these users have sockets here."""
@@ -173,8 +215,9 @@ class Hub:
         """Let no socket in and take no request from now on."""
         self._draining = True
 
-    def start(self) -> None:
-        """Let sockets in: a process may serve again after it has drained."""
+    def start(self, attendance: Attendance) -> None:
+        """Let sockets in, and tell `attendance` of them: a process may serve again after it has drained."""
+        self._attendance = attendance
         self._draining = False
 
     async def close_all(self, timeout: float) -> None:

@@ -28,10 +28,9 @@ FOLLOWED = 1000  # conversations of a user that are followed at once; the others
 class _Inbox:
     """The inbox of one user, in this process."""
 
-    __slots__ = ("known", "leases", "looking", "since", "sockets")
+    __slots__ = ("known", "leases", "looking", "since")
 
     def __init__(self) -> None:
-        self.sockets = 0
         self.leases: dict[int, Lease] = {}  # by peer
         self.known = False  # its conversations have been read
         self.since = 0  # at that time no other conversation had a message after this time (milliseconds)
@@ -55,20 +54,14 @@ class Inboxes:
         """The users that have an inbox socket here."""
         return self._inboxes
 
-    def opened(self, user: int) -> None:
-        """Note that an inbox socket of `user` has opened."""
-        inbox = self._inboxes.setdefault(user, _Inbox())
-        inbox.sockets += 1
-        if inbox.sockets == 1:
-            self.look(user)
+    def open(self, user: int) -> None:
+        """Begin the inbox of `user`, whose first inbox socket has opened."""
+        self._inboxes[user] = _Inbox()
+        self.look(user)
 
-    def closed(self, user: int) -> None:
-        """Note that an inbox socket has closed; the counterpart of `opened`."""
-        inbox = self._inboxes[user]
-        inbox.sockets -= 1
-        if inbox.sockets:
-            return
-        del self._inboxes[user]
+    def close(self, user: int) -> None:
+        """End the inbox of `user`, whose last inbox socket has closed."""
+        inbox = self._inboxes.pop(user)
         if inbox.looking is not None:
             inbox.looking.cancel()
         for peer, lease in inbox.leases.items():

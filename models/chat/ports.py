@@ -14,6 +14,7 @@ from models.records import Cursor, Head, Message, Profile, ReadPositions, Summar
 
 __all__ = [
     "Admission",
+    "Attendance",
     "BlockStore",
     "Cluster",
     "Conflict",
@@ -249,6 +250,36 @@ class Sockets(Protocol):
     def present(self, user: int, peer: int, *, online: bool) -> None:
         """Tell the sockets of `user` that `peer` came online or went offline."""
 
+    def has(self, user: int) -> bool:
+        """Return whether `user` has a socket here."""
+
+
+class Attendance(Protocol):
+    """What the hub tells of the sockets of this process: the first and the last of each user and of each pair.
+
+    A pair is a user and the peer that sockets of the user talk with; the peer is None for inbox sockets. The hub alone
+    counts sockets, so each first one is told once, and each last one once after it. The calls come in the order of
+    joining and leaving, and the hub's answers hold already what they tell. They must not close a socket.
+    """
+
+    def user_online(self, user: int) -> None:
+        """Note that the first socket of `user` has joined."""
+
+    def user_offline(self, user: int) -> None:
+        """Note that the last socket of `user` has left."""
+
+    def pair_opened(self, user: int, peer: int | None) -> None:
+        """Note that the first socket of a pair has joined, after `user_online`."""
+
+    def pair_closed(self, user: int, peer: int | None) -> None:
+        """Note that the last socket of a pair has left, before `user_offline`."""
+
+    def pair_watched(self, user: int, peer: int) -> None:
+        """Note that the first socket of a pair that reports presence has joined, after `pair_opened`."""
+
+    def pair_unwatched(self, user: int, peer: int) -> None:
+        """Note that the last socket of a pair that reports presence has left, before `pair_closed`."""
+
 
 class Cluster(Protocol):
     """The other processes with the same databases. All calls are best effort: what is lost is found in the store."""
@@ -257,8 +288,14 @@ class Cluster(Protocol):
     def single_process(self) -> bool:
         """Whether there is no other process."""
 
+    def mark_online(self, user: int) -> None:
+        """Let the other processes find that `user` has a socket here."""
+
+    def mark_offline(self, user: int) -> None:
+        """Undo `mark_online`."""
+
     def follow(self, user: int, peer: int) -> None:
-        """Subscribe for a new socket of `user` that talks with `peer`; 0 stands for all peers."""
+        """Subscribe to the events for sockets of `user` that talk with `peer`; 0 stands for all peers."""
 
     def unfollow(self, user: int, peer: int) -> None:
         """Undo `follow`."""

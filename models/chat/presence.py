@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Presence:
-    """The users that are online here, and which users watch them.
+    """The users who are watched here, and which users watch them.
 
     When a user's last socket has closed, they are shown as offline `offline_after` seconds later, unless another socket
     has opened by then. That is the case when a page is reloaded, or a socket has just opened in another process.
@@ -39,7 +39,6 @@ class Presence:
         self._blocks = blocks
         self._cluster = cluster
         self._acquaintances = acquaintances
-        self._here: Counter[int] = Counter()  # sockets by user
         self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
         self._watching: Counter[tuple[int, int]] = Counter()
         self._doubtful: set[tuple[int, int]] = set()  # watchers and users between whom a block has changed
@@ -50,18 +49,11 @@ class Presence:
         """Cancel the look-ups in progress."""
         await end(*self._looking.values())
 
-    def opened(self, user: int) -> None:
-        """Note that a socket of `user` has opened."""
-        self._here[user] += 1
-        if self._here[user] == 1:
-            self._changed(user)
-
-    def closed(self, user: int) -> None:
-        """Note that a socket has closed; the counterpart of `opened`."""
-        self._here[user] -= 1
-        if not self._here[user]:
-            del self._here[user]
-            self._changed(user)
+    def changed(self, user: int) -> None:
+        """Note that the first socket of `user` here has opened, or that the last one has closed."""
+        self.look(user)
+        if not self._cluster.single_process:
+            self._cluster.publish_presence_change(user)
 
     @property
     def watched(self) -> Iterable[int]:
@@ -77,7 +69,8 @@ class Presence:
             self._watchers[user] = {}
             self._cluster.watch(user)
         # The current state is not news; None if it is not known yet.
-        self._watchers[user][watcher] = True if user in self._here else False if self._cluster.single_process else None
+        online = True if self._sockets.has(user) else False if self._cluster.single_process else None
+        self._watchers[user][watcher] = online
         self.look(user)
 
     def unwatch(self, watcher: int, user: int) -> None:
@@ -94,7 +87,7 @@ class Presence:
 
     async def online(self, users: list[int]) -> set[int]:
         """Return which of these users are online, in any process."""
-        here = {user for user in users if user in self._here}
+        here = {user for user in users if self._sockets.has(user)}
         elsewhere = [user for user in users if user not in here]
         return here | await self._cluster.online(elsewhere) if elsewhere else here
 
@@ -118,11 +111,6 @@ class Presence:
         """Look again at all watched users: changes may have been missed."""
         for user in tuple(self._watchers):
             self.look(user)
-
-    def _changed(self, user: int) -> None:
-        self.look(user)
-        if not self._cluster.single_process:
-            self._cluster.publish_presence_change(user)
 
     async def _look(self, user: int) -> None:
         try:

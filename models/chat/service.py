@@ -25,34 +25,15 @@ from models.chat.resends import Resends
 from models.chat.stranger_limit import StrangerLimit
 from models.records import Message, conversation_of
 
-__all__ = ["Attendance", "Chat"]
+__all__ = ["Chat"]
 
 SWEEP_PACE = 0.005  # seconds between two checks of a sweep, at least
 
 
-class Attendance:
-    """An open socket. `leave` ends it; calling it again does nothing."""
-
-    __slots__ = ("_chat", "_here", "_lease", "_peer", "_user", "_watching")
-
-    def __init__(self, chat: Chat, user: int, peer: int | None, lease: Lease | None, *, watching: bool) -> None:
-        self._chat = chat
-        self._user = user
-        self._peer = peer
-        self._lease = lease
-        self._watching = watching
-        self._here = True
-
-    def leave(self) -> None:
-        """Note that the socket is closing; its user may be offline now."""
-        if not self._here:
-            return
-        self._here = False
-        self._chat._left(self._user, self._peer, self._lease, watching=self._watching)
-
-
 class Chat:
     """The conversations that are active in this process, on the running event loop.
+
+    It is the hub's `Attendance`, and counts no sockets: what follows them has one entry for each user or pair.
 
     `clock` returns seconds since the epoch, `new_key` the 16-byte key of a message without an id. `active` takes ids of
     users and returns which of them are active. `account_changed` is called with users whose sockets may have to be
@@ -108,37 +89,46 @@ class Chat:
         )
         self.presence = Presence(sockets, cluster, self.acquaintances, self.blocks, offline_after)
         self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
+        self._pairs: dict[tuple[int, int], Lease] = {}  # by user and peer with pair sockets here
 
-    # Sockets
+    # Sockets, as the hub tells
 
-    def join(self, user: int, peer: int | None, *, watching: bool) -> Attendance:
-        """Note that a socket of `user` has opened that talks with `peer`, or with all peers (None).
+    def user_online(self, user: int) -> None:
+        """Note that the first socket of `user` has joined."""
+        self._cluster.mark_online(user)
+        self.presence.changed(user)
 
-        With `watching`, it is told when the peer comes online and goes offline.
-        """
+    def user_offline(self, user: int) -> None:
+        """Note that the last socket of `user` has left."""
+        self.presence.changed(user)
+        self._cluster.mark_offline(user)
+
+    def pair_opened(self, user: int, peer: int | None) -> None:
+        """Follow a conversation, or with None all of the user's, for the first socket."""
         self._cluster.follow(user, peer or 0)
-        self.presence.opened(user)
-        lease = None
         if peer is None:
-            self._inboxes.opened(user)
-        else:
-            lease = self.conversations.follow(user, peer)
-            if not self._cluster.single_process:
-                # From where it stands now, nothing that is stored elsewhere is missed.
-                self.delivery.schedule_catch_up(lease.conversation)
-            if watching:
-                self.presence.watch(user, peer)
-        return Attendance(self, user, peer, lease, watching=watching)
+            self._inboxes.open(user)
+            return
+        lease = self._pairs[user, peer] = self.conversations.follow(user, peer)
+        if not self._cluster.single_process:
+            # From where it stands now, nothing that is stored elsewhere is missed.
+            self.delivery.schedule_catch_up(lease.conversation)
 
-    def _left(self, user: int, peer: int | None, lease: Lease | None, *, watching: bool) -> None:
+    def pair_closed(self, user: int, peer: int | None) -> None:
+        """Undo `pair_opened`."""
         if peer is None:
-            self._inboxes.closed(user)
-        elif watching:
-            self.presence.unwatch(user, peer)
-        if lease is not None:
-            lease.close()
-        self.presence.closed(user)
+            self._inboxes.close(user)
+        else:
+            self._pairs.pop((user, peer)).close()
         self._cluster.unfollow(user, peer or 0)
+
+    def pair_watched(self, user: int, peer: int) -> None:
+        """Tell the sockets of `user` when the peer comes online and goes offline."""
+        self.presence.watch(user, peer)
+
+    def pair_unwatched(self, user: int, peer: int) -> None:
+        """Undo `pair_watched`."""
+        self.presence.unwatch(user, peer)
 
     async def watches(self, user: int) -> None:
         """Wait until an inbox of `user`, if there is one here, is told of presence changes."""

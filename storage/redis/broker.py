@@ -120,15 +120,21 @@ class RedisBroker:
         """Whether there is no other process; False if that is unknown."""
         return self._subscription.connected and not self._others
 
-    def follow(self, user: int, peer: int) -> None:
-        """Subscribe for a socket of `user` that has opened, for `peer` or, if that is 0, for all peers."""
-        self._subscription.want(_address(user, peer))
+    def mark_online(self, user: int) -> None:
+        """Subscribe as a process that has sockets of `user`, who is online while there is a subscriber."""
         self._subscription.want(f"here:{user}")
 
-    def unfollow(self, user: int, peer: int) -> None:
-        """Undo `follow`, when the socket has closed."""
-        self._subscription.unwant(_address(user, peer))
+    def mark_offline(self, user: int) -> None:
+        """Undo `mark_online`."""
         self._subscription.unwant(f"here:{user}")
+
+    def follow(self, user: int, peer: int) -> None:
+        """Subscribe to the events for sockets of `user` that talk with `peer` or, if that is 0, with all peers."""
+        self._subscription.want(_address(user, peer))
+
+    def unfollow(self, user: int, peer: int) -> None:
+        """Undo `follow`."""
+        self._subscription.unwant(_address(user, peer))
 
     def watch(self, user: int) -> None:
         """Subscribe to the presence of `user`."""

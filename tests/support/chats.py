@@ -68,11 +68,21 @@ class Recorder(UnusedSockets):
     @override
     def present(self, user: int, peer: int, *, online: bool) -> None: ...
 
+    @override
+    def has(self, user: int) -> bool:
+        return user in self.online
+
 
 class NoOtherProcess(UnusedCluster):
     """A cluster without another process."""
 
     single_process = True
+
+    @override
+    def mark_online(self, user: int) -> None: ...
+
+    @override
+    def mark_offline(self, user: int) -> None: ...
 
     @override
     def follow(self, user: int, peer: int) -> None: ...

@@ -164,11 +164,23 @@ class UnusedSockets(Sockets):
     def present(self, user: int, peer: int, *, online: bool) -> None:
         raise NotImplementedError
 
+    @override
+    def has(self, user: int) -> bool:
+        raise NotImplementedError
+
 
 class UnusedCluster(Cluster):
     @property
     @override
     def single_process(self) -> bool:
+        raise NotImplementedError
+
+    @override
+    def mark_online(self, user: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def mark_offline(self, user: int) -> None:
         raise NotImplementedError
 
     @override

@@ -88,7 +88,8 @@ async def test_many_other_sockets_of_a_user_cost_nothing(connect: Connect, peopl
     sender, right = await connect(one, two), await connect(two, one)
     (socket,) = ChatSocket.hub.sockets_of((two,))
     # A Mock fails on what it is not made with: here on what a message would ask for.
-    other = Mock(spec=["user", "peer", "identity", "check_peer"], user=two, peer=three, identity=socket.identity)
+    asked = {"user": two, "peer": three, "identity": socket.identity, "watching": False}
+    other = Mock(spec=[*asked, "check_peer"], **asked)
     ChatSocket.hub.join(other)
     try:
         await sender.say("for two", 50004)

@@ -1,14 +1,159 @@
-"""Tests of the hub: a bug in one socket concerns no other one."""
+"""Tests of the hub: whose first and last sockets it tells of, and that a bug in one socket concerns no other one."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handlers.websocket.hub import RESUME, Hub
 from models.chat.events import Typing
 from models.records import Message
+
+
+class Attendance:
+    """What is told, in order, and what is open by it. A call that is among `broken` raises."""
+
+    def __init__(self, *broken: str) -> None:
+        self.broken = broken
+        self.told: list[tuple[str, ...]] = []
+        self.open: set[tuple[Any, ...]] = set()
+
+    def _begin(self, call: str, *what: Any) -> None:
+        assert what not in self.open, "the first one is told once"
+        self._note(call, what)
+        self.open.add(what)
+
+    def _end(self, call: str, *what: Any) -> None:
+        self._note(call, what)
+        self.open.discard(what)
+
+    def _note(self, call: str, what: tuple[Any, ...]) -> None:
+        self.told.append((call, *what[1:]))
+        if call in self.broken:
+            raise RuntimeError("a bug")
+
+    def user_online(self, user: int) -> None:
+        self._begin("online", "user", user)
+
+    def user_offline(self, user: int) -> None:
+        self._end("offline", "user", user)
+
+    def pair_opened(self, user: int, peer: int | None) -> None:
+        self._begin("opened", "pair", user, peer)
+
+    def pair_closed(self, user: int, peer: int | None) -> None:
+        self._end("closed", "pair", user, peer)
+
+    def pair_watched(self, user: int, peer: int) -> None:
+        self._begin("watched", "watch", user, peer)
+
+    def pair_unwatched(self, user: int, peer: int) -> None:
+        self._end("unwatched", "watch", user, peer)
+
+
+class Device:
+    """A socket that only joins and leaves."""
+
+    def __init__(self, user: int, peer: int | None, *, watching: bool) -> None:
+        self.user, self.peer, self.watching = user, peer, watching
+
+    def open_by_it(self) -> Iterable[tuple[Any, ...]]:
+        """Return what is open while this socket has joined."""
+        yield "user", self.user
+        yield "pair", self.user, self.peer
+        if self.watching and self.peer is not None:
+            yield "watch", self.user, self.peer
+
+
+class Step(NamedTuple):
+    """A step of a random run: the socket that joins, or the number of the joined socket that leaves."""
+
+    joins: tuple[int, int | None, bool] | None
+    leaves: int
+
+
+steps = st.lists(
+    st.builds(
+        Step,
+        st.none() | st.tuples(st.integers(1, 3), st.none() | st.integers(4, 5), st.booleans()),
+        st.integers(0, 1000),
+    ),
+    max_size=40,
+)
+
+
+def started(*broken: str) -> tuple[Hub, Attendance]:
+    hub, attendance = Hub(), Attendance(*broken)
+    hub.start(attendance)
+    return hub, attendance
+
+
+@given(steps)
+def test_first_and_last_sockets(run: list[Step]) -> None:
+    """After each step, what was told to be open is what the joined sockets need, and each change was told once."""
+    hub, attendance = started()
+    joined: list[Device] = []
+    for step in run:
+        before, told = set(attendance.open), len(attendance.told)
+        if step.joins is not None:
+            user, peer, watching = step.joins
+            joined.append(Device(user, peer, watching=watching))
+            hub.join(joined[-1])
+        elif joined:
+            hub.leave(joined.pop(step.leaves % len(joined)))
+        needed = {each for device in joined for each in device.open_by_it()}
+        assert attendance.open == needed
+        assert len(attendance.told) - told == len(before ^ needed)
+        assert set(hub.users()) == {device.user for device in joined}
+        assert all(hub.has(user) == (("user", user) in needed) for user in range(1, 4))
+    for device in joined:
+        hub.leave(device)
+    assert not attendance.open
+    assert not hub.users()
+
+
+def test_the_order_in_which_is_told() -> None:
+    """A user's news comes before that of the pair when a socket joins, and after it when the socket leaves."""
+    hub, attendance = started()
+    device = Device(1, 4, watching=True)
+    hub.join(device)
+    hub.leave(device)
+    assert attendance.told == [
+        ("online", 1),
+        ("opened", 1, 4),
+        ("watched", 1, 4),
+        ("unwatched", 1, 4),
+        ("closed", 1, 4),
+        ("offline", 1),
+    ]
+
+
+@pytest.mark.parametrize("broken", ["online", "opened", "watched"])
+def test_a_socket_that_cannot_join(broken: str) -> None:
+    """If a first socket fails to join, what was told is taken back, and the next socket is told as the first."""
+    hub, attendance = started(broken)
+    with pytest.raises(RuntimeError):
+        hub.join(Device(1, 4, watching=True))
+    assert not attendance.open
+    assert not hub.users()
+    attendance.broken = ()
+    hub.join(Device(1, 4, watching=True))
+    assert attendance.open == {("user", 1), ("pair", 1, 4), ("watch", 1, 4)}
+
+
+@pytest.mark.parametrize("broken", ["offline", "closed", "unwatched"])
+def test_a_bug_in_what_is_told_of_a_last_socket(broken: str) -> None:
+    """It keeps nothing else from being told, and the socket has left."""
+    hub, attendance = started(broken)
+    device = Device(1, 4, watching=True)
+    hub.join(device)
+    hub.leave(device)
+    assert [call for call, *_ in attendance.told[3:]] == ["unwatched", "closed", "offline"]
+    assert not hub.users()
 
 
 class Fake:
@@ -43,7 +188,7 @@ class Fake:
 @pytest.mark.parametrize("broken_first", [True, False])
 def test_a_bug_in_one_socket_concerns_no_other(broken_first: bool) -> None:
     """Whatever is done to several sockets is done to all but the broken one, which is closed and has to resume."""
-    hub = Hub()
+    hub, _ = started()
     sockets = {user: [Fake(user, broken=broken_first), Fake(user, broken=not broken_first)] for user in (1, 2)}
     for socket in (*sockets[1], *sockets[2]):
         hub.join(socket)

@@ -116,7 +116,7 @@ async def test_reading_while_an_inbox_opens(
 
         requests = [asyncio.ensure_future(request(*users)) for users in (pair, pair[::-1])]
         await until(lambda: len(gates) == 2)
-    inbox = here.join(me, None, watching=False)
+    here.pair_opened(me, None)
     gates[0].set()
     await here.watches(me)
     state = here.conversations.get(conversation_of(*pair))
@@ -128,7 +128,7 @@ async def test_reading_while_an_inbox_opens(
     assert isinstance(await elsewhere.send(peer, me, "do you hear me?"), Stored)
     here.arrived(MessageStored((await stored(messages, pair))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == ["do you hear me?"])
-    inbox.leave()
+    here.pair_closed(me, None)
     await until(lambda: not len(here.conversations))
     assert (state.leases, state.followers) == (0, 0)
 
@@ -141,14 +141,14 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
     me, peer = pair
     here, store, sockets = make(me, cluster=OtherProcess())
     elsewhere, _, _ = make()
-    inbox = here.join(me, None, watching=False)
+    here.pair_opened(me, None)
     await here.watches(me)
     assert isinstance(await elsewhere.send(peer, me, "first"), Stored)
     contents = ["first"]
     if activity == "a pair socket":
-        here.join(me, peer, watching=False)
+        here.pair_opened(me, peer)
     elif activity == "the peer's pair socket":
-        here.join(peer, me, watching=False)
+        here.pair_opened(peer, me)
     elif activity == "a resume":
         history = History(here, store, messages.directory, answer_timeout=5)
         await history.resume(me, {peer: 0}, 10, asyncio.get_running_loop().time() + 5)
@@ -161,7 +161,7 @@ async def test_the_first_message_reaches_an_inbox_before_its_event(
     assert isinstance(await elsewhere.send(peer, me, "third"), Stored)
     here.arrived(MessageStored((await stored(messages, pair))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == [*contents, "third"])
-    inbox.leave()
+    here.pair_closed(me, None)
 
 
 @pytest.mark.parametrize("activity", ["the next event", "a pair socket", "an answer", "a look"])
@@ -178,12 +178,12 @@ async def test_an_inbox_that_does_not_know_all_conversations(
     now = asyncio.get_running_loop().time()
     await until(lambda: asyncio.get_running_loop().time() > now + 0.002)  # times of messages are in milliseconds
     assert isinstance(await elsewhere.send(other, me, "newer"), Stored)
-    inbox = here.join(me, None, watching=False)
+    here.pair_opened(me, None)
     await here.watches(me)
     assert isinstance(await elsewhere.send(peer, me, "unheard"), Stored)
     contents = ["unheard"]
     if activity == "a pair socket":
-        here.join(peer, me, watching=False)
+        here.pair_opened(peer, me)
     elif activity == "an answer":
         assert isinstance(await here.send(me, peer, "answer"), Stored)
         contents.append("answer")
@@ -194,7 +194,7 @@ async def test_an_inbox_that_does_not_know_all_conversations(
         contents.append("heard")
         here.arrived(MessageStored((await stored(messages, (me, peer)))[-1]))
     await until(lambda: [message.content for message in sockets.delivered] == contents)
-    inbox.leave()
+    here.pair_closed(me, None)
 
 
 async def test_the_first_message_comes_while_an_inbox_looks(
@@ -213,7 +213,7 @@ async def test_the_first_message_comes_while_an_inbox_looks(
         return found
 
     monkeypatch.setattr(messages.directory, "conversations", late)
-    inbox = here.join(me, None, watching=False)
+    here.pair_opened(me, None)
     await asked.wait()
     assert isinstance(await elsewhere.send(peer, me, "first"), Stored)
     answering = asyncio.ensure_future(here.send(me, peer, "second"))
@@ -221,7 +221,7 @@ async def test_the_first_message_comes_while_an_inbox_looks(
     gate.set()
     assert isinstance(await answering, Stored)
     await until(lambda: [message.content for message in sockets.delivered] == ["first", "second"])
-    inbox.leave()
+    here.pair_closed(me, None)
 
 
 def test_a_lease_is_small() -> None:

@@ -33,7 +33,7 @@ def befriend(request: pytest.FixtureRequest) -> Friends:
 
     async def befriended(chat: Chat, pair: tuple[int, int]) -> None:
         if request.param == "active":
-            chat.join(*pair, watching=False)
+            chat.pair_opened(*pair)
         await make_friends(chat, pair)
 
     return befriended
@@ -178,7 +178,7 @@ async def test_an_id_that_another_process_used_for_another_content(
     first, _, _ = make()
     await befriend(first, pair)
     second, _, sockets = make()
-    second.join(*pair, watching=False)
+    second.pair_opened(*pair)
     await second.send(*pair, "known")
     await first.send(*pair, "theirs", message_id="k")
     answers = await asyncio.gather(second.send(*pair, "other", message_id="k"), second.send(*pair, "mine"))
@@ -192,7 +192,7 @@ async def test_a_conversation_that_closes_before_its_run_leaves(
 ) -> None:
     """The rule is checked for each message: it refuses one of the two senders and not the other."""
     chat, _, _ = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     for _ in range(LIMIT):
         await chat.send(*pair, "hello?")
     (conversation,) = chat.conversations
@@ -354,7 +354,7 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friend
     here, _, sockets = make(pair[1])
     elsewhere, _, _ = make()
     await befriend(elsewhere, pair)
-    socket = here.join(*pair, watching=False)
+    here.pair_opened(*pair)
     await here.follow(pair[0], [pair[1]])
     for name in ("a", "b", "c"):
         assert isinstance(await elsewhere.send(*pair, name, message_id=name), Stored)
@@ -366,7 +366,7 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friend
     assert isinstance(sent, Stored)
     assert (sent.seq, sent.dup) == (4, True)
     assert [m.content for m in sockets.delivered] == ["a", "b", "c"]
-    socket.leave()
+    here.pair_closed(*pair)
 
 
 async def test_a_run_that_needs_only_the_insert_starts_at_once(
@@ -459,7 +459,7 @@ async def test_draining_abandons_what_takes_too_long(make: Make, befriend: Frien
 async def test_what_stands_before_is_delivered_first(make: Make, pair: tuple[int, int]) -> None:
     """Earlier messages are delivered first, also if nothing else would delay the insert."""
     chat, _, sockets = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     await make_friends(chat, pair)
     conversation = chat.conversations.get(conversation_of(*pair))
     conversation.delivered_seq -= 1  # as if the head had been read with another process's message
@@ -484,7 +484,7 @@ async def test_what_is_stored_while_the_state_is_read_is_delivered_first(
 ) -> None:
     """Sockets get another process's message first, also if it is stored after the head was read."""
     chat, _, sockets = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     read_states = chat.loader.read_states
     await messages.reserve(conversation_of(*pair), 1)
 
@@ -541,7 +541,7 @@ async def test_lists_allow_for_a_message_before_it_is_stored(
 ) -> None:
     """The first message of a conversation is announced, and one after the last announcement has ended."""
     chat, store, _ = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     announcements = Announcements(chat, store, messages, pair)
     assert isinstance(await chat.send(*pair, "a"), Stored)
     assert isinstance(await chat.send(*pair, "b"), Stored)
@@ -555,7 +555,7 @@ async def test_a_message_is_announced_again_before_it_is_tried_again(
 ) -> None:
     """A message is announced again if its attempts take longer than an announcement lasts."""
     chat, store, _ = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     announcements = Announcements(chat, store, messages, pair)
     announcements.losses = 2
     assert isinstance(await chat.send(*pair, "a"), Stored)
@@ -567,7 +567,7 @@ async def test_what_cannot_be_announced_is_not_stored(
 ) -> None:
     """A message that cannot be announced is not tried, and its sender gets the error."""
     chat, store, _ = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     announcements = Announcements(chat, store, messages, pair)
     assert isinstance(await chat.send(*pair, "a"), Stored)
     await announcements.settle()
@@ -585,7 +585,7 @@ async def test_what_cannot_be_announced_is_not_stored(
 async def test_a_run_starts_at_once_only_while_it_is_announced(make: Make, pair: tuple[int, int], clock: Clock) -> None:
     """The insert starts without a task only while the last announcement lasts, by time passed and by the clock."""
     chat, store, _ = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     await make_friends(chat, pair)
     conversation = chat.conversations.get(conversation_of(*pair))
 
@@ -609,7 +609,7 @@ async def test_a_run_starts_at_once_beside_other_processes(make: Make, pair: tup
     cluster = Listening()
     cluster.single_process = False
     chat, store, _ = make(cluster=cluster)
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     await make_friends(chat, pair)
     cluster.gate = asyncio.Event()
     before = len(store.tried)
@@ -644,7 +644,7 @@ async def test_a_bug_in_delivering_stops_nothing_of_its_run(
 ) -> None:
     """The message concerned gets 500. Those after it in the same run are delivered and acknowledged."""
     chat, _, sockets = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     await make_friends(chat, pair)
     fail_to_deliver(sockets, "b", monkeypatch)
     answers = await asyncio.gather(*(chat.send(*pair, name) for name in "abcd"))
@@ -658,7 +658,7 @@ async def test_a_bug_in_delivering_anothers_message_stops_nothing(
 ) -> None:
     """A message of another process waits for an own insert. If its delivery fails, the queue goes on."""
     chat, store, sockets = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     await make_friends(chat, pair)
     fail_to_deliver(sockets, "theirs", monkeypatch)
     store.gate.clear()
@@ -674,7 +674,7 @@ async def test_a_bug_in_delivering_anothers_message_stops_nothing(
 async def test_a_bug_in_taking_an_answer_stops_nothing(make: Make, pair: tuple[int, int]) -> None:
     """A sender whose answer cannot be given does not keep the others from theirs, also at a deadline."""
     chat, store, _ = make()
-    chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     await make_friends(chat, pair)
 
     def broken(pending: PendingMessage) -> None:

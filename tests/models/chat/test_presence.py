@@ -168,7 +168,7 @@ async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pa
     await meet(connect2, *pair)
     presence = http_server.chat.presence
     await until(lambda: not presence._looking)
-    assert not (presence._here or presence._watchers or presence._watching)
+    assert not (presence._watchers or presence._watching)
 
 
 async def test_a_socket_that_is_not_known_yet(

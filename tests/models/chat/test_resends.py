@@ -43,7 +43,7 @@ def processes(make: Make, pair: Pair) -> Processes:
 
     async def make_process() -> Process:
         chat, store, _ = make()
-        chat.join(*pair, watching=False)
+        chat.pair_opened(*pair)
         await make_friends(chat, pair)
         return Process(chat, store, pair)
 

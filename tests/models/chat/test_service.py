@@ -16,11 +16,11 @@ from tests.support.sockets import until
 async def test_nothing_is_kept_of_an_unused_conversation(make: Make, pair: tuple[int, int]) -> None:
     """A state lives as long as its sockets and pending messages."""
     chat, _, _ = make()
-    socket = chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     await chat.send(*pair, "hi")
     await until(lambda: next(iter(chat.conversations)).run is None)
     assert len(chat.conversations) == 1
-    socket.leave()
+    chat.pair_closed(*pair)
     assert not len(chat.conversations)
 
 
@@ -35,7 +35,8 @@ async def test_closing_leaves_nothing_running(
 
     monkeypatch.setattr(store, "newest", never, raising=False)
     monkeypatch.setattr(chat.presence, "online", never)
-    chat.join(*pair, watching=True)
+    chat.pair_opened(*pair)
+    chat.pair_watched(*pair)
     conversation = chat.conversations.get(conversation_of(*pair))
     chat.delivery.schedule_catch_up(conversation)
     await asyncio.sleep(0)
@@ -51,26 +52,26 @@ async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair:
     here, _, sockets = make(pair[1])
     elsewhere, _, _ = make()
     await make_friends(elsewhere, pair)
-    socket = here.join(pair[1], pair[0], watching=False)
+    here.pair_opened(pair[1], pair[0])
     await here.follow(pair[1], [pair[0]])
     assert isinstance(await elsewhere.send(*pair, "unheard"), Stored)
     conversation = here.conversations.get(conversation_of(*pair))
     here.delivery.schedule_catch_up(conversation)
     await until(lambda: [m.content for m in sockets.delivered] == ["unheard"])
-    socket.leave()
+    here.pair_closed(pair[1], pair[0])
 
 
 async def test_what_is_stored_before_the_subscription_stands(make: Make, pair: tuple[int, int]) -> None:
     """A message that another process stores before this one's subscription begins is found when it begins."""
     chat, _, sockets = make(pair[0], cluster=OtherProcess())
-    socket = chat.join(*pair, watching=False)
+    chat.pair_opened(*pair)
     conversation = chat.conversations.get(conversation_of(*pair))
     await until(lambda: conversation.delivered_seq == 0)
     other, _, _ = make()
     assert isinstance(await other.send(pair[1], pair[0], "hi"), Stored)
     chat.followed(*pair)
     await until(lambda: sockets.delivered)
-    socket.leave()
+    chat.pair_closed(*pair)
 
 
 async def test_a_sweep_looks_at_everything_one_after_the_other(
@@ -79,7 +80,9 @@ async def test_a_sweep_looks_at_everything_one_after_the_other(
     """A sweep checks conversations with sockets, inboxes and watched users, one after the other."""
     chat, _, _ = make(pair[0])
     me, peer = pair
-    sockets = [chat.join(me, peer, watching=True), chat.join(me, None, watching=False)]
+    chat.pair_opened(me, peer)
+    chat.pair_watched(me, peer)
+    chat.pair_opened(me, None)
     looks: list[object] = []
     monkeypatch.setattr(chat.delivery, "schedule_catch_up", lambda conversation: looks.append(conversation.name))
     monkeypatch.setattr(chat._inboxes, "look", lambda user: looks.append(("inbox", user)))
@@ -100,6 +103,7 @@ async def test_a_sweep_looks_at_everything_one_after_the_other(
     monkeypatch.undo()
     assert looks[:3] == [conversation_of(*pair), ("inbox", me), ("presence", peer)]
     assert seen[:5] == [0, 1, 2, 3, 3]
-    for socket in sockets:
-        socket.leave()
+    chat.pair_unwatched(me, peer)
+    for peer_or_all in (peer, None):
+        chat.pair_closed(me, peer_or_all)
     await chat.close()

@@ -160,9 +160,8 @@ async def test_who_is_online_elsewhere(start: Start) -> None:
     here, there = await start(), await start()
     here.broker.watch(BOB)
     await here.broker._subscription.settle([f"watch:{BOB}"])
-    here.broker.follow(ANN, BOB)
-    there.broker.follow(BOB, ANN)
-    there.broker.follow(BOB, 0)
+    here.broker.mark_online(ANN)
+    there.broker.mark_online(BOB)
     assert await here.broker.online([ANN, BOB]) in (set(), {BOB})
     await there.broker._subscription.settle([f"here:{BOB}"])
     assert await here.broker.online([ANN, BOB]) == {BOB}
@@ -170,8 +169,7 @@ async def test_who_is_online_elsewhere(start: Start) -> None:
     there.broker.publish_presence_change(ANN)  # without a watcher
     there.broker.publish_presence_change(BOB)
     await until(lambda: here.ear.changes == [BOB, BOB])
-    there.broker.unfollow(BOB, ANN)
-    there.broker.unfollow(BOB, 0)
+    there.broker.mark_offline(BOB)
     await there.broker._subscription.settle([f"here:{BOB}"])
     assert await here.broker.online([ANN, BOB]) == set()
 
@@ -233,6 +231,8 @@ async def test_a_process_that_the_database_does_not_know(start: Start) -> None:
     """Events of a process that is not registered in the database are ignored, and those of others are not."""
     here, peer, foreign = await start(), await start(), await start(known=False)
     await follow(here, BOB, ANN)
+    here.broker.mark_online(BOB)
+    await here.broker._subscription.settle([f"here:{BOB}"])
     foreign.broker.publish(MessageStored(message(1, "of another installation")))
     foreign.broker.publish(Typing(ANN, BOB))
     foreign.broker.publish_presence_change(ANN)
