@@ -306,7 +306,7 @@ class MongoMessages:
         return await self._positions.mark(conversation, user, positions)
 
     def mark_read(self, conversation: str, reader: int, seq: int) -> None:
-        """Move both positions forward, with the next write of gathered positions."""
+        """Move both positions forward, with a later write of gathered positions."""
         self._positions.move(conversation, reader, seq)
 
     async def _find(self, query: Document, direction: int, most: int) -> list[Message]:

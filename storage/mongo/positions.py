@@ -2,8 +2,8 @@
 
 Positions that clients send are written at once, in batches, and answered when they are durable. In protocol v1 a
 delivered message counts as read, so positions move with nearly every message, and an update costs MongoDB more than two
-inserts. So these are gathered for a moment. A crash can lose the moves of that moment; then the messages are unread
-again.
+inserts. So these are gathered, for half a second if few conversations are active, and for up to five seconds if many
+are. A crash can lose what is gathered, and other processes do not see it yet. Then the messages are unread again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from storage.mongo.errors import MongoErrors
 
 __all__ = ["Positions"]
 
-GATHER = 0.5  # seconds between two writes of gathered positions
+GATHER = 0.5  # seconds between two rounds in which gathered positions are written
+ROUNDS = 10  # rounds within which each is written
+LEAST = 200  # positions in a round, if there are so many
 MAX_BATCH = 1000  # positions from clients in one write
 CHUNK = 20  # gathered positions in one write
 MAX_PENDING = 100_000  # gathered positions; further ones are dropped, and their messages stay unread
@@ -44,6 +46,8 @@ class Positions:
             self._write,
             max,
             interval=GATHER,
+            rounds=ROUNDS,
+            least=LEAST,
             max_batch=CHUNK,
             max_keys=MAX_PENDING,
             outage=StorageUnavailable,
@@ -65,7 +69,7 @@ class Positions:
         return await self._commit((conversation, user, positions))
 
     def move(self, conversation: str, user: int, seq: int) -> None:
-        """Move both positions forward, with the next write of gathered positions."""
+        """Move both positions forward, with a later write of gathered positions."""
         self._pending.add((conversation, user), seq)
 
     async def close(self) -> None:

@@ -4,6 +4,10 @@ The key `<prefix>:{<bucket>}:<run id>:<a>-><b>` counts the messages that a sent 
 a pair into one slot of a Redis Cluster. The run id changes with each start of Redis, so counts from an old dump are
 never read. After a flush the marker `since` is missing. In both cases a missing count is rebuilt once, from messages
 that MongoDB had before the marker's time; later ones were counted. A count that has expired stays expired.
+
+Messages of open conversations, which the rule does not refuse, are counted after they are stored: within a second if
+few conversations are active, and within five if many are. A crash can lose these counts. Both users keep the count that
+opened the conversation.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from storage.redis.quotas import RedisQuotas
 __all__ = ["RedisCounters"]
 
 BUCKETS = 64
-GATHER = 1.0  # seconds for which messages of open conversations are gathered
+GATHER = 1.0  # seconds between two rounds in which gathered messages of open conversations are counted
+ROUNDS = 5  # rounds within which each pair is counted
+LEAST = 200  # pairs in a round, if there are so many
 CHUNK = 20  # pairs counted in one round trip; more would delay messages
 MESSAGE = 200  # bytes that a message counts besides its content, since empty messages also take space
 MAX_GATHERED = 100_000  # pairs; further messages of open conversations are not counted, which the rule does not need
@@ -69,6 +75,8 @@ class RedisCounters:
             self._raise,
             _Gathered.plus,
             interval=GATHER,
+            rounds=ROUNDS,
+            least=LEAST,
             max_batch=CHUNK,
             max_keys=MAX_GATHERED,
             outage=StorageUnavailable,
@@ -109,7 +117,7 @@ class RedisCounters:
             await self._give_back(keys=keys[:2], args=[run, since])
 
     def gather(self, sender: int, recipient: int, recount: Recount, content: str) -> None:
-        """Count a message that the rule cannot refuse, together with others, after at most GATHER seconds."""
+        """Count a message that the rule cannot refuse, soon, together with others."""
         size = MESSAGE + (len(content) if content.isascii() else len(content.encode()))
         gathered = self._gathered.pending((sender, recipient))
         if gathered is None:

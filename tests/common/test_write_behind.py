@@ -6,6 +6,8 @@ import asyncio
 from operator import add
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from common.write_behind import WriteBehind
@@ -44,12 +46,16 @@ class Store:
             self.sums[key] = self.sums.get(key, 0) + value
             del batch[key]
 
-    def behind(self, interval: float = LATER, max_batch: int = 100, max_keys: int = 100) -> WriteBehind[str, int]:
+    def behind(
+        self, interval: float = LATER, max_batch: int = 100, max_keys: int = 100, rounds: int = 1, least: int = 1
+    ) -> WriteBehind[str, int]:
         """Return a buffer in front of this store."""
         return WriteBehind(
             self.write,
             add,
             interval=interval,
+            rounds=rounds,
+            least=least,
             max_batch=max_batch,
             max_keys=max_keys,
             outage=Outage,
@@ -98,6 +104,94 @@ async def test_many_keys_are_written_in_batches() -> None:
         behind.add(str(number), number)
     await behind.close()
     assert [list(map(int, batch)) for batch in store.batches] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+async def test_a_round_writes_the_oldest_keys() -> None:
+    """A round writes a part of many keys, in the order of their first change. Later changes are merged meanwhile."""
+    store = Store()
+    behind = store.behind(interval=0, rounds=3, least=2)
+    for number in range(9):
+        behind.add(str(number), 1)
+    store.go_on.clear()
+    await store.begun.wait()
+    behind.add("0", 1)
+    behind.add("8", 1)
+    store.go_on.set()
+    await until(lambda: not len(behind))
+    assert [list(batch.items()) for batch in store.batches] == [
+        [("0", 1), ("1", 1), ("2", 1)],
+        [("3", 1), ("4", 1), ("5", 1)],
+        [("6", 1), ("7", 1), ("8", 2)],
+        [("0", 1)],
+    ]
+
+
+async def test_few_keys_are_written_in_one_round() -> None:
+    """A round writes all keys if they are at most `least`."""
+    store = Store()
+    behind = store.behind(interval=0, rounds=10, least=5)
+    for number in range(5):
+        behind.add(str(number), 1)
+    await until(lambda: not len(behind))
+    assert [len(batch) for batch in store.batches] == [5]
+
+
+@given(
+    turns=st.lists(st.lists(st.integers(0, 40), max_size=60), max_size=25),
+    rounds=st.integers(1, 6),
+    least=st.integers(1, 8),
+)
+def test_every_change_is_written_within_the_rounds(turns: list[list[int]], rounds: int, least: int) -> None:
+    """Each change is written once and within `rounds` rounds, and no round writes more than that needs."""
+
+    async def scenario() -> None:
+        store = Store()
+        behind = store.behind(interval=0, rounds=rounds, least=least)
+        waiting: dict[str, int] = {}  # by key, how many rounds there had been when it changed first
+        begun, most = 0, 0
+        for turn in [*turns, *[[]] * (rounds + 1)]:
+            for number in turn:
+                behind.add(str(number), 1)
+                waiting.setdefault(str(number), begun)
+            most = max(most, len(waiting))
+            await asyncio.sleep(0)  # a round, but for the first turn after all was written
+            for batch in store.batches[begun:]:
+                assert list(batch) == list(waiting)[: len(batch)]
+                assert min(len(waiting), least) <= len(batch) <= max(least, -(-most // rounds))
+                for key in batch:
+                    assert begun - waiting.pop(key) < rounds
+                begun += 1
+        assert not waiting
+        assert sum(store.sums.values()) == sum(map(len, turns))
+
+    asyncio.run(scenario())
+
+
+async def test_what_an_outage_leaves_stays_in_front() -> None:
+    """Changes that were not written are written before those that came later, merged with later ones of their keys."""
+    store = Store()
+    behind = store.behind(interval=0, rounds=2)
+    store.away = True
+    for key in ("a", "b"):
+        behind.add(key, 1)
+    await until(lambda: store.outages)
+    for key in ("c", "a"):
+        behind.add(key, 1)
+    store.away = False
+    store.batches.clear()
+    await until(lambda: not len(behind))
+    assert [key for batch in store.batches for key in batch] == ["a", "b", "c"]
+    assert store.sums == {"a": 2, "b": 1, "c": 1}
+
+
+async def test_closing_writes_more_than_a_round() -> None:
+    """`close` writes all changes at once, however many a round would write."""
+    store = Store()
+    behind = store.behind(rounds=10)
+    for number in range(30):
+        behind.add(str(number), 1)
+    await behind.close()
+    assert (len(store.sums), len(store.batches)) == (30, 1)
 
 
 async def test_the_number_of_keys_is_limited() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.records import conversation_of
 from storage.mongo.messages import MongoMessages
+from storage.mongo.positions import LEAST
 from tests.support.sockets import until
 
 
@@ -40,3 +41,18 @@ async def test_closing_writes(messages: MongoMessages, pair: tuple[int, int]) ->
     messages.mark_read(name, pair[0], 7)
     await messages.close()
     assert {str(pair[0]): 7} == await written(messages, name)
+
+
+async def test_many_positions_take_several_rounds(messages: MongoMessages, pair: tuple[int, int]) -> None:
+    """Of many positions a round writes the oldest. Readers in this process see the others, and all are written."""
+    pending, (first, peer) = messages._positions._pending, pair
+    names = [conversation_of(first, peer + number) for number in range(LEAST * 4)]
+    for name in (names[0], names[-1]):
+        await messages.reserve(name, 1)
+    for name in names:
+        messages.mark_read(name, first, 7)
+    await until(lambda: len(pending) <= LEAST * 3)
+    assert {str(first): 7} == await written(messages, names[0])
+    assert (await messages.unread_start(names[-1], first, peer)).read == 7
+    await messages.close()
+    assert {str(first): 7} == await written(messages, names[-1])
