@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import structlog
@@ -22,13 +23,20 @@ from models.errors import ChatError, StorageUnavailable
 from models.protocol.v1 import Code
 from models.records import Head, Message, conversation_of
 
-__all__ = ["NEVER", "Conversation", "PendingMessage", "ReadState", "Run", "Stored"]
+__all__ = ["NEVER", "Conversation", "PendingMessage", "ReadState", "Run", "SocketKind", "Stored"]
 
 NEVER = -1.0  # loop time that has passed
 MAX_OUT_OF_ORDER = 64  # buffered messages of a conversation
 SOON = 0.001  # seconds; uvloop makes no timer for a shorter delay: the handle that it returns has no `when()`
 
 _log = structlog.get_logger(__name__)
+
+
+class SocketKind(IntEnum):
+    """The kinds of sockets that a user gets a conversation's messages on; each is one bit."""
+
+    PAIR = 1
+    INBOX = 2
 
 
 class Stored(NamedTuple):
@@ -209,11 +217,11 @@ class Conversation:
     """The state of one conversation while it is used. `Conversations` makes it and drops it."""
 
     __slots__ = (
+        "_followers",
         "announced_to",
         "announced_until",
         "catch_up_task",
         "delivered_seq",
-        "followers",
         "head",
         "leases",
         "name",
@@ -250,9 +258,9 @@ class Conversation:
         self.unconfirmed: Sequence[int] = ()
         self.needs_fetch = False
         self.catch_up_task: asyncio.Task[None] | None = None
-        # Uses, and how many of them are sockets that follow the conversation.
+        # Which kinds of sockets of which of the two follow the conversation, as bits; and the uses by requests.
+        self._followers = 0
         self.leases = 0
-        self.followers = 0
         # Until when the limit rule is known not to refuse (seconds since the epoch).
         self.open_until = 0.0
         # Until when (loop time) messages up to the time `announced_to` (milliseconds) may be stored.
@@ -265,7 +273,7 @@ class Conversation:
     @property
     def active(self) -> bool:
         """Whether there are sockets to deliver to, or messages in the pipeline."""
-        return self.followers > 0 or self.run is not None or bool(self.queue)
+        return self._followers > 0 or self.run is not None or bool(self.queue)
 
     @property
     def inserting(self) -> bool:
@@ -285,6 +293,24 @@ class Conversation:
     def other(self, user: int) -> int:
         """Return the peer of `user`."""
         return self.users[1] if user == self.users[0] else self.users[0]
+
+    # Followers
+
+    @property
+    def followed(self) -> bool:
+        """Whether there are sockets to deliver to."""
+        return self._followers > 0
+
+    def follow(self, user: int, kind: SocketKind) -> None:
+        """Note that one of the two users has sockets of a kind, which get every message."""
+        self._followers |= self._bit_of(user, kind)
+
+    def unfollow(self, user: int, kind: SocketKind) -> None:
+        """Note that one of the two users has no sockets of a kind any more."""
+        self._followers &= ~self._bit_of(user, kind)
+
+    def _bit_of(self, user: int, kind: SocketKind) -> int:
+        return kind if user == self.users[0] else kind << len(SocketKind)
 
     # The queue and the run
 

@@ -1,35 +1,35 @@
 """The conversations that are active in this process; the one owner of their states.
 
-A conversation has at most one state. It is made for the first use and dropped after the last one. A lease is a use from
-outside: a pair socket or an inbox, which follow the conversation, or a request that reads it. The state's own work is
-visible in the state itself: its queue, its run, its catch-up task.
+A conversation has at most one state. It is made for the first use and dropped after the last one. Sockets use it by
+following the conversation; the state knows which kinds of sockets of which user do. A request that reads has a lease.
+The state's own work is visible in the state itself: its queue, its run, its catch-up task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from models.chat.conversation import Conversation
+from models.chat.conversation import Conversation, SocketKind
 from models.records import conversation_of
 
 __all__ = ["Conversations", "Lease"]
 
 
 class Lease:
-    """A use of a conversation's state, which keeps the state until the lease is closed. Closing it again does nothing.
+    """A request's use of a conversation's state, which keeps the state until the lease is closed.
+
+    Closing it again does nothing.
 
     As a context manager it returns the conversation, and closes at the end.
     """
 
-    __slots__ = ("_conversations", "_follows", "_open", "conversation")
+    __slots__ = ("_conversations", "_open", "conversation")
 
-    def __init__(self, conversations: Conversations, conversation: Conversation, *, follows: bool) -> None:
+    def __init__(self, conversations: Conversations, conversation: Conversation) -> None:
         self.conversation = conversation
         self._conversations = conversations
-        self._follows = follows
         self._open = True
         conversation.leases += 1
-        conversation.followers += follows
 
     def __enter__(self) -> Conversation:
         return self.conversation
@@ -43,7 +43,6 @@ class Lease:
             return
         self._open = False
         self.conversation.leases -= 1
-        self.conversation.followers -= self._follows
         self._conversations.release(self.conversation)
 
 
@@ -71,14 +70,21 @@ class Conversations:
 
     def lease(self, one: int, other: int) -> Lease:
         """Return a use by a request that reads."""
-        return Lease(self, self._enter(one, other), follows=False)
+        return Lease(self, self._enter(one, other))
 
-    def follow(self, one: int, other: int) -> Lease:
-        """Return a use by sockets that get every message from now on."""
-        conversation = self._enter(one, other)
-        lease = Lease(self, conversation, follows=True)
+    def follow(self, user: int, peer: int, kind: SocketKind) -> Conversation:
+        """Return the state, which is kept for sockets of `user` that get every message from now on."""
+        conversation = self._enter(user, peer)
+        conversation.follow(user, kind)
         self._begin(conversation, None)
-        return lease
+        return conversation
+
+    def unfollow(self, user: int, peer: int, kind: SocketKind) -> None:
+        """Undo `follow`."""
+        conversation = self.get(conversation_of(user, peer))
+        if conversation is not None:
+            conversation.unfollow(user, kind)
+            self.release(conversation)
 
     def write(self, one: int, other: int) -> Conversation:
         """Return the state for a message that the caller puts into its queue before it awaits anything."""

@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Iterable
 
 from common.backoff import Backoff
-from models.chat.conversation import Conversation
-from models.chat.conversations import Conversations, Lease
+from models.chat.conversation import Conversation, SocketKind
+from models.chat.conversations import Conversations
 from models.chat.delivery import BACKOFF, Delivery
 from models.chat.ports import Directory
 from models.chat.presence import Presence
@@ -28,10 +28,10 @@ FOLLOWED = 1000  # conversations of a user that are followed at once; the others
 class _Inbox:
     """The inbox of one user, in this process."""
 
-    __slots__ = ("known", "leases", "looking", "since")
+    __slots__ = ("conversations", "known", "looking", "since")
 
     def __init__(self) -> None:
-        self.leases: dict[int, Lease] = {}  # by peer
+        self.conversations: dict[int, Conversation] = {}  # that it follows, by peer
         self.known = False  # its conversations have been read
         self.since = 0  # at that time no other conversation had a message after this time (milliseconds)
         self.looking: asyncio.Task[None] | None = None
@@ -61,11 +61,13 @@ class Inboxes:
 
     def close(self, user: int) -> None:
         """End the inbox of `user`, whose last inbox socket has closed."""
-        inbox = self._inboxes.pop(user)
+        inbox = self._inboxes.pop(user, None)
+        if inbox is None:
+            return
         if inbox.looking is not None:
             inbox.looking.cancel()
-        for peer, lease in inbox.leases.items():
-            lease.close()
+        for peer in inbox.conversations:
+            self._conversations.unfollow(user, peer, SocketKind.INBOX)
             self._presence.unwatch(user, peer)
 
     async def looked(self, *users: int) -> bool:
@@ -87,7 +89,7 @@ class Inboxes:
         times = [
             inbox.since
             for inbox, peer in ((self._inboxes.get(one), other), (self._inboxes.get(other), one))
-            if inbox is not None and inbox.known and peer not in inbox.leases
+            if inbox is not None and inbox.known and peer not in inbox.conversations
         ]
         return min(times, default=None)
 
@@ -138,9 +140,9 @@ class Inboxes:
             inbox.looking = None
 
     def _follow(self, user: int, inbox: _Inbox, peer: int, seq: int) -> Conversation:
-        lease = inbox.leases.get(peer)
-        if lease is None:
-            lease = inbox.leases[peer] = self._conversations.follow(user, peer)
+        conversation = inbox.conversations.get(peer)
+        if conversation is None:
+            conversation = inbox.conversations[peer] = self._conversations.follow(user, peer, SocketKind.INBOX)
             self._presence.watch(user, peer)
-        self._conversations.begin(lease.conversation, seq)
-        return lease.conversation
+        self._conversations.begin(conversation, seq)
+        return conversation

@@ -11,8 +11,8 @@ from functools import partial
 
 from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
-from models.chat.conversation import Conversation
-from models.chat.conversations import Conversations, Lease
+from models.chat.conversation import Conversation, SocketKind
+from models.chat.conversations import Conversations
 from models.chat.delivery import Delivery
 from models.chat.departures import Active, Departures, all_active
 from models.chat.events import BlockChanged, Event, MessageStored, PositionsChanged, Typing
@@ -89,7 +89,6 @@ class Chat:
         )
         self.presence = Presence(sockets, cluster, self.acquaintances, self.blocks, offline_after)
         self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
-        self._pairs: dict[tuple[int, int], Lease] = {}  # by user and peer with pair sockets here
 
     # Sockets, as the hub tells
 
@@ -109,17 +108,17 @@ class Chat:
         if peer is None:
             self._inboxes.open(user)
             return
-        lease = self._pairs[user, peer] = self.conversations.follow(user, peer)
+        conversation = self.conversations.follow(user, peer, SocketKind.PAIR)
         if not self._cluster.single_process:
             # From where it stands now, nothing that is stored elsewhere is missed.
-            self.delivery.schedule_catch_up(lease.conversation)
+            self.delivery.schedule_catch_up(conversation)
 
     def pair_closed(self, user: int, peer: int | None) -> None:
         """Undo `pair_opened`."""
         if peer is None:
             self._inboxes.close(user)
         else:
-            self._pairs.pop((user, peer)).close()
+            self.conversations.unfollow(user, peer, SocketKind.PAIR)
         self._cluster.unfollow(user, peer or 0)
 
     def pair_watched(self, user: int, peer: int) -> None:
@@ -225,7 +224,7 @@ class Chat:
                 *(
                     partial(self._schedule_catch_up, conversation.name)
                     for conversation in self.conversations
-                    if conversation.followers
+                    if conversation.followed
                 ),
                 *(partial(self._inboxes.look, user) for user in self._inboxes.users),
                 *(partial(self.presence.look, user) for user in self.presence.watched),

@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from models.chat.conversation import Conversation, PendingMessage, Stored
+from models.chat.conversation import Conversation, PendingMessage, SocketKind, Stored
 from models.chat.conversations import Conversations
 from models.chat.events import Event, PeerEvent
 from models.chat.loading import Loader
@@ -371,7 +371,7 @@ async def nothing_looked_up(one: int, other: int) -> bool:
 def active(one: int, other: int) -> tuple[Conversations, Conversation]:
     """Return the conversations of a process without inboxes; the one of these two users has a socket."""
     conversations = Conversations(lambda one, other: None)
-    return conversations, conversations.follow(one, other).conversation
+    return conversations, conversations.follow(one, other, SocketKind.PAIR)
 
 
 def loader_of(conversations: Conversations, store: Messages, clock: Callable[[], float]) -> Loader:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.chat.conversation import Stored
+from models.chat.conversation import SocketKind, Stored
 from models.chat.conversations import Conversations, Lease
 from models.chat.events import MessageStored
 from models.chat.history import History
@@ -19,6 +19,8 @@ from tests.support.sockets import until
 
 Pair = tuple[int, int]
 
+PAIR = SocketKind.PAIR
+
 
 def conversations() -> Conversations:
     return Conversations(lambda one, other: None)
@@ -27,25 +29,38 @@ def conversations() -> Conversations:
 def test_all_users_share_one_state() -> None:
     """Both orders of the two users give one state, which is dropped with its last use."""
     states = conversations()
-    reading_lease, socket = states.lease(1, 2), states.follow(2, 1)
-    assert reading_lease.conversation is socket.conversation is states.get(conversation_of(1, 2))
-    socket.close()
+    reading_lease = states.lease(1, 2)
+    assert states.follow(2, 1, PAIR) is reading_lease.conversation is states.get(conversation_of(1, 2))
+    states.unfollow(2, 1, PAIR)
     assert len(states) == 1
     reading_lease.close()
     assert len(states) == 0
 
 
+def test_a_state_is_kept_for_each_kind_of_sockets_of_each_user() -> None:
+    """A state is followed until no kind of sockets of either user follows it, however often each was noted."""
+    states = conversations()
+    followers = [(user, kind) for user in (1, 2) for kind in SocketKind]
+    for user, kind in followers * 2:
+        assert states.follow(user, 3 - user, kind).followed
+    for user, kind in followers:
+        (conversation,) = states
+        for _ in range(2):
+            states.unfollow(user, 3 - user, kind)
+    assert (conversation.followed, len(states)) == (False, 0)
+
+
 def test_a_lease_is_given_back_once() -> None:
     """Closing a lease again does not end another use."""
     states = conversations()
-    first, second = states.follow(1, 2), states.follow(1, 2)
+    first, second = states.lease(1, 2), states.lease(1, 2)
     for _ in range(3):
         first.close()
     conversation = second.conversation
-    assert (conversation.leases, conversation.followers) == (1, 1)
+    assert conversation.leases == 1
     assert list(states) == [conversation]
     second.close()
-    assert (conversation.leases, conversation.followers, len(states)) == (0, 0, 0)
+    assert (conversation.leases, len(states)) == (0, 0)
 
 
 def test_who_goes_late_takes_nothing_away_from_those_who_came_since() -> None:
@@ -54,27 +69,27 @@ def test_who_goes_late_takes_nothing_away_from_those_who_came_since() -> None:
     old = states.lease(1, 2)
     dropped = old.conversation
     old.close()
-    new = states.follow(1, 2)
-    assert new.conversation is not dropped
+    new = states.follow(1, 2, PAIR)
+    assert new is not dropped
     states.release(dropped)
     old.close()
-    assert states.get(conversation_of(1, 2)) is new.conversation
+    assert states.get(conversation_of(1, 2)) is new
 
 
 def test_a_state_that_only_requests_use_forgets_what_sockets_were_given() -> None:
     """Nothing keeps such a state up to date, so later sockets begin at the store's head."""
     states = conversations()
     with states.lease(1, 2) as conversation:
-        socket = states.follow(1, 2)
+        states.follow(1, 2, PAIR)
         states.begin(conversation, 7)
         assert conversation.delivered_seq == 7
-        socket.close()
+        states.unfollow(1, 2, PAIR)
         assert conversation.delivered_seq is None
         states.begin(conversation, 9)
         assert conversation.delivered_seq is None  # there are no sockets
-        with states.follow(1, 2):
-            states.begin(conversation, 9)
-            assert conversation.delivered_seq == 9
+        states.follow(1, 2, PAIR)
+        states.begin(conversation, 9)
+        assert conversation.delivered_seq == 9
 
 
 @pytest.mark.parametrize("how", ["positions", "resumes", "unread requests"])
@@ -130,7 +145,7 @@ async def test_reading_while_an_inbox_opens(
     await until(lambda: [message.content for message in sockets.delivered] == ["do you hear me?"])
     here.pair_closed(me, None)
     await until(lambda: not len(here.conversations))
-    assert (state.leases, state.followers) == (0, 0)
+    assert (state.leases, state.followed) == (0, False)
 
 
 @pytest.mark.parametrize("activity", ["a pair socket", "the peer's pair socket", "an answer", "a resume"])
@@ -225,6 +240,6 @@ async def test_the_first_message_comes_while_an_inbox_looks(
 
 
 def test_a_lease_is_small() -> None:
-    """A lease is small, since there is one for each socket, and for each conversation of an inbox."""
+    """A lease is small, since many requests may read at a time."""
     assert not hasattr(conversations().lease(1, 2), "__dict__")
     assert Lease.__slots__

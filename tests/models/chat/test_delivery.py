@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from models.chat.blocks import Blocks
-from models.chat.conversation import Conversation, ReadState, Run
+from models.chat.conversation import Conversation, ReadState, Run, SocketKind
 from models.chat.conversations import Conversations
 from models.chat.delivery import Delivery
 from models.chat.ports import Reached
@@ -44,9 +44,11 @@ class Process:
         self.delivery = Delivery(
             self.conversations, self.store, sockets, cluster, self.loader, blocks, lambda conversation, message: None
         )
-        self.socket = self.conversations.follow(1, 2)
-        self.conversation = self.socket.conversation
+        self.conversation = self.conversations.follow(1, 2, SocketKind.PAIR)
         self.conversation.read_states = {user: ReadState(0, None, 0) for user in (1, 2)}
+
+    def close_socket(self) -> None:
+        self.conversations.unfollow(1, 2, SocketKind.PAIR)
 
     def inserts(self, *documents: Message) -> None:
         """Begin a run that inserts these documents, or end it if there are none."""
@@ -144,7 +146,7 @@ async def test_state_is_kept_while_it_catches_up() -> None:
     process.write()
     process.conversation.delivered_seq = 0
     process.delivery.schedule_catch_up(process.conversation)
-    process.socket.close()
+    process.close_socket()
     assert process.conversations.get(conversation_of(1, 2)) is process.conversation
     await until(lambda: process.conversations.get(conversation_of(1, 2)) is None)
     assert isinstance(process.conversation, Conversation)
@@ -158,7 +160,7 @@ async def test_nothing_is_fetched_once_the_last_socket_has_closed() -> None:
     process.store.failures = 10**9
     process.delivery.on_remote_message(process.conversation, process.write())
     await until(lambda: process.store.reads)
-    process.socket.close()
+    process.close_socket()
     await until(lambda: process.conversation.catch_up_task is None)
     reads = process.store.reads
     await idle()
@@ -171,12 +173,12 @@ async def test_nothing_is_fetched_where_a_request_is_all_that_uses_the_state() -
     process = Process()
     process.conversation.delivered_seq = 0
     with process.conversations.lease(1, 2) as conversation:
-        process.socket.close()
+        process.close_socket()
         process.write()
         process.delivery.on_remote_message(conversation, process.write())
         await idle()
         assert (process.store.reads, process.given) == (0, [])
-        process.conversations.follow(2, 1)
+        process.conversations.follow(2, 1, SocketKind.PAIR)
         await process.delivery.catch_up(conversation)
         assert conversation.delivered_seq == 2
         process.delivery.on_remote_message(conversation, process.write())

@@ -27,7 +27,7 @@ async def test_conversations_are_followed_while_the_inbox_is_open(
     await until(lambda: conversations.get(conversation_of(me, a)))
     conversation = conversations.get(conversation_of(me, a))
     assert conversation is not None
-    assert (conversation.delivered_seq, conversation.followers) == (2, 1)
+    assert (conversation.delivered_seq, conversation.followed) == (2, True)
     inboxes[0].close()
     await inboxes[1].ask(2, to=str(a))
     assert conversations.get(conversation_of(me, a)) is conversation
