@@ -22,7 +22,7 @@ from rich.console import Console
 from bench.alarm import UnexpectedError
 from storage.embedded.supervisor import EmbeddedDatabases
 from tests.support.database import mysql_connection
-from tests.support.processes import ServerProcess, embedded_databases, external, port_in
+from tests.support.processes import Program, ServerProcess, embedded_databases, external
 
 __all__ = ["OPEN_FILES", "Arena", "arena"]
 
@@ -32,7 +32,6 @@ OPEN_FILES = 20_000  # of the server, and of the load generator
 PATIENCE = 30.0  # seconds for the server to notice closed sockets
 LOOK_EVERY = 0.02  # seconds between two checks
 MOST_SHOWN = 20  # lines of the server's log
-END_WITHIN = 10  # seconds for a yardstick to end
 FLAGS = (
     "--auth=open",
     "--log-level=warning",
@@ -176,20 +175,15 @@ class Arena:
 
         Yields its port and the processes, with the yardstick as `server`.
         """
-        process = subprocess.Popen(  # noqa: S603  # a program of ours
-            [sys.executable, "-m", "bench.yardsticks", *arguments, f"--mongo={self.mongo}", f"--redis={self.redis}"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        databases = (f"--mongo={self.mongo}", f"--redis={self.redis}")
+        yardstick = Program([sys.executable, "-m", "bench.yardsticks", *arguments, *databases])
         try:
-            if process.stdout is None:
-                raise UnexpectedError("a yardstick has no standard output")
-            port = port_in(process.stdout.readline())
-            yield port, self.processes | {"server": psutil.Process(process.pid)}
+            port = yardstick.ready()
+            yield port, self.processes | {"server": psutil.Process(yardstick.process.pid)}
+        except AssertionError as error:
+            raise UnexpectedError(f"a yardstick does not start: {error}") from None
         finally:
-            process.kill()  # it has no data to keep
-            process.communicate(timeout=END_WITHIN)
+            yardstick.kill()  # it has no data to keep
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from bench.sockets import SHOWN, Connection
 from bench.wire import PING, Frames, client_frame
 from common.tasks import end
 from models.records import conversation_of
+from tests.support.sockets import RawSocket
 
 __all__ = ["greed"]
 
@@ -64,26 +65,21 @@ class Lister:
     def __init__(self, port: int, user: int, alarm: Alarm) -> None:
         self._port = port
         self._alarm = alarm
-        self._request = (
-            f"GET /conversations?uid={user}&limit={CONVERSATIONS} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
-        )
+        self._path = f"/conversations?uid={user}&limit={CONVERSATIONS}"
         self.answered = 0
 
     async def run(self) -> None:
         """Send requests forever. Rings the alarm if an answer is not a list."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        raw = await RawSocket.open(self._port)
         try:
             while True:
-                writer.write(self._request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
-                body = await reader.readexactly(length)
-                if not head.startswith(b"HTTP/1.1 200 ") or body.count(b'"peer":') != CONVERSATIONS:
-                    self._alarm.ring(UnexpectedError(f"a list: {head[:SHOWN]!r} {body[:SHOWN]!r}"))
+                status, body = await raw.request(self._path)
+                if status != 200 or body.count(b'"peer":') != CONVERSATIONS:
+                    self._alarm.ring(UnexpectedError(f"a list: {status} {body[:SHOWN]!r}"))
                     return
                 self.answered += 1
         finally:
-            writer.close()
+            raw.abort()
 
 
 async def greed(bench: Bench) -> None:

@@ -1,4 +1,7 @@
-"""Open and hold thousands of sockets, at as little cost to the load generator as Python allows."""
+"""Open and hold thousands of sockets, at as little cost to the load generator as Python allows.
+
+So these are plain sockets, without the clients of tests/support.
+"""
 
 from __future__ import annotations
 

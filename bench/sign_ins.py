@@ -22,11 +22,12 @@ from contextlib import ExitStack, contextmanager
 import bcrypt
 from tornado.httpclient import AsyncHTTPClient
 from tornado.simple_httpclient import HTTPTimeoutError
-from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from bench.measuring import PERCENTILES, percentile
+from models.protocol.v1 import Code
 from tests.support.database import mysql_connection
 from tests.support.processes import ServerProcess, embedded_databases, external
+from tests.support.sockets import Client
 
 GIVEN_UP_AFTER = 60.0  # seconds
 UNANSWERED = 0  # counted as a status
@@ -35,24 +36,21 @@ PASSWORD = "correct horse battery"  # noqa: S105  # of the bench's own users, no
 
 async def chat(port: int, pair: tuple[int, int], rate: float, until: float, delays: list[float]) -> None:
     """Let one user write to another at `rate` messages a second until a time; return the delays in milliseconds."""
-    one, two = [
-        await websocket_connect(f"ws://127.0.0.1:{port}/ws?uid={user}&toUid={peer}")
-        for user, peer in (pair, pair[::-1])
-    ]
-    for socket in (one, two):
-        await socket.read_message()
-    await two.write_message('{"type":1,"content":"so that the limit rule is open"}')
-    await asyncio.gather(two.read_message(), one.read_message())
+    one, two = [await Client.open(port, user, peer) for user, peer in (pair, pair[::-1])]
+    for client in (one, two):
+        await client.receive(Code.SUCCESS)
+    await two.say("so that the limit rule is open", Code.ONLINE)
+    await one.receive(Code.MESSAGE)
     due: collections.deque[float] = collections.deque()
     reading = asyncio.ensure_future(_read(one, due, delays))
-    draining = asyncio.ensure_future(_drain(two))
+    draining = asyncio.ensure_future(two.closed())
     begun, number = time.perf_counter(), 0
     while (now := time.perf_counter()) < until:
         number += 1
         intended = begun + number / rate
         await asyncio.sleep(max(0.0, intended - now))
         due.append(intended)
-        await one.write_message(json.dumps({"type": 1, "content": f"message {number} {'x' * 60}"}))
+        await one.send(1, f"message {number} {'x' * 60}")
     while due:
         await asyncio.sleep(0.01)
     one.close()
@@ -60,16 +58,11 @@ async def chat(port: int, pair: tuple[int, int], rate: float, until: float, dela
     await asyncio.gather(reading, draining)
 
 
-async def _read(socket: WebSocketClientConnection, due: collections.deque[float], delays: list[float]) -> None:
-    while (frame := await socket.read_message()) is not None:
-        if '"code":50004' not in str(frame):
+async def _read(client: Client, due: collections.deque[float], delays: list[float]) -> None:
+    while (frame := await client.read()) is not None:
+        if '"code":50004' not in frame:
             raise RuntimeError(f"not acknowledged: {frame!r}")
         delays.append((time.perf_counter() - due.popleft()) * 1000)
-
-
-async def _drain(socket: WebSocketClientConnection) -> None:
-    while await socket.read_message() is not None:
-        pass
 
 
 async def sign_in(

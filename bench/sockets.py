@@ -55,7 +55,10 @@ class InFlight:
 
 
 class Connection(asyncio.Protocol):
-    """A socket that opens itself and is greeted; a closing that it did not request rings the alarm."""
+    """A socket that opens itself and is greeted; a closing that it did not request rings the alarm.
+
+    It does not use the clients of tests/support: they parse each frame, and the load generator has to be fast.
+    """
 
     def __init__(self, path: str, alarm: Alarm) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -19,6 +19,10 @@ from typing import Any
 
 import pymysql
 import pytest
+from bson.codec_options import CodecOptions
+from pymongo import WriteConcern
+from pymongo.read_concern import ReadConcern
+from redis.asyncio import Redis
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.ioloop import IOLoop
 
@@ -31,7 +35,7 @@ from storage.mysql.schema import migrate, seed
 from storage.redis.client import RedisServer
 from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
-from tests.support.database import make_users, mysql_connection
+from tests.support.database import make_users, mysql_connection, redis_client
 from tests.support.patience import PATIENCE, PATIENT, TEST_TIME
 from tests.support.processes import FRAMES, TOKEN_SECRET, ServerProcess, embedded_databases
 from tests.support.sockets import Answer, Client, Client2, until
@@ -227,6 +231,27 @@ def messages(io_loop: IOLoop, addresses: Addresses, clock: Clock) -> Iterator[Mo
 
 
 @pytest.fixture
+def mongo(io_loop: IOLoop, addresses: Addresses) -> Iterator[Any]:
+    """The database of the messages, for what a test stores or reads past the server."""
+    client = mongo_client(addresses.mongo, timeout=PATIENCE)
+    yield client.get_database(
+        "tandem",
+        codec_options=CodecOptions(tz_aware=True),
+        read_concern=ReadConcern("majority"),
+        write_concern=WriteConcern("majority", j=True),
+    )
+    client.close()
+
+
+@pytest.fixture
+def redis(io_loop: IOLoop, addresses: Addresses) -> Iterator[Redis]:
+    """A client of Redis, for what a test stores or reads past the server."""
+    client = redis_client(addresses.redis)
+    yield client
+    io_loop.run_sync(client.aclose)
+
+
+@pytest.fixture
 def counters(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisCounters]:
     """The limit counters, without a server."""
     redis = RedisServer(addresses.redis, timeout=PATIENCE, connections=8)
@@ -241,11 +266,11 @@ StartServer = Callable[..., ServerProcess]
 
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
-    """Starts servers of their own, with flags; none outlives the test."""
+    """Starts servers in processes of their own, as ServerProcess does; none outlives the test."""
     servers: list[ServerProcess] = []
 
-    def start(*flags: str) -> ServerProcess:
-        servers.append(ServerProcess(*flags))
+    def start(*flags: str, **options: Any) -> ServerProcess:
+        servers.append(ServerProcess(*flags, **options))
         return servers[-1]
 
     yield start

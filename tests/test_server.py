@@ -213,22 +213,16 @@ def test_invalid_urls(start_server: StartServer, name: str, url: str, addresses:
     assert (status, f"server.py: {name}: " in errors) == (2, True)
 
 
-def test_few_open_files(addresses: Addresses, database: pymysql.Connection) -> None:
+def test_few_open_files(start_server: StartServer, addresses: Addresses, database: pymysql.Connection) -> None:
     """With few open files the server lowers its default limits and logs it; configured limits are not lowered."""
-    command = f"ulimit -n 1000 && exec {sys.executable} server.py --port=0"
-    flags = " ".join(f"'{flag}'" for flag in external(addresses))
-    with subprocess.Popen(
-        ["bash", "-c", f"{command} {flags}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout
-        assert server.stdout.readline().startswith("Tandem is ready")
-        server.terminate()
-        assert "fewer_connections" in server.communicate()[1]
-        assert server.returncode == 0
-    done = subprocess.run(
-        ["bash", "-c", f"{command} --max-connections=5000"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, "--max-connections and" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+    limited = ("bash", "-c", 'ulimit -n 1000 && exec "$@"', "limited")
+    server = start_server(*external(addresses), wrapper=limited)
+    server.ready()
+    server.signal(signal.SIGTERM)
+    status, errors = server.failed()
+    assert (status, "fewer_connections" in errors) == (0, True)
+    status, errors = start_server("--max-connections=5000", wrapper=limited).failed()
+    assert (status, "--max-connections and" in errors, "Traceback" in errors) == (2, True, False)
 
 
 async def test_all_processes_are_told_to_end_at_once(start_server: StartServer, data_dir: Path) -> None:

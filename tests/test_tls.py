@@ -49,12 +49,12 @@ async def fetch(port: int, request: str, **versions: Any) -> tuple[bytes, str]:
     for name, version in versions.items():
         setattr(context, name, version)
     async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
-        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        writer.write(f"GET {request} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
-        answer = await reader.read()
-        writer.close()
-        await writer.wait_closed()
+        raw = await RawSocket.open(port, context)
+        der = raw.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        raw.writer.write(f"GET {request} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
+        answer = await raw.reader.read()
+        raw.writer.close()
+        await raw.writer.wait_closed()
     return answer, str(x509.load_der_x509_certificate(der).subject.rfc4514_string())
 
 
@@ -64,11 +64,10 @@ async def test_over_tls(http_server: Server) -> None:
     answer, name = await fetch(http_server.port, "/ping")
     assert (answer.endswith(b'"SUCCESS"'), name) == (True, "CN=first")
     assert b"Strict-Transport-Security: max-age=31536000" in answer
-    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port)
-    writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    raw = await RawSocket.open(http_server.port)
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-        await reader.readexactly(1)
-    writer.close()
+        await raw.request("/ping")
+    raw.abort()
 
 
 @pytest.mark.parametrize("more_flags", [["--frames=bulk"], ["--frames=tornado"]])
@@ -102,11 +101,11 @@ async def test_old_versions(http_server: Server) -> None:
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00"])
 async def test_a_handshake_that_never_finishes(said: bytes, http_server: Server) -> None:
     """A connection whose TLS handshake does not finish in time is closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port)
-    writer.write(said)
+    raw = await RawSocket.open(http_server.port)
+    raw.writer.write(said)
     async with asyncio.timeout(PATIENCE):
-        assert await reader.read() == b""
-    writer.close()
+        assert await raw.reader.read() == b""
+    raw.abort()
 
 
 async def test_a_renewed_certificate(start_server: StartServer, addresses: Any, pem: Any, database: Any) -> None:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
-import socket
 import ssl
-import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,8 +17,7 @@ import pytest
 from storage.embedded.supervisor import Addresses
 from tests.conftest import StartServer
 from tests.support.certificates import certificate
-from tests.support.patience import PATIENCE
-from tests.support.processes import ROOT, external
+from tests.support.processes import ServerProcess, external
 from tests.support.sockets import RawSocket
 
 
@@ -51,50 +46,31 @@ async def test_a_signal_that_means_nothing(
     assert (status, "_ignored" in errors) == (0, True)
 
 
-def in_a_terminal(stack: ExitStack, command: list[str]) -> tuple[subprocess.Popen[str], int]:
-    """Start a command with a controlling terminal. Return it and the terminal's other end; its output goes to pipes."""
+def in_a_terminal(stack: ExitStack, *flags: str, wrapper: tuple[str, ...] = ()) -> tuple[ServerProcess, int]:
+    """Start a server with a controlling terminal. Return it and the terminal's other end; its output goes to pipes."""
     master, slave = os.openpty()
 
     def take_terminal() -> None:
         os.setsid()
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdin=slave,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=take_terminal,
-    )
+    server = ServerProcess(*flags, wrapper=wrapper, stdin=slave, preexec_fn=take_terminal)
     os.close(slave)
-    stack.callback(process.communicate)
-    stack.callback(process.kill)
-    return process, master
+    stack.callback(server.kill)
+    return server, master
 
 
-def socket_of(server: subprocess.Popen[str], pair: tuple[int, int], *, tls: bool) -> socket.socket:
-    """Return a WebSocket to a server that has just said where it listens."""
-    assert server.stdout
-    ready = re.match("Tandem is ready: https?://[^ ]*:([0-9]+)", server.stdout.readline())
-    assert ready
-    connection = socket.create_connection(("127.0.0.1", int(ready[1])), PATIENCE)
+async def socket_of(port: int, pair: tuple[int, int], *, tls: bool) -> RawSocket:
+    """Return a WebSocket to a server."""
+    context = None
     if tls:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = context.wrap_socket(connection)
-    path = f"/ws?uid={pair[0]}&toUid={pair[1]}"
-    connection.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    assert connection.recv(100).startswith(b"HTTP/1.1 101 ")
-    return connection
+    return await RawSocket.upgraded(port, *pair, tls=context)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_the_terminal_is_closed(
+async def test_the_terminal_is_closed(
     tls: bool, tmp_path: Path, addresses: Addresses, database: pymysql.Connection, pair: tuple[int, int]
 ) -> None:
     """When its terminal is closed, the server drains and ends, instead of keeping its port unseen.
@@ -102,32 +78,30 @@ def test_the_terminal_is_closed(
     The shell in the terminal may send a SIGHUP besides the kernel's: it is one end all the same.
     """
     with ExitStack() as stack:
-        command = [sys.executable, "server.py", "--port=0", *external(addresses)]
+        flags = external(addresses)
         if tls:
             certfile, keyfile = certificate(tmp_path, "localhost")
-            command += [f"--certfile={certfile}", f"--keyfile={keyfile}"]
-        server, terminal = in_a_terminal(stack, command)
-        assert server.stderr
-        with socket_of(server, pair, tls=tls):  # draining waits for it
-            server.send_signal(signal.SIGHUP)  # not from the terminal, which is still open
-            os.close(terminal)
-            while "draining" not in (line := server.stderr.readline()):
-                assert line
-            for _ in range(3):
-                server.send_signal(signal.SIGHUP)
-        server.communicate(timeout=PATIENCE)
-        assert server.returncode == 0
+            flags += [f"--certfile={certfile}", f"--keyfile={keyfile}"]
+        server, terminal = in_a_terminal(stack, *flags)
+        raw = await socket_of(server.ready(), pair, tls=tls)  # draining waits for it
+        server.signal(signal.SIGHUP)  # not from the terminal, which is still open
+        os.close(terminal)
+        assert server.process.stderr
+        while "draining" not in (line := server.process.stderr.readline()):
+            assert line
+        for _ in range(3):
+            server.signal(signal.SIGHUP)
+        raw.abort()
+        assert server.failed()[0] == 0
 
 
 def test_nohup_is_heeded(addresses: Addresses, database: pymysql.Connection) -> None:
     """A server that was started with nohup outlives its terminal."""
     with ExitStack() as stack:
-        command = ["nohup", sys.executable, "server.py", "--port=0", *external(addresses)]
-        server, terminal = in_a_terminal(stack, command)
-        assert server.stdout
-        assert server.stdout.readline().startswith("Tandem is ready")
+        server, terminal = in_a_terminal(stack, *external(addresses), wrapper=("nohup",))
+        server.ready()
         os.close(terminal)
-        server.send_signal(signal.SIGHUP)
-        server.terminate()
-        _, errors = server.communicate(timeout=PATIENCE)
-        assert (server.returncode, errors.count("draining")) == (0, 1)
+        server.signal(signal.SIGHUP)
+        server.signal(signal.SIGTERM)
+        status, errors = server.failed()
+        assert (status, errors.count("draining")) == (0, 1)

@@ -8,9 +8,8 @@ import random
 import re
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from storage.embedded.supervisor import EmbeddedDatabases
 from storage.mysql.schema import migrate
 from tests.support.database import make_users, mysql_connection
 from tests.support.patience import PATIENCE
-from tests.support.processes import ROOT, external, port_in
+from tests.support.processes import ServerProcess, external
 
 __all__ = ["Cluster"]
 
@@ -44,39 +43,47 @@ Fault = Callable[[], Awaitable[None]]
 
 
 class _Server:
-    """A server that is restarted whenever it has ended."""
+    """A server that is restarted whenever it has ended, with its log in a file."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
-        self._command = command
+    def __init__(self, program: Sequence[str], flags: Sequence[str], log: Path) -> None:
+        self._program = program
+        self._flags = flags
         self._log = log
+        self._ending = False
         self.port = 0
-        self.process: asyncio.subprocess.Process | None = None
-        self.keeper = asyncio.create_task(self._keep())
+        self.running: ServerProcess | None = None
+        self._keeper = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
-        while True:
-            with self._log.open("ab") as log:
-                self.process = await asyncio.create_subprocess_exec(
-                    *self._command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=log
-                )
-            assert self.process.stdout
-            line = await self.process.stdout.readline()
-            if line:
-                self.port = port_in(line.decode())
-            await self.process.wait()
+        while not self._ending:
+            self.running = ServerProcess(
+                *self._flags,
+                wrapper=("setpriv", "--pdeathsig", "KILL"),
+                program=self._program,
+                patient=False,
+                log=self._log,
+            )
+            with contextlib.suppress(AssertionError):  # it was killed before it was ready
+                self.port = await asyncio.to_thread(self.running.ready)
+            await asyncio.to_thread(self.running.process.communicate)
             await asyncio.sleep(0.1)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self.running is not None
+        return self.running.process.pid
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if there is a process."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(number)
+        if self.running is not None:
+            self.running.signal(number)
 
     async def close(self) -> None:
         """End the server without a restart."""
-        await end(self.keeper)
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
+        self._ending = True
+        self.send(signal.SIGKILL)
+        await self._keeper
 
 
 class Cluster:
@@ -105,10 +112,8 @@ class Cluster:
                 migrate(cursor)
             self._supervise()
             program = ["-m", "tests.faults.sabotaged", self._sabotage] if self._sabotage else ["server.py"]
-            command = ["setpriv", "--pdeathsig", "KILL", sys.executable, *program, "--port=0"]
-            command += [f"--metrics-token={METRICS_TOKEN}", *UNBOUNDED, *self._flags]
-            command += external(addresses)
-            self._servers = [_Server(command, self._dir / f"server{number}.log") for number in (1, 2)]
+            flags = [f"--metrics-token={METRICS_TOKEN}", *UNBOUNDED, *self._flags, *external(addresses)]
+            self._servers = [_Server(program, flags, self._dir / f"server{number}.log") for number in (1, 2)]
             await self.healed()
         except BaseException:
             await self.__aexit__()
@@ -194,8 +199,7 @@ class Cluster:
         """Return the share of a core that each server uses while its sockets are silent."""
         shares = []
         for server in self._servers:
-            assert server.process is not None
-            process = psutil.Process(server.process.pid)
+            process = psutil.Process(server.pid)
             begin, begun = time.monotonic(), sum(process.cpu_times()[:2])
             await asyncio.sleep(IDLE_FOR)
             shares.append((sum(process.cpu_times()[:2]) - begun) / (time.monotonic() - begin))

@@ -1,16 +1,18 @@
-"""A client that loses nothing, as docs/protocol.md describes, on the `websockets` package."""
+"""A client that loses nothing, as docs/protocol.md describes."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from tornado.httpclient import HTTPClientError
+from tornado.websocket import WebSocketClosedError
+
+from common.tasks import end
+from tests.support.sockets import Client2, socket_path, websocket
 
 __all__ = ["Acknowledged", "Device", "Received"]
 
@@ -82,7 +84,7 @@ class Device:
         self._unacknowledged: dict[str, None] = {}  # in the order in which they were first sent
         self._again: asyncio.Event = asyncio.Event()  # set when a message has to be resent
         self._silent = False
-        self._socket: ClientConnection | None = None
+        self._socket: Client2 | None = None
         self._written: dict[str, int] = {}  # on this connection: the position of a message among all
         self._confirmed: dict[int, tuple[int, int]] = {}  # on this connection, by peer: last position and its seq
 
@@ -112,55 +114,50 @@ class Device:
     def cut(self) -> None:
         """Abort the connection."""
         if self._socket is not None:
-            self._socket.transport.abort()
+            self._socket.abort()
 
     async def run(self) -> None:
         """Connect again and again, until cancelled."""
         while True:
             try:
                 await self._connected()
-            except (OSError, TimeoutError, WebSocketException) as error:
+            except (OSError, TimeoutError, HTTPClientError, WebSocketClosedError) as error:
                 self.trouble = repr(error)
             await asyncio.sleep(self._random.uniform(0.02, 0.3))
 
     async def _connected(self) -> None:
-        whom = "" if self.inbox else f"&toUid={self.peers[0]}"
-        async with connect(
-            f"ws://127.0.0.1:{self._port()}/ws?uid={self.user}{whom}&v=2",
-            compression=None,
-            open_timeout=5,
-            close_timeout=1,
-            ping_interval=2,
-            ping_timeout=5,
-            max_queue=None,
-        ) as self._socket:
+        path = socket_path(self.user, None if self.inbox else self.peers[0], v="2")
+        connection = await websocket(self._port(), path, timeout=5, ping_interval=5, ping_timeout=5)
+        self._socket = socket = Client2(connection, patience=None)  # pings find a server that is gone
+        try:
             self.connections += 1
             self._written, self._confirmed = {}, {}
-            await self._socket.recv()
+            await socket.read()
             if self.hasty:
-                await self._ask_for_positions(self._socket)
-            await self._resume(self._socket)
+                await self._ask_for_positions(socket)
+            await self._resume(socket)
             self.resumed = self.connections
-            sending = asyncio.create_task(self._send(self._socket))
+            sending = asyncio.create_task(self._send(socket))
             try:
-                async for text in self._socket:
-                    self._take(json.loads(text))
+                while True:
+                    self._take(await socket.read())
             finally:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+                await end(sending)
+        finally:
+            socket.close()
 
-    async def _ask_for_positions(self, socket: ClientConnection) -> None:
+    async def _ask_for_positions(self, socket: Client2) -> None:
         for number in range(POSITIONS):
             peer = self.peers[number % len(self.peers)]
             whom = {"to": str(peer)} if self.inbox else {}
-            await socket.send(json.dumps({"type": 4, "id": POSITION, "received": self._held[peer], **whom}))
+            await socket.write(4, id=POSITION, received=self._held[peer], **whom)
 
-    async def _resume(self, socket: ClientConnection) -> None:
+    async def _resume(self, socket: Client2) -> None:
         """Request missed messages until there are no more."""
         while True:
             after: Any = {str(p): seq for p, seq in self._held.items()} if self.inbox else self._held[self.peers[0]]
-            await socket.send(json.dumps({"type": 6, "id": "resume", "after": after}))
-            while (frame := json.loads(await socket.recv())).get("id") != "resume":
+            await socket.write(6, id="resume", after=after)
+            while (frame := await socket.read()).get("id") != "resume":
                 pass  # the answer has these messages too
             for message in frame.get("messages", ()):
                 self._hold(message, replayed=True)
@@ -220,10 +217,11 @@ class Device:
                 self._complain(f"{name} was stored at {told.seq}, in another order than it was sent")
             self._confirmed[peer] = max(before, (position, told.seq))
 
-    async def _send(self, socket: ClientConnection) -> None:
+    async def _send(self, socket: Client2) -> None:
         position = 0
         for name in list(self._unacknowledged):
-            position = await self._write(socket, name, position)
+            self._written[name], position = position, position + 1
+            await self._write(socket, name)
         while True:
             pause = self._random.expovariate(self.rate) if self.rate else 3600.0
             try:
@@ -232,12 +230,12 @@ class Device:
                 self._again.clear()
                 for name in list(self._unacknowledged):
                     if name not in self._written:
-                        await self._write(socket, name, position)
-                        self._written.pop(name, None)
+                        await self._write(socket, name)
             except TimeoutError:
                 if not self._silent and len(self._unacknowledged) < WINDOW:
                     name = self._add(self._random.choice(self.peers))
-                    position = await self._write(socket, name, position)
+                    self._written[name], position = position, position + 1
+                    await self._write(socket, name)
 
     def _add(self, peer: int) -> str:
         """Add one more message to send; return its id."""
@@ -246,9 +244,7 @@ class Device:
         self._unacknowledged[name] = None
         return name
 
-    async def _write(self, socket: ClientConnection, name: str, position: int) -> int:
+    async def _write(self, socket: Client2, name: str) -> None:
         peer, content = self.sent[name]
-        self._written[name] = position
         whom = {"to": str(peer)} if self.inbox else {}
-        await socket.send(json.dumps({"type": 1, "id": name, "content": content, **whom}))
-        return position + 1
+        await socket.write(1, id=name, content=content, **whom)

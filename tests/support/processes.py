@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from storage.embedded.processes import LOOK_EVERY
 from storage.embedded.supervisor import Addresses, EmbeddedDatabases
@@ -23,32 +24,34 @@ ROOT = Path(__file__).resolve().parents[2]
 FRAMES = os.environ.get("TANDEM_FRAMES", "bulk")  # the transport of frames that this run tests
 
 
-class ServerProcess:
-    """`python server.py` with flags, on a free port."""
+class Program:
+    """A program that serves on a port, which the first line of its output names.
 
-    def __init__(self, *flags: str) -> None:
+    Its log is standard error, which is added to a file if one is given. `options` are those of subprocess.Popen.
+    """
+
+    def __init__(self, command: Sequence[str], *, log: Path | None = None, **options: Any) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "server.py", "--port=0", f"--frames={FRAMES}", *PATIENT, *flags],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        with ExitStack() as stack:
+            errors = subprocess.PIPE if log is None else stack.enter_context(log.open("ab"))
+            self.process: subprocess.Popen[str] = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, **options
+            )
+        self.line = ""
+        self.port = 0
 
     def ready(self) -> int:
         """Wait for the ready line; return the port that it names."""
         assert self.process.stdout
         self.line = self.process.stdout.readline()
-        assert self.line.startswith("Tandem is ready: http"), self.line + self.failed()[1]
+        assert "ready: http" in self.line, self.line + self.failed()[1]
         self.port = port_in(self.line)
         return self.port
 
     def failed(self) -> tuple[int, str]:
         """Wait for the end; return the status and standard error."""
         _, errors = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, errors
+        return self.process.returncode, errors or ""
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -63,6 +66,26 @@ class ServerProcess:
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         return self.failed()[0]
+
+
+class ServerProcess(Program):
+    """`python server.py` with flags, on a free port.
+
+    `wrapper` is a command that runs it, and `program` another one than server.py with its flags. A server that is not
+    `patient` has its own deadlines.
+    """
+
+    def __init__(
+        self,
+        *flags: str,
+        wrapper: Sequence[str] = (),
+        program: Sequence[str] = ("server.py",),
+        patient: bool = True,
+        log: Path | None = None,
+        **options: Any,
+    ) -> None:
+        usual = ("--port=0", f"--frames={FRAMES}", *(PATIENT if patient else ()))
+        super().__init__([*wrapper, sys.executable, *program, *usual, *flags], log=log, **options)
 
 
 def port_in(line: str) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 
@@ -20,6 +21,11 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
+
+
+def url_of(path: Path) -> str:
+    """Return the URL of a redis-server with this socket."""
+    return f"unix://{quote(str(path))}"
 
 
 @contextmanager

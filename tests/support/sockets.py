@@ -34,8 +34,9 @@ def end_of(protocol: Any) -> Any:
     return transport.get_extra_info("socket") if transport else None
 
 
-def socket_path(uid: object, to: object, **query: str) -> str:
-    return "/ws?" + urlencode({"uid": uid, "toUid": to, **query})
+def socket_path(uid: object, to: object = None, **query: str) -> str:
+    """Return the path of a pair socket, or of an inbox socket without `to`."""
+    return "/ws?" + urlencode({"uid": uid, **({} if to is None else {"toUid": to}), **query})
 
 
 class Answer(NamedTuple):
@@ -54,9 +55,20 @@ class Answer(NamedTuple):
         return str(json.loads(self.body)["error"])
 
 
-async def websocket(port: int, path: str, headers: dict[str, str] | None = None) -> WebSocketClientConnection:
-    """Return an upgraded connection. Raises HTTPClientError if the server refuses."""
-    return await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{port}{path}", headers=headers))
+class ClosedError(ConnectionError):
+    """The connection is closed; the text has the code of the close frame, None without one."""
+
+
+async def websocket(
+    port: int, path: str, headers: dict[str, str] | None = None, *, timeout: float = PATIENCE, **options: Any
+) -> WebSocketClientConnection:
+    """Return an upgraded connection; `options` are those of `websocket_connect`.
+
+    Raises HTTPClientError if the server refuses, or does not answer in time.
+    """
+    url = f"ws://127.0.0.1:{port}{path}"
+    request = HTTPRequest(url, headers=headers, connect_timeout=timeout, request_timeout=timeout)
+    return await websocket_connect(request, **options)
 
 
 class Client:
@@ -118,18 +130,21 @@ _asked = itertools.count()
 
 
 class Client2:
-    """A chat client of protocol v2: on a pair socket, or on an inbox socket if it opens without `to`."""
+    """A chat client of protocol v2: on a pair socket, or on an inbox socket if it opens without `to`.
 
-    def __init__(self, connection: WebSocketClientConnection) -> None:
+    A frame that does not come within `patience` seconds raises TimeoutError, and a closed connection ClosedError.
+    """
+
+    def __init__(self, connection: WebSocketClientConnection, patience: float | None = PATIENCE) -> None:
         self.connection = connection
+        self.patience = patience
         self.unread: deque[dict[str, Any]] = deque()  # frames that came before an awaited one
 
     @classmethod
     async def open(
         cls, port: int, uid: int, to: int | None = None, headers: dict[str, str] | None = None, **query: str
     ) -> Client2:
-        path = socket_path(uid, to, v="2", **query) if to else "/ws?" + urlencode({"uid": uid, "v": "2", **query})
-        client = cls(await websocket(port, path, headers))
+        client = cls(await websocket(port, socket_path(uid, to, v="2", **query), headers))
         assert (await client.read())["code"] == 50002
         return client
 
@@ -146,9 +161,10 @@ class Client2:
         return await self._next()
 
     async def _next(self) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.patience):
             text = await self.connection.read_message()
-        assert isinstance(text, str), f"closed with {self.connection.close_code}"
+        if text is None:
+            raise ClosedError(f"closed with {self.connection.close_code}")
         frame: dict[str, Any] = json.loads(text)
         assert list(frame)[:3] == ["from", "code", "content"]
         return frame
@@ -187,6 +203,12 @@ class Client2:
     def close(self) -> None:
         self.connection.close()
 
+    def abort(self) -> None:
+        """End the connection at once, as when the network fails."""
+        protocol = self.connection.protocol
+        if protocol is not None and protocol.stream is not None:  # there is none once it is closed
+            protocol.stream.close()
+
 
 class RawSocket:
     """A TCP connection that sends exactly the given parts of the protocol."""
@@ -196,12 +218,14 @@ class RawSocket:
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int, tls: ssl.SSLContext | None = None) -> RawSocket:
-        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls))
+    async def open(cls, port: int, tls: ssl.SSLContext | None = None, *, source: str | None = None) -> RawSocket:
+        """Connect, from another address than the usual one if `source` is given."""
+        local = (source, 0) if source else None
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, local_addr=local))
 
     @classmethod
-    async def upgraded(cls, port: int, uid: int, to: int) -> RawSocket:
-        raw = await cls.open(port)
+    async def upgraded(cls, port: int, uid: int, to: int, tls: ssl.SSLContext | None = None) -> RawSocket:
+        raw = await cls.open(port, tls)
         status, _ = await raw.request(socket_path(uid, to), upgrade=True)
         assert status == 101
         await raw.frame()

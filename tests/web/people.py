@@ -77,7 +77,10 @@ def members(site: Site, *nicks: str) -> list[Member]:
 
 
 class Voice:
-    """A user without a page: a socket with all of the member's conversations, and the frames that it received."""
+    """A user without a page: a socket with all of the member's conversations, and the frames that it received.
+
+    Its client blocks, since Playwright owns the event loop of these tests; that of tests/support needs the loop.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self._ids = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())

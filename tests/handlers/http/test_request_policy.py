@@ -239,8 +239,7 @@ async def test_requests_without_a_user(path: str, http_server: Server, pair: Pai
         raw.abort()
     assert statuses[0] != 429
     assert statuses == [statuses[0]] * 4 + [429] * 2
-    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port, local_addr=("127.0.0.2", 0))
-    other = RawSocket(reader, writer)
+    other = await RawSocket.open(http_server.port, source="127.0.0.2")
     assert (await other.request("/ping"))[0] == 200
     other.abort()
 

@@ -78,8 +78,7 @@ async def test_one_address_has_a_share(http_server: Server, connect: Connect, pa
     refused = await RawSocket.open(http_server.port)
     assert await ended(refused) == b""
     refused.abort()
-    reader, writer = await asyncio.open_connection("127.0.0.1", http_server.port, local_addr=("127.0.0.2", 0))
-    other = RawSocket(reader, writer)
+    other = await RawSocket.open(http_server.port, source="127.0.0.2")
     assert (await other.request("/ping"))[0] == 200
     other.abort()
     for raw in silent:
