@@ -11,7 +11,6 @@ import pymysql
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pymysql.cursors import Cursor
-from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
 from storage.embedded.supervisor import Addresses
@@ -127,12 +126,6 @@ def redis_server(io_loop: IOLoop, addresses: Addresses) -> Iterator[RedisServer]
     server = RedisServer(addresses.redis, timeout=PATIENCE, connections=8)
     yield server
     io_loop.run_sync(server.close)
-
-
-@pytest.fixture
-def redis(redis_server: RedisServer) -> Redis:
-    """A client of Redis."""
-    return redis_server.client
 
 
 @pytest.fixture

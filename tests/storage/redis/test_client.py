@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 from redis.asyncio import Redis
@@ -29,7 +28,7 @@ from storage.redis.tickets import RedisTickets
 from tests.conftest import Clock
 from tests.storage.redis.test_broker import ANN, BOB, Ear
 from tests.support.patience import PATIENCE
-from tests.support.redis_process import free_port, redis_process
+from tests.support.redis_process import free_port, redis_process, url_of
 from tests.support.sockets import until
 
 # The rights that docs/operations.md lists.
@@ -38,10 +37,6 @@ ENOUGH += ["+del", "+exists", "+rename", "+incr", "+incrby", "+decr", "+expire",
 ENOUGH += ["+sadd", "+scard", "+sismember"]
 
 As = Callable[..., Awaitable[RedisServer]]
-
-
-def url_of(path: Path) -> str:
-    return f"unix://{quote(str(path))}"
 
 
 @pytest.mark.parametrize("make", [lambda url: redis_client(url, 1, 2), lambda url: subscriber_client(url, 1)])

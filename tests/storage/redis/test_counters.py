@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from redis.asyncio import Redis
 
 from models.chat.ports import Admission
 from models.chat.stranger_limit import ACCEPTED_DAYS, REFUSED_DAYS, decide
@@ -19,6 +21,7 @@ from storage.embedded.supervisor import Addresses
 from storage.redis.client import RedisServer
 from storage.redis.counters import MESSAGE, RedisCounters
 from storage.redis.quotas import RedisQuotas
+from tests.support.redis_process import redis_process, url_of
 
 DAY = 86_400
 
@@ -36,13 +39,22 @@ async def admit(counters: RedisCounters, sender: int, recipient: int) -> bool:
     return True
 
 
-async def count(counters: RedisCounters, sender: int, recipient: int) -> int | None:
-    value = await counters._client.get(counters._keys(counters._run, sender, recipient)[1])
-    return None if value is None else int(value)
+async def key_of(redis: Redis, sender: int, recipient: int) -> str | None:
+    """Return the key that counts the messages from one user to the other, which names them at its end."""
+    found = [key async for key in redis.scan_iter(f"*:{sender}->{recipient}", count=10_000)]
+    assert len(found) <= 1
+    return found[0] if found else None
 
 
-async def lifetime(counters: RedisCounters, sender: int, recipient: int) -> int:
-    return await counters._client.ttl(counters._keys(counters._run, sender, recipient)[1])
+async def count(redis: Redis, sender: int, recipient: int) -> int | None:
+    key = await key_of(redis, sender, recipient)
+    return None if key is None else int(await redis.get(key))
+
+
+async def lifetime(redis: Redis, sender: int, recipient: int) -> int:
+    key = await key_of(redis, sender, recipient)
+    assert key is not None
+    return await redis.ttl(key)
 
 
 def without_quotas(server: RedisServer, prefix: str) -> RedisCounters:
@@ -61,7 +73,8 @@ def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
         def __init__(self) -> None:
             super().__init__()
             self.loop = asyncio.new_event_loop()
-            self.counters = without_quotas(RedisServer(url, 5, 2), "machine")
+            self.server = RedisServer(url, 5, 2)
+            self.counters = without_quotas(self.server, "machine")
             self.users = (next(fresh), next(fresh))
             self.model = {0: 0, 1: 0}
             self.admissions: list[tuple[int, Admission]] = []
@@ -70,7 +83,7 @@ def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
             return self.loop.run_until_complete(work)
 
         def teardown(self) -> None:
-            self.run(self.counters._server.close())
+            self.run(self.server.close())
             self.loop.close()
 
         @rule(side=st.sampled_from([0, 1]))
@@ -85,7 +98,7 @@ def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
                 assert verdict.accepted
                 self.admissions.append((side, admission))
             self.model[side] = verdict.count_after
-            left = self.run(lifetime(self.counters, *pair))
+            left = self.run(lifetime(self.server.client, *pair))
             assert verdict.days * DAY - 60 <= left <= verdict.days * DAY
 
         @rule(data=st.data())
@@ -98,15 +111,16 @@ def limit_rule_machine(url: str) -> type[RuleBasedStateMachine]:
 
         @rule(side=st.sampled_from([0, 1]))
         def expire(self, side: int) -> None:
-            keys = self.counters._keys(self.counters._run, self.users[side], self.users[1 - side])
-            self.run(self.counters._client.delete(keys[1]))
+            key = self.run(key_of(self.server.client, self.users[side], self.users[1 - side]))
+            if key is not None:
+                self.run(self.server.client.delete(key))
             self.model[side] = 0
             self.admissions = [entry for entry in self.admissions if entry[0] != side]
 
         @invariant()
         def counts_agree(self) -> None:
             for side in (0, 1):
-                held = self.run(count(self.counters, self.users[side], self.users[1 - side]))
+                held = self.run(count(self.server.client, self.users[side], self.users[1 - side]))
                 assert (held or 0) == self.model[side]
 
     return LimitRule
@@ -121,34 +135,36 @@ def test_the_script_is_the_rule(addresses: Addresses) -> None:
     )
 
 
-async def test_twenty_at_once(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_twenty_at_once(counters: RedisCounters, redis: Redis, pair: tuple[int, int]) -> None:
     """Exactly three of twenty concurrent messages pass."""
     verdicts = await asyncio.gather(*(admit(counters, *pair) for _ in range(20)))
     assert sum(verdicts) == 3
-    assert await count(counters, *pair) == 3
+    assert await count(redis, *pair) == 3
 
 
-async def test_lifetimes(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_lifetimes(counters: RedisCounters, redis: Redis, pair: tuple[int, int]) -> None:
     """A count lives for 90 days after an acceptance, and 30 after a refusal."""
     for _ in range(3):
         assert await admit(counters, *pair)
-        assert abs(await lifetime(counters, *pair) - ACCEPTED_DAYS * DAY) < 60
+        assert abs(await lifetime(redis, *pair) - ACCEPTED_DAYS * DAY) < 60
     assert not await admit(counters, *pair)
-    assert abs(await lifetime(counters, *pair) - REFUSED_DAYS * DAY) < 60
+    assert abs(await lifetime(redis, *pair) - REFUSED_DAYS * DAY) < 60
 
 
-async def test_every_key_expires(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_every_key_expires(counters: RedisCounters, redis: Redis, pair: tuple[int, int]) -> None:
     """Every key has a lifetime."""
     await admit(counters, *pair)
-    lives = {key: await counters._client.pttl(key) async for key in counters._client.scan_iter("tandem*")}
-    assert counters._keys(counters._run, *pair)[1] in lives
+    lives = {key: await redis.pttl(key) async for key in redis.scan_iter("tandem*")}
+    assert await key_of(redis, *pair) in lives
     assert [key for key, milliseconds in lives.items() if milliseconds == -1] == []
 
 
-async def test_a_count_is_rebuilt_from_what_mongodb_held(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_a_count_is_rebuilt_from_what_mongodb_held(
+    counters: RedisCounters, redis: Redis, pair: tuple[int, int]
+) -> None:
     """After a flush a used-up limit is rebuilt from MongoDB, once."""
     await admit(counters, 1, 2)
-    await counters._client.flushdb()
+    await redis.flushdb()
     asked = []
 
     async def recount(until: int) -> tuple[int, int]:
@@ -161,9 +177,11 @@ async def test_a_count_is_rebuilt_from_what_mongodb_held(counters: RedisCounters
     assert len(asked) == 1
 
 
-async def test_an_answer_is_remembered_through_a_flush(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_an_answer_is_remembered_through_a_flush(
+    counters: RedisCounters, redis: Redis, pair: tuple[int, int]
+) -> None:
     """An answer before a flush still counts after it."""
-    await counters._client.flushdb()
+    await redis.flushdb()
 
     async def recount(until: int) -> tuple[int, int]:
         return 3, 1
@@ -171,7 +189,9 @@ async def test_an_answer_is_remembered_through_a_flush(counters: RedisCounters, 
     assert (await counters.admit(*pair, recount)).theirs == 1
 
 
-async def test_a_rebuilt_count_that_expires_stays_expired(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_a_rebuilt_count_that_expires_stays_expired(
+    counters: RedisCounters, redis: Redis, pair: tuple[int, int]
+) -> None:
     """A rebuilt count that has expired is not rebuilt again, though MongoDB still has its messages."""
 
     async def recount(until: int) -> tuple[int, int]:
@@ -179,16 +199,26 @@ async def test_a_rebuilt_count_that_expires_stays_expired(counters: RedisCounter
 
     with pytest.raises(LimitReached):
         await counters.admit(*pair, recount)
-    await counters._client.delete(counters._keys(counters._run, *pair)[1])
+    key = await key_of(redis, *pair)
+    assert key is not None
+    await redis.delete(key)
     assert (await counters.admit(*pair, recount)).theirs == 0
-    assert await count(counters, *pair) == 1
+    assert await count(redis, *pair) == 1
 
 
-async def test_counts_of_another_redis_are_not_believed(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_counts_of_another_redis_are_not_believed(
+    counters: RedisCounters, redis: Redis, pair: tuple[int, int]
+) -> None:
     """Counts that an old dump restores are not used, since they have another run id."""
-    old = counters._keys("0123456789abcdef", *pair)
-    await counters._client.set(old[1], 0)
-    await counters._client.set(old[2], 9)
+    await admit(counters, *pair)
+    key = await key_of(redis, *pair)
+    assert key is not None
+    await redis.flushdb()
+    old = key.replace((await redis.info("server"))["run_id"], "0123456789abcdef")
+    assert old != key
+    sender, recipient = pair
+    await redis.set(old, 0)
+    await redis.set(old.replace(f"{sender}->{recipient}", f"{recipient}->{sender}"), 9)
 
     async def recount(until: int) -> tuple[int, int]:
         return 3, 0
@@ -197,34 +227,34 @@ async def test_counts_of_another_redis_are_not_believed(counters: RedisCounters,
         await counters.admit(*pair, recount)
 
 
-async def test_giving_back_creates_nothing(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_giving_back_creates_nothing(counters: RedisCounters, redis: Redis, pair: tuple[int, int]) -> None:
     """Giving back creates no key, after expiry or a flush, and does not go below zero."""
     admission = await counters.admit(*pair, nothing)
     await counters.give_back(admission)
-    assert await count(counters, *pair) == 0
+    assert await count(redis, *pair) == 0
     await counters.give_back(admission)
-    assert await count(counters, *pair) == 0
-    await counters._client.flushdb()
+    assert await count(redis, *pair) == 0
+    await redis.flushdb()
     await counters.give_back(admission)
-    assert await count(counters, *pair) is None
+    assert await count(redis, *pair) is None
 
 
 async def test_a_count_from_before_a_flush_is_not_given_back_after_it(
-    counters: RedisCounters, pair: tuple[int, int]
+    counters: RedisCounters, redis: Redis, pair: tuple[int, int]
 ) -> None:
     """A message from before a flush is not given back after it, since the rebuilt count does not include it."""
     admission = await counters.admit(*pair, nothing)
-    await counters._client.flushdb()
+    await redis.flushdb()
 
     async def recount(until: int) -> tuple[int, int]:
         return 2, 0
 
     await counters.admit(*pair, recount)
     await counters.give_back(admission)
-    assert await count(counters, *pair) == 3
+    assert await count(redis, *pair) == 3
 
 
-async def test_gathered_counts_arrive(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_gathered_counts_arrive(counters: RedisCounters, redis: Redis, pair: tuple[int, int]) -> None:
     """Gathered messages are counted soon, after a rebuild if needed."""
 
     async def recount(until: int) -> tuple[int, int]:
@@ -233,10 +263,12 @@ async def test_gathered_counts_arrive(counters: RedisCounters, pair: tuple[int, 
     for _ in range(5):
         counters.gather(*pair, recount, "hi")
     await counters.close()
-    assert (await count(counters, *pair), await count(counters, *pair[::-1])) == (6, 2)
+    assert (await count(redis, *pair), await count(redis, *pair[::-1])) == (6, 2)
 
 
-async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounters, pair: tuple[int, int]) -> None:
+async def test_gathered_counts_that_cannot_be_rebuilt_yet(
+    counters: RedisCounters, redis: Redis, pair: tuple[int, int]
+) -> None:
     """Counts that cannot be rebuilt are gathered again, and others of the same batch are not counted twice."""
     lost, failures = (next(fresh), next(fresh)), [StorageUnavailable("mongodb", "away")]
     await counters.admit(*pair, nothing)
@@ -251,11 +283,11 @@ async def test_gathered_counts_that_cannot_be_rebuilt_yet(counters: RedisCounter
     counters.gather(*lost, recount, "hi")
     await counters.close()
     await counters.close()
-    assert (await count(counters, *pair), await count(counters, *lost)) == (2, 6)
+    assert (await count(redis, *pair), await count(redis, *lost)) == (2, 6)
 
 
 async def test_closing_while_counts_are_raised(
-    redis_server: RedisServer, prefix: str, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, redis: Redis, prefix: str, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`close` while counts are being written writes all of them."""
     monkeypatch.setattr("storage.redis.counters.GATHER", 0)
@@ -271,10 +303,10 @@ async def test_closing_while_counts_are_raised(
     await begun.wait()
     counters.gather(*pair, recount, "hi")
     await counters.close()
-    assert await count(counters, *pair) == 3
+    assert await count(redis, *pair) == 3
 
 
-async def test_a_stranger_too_many(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
+async def test_a_stranger_too_many(redis_server: RedisServer, redis: Redis, prefix: str, pair: tuple[int, int]) -> None:
     """A message to one stranger too many is refused and not counted, and other conversations go on."""
     counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=2, size=0))
     sender, first, second, third, friend = (next(fresh) for _ in range(5))
@@ -282,7 +314,7 @@ async def test_a_stranger_too_many(redis_server: RedisServer, prefix: str, pair:
         await counters.admit(sender, recipient, nothing)
     outcomes = await asyncio.gather(*(counters.admit(sender, third, nothing) for _ in range(5)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {QuotaReached, LimitReached}  # either check may refuse first
-    assert await count(counters, sender, third) in (None, 0)
+    assert await count(redis, sender, third) in (None, 0)
     await counters.admit(friend, sender, nothing)
     await counters.admit(sender, friend, nothing)
     await counters.admit(sender, second, nothing)
@@ -290,7 +322,9 @@ async def test_a_stranger_too_many(redis_server: RedisServer, prefix: str, pair:
     assert (await counters.admit(sender, third, nothing)).theirs == 1
 
 
-async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
+async def test_bytes_that_are_used_up(
+    redis_server: RedisServer, redis: Redis, prefix: str, pair: tuple[int, int]
+) -> None:
     """An account without bytes left is refused before anything is counted."""
     counters = RedisCounters(redis_server, prefix, RedisQuotas(redis_server, prefix, strangers=0, size=10))
     await counters.admit(*pair, nothing)
@@ -299,11 +333,13 @@ async def test_bytes_that_are_used_up(redis_server: RedisServer, prefix: str, pa
     assert pair[0] in counters.spent
     with pytest.raises(QuotaReached, match="bytes"):
         await counters.admit(*pair, nothing)
-    assert await count(counters, *pair) == 1
+    assert await count(redis, *pair) == 1
     await counters.admit(*pair[::-1], nothing)
 
 
-async def test_bytes_of_gathered_messages(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
+async def test_bytes_of_gathered_messages(
+    redis_server: RedisServer, redis: Redis, prefix: str, pair: tuple[int, int]
+) -> None:
     """Bytes of gathered messages count once, in UTF-8 and with the overhead, even if counting failed first."""
     quotas = RedisQuotas(redis_server, prefix, strangers=0, size=10**6)
     counters, failures = RedisCounters(redis_server, prefix, quotas), [StorageUnavailable("mongodb", "away")]
@@ -322,12 +358,15 @@ async def test_bytes_of_gathered_messages(redis_server: RedisServer, prefix: str
     assert sizes == [str(3 * MESSAGE + 6), str(MESSAGE + 3)]
 
 
-async def test_redis_away(pair: tuple[int, int]) -> None:
-    """While Redis is unavailable, `admit` raises StorageUnavailable."""
-    counters = without_quotas(RedisServer("redis://127.0.0.1:9", 1, 1), "tandem")
+async def test_redis_away(tmp_path: Path, prefix: str, pair: tuple[int, int]) -> None:
+    """While Redis is unavailable, `admit` raises StorageUnavailable; gathered counts are kept until it is back."""
+    server = RedisServer(url_of(tmp_path / "r.sock"), 5, 1)
+    counters = without_quotas(server, prefix)
     with pytest.raises(StorageUnavailable):
         await counters.admit(*pair, nothing)
     counters.gather(*pair, nothing, "hi")
     await counters.close()
-    assert counters._gathered
-    await counters._server.close()
+    with redis_process(tmp_path, "r"):
+        await counters.close()
+        assert await count(server.client, *pair) == 1
+        await server.close()

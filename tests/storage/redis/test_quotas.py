@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from models.errors import QuotaReached, StorageUnavailable
 from storage.redis.client import RedisServer
-from storage.redis.quotas import DAY, HOUR, MAX_GATHERED, RedisQuotas
+from storage.redis.quotas import DAY, HOUR, RedisQuotas
+from tests.support.redis_process import redis_process, url_of
 
 ANN, BOB = 7, 9
 MOST = 3
@@ -104,13 +106,19 @@ async def test_without_bounds(redis_server: RedisServer, redis: Redis, prefix: s
     assert [key async for key in redis.scan_iter(f"{prefix}*")] == []
 
 
-async def test_redis_away(redis_away: RedisServer, prefix: str) -> None:
+async def test_redis_away(tmp_path: Path, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While Redis is unavailable no stranger is written to, and a limited number of accounts' bytes is gathered."""
-    quotas = RedisQuotas(redis_away, prefix, strangers=MOST, size=100)
+    monkeypatch.setattr("storage.redis.quotas.MAX_GATHERED", 50)
+    server = RedisServer(url_of(tmp_path / "r.sock"), timeout=5, connections=1)
+    quotas = RedisQuotas(server, prefix, strangers=MOST, size=100)
     with pytest.raises(StorageUnavailable):
         await quotas.take_stranger(ANN, 1)
-    for sender in range(MAX_GATHERED + 10):
+    for sender in range(60):
         quotas.note(sender, 1)
     quotas.note(1, 1)
     await quotas.close()
-    assert (len(quotas._gathered), quotas._gathered.get(1)) == (MAX_GATHERED, 2)
+    with redis_process(tmp_path, "r"):
+        await quotas.close()
+        counted = [key async for key in server.client.scan_iter(f"{prefix}:bytes:*", count=1000)]
+        assert (len(counted), await server.client.get(f"{prefix}:bytes:1")) == (50, "2")
+        await server.close()
