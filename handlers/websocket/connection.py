@@ -47,7 +47,7 @@ class Caller(NamedTuple):
 class SocketConnection(FrameProtocol):
     """An open socket: it charges, limits and checks its client, and gives the frames to its session.
 
-    It owns a lease of the quotas and the user's use of the blocks, and gives both back when it is lost.
+    It owns a lease of the quotas, and gives it back when it is lost.
     """
 
     __slots__ = (
@@ -146,7 +146,6 @@ class SocketConnection(FrameProtocol):
         """Leave the hub, and give back what the socket has used."""
         self._leave()
         self._lease.release()
-        self._chat.blocks.closed(self.user)
         if self.session is not None:
             self.session.drop()
             self.session = None  # they refer to each other

@@ -79,8 +79,7 @@ class ChatSocket(BaseHandler, WebSocketHandler):
             known = set() if peer is None else await self._users.active(peer)
             if peer is not None and peer not in known and version == "1":  # v2 answers a message to an unknown id
                 raise UnknownUser(peer)
-            opening.callback(self._chat.blocks.closed, user)
-            await self._chat.blocks.opening(user)
+            await self._chat.blocks.wait_held(user)  # read since the user's first lease
             self._require_serving()
             if self._gone:
                 raise HTTPError(400, "the client is gone")

@@ -62,7 +62,7 @@ class Hub:
         self._sockets: dict[int, dict[int | None, set[HubSocket]]] = {}
         self._draining = False
         self._attendance: Attendance  # from `start` on
-        self.quota = ConnectionQuota()
+        self.quota = ConnectionQuota(self._on_first_connection, self._on_last_connection)
 
     # Joining and leaving
 
@@ -103,6 +103,12 @@ class Hub:
             self._tell(self._attendance.pair_closed, user, peer)
         if not here:
             self._tell(self._attendance.user_offline, user)
+
+    def _on_first_connection(self, user: int) -> None:
+        self._attendance.user_connecting(user)
+
+    def _on_last_connection(self, user: int) -> None:
+        self._tell(self._attendance.user_disconnected, user)
 
     def _tell(self, what: Callable[..., None], *of: int | None) -> None:
         """Tell of a last socket. A bug there must not keep the rest from being told and given back."""
@@ -216,8 +222,14 @@ class Hub:
         self._draining = True
 
     def start(self, attendance: Attendance) -> None:
-        """Let sockets in, and tell `attendance` of them: a process may serve again after it has drained."""
+        """Let sockets in, and tell `attendance` of them.
+
+        A process may serve again after it has drained. No socket is in the hub then, but connections may not be lost
+        yet.
+        """
         self._attendance = attendance
+        for user in self.quota.users():
+            attendance.user_connecting(user)
         self._draining = False
 
     async def close_all(self, timeout: float) -> None:

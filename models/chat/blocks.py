@@ -5,14 +5,14 @@ of that moment. The user who blocks is shown the conversation up to there: live,
 another process stored just before it learned of the block stays hidden, and the conversation has no hole when the block
 is lifted.
 
-All blocks of the users who have sockets here are held in memory, and read again every few seconds. A message between
-two such users needs no look at the store. For others the store is asked, and the answer is cached for a moment.
+All blocks of the users who have connections here are held in memory, and read again every few seconds. A message
+between two such users needs no look at the store. For others the store is asked, and the answer is cached for a moment.
+A connection is counted from its handshake on, so that the blocks are held before its socket can get a message.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -42,37 +42,45 @@ class Blocks:
         self._sockets = sockets
         self._cluster = cluster
         self._changed = changed
-        self._here: Counter[int] = Counter()  # sockets by user
-        self._held: dict[int, dict[int, int]] = {}  # by user with a socket here: peers and the blocks' seqs
-        # By user with a socket here (loop time): when the held blocks were read, and up to when a read does not count,
-        # since an event came or the first socket opened.
+        self._here: set[int] = set()  # the users with connections here
+        self._held: dict[int, dict[int, int]] = {}  # by user here: peers and the blocks' seqs, once they are read
+        # By user here (loop time): when the held blocks were read, and up to when a read does not count, since an event
+        # came or the first connection began.
         self._read_at: dict[int, float] = {}
         self._doubted_at: dict[int, float] = {}
         self._awaited: dict[int, asyncio.Future[None]] = {}  # by user: done when the blocks are held
         self._withheld: set[tuple[int, int]] = set()  # user and peer: a message was not shown
         self.sweep = Sweep(LOOK_EVERY, lambda: self._here, self._look, "blocks_not_read", StorageUnavailable)
 
-    # Sockets
+    # Users
 
-    async def opening(self, user: int) -> None:
-        """Note that a socket of `user` is about to open. Wait a moment until that user's blocks are known."""
-        self._here[user] += 1
+    def hold(self, user: int) -> None:
+        """Hold the blocks of a user from now on. They are read soon; until then the user is shown nothing."""
+        self._here.add(user)
+        self._doubt(user)
+
+    async def wait_held(self, user: int) -> None:
+        """Wait until the blocks of a user are held, at most HELD_WITHIN seconds.
+
+        The caller has a connection of the user, so that they are not released meanwhile.
+        """
         if user in self._held:
             return
-        self._doubt(user)
-        known = self._awaited.setdefault(user, asyncio.get_running_loop().create_future())
+        known = self._awaited.get(user)
+        if known is None:
+            known = self._awaited[user] = asyncio.get_running_loop().create_future()
+        else:  # another connection has waited before, so the read takes long or has failed
+            self.sweep.mark_dirty(user)
         with suppress(TimeoutError):  # then nothing is shown for now
             async with asyncio.timeout(HELD_WITHIN):
                 await asyncio.shield(known)
 
-    def closed(self, user: int) -> None:
-        """Note that a socket was closed; the counterpart of `opening`."""
-        self._here[user] -= 1
-        if not self._here[user]:
-            del self._here[user]
-            for known in (self._held, self._read_at, self._doubted_at, self._awaited):
-                known.pop(user, None)
-            self._withheld = {(who, peer) for who, peer in self._withheld if who != user}
+    def release(self, user: int) -> None:
+        """Undo `hold`, and forget what was known of the user."""
+        self._here.discard(user)
+        for known in (self._held, self._read_at, self._doubted_at, self._awaited):
+            known.pop(user, None)
+        self._withheld = {(who, peer) for who, peer in self._withheld if who != user}
 
     # What a block hides
 
@@ -186,7 +194,7 @@ class Blocks:
             hidden = {(user, peer) for peer, upto in over.items() if await self._goes_beyond(user, peer, upto)}
             if user in self._here:
                 self._withheld |= hidden
-                self._hold(user, blocks)
+                self._set_held(user, blocks)
                 if self._doubted_at.get(user, NEVER) < begun:
                     self._read_at[user] = begun
 
@@ -197,8 +205,8 @@ class Blocks:
         except StorageUnavailable:
             return True
 
-    def _hold(self, user: int, blocks: dict[int, int]) -> None:
-        """Hold the blocks of a user in memory.
+    def _set_held(self, user: int, blocks: dict[int, int]) -> None:
+        """Set the blocks of a user that are held.
 
         After a block was lifted, make the sockets resume that it hid messages from.
         """

@@ -257,10 +257,17 @@ class Sockets(Protocol):
 class Attendance(Protocol):
     """What the hub tells of the sockets of this process: the first and the last of each user and of each pair.
 
-    A pair is a user and the peer that sockets of the user talk with; the peer is None for inbox sockets. The hub alone
-    counts sockets, so each first one is told once, and each last one once after it. The calls come in the order of
-    joining and leaving, and the hub's answers hold already what they tell. They must not close a socket.
+    A connection of a user is counted from its handshake until it is lost, a socket only while it is in the hub. A pair
+    is a user and the peer that sockets of the user talk with; the peer is None for inbox sockets. The hub alone counts,
+    so each first one is told once, and each last one once after it. The calls come in the order of joining and leaving,
+    and the hub's answers hold already what they tell. They must not close a socket.
     """
+
+    def user_connecting(self, user: int) -> None:
+        """Note that the first connection of `user` is being opened. Its socket joins later, or never."""
+
+    def user_disconnected(self, user: int) -> None:
+        """Note that the last connection of `user` is lost or was refused; its socket has left before."""
 
     def user_online(self, user: int) -> None:
         """Note that the first socket of `user` has joined."""

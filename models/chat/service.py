@@ -92,6 +92,14 @@ class Chat:
 
     # Sockets, as the hub tells
 
+    def user_connecting(self, user: int) -> None:
+        """Hold the blocks of a user who is about to have a socket."""
+        self.blocks.hold(user)
+
+    def user_disconnected(self, user: int) -> None:
+        """Undo `user_connecting`."""
+        self.blocks.release(user)
+
     def user_online(self, user: int) -> None:
         """Note that the first socket of `user` has joined."""
         self._cluster.mark_online(user)

@@ -487,14 +487,14 @@ async def test_a_client_that_is_gone_before_its_socket_is_open(
     http_server: Server, pair: Pair, monkeypatch: pytest.MonkeyPatch, early: bytes, reset: bool
 ) -> None:
     """Of a client that goes while its user is looked up nothing stays, neither a socket nor a conversation."""
-    asked, gate, opening = asyncio.Event(), asyncio.Event(), http_server.chat.blocks.opening
+    asked, gate, wait_held = asyncio.Event(), asyncio.Event(), http_server.chat.blocks.wait_held
 
     async def late(user: int) -> None:
-        await opening(user)
+        await wait_held(user)
         asked.set()
         await gate.wait()
 
-    monkeypatch.setattr(http_server.chat.blocks, "opening", late)
+    monkeypatch.setattr(http_server.chat.blocks, "wait_held", late)
     raw = await RawSocket.open(http_server.port)
     upgrade = asyncio.ensure_future(raw.request(socket_path(*pair), upgrade=True))
     await asked.wait()

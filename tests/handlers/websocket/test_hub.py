@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.websocket.hub import RESUME, Hub
+from handlers.websocket.quota import ALL, QuotaLease
 from models.chat.events import Typing
 from models.records import Message
 
@@ -35,6 +36,12 @@ class Attendance:
         self.told.append((call, *what[1:]))
         if call in self.broken:
             raise RuntimeError("a bug")
+
+    def user_connecting(self, user: int) -> None:
+        self._begin("connecting", "connections", user)
+
+    def user_disconnected(self, user: int) -> None:
+        self._end("disconnected", "connections", user)
 
     def user_online(self, user: int) -> None:
         self._begin("online", "user", user)
@@ -70,19 +77,22 @@ class Device:
 
 
 class Step(NamedTuple):
-    """A step of a random run: the socket that joins, or the number of the joined socket that leaves."""
+    """A step of a random run: what is done, for which user and peer or by which of the sockets that may do it."""
 
-    joins: tuple[int, int | None, bool] | None
-    leaves: int
+    action: str
+    user: int
+    peer: int | None
+    watching: bool
+    which: int
 
 
-steps = st.lists(
-    st.builds(
-        Step,
-        st.none() | st.tuples(st.integers(1, 3), st.none() | st.integers(4, 5), st.booleans()),
-        st.integers(0, 1000),
-    ),
-    max_size=40,
+steps = st.builds(
+    Step,
+    st.sampled_from(["connect", "join", "leave", "disconnect"]),
+    st.integers(1, 3),
+    st.none() | st.integers(4, 5),
+    st.booleans(),
+    st.integers(0, 1000),
 )
 
 
@@ -92,28 +102,70 @@ def started(*broken: str) -> tuple[Hub, Attendance]:
     return hub, attendance
 
 
-@given(steps)
+class Model:
+    """A hub, and the connections in the simplest form: which are counted, and which of them have joined."""
+
+    def __init__(self) -> None:
+        self.hub, self.attendance = started()
+        self.leases: dict[Device, QuotaLease] = {}
+        self.joined: list[Device] = []
+
+    def do(self, step: Step) -> None:
+        """Do a step, unless no connection can do it."""
+        waiting = [device for device in self.leases if device not in self.joined]
+        if step.action == "connect":
+            device = Device(step.user, step.peer, watching=step.watching)
+            self.leases[device] = self.hub.quota.lease()
+            self.leases[device].take(ALL, 1000, LookupError())
+            self.leases[device].take(device.user, 1000, LookupError())
+        elif step.action == "join" and waiting:
+            self.joined.append(waiting[step.which % len(waiting)])
+            self.hub.join(self.joined[-1])
+        elif step.action == "leave" and self.joined:
+            self.hub.leave(self.joined.pop(step.which % len(self.joined)))
+        elif step.action == "disconnect" and waiting:
+            self.leases.pop(waiting[step.which % len(waiting)]).release()
+
+    def needed(self) -> set[tuple[Any, ...]]:
+        """Return what has to be open."""
+        connections = {("connections", device.user) for device in self.leases}
+        return connections | {each for device in self.joined for each in device.open_by_it()}
+
+
+@given(st.lists(steps, max_size=60))
 def test_first_and_last_sockets(run: list[Step]) -> None:
-    """After each step, what was told to be open is what the joined sockets need, and each change was told once."""
-    hub, attendance = started()
-    joined: list[Device] = []
+    """After each step, what was told to be open is what the connections need, and each change was told once.
+
+    A connection may end without having joined, and a socket that has left keeps its connection until that is lost.
+    """
+    model = Model()
+    hub, attendance = model.hub, model.attendance
     for step in run:
         before, told = set(attendance.open), len(attendance.told)
-        if step.joins is not None:
-            user, peer, watching = step.joins
-            joined.append(Device(user, peer, watching=watching))
-            hub.join(joined[-1])
-        elif joined:
-            hub.leave(joined.pop(step.leaves % len(joined)))
-        needed = {each for device in joined for each in device.open_by_it()}
-        assert attendance.open == needed
-        assert len(attendance.told) - told == len(before ^ needed)
-        assert set(hub.users()) == {device.user for device in joined}
-        assert all(hub.has(user) == (("user", user) in needed) for user in range(1, 4))
-    for device in joined:
+        model.do(step)
+        assert attendance.open == model.needed()
+        assert len(attendance.told) - told == len(before ^ attendance.open)
+        assert hub.count == len(model.leases)
+        assert set(hub.users()) == {device.user for device in model.joined}
+        assert all(hub.has(user) == (user in hub.users()) for user in range(1, 4))
+    for device in model.joined:
         hub.leave(device)
+    for lease in model.leases.values():
+        lease.release()
+        lease.release()
     assert not attendance.open
-    assert not hub.users()
+    assert (hub.count, set(hub.users()), hub.quota.users()) == (0, set(), [])
+
+
+def test_connections_that_are_counted_when_the_server_starts_again() -> None:
+    """Who is told from then on is told of them first, so that their end is no surprise."""
+    hub, _ = started()
+    lease = hub.quota.lease()
+    lease.take(7, 1, LookupError())
+    next_one = Attendance()
+    hub.start(next_one)
+    lease.release()
+    assert next_one.told == [("connecting", 7), ("disconnected", 7)]
 
 
 def test_the_order_in_which_is_told() -> None:

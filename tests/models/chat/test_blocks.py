@@ -98,11 +98,12 @@ async def test_a_block_that_comes_while_the_store_is_asked(fake: Any) -> None:
 async def test_what_is_withheld(fake: Any) -> None:
     """Messages after a block are withheld; when the block is lifted, the sockets have to resume."""
     blocks = Blocks(fake, fake, fake, lambda *_: None)
-    task = asyncio.ensure_future(blocks.sweep.run())
-    opening = asyncio.ensure_future(blocks.opening(2))
+    blocks.hold(2)
+    opening = [asyncio.ensure_future(blocks.wait_held(2)) for _ in range(2)]
     await asyncio.sleep(0)
     assert not blocks.passes(Typing(3, 2))  # the blocks are not known yet
-    await opening
+    task = asyncio.ensure_future(blocks.sweep.run())
+    await asyncio.gather(*opening)
     assert blocks.passes(Typing(3, 2))
     await blocks.block(2, 1)
     assert [blocks.withholds(message(seq)) for seq in (5, 6)] == [False, True]
@@ -117,7 +118,7 @@ async def test_what_is_withheld(fake: Any) -> None:
     await blocks.unblock(2, 1)
     assert blocks.passes(Typing(1, 2))
     assert fake.resumed == [(2, 1)]  # no message was withheld this time
-    blocks.closed(2)
+    blocks.release(2)
     assert blocks.passes(Typing(1, 2))
     await end(task)
 
@@ -135,13 +136,14 @@ async def test_a_socket_that_opens_while_the_store_is_away(fake: Any, monkeypatc
     """Such a socket opens after a moment, gets nothing until the blocks are known, and then resumes."""
     monkeypatch.setattr("models.chat.blocks.HELD_WITHIN", 0.01)
     blocks = Blocks(fake, fake, fake, lambda *_: None)
-    await blocks.opening(2)
+    blocks.hold(2)
+    await blocks.wait_held(2)
     assert not blocks.passes(Typing(1, 2))
     assert blocks.withholds(message(1))
     task = asyncio.ensure_future(blocks.sweep.run())
     await until(lambda: blocks.passes(Typing(1, 2)))
     assert fake.resumed == [(2, 1)]  # there was no block, so the withheld message can be read
-    blocks.closed(2)
+    blocks.release(2)
     await end(task)
 
 
@@ -150,10 +152,12 @@ async def test_users_with_sockets_here_need_no_look_at_the_store(fake: Any) -> N
     blocks, conversation = Blocks(fake, fake, fake, lambda *_: None), Conversation(1, 2)
     now = asyncio.get_running_loop().time
     task = asyncio.ensure_future(blocks.sweep.run())
-    await blocks.opening(1)
+    blocks.hold(1)
+    await blocks.wait_held(1)
     await until(lambda: blocks.passes(Typing(3, 1)))
     assert blocks.known_open_until(conversation) < now()  # the other user has no socket here
-    await blocks.opening(2)
+    blocks.hold(2)
+    await blocks.wait_held(2)
     await until(lambda: blocks.known_open_until(conversation) > now())
     fake.kept = {2: {1: 5}}
     blocks.heard(2, 1)  # another process has stored it
@@ -163,7 +167,7 @@ async def test_users_with_sockets_here_need_no_look_at_the_store(fake: Any) -> N
     await blocks.unblock(2, 1)
     await until(lambda: blocks.known_open_until(conversation) > now())
     assert not fake.asked
-    blocks.closed(2)
+    blocks.release(2)
     assert blocks.known_open_until(conversation) < now()
     await end(task)
 
@@ -174,7 +178,8 @@ async def test_a_block_that_comes_while_all_blocks_are_read(fake: Any) -> None:
     now = asyncio.get_running_loop().time
     task = asyncio.ensure_future(blocks.sweep.run())
     for user in (1, 2):
-        await blocks.opening(user)
+        blocks.hold(user)
+    await blocks.wait_held(user)
     await until(lambda: blocks.known_open_until(conversation) > now())
     await end(task)
     fake.read.clear()
@@ -193,7 +198,8 @@ async def test_a_read_that_ends_after_a_later_one(fake: Any) -> None:
     now = asyncio.get_running_loop().time
     task = asyncio.ensure_future(blocks.sweep.run())
     for user in (1, 2):
-        await blocks.opening(user)
+        blocks.hold(user)
+    await blocks.wait_held(user)
     await until(lambda: blocks.known_open_until(conversation) > now())
     gate = fake.read = asyncio.Event()
     early = asyncio.ensure_future(blocks.unblock(2, 3))  # reads the blocks of user 2
