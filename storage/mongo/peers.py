@@ -61,7 +61,7 @@ class MongoPeers:
         """Register this server. Raises StorageUnavailable."""
         with self._errors():
             await self._servers.create_index("seen", expireAfterSeconds=KEPT, name="seen")
-        await self._renew()
+        await self.renew()
 
     async def run(self) -> None:
         """Renew this server's document, until cancelled."""
@@ -69,11 +69,12 @@ class MongoPeers:
 
     async def _try_to_renew(self) -> None:
         try:
-            await self._renew()
+            await self.renew()
         except StorageUnavailable as error:
             _log.debug("server_not_renewed", reason=str(error))  # FRESH is long enough for another attempt
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Write this server's document with the time of now. Raises StorageUnavailable."""
         with self._errors():
             await self._servers.update_one(
                 {"_id": Binary(self.id)},

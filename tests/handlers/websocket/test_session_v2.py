@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from redis.asyncio import Redis
 
 from handlers.websocket.connection import SocketConnection
 from handlers.websocket.handler import ChatSocket
@@ -117,12 +118,12 @@ async def test_twenty_at_once(connect2: Connect2, pair: Pair, messages: MongoMes
     assert len(await messages.page(conversation_of(*pair), 1, 100)) == 1
 
 
-async def test_a_month_later(connect2: Connect2, http_server: Server, pair: Pair, clock: Clock) -> None:
+async def test_a_month_later(connect2: Connect2, redis: Redis, pair: Pair, clock: Clock) -> None:
     """A resend finds the first message while that is stored, also when Redis has lost everything."""
     one = await connect2(*pair)
     first = await one.say("hi", 50005, id="k1")
     clock.offset = 30 * 86_400
-    await http_server.stores.counters._client.flushdb()
+    await redis.flushdb()
     assert {**first, "dup": True} == await one.say("hi", 50005, id="k1")
 
 

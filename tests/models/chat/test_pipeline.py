@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from models.chat.conversation import Conversation, PendingMessage, Stored
 from models.chat.ports import Conflict, Reached
@@ -303,13 +304,13 @@ async def test_what_is_refused_after_a_conflict_is_given_back(
 
 
 async def test_mongodb_knows_better_than_counters_that_were_lost(
-    make: Make, messages: MongoMessages, counters: RedisCounters, pair: tuple[int, int]
+    make: Make, messages: MongoMessages, redis: Redis, pair: tuple[int, int]
 ) -> None:
     """Redis loses its counts, and rebuilds them before the messages are stored: the rule still refuses."""
     chat, store, _ = make()
     for number in range(3):
         assert isinstance(await chat.send(*pair, str(number)), Stored)
-    await counters._client.flushdb()
+    await redis.flushdb()
 
     async def nothing_yet(*args: object) -> int:
         return 0
@@ -507,11 +508,11 @@ class Announcements:
     With each lost attempt much time passes, so that the conversation is settled and the announcement has ended.
     """
 
-    def __init__(self, chat: Chat, store: Faulty, messages: MongoMessages, pair: tuple[int, int]) -> None:
+    def __init__(self, chat: Chat, store: Faulty, mongo: Any, pair: tuple[int, int]) -> None:
         self.announced: list[bool] = []
         self.losses = 0
         self._chat = chat
-        self._messages = messages
+        self._stored = mongo.conversations
         self._name = conversation_of(*pair)
         self._attempt = store.attempt
         store.attempt = self._record  # type: ignore[method-assign]
@@ -523,11 +524,11 @@ class Announcements:
         return conversation
 
     async def settle(self) -> None:
-        await self._messages._conversations.update_one({"_id": self._name}, {"$set": {"active": False, "until": 0}})
+        await self._stored.update_one({"_id": self._name}, {"$set": {"active": False, "until": 0}})
         self.conversation.note_announced(0.0, 0)
 
     async def _record(self, run: tuple[Message, ...]) -> Conflict | None:
-        pair = await self._messages._conversations.find_one({"_id": self._name})
+        pair = await self._stored.find_one({"_id": self._name})
         self.announced.append(pair["active"] and pair["until"] >= run[-1].time)
         if self.losses:
             self.losses -= 1
@@ -536,13 +537,11 @@ class Announcements:
         return await self._attempt(run)
 
 
-async def test_lists_allow_for_a_message_before_it_is_stored(
-    make: Make, messages: MongoMessages, pair: tuple[int, int]
-) -> None:
+async def test_lists_allow_for_a_message_before_it_is_stored(make: Make, mongo: Any, pair: tuple[int, int]) -> None:
     """The first message of a conversation is announced, and one after the last announcement has ended."""
     chat, store, _ = make()
     chat.pair_opened(*pair)
-    announcements = Announcements(chat, store, messages, pair)
+    announcements = Announcements(chat, store, mongo, pair)
     assert isinstance(await chat.send(*pair, "a"), Stored)
     assert isinstance(await chat.send(*pair, "b"), Stored)
     await announcements.settle()
@@ -551,24 +550,24 @@ async def test_lists_allow_for_a_message_before_it_is_stored(
 
 
 async def test_a_message_is_announced_again_before_it_is_tried_again(
-    make: Make, messages: MongoMessages, pair: tuple[int, int]
+    make: Make, mongo: Any, pair: tuple[int, int]
 ) -> None:
     """A message is announced again if its attempts take longer than an announcement lasts."""
     chat, store, _ = make()
     chat.pair_opened(*pair)
-    announcements = Announcements(chat, store, messages, pair)
+    announcements = Announcements(chat, store, mongo, pair)
     announcements.losses = 2
     assert isinstance(await chat.send(*pair, "a"), Stored)
     assert announcements.announced == [True] * 3
 
 
 async def test_what_cannot_be_announced_is_not_stored(
-    make: Make, messages: MongoMessages, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    make: Make, messages: MongoMessages, mongo: Any, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that cannot be announced is not tried, and its sender gets the error."""
     chat, store, _ = make()
     chat.pair_opened(*pair)
-    announcements = Announcements(chat, store, messages, pair)
+    announcements = Announcements(chat, store, mongo, pair)
     assert isinstance(await chat.send(*pair, "a"), Stored)
     await announcements.settle()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,8 @@ from tornado.ioloop import IOLoop
 
 from models.records import Cursor, Message, Summary, conversation_of, key_of
 from storage.embedded.supervisor import Addresses
-from storage.mongo.activity import Settled
+from storage.mongo.activity import Activity, Settled
+from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages
 from tests.conftest import Clock
 from tests.support.database import mongo_reads
@@ -25,8 +27,9 @@ People = Callable[[int], list[int]]
 class Conversations:
     """The conversations of one user, as stored and as expected."""
 
-    def __init__(self, messages: MongoMessages, clock: Clock, me: int) -> None:
+    def __init__(self, messages: MongoMessages, mongo: Any, clock: Clock, me: int) -> None:
         self.messages = messages
+        self.stored = mongo.conversations
         self.clock = clock
         self.me = me
         self.last: dict[int, Message] = {}
@@ -50,14 +53,14 @@ class Conversations:
     async def calm_down(self, *peers: int) -> None:
         """Set the last announcements to a time long ago."""
         names = [conversation_of(self.me, peer) for peer in peers or self.last]
-        await self.messages._conversations.update_many({"_id": {"$in": names}}, {"$set": {"touched": LONG_AGO}})
+        await self.stored.update_many({"_id": {"$in": names}}, {"$set": {"touched": LONG_AGO}})
 
     async def settled(self) -> set[int]:
-        found = await self.messages._conversations.find({"users": self.me, "active": False}).to_list(None)
+        found = await self.stored.find({"users": self.me, "active": False}).to_list(None)
         return {int(user) for pair in found for user in pair["users"]} - {self.me}
 
     async def document(self, peer: int) -> dict[str, Any]:
-        return await self.messages._conversations.find_one({"_id": conversation_of(self.me, peer)})
+        return await self.stored.find_one({"_id": conversation_of(self.me, peer)})
 
     async def pages(self, most: int) -> list[Summary]:
         found: list[Summary] = []
@@ -74,8 +77,8 @@ class Conversations:
 
 
 @pytest.fixture
-def conversations(messages: MongoMessages, clock: Clock, people: People) -> Conversations:
-    return Conversations(messages, clock, people(1)[0])
+def conversations(messages: MongoMessages, mongo: Any, clock: Clock, people: People) -> Conversations:
+    return Conversations(messages, mongo, clock, people(1)[0])
 
 
 def seen(listed: list[Summary]) -> list[tuple[int, int]]:
@@ -118,11 +121,12 @@ async def test_nothing_is_settled_that_may_be_written(conversations: Conversatio
     name = conversation_of(conversations.me, peer)
     touched = (await conversations.document(peer))["touched"]
     await conversations.messages.announce(name, conversations.now)
-    await conversations.messages._activity.settle([Settled(name, touched, 1, 1)])
-    await conversations.messages._activity.settle([Settled(name, None, 1, 1)])
+    activity = Activity(conversations.stored, MongoErrors())
+    await activity.settle([Settled(name, touched, 1, 1)])
+    await activity.settle([Settled(name, None, 1, 1)])
     assert await conversations.settled() == set()
     await conversations.calm_down()  # long ago, but changed since the lookup
-    await conversations.messages._activity.settle([Settled(name, LONG_AGO - timedelta(days=1), 1, 1)])
+    await activity.settle([Settled(name, LONG_AGO - timedelta(days=1), 1, 1)])
     assert await conversations.settled() == set()
 
 
@@ -144,7 +148,7 @@ async def test_pairs_of_another_version(conversations: Conversations, people: Pe
     for number, peer in enumerate(peers):
         await conversations.write(peer, conversations.now - 1000 * number)
     fields = {"active": True, "until": True, "touched": True}
-    await messages._conversations.update_many({"users": conversations.me}, {"$unset": fields})
+    await conversations.stored.update_many({"users": conversations.me}, {"$unset": fields})
     assert seen(await conversations.pages(2)) == conversations.right
     assert await conversations.settled() == set(peers)
     assert seen(await conversations.pages(2)) == conversations.right
@@ -197,7 +201,7 @@ def examined(url: str) -> int:
 def strangers(conversations: Conversations, io_loop: IOLoop) -> Iterator[list[int]]:
     """Ids of peers that are not users. A server would not start with their conversations."""
     yield list(range(10**9, 10**9 + 3000))
-    io_loop.run_sync(lambda: conversations.messages._conversations.delete_many({"users": conversations.me}))
+    io_loop.run_sync(lambda: conversations.stored.delete_many({"users": conversations.me}))
 
 
 async def test_a_list_costs_what_it_shows(
@@ -205,7 +209,7 @@ async def test_a_list_costs_what_it_shows(
 ) -> None:
     """Reading a page of 3,000 conversations examines little more than the page."""
     now = conversations.now
-    await messages._conversations.insert_many(
+    await conversations.stored.insert_many(
         {
             "_id": conversation_of(conversations.me, peer),
             "users": [conversations.me, peer],
@@ -222,7 +226,7 @@ async def test_a_list_costs_what_it_shows(
             (Message(strangers[number], conversations.me, 1, now - 1000 * number, "x", number.to_bytes(16, "big")),)
             for number in range(start, start + 500)
         ]
-        assert await messages._insert_batch(runs) == [None] * 500
+        assert await asyncio.gather(*(messages.insert(*run) for run in runs)) == [None] * 500
     for before in (None, Cursor(now - 2_000_000)):
         reads, looked_at = mongo_reads(addresses.mongo), examined(addresses.mongo)
         listed = await messages.directory.conversations(conversations.me, before, 50)

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -124,10 +125,10 @@ async def test_lookups_share_queries(blocks: MongoBlocks, people: People, monkey
     assert len(batches) < 10
 
 
-async def test_a_user_s_blocks_have_an_index(messages: MongoMessages, blocks: MongoBlocks) -> None:
+async def test_a_user_s_blocks_have_an_index(mongo: Any, blocks: MongoBlocks) -> None:
     """The index of a user's blocks can be created again."""
     await blocks.prepare()
-    assert (await messages._database.blocks.index_information())["by"]["key"] == [("by", 1)]
+    assert (await mongo.blocks.index_information())["by"]["key"] == [("by", 1)]
 
 
 async def test_mongodb_away(clock: Clock) -> None:

@@ -9,8 +9,6 @@ import pytest
 
 from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 from storage.embedded.supervisor import Addresses
-from storage.mongo.activity import Activity
-from storage.mongo.directory import MongoDirectory
 from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Clock
 
@@ -45,6 +43,7 @@ async def test_newest_first(messages: MongoMessages, people: Callable[[int], lis
 @pytest.mark.parametrize(("count", "most"), [(1, 100), (11, 11), (60, 50), (60, 100)])
 async def test_two_lists_at_once(
     messages: MongoMessages,
+    mongo: Any,
     people: Callable[[int], list[int]],
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
@@ -57,7 +56,7 @@ async def test_two_lists_at_once(
     for index, peer in enumerate(peers):
         await store(messages, peer, me, 1, now - 1000 * index)
     directory = messages.directory
-    await directory._conversations.update_many({"users": me}, {"$unset": {"active": 1}})  # as written by an old version
+    await mongo.conversations.update_many({"users": me}, {"$unset": {"active": 1}})  # as written by an old version
     active = directory._active
 
     async def after_another(*args: Any) -> Any:
@@ -72,6 +71,7 @@ async def test_two_lists_at_once(
 @pytest.mark.parametrize("most", [1, 3, 5])
 async def test_a_list_of_another_process_at_once(
     messages: MongoMessages,
+    mongo: Any,
     people: Callable[[int], list[int]],
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
@@ -83,17 +83,11 @@ async def test_a_list_of_another_process_at_once(
     for index, peer in enumerate(peers):
         await store(messages, peer, me, 1, now - 1000 * index)
     directory = messages.directory
-    elsewhere = MongoDirectory(
-        directory._conversations,
-        directory._many,
-        directory._positions,
-        Activity(directory._conversations, directory._errors),
-        clock,
-        directory._errors,
-    )
-    await directory._conversations.update_many({"users": me}, {"$unset": {"active": 1}})
+    other = MongoMessages(mongo.client, "tandem", clock=clock, max_batch=1, max_concurrent=1, max_blocks=3)
+    elsewhere = other.directory
+    await mongo.conversations.update_many({"users": me}, {"$unset": {"active": 1}})
     assert len(await elsewhere.conversations(me, None, 100)) == 5  # all are settled now
-    await directory._conversations.update_one({"_id": conversation_of(me, peers[0])}, {"$unset": {"active": 1}})
+    await mongo.conversations.update_one({"_id": conversation_of(me, peers[0])}, {"$unset": {"active": 1}})
     active = directory._active
 
     async def after_another(*args: Any) -> Any:

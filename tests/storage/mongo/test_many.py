@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from models.chat.ports import Unread
 from models.records import Message, conversation_of
+from storage.mongo.errors import MongoErrors
 from storage.mongo.many import ManyConversations
 from storage.mongo.messages import MongoMessages
 from tests.conftest import Clock
@@ -15,9 +17,9 @@ from tests.storage.mongo.test_directory import store
 
 
 @pytest.fixture
-def many(messages: MongoMessages, clock: Clock) -> ManyConversations:
+def many(mongo: Any, clock: Clock) -> ManyConversations:
     """Queries of the messages."""
-    return ManyConversations(messages._messages, clock, messages._errors)
+    return ManyConversations(mongo.messages, clock, MongoErrors())
 
 
 async def test_the_last_message_of_each(

@@ -7,10 +7,11 @@ import secrets
 from typing import Any
 
 import pytest
+from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo.errors import ServerSelectionTimeoutError
 
 from models.errors import NotSent, StorageUnavailable
 from models.records import Message, conversation_of
-from server import Server
 from storage.mongo.documents import alive, id_range
 from storage.mongo.messages import (
     DAY,
@@ -116,16 +117,17 @@ async def test_a_batch_that_fails_half_through(
     pairs = [tuple(people(2)) for _ in range(3)]
     taken = message(pairs[0], 1)
     await messages.insert(taken)
-    real, calls = messages._insert_many, []
+    real, calls = AsyncIOMotorCollection.insert_many, []
 
-    async def once(batch: Any, *, ordered: bool) -> Any:
-        calls.append(batch)
+    async def once(self: Any, documents: Any, *, ordered: bool) -> Any:
+        calls.append(len(documents))
         if len(calls) > 1:
-            raise NotSent("mongodb", "away")
-        return await real(batch, ordered=ordered)
+            raise ServerSelectionTimeoutError("away")
+        return await real(self, documents, ordered=ordered)
 
-    monkeypatch.setattr(messages, "_insert_many", once)
-    outcomes = await messages._insert_batch([(message(pair, 1),) for pair in pairs])
+    monkeypatch.setattr(AsyncIOMotorCollection, "insert_many", once)
+    outcomes = await asyncio.gather(*(messages.insert(message(pair, 1)) for pair in pairs), return_exceptions=True)
+    assert calls == [3, 2]
     assert outcomes[0] == (taken, 0)
     assert [type(outcome) for outcome in outcomes[1:]] == [StorageUnavailable, StorageUnavailable]
 
@@ -147,7 +149,9 @@ async def test_a_reservation_before_the_first_message_moves_nothing(messages: Mo
     assert (await messages.head(name)).seq == 0
 
 
-async def test_seq_goes_on_when_all_messages_are_gone(messages: MongoMessages, pair: Pair, clock: Clock) -> None:
+async def test_seq_goes_on_when_all_messages_are_gone(
+    messages: MongoMessages, mongo: Any, pair: Pair, clock: Clock
+) -> None:
     """When all messages are gone, every process continues above the highest reserved seq, at the same one."""
     name = await fill(messages, pair, 3, time=int(clock() * 1000))
     expected = (await messages.head(name)).reserved
@@ -159,19 +163,21 @@ async def test_seq_goes_on_when_all_messages_are_gone(messages: MongoMessages, p
     await messages.insert(message(pair, expected + 1, time=int(clock() * 1000)))
     assert (await messages.head(name)).seq == expected + 1
 
-    await messages._messages.delete_many({"conversation": name})  # as MongoDB does after expiry
+    await mongo.messages.delete_many({"conversation": name})  # as MongoDB does after expiry
     clock.offset += (RETENTION + 2 * DAY) / 1000
     again = await messages.head(name)
     assert again.seq >= reserved
     assert again.reserved > again.seq
 
 
-async def test_a_swept_conversation_keeps_its_base(messages: MongoMessages, pair: Pair, clock: Clock) -> None:
+async def test_a_swept_conversation_keeps_its_base(
+    messages: MongoMessages, mongo: Any, pair: Pair, clock: Clock
+) -> None:
     """A process that finds no message continues at the same seq as the others."""
     name = await fill(messages, pair, 3, time=int(clock() * 1000))
     clock.offset += (RETENTION + 2 * DAY) / 1000
     before = await messages.head(name)
-    await messages._messages.delete_many({"conversation": name})
+    await mongo.messages.delete_many({"conversation": name})
     assert before.seq == (await messages.head(name)).seq >= RESERVE
 
 
@@ -188,13 +194,13 @@ async def test_retention(messages: MongoMessages, pair: Pair, clock: Clock) -> N
     assert [m.seq for m in await messages.page(name, 1, 10)] == [3]
 
 
-async def test_the_sweeper_is_told_when(messages: MongoMessages, pair: Pair) -> None:
+async def test_the_sweeper_is_told_when(messages: MongoMessages, mongo: Any, pair: Pair) -> None:
     """A TTL index on `endTime` removes messages, at the end of their three months rounded up to an hour."""
     await messages.insert(message(pair, 1, time=1_900_000_000_001))
-    indexes = await messages._messages.index_information()
+    indexes = await mongo.messages.index_information()
     assert indexes["expiry"]["key"] == [("endTime", 1)]
     assert indexes["expiry"]["expireAfterSeconds"] == SWEEP_AFTER // 1000
-    document = await messages._messages.find_one({"conversation": conversation_of(*pair)})
+    document = await mongo.messages.find_one({"conversation": conversation_of(*pair)})
     end = int(document["endTime"].timestamp() * 1000)
     assert 0 <= end - (1_900_000_000_001 + RETENTION) < 3_600_000
     assert end % 3_600_000 == 0
@@ -219,10 +225,10 @@ async def test_bisection_passes_over_what_was_swept(messages: MongoMessages, pai
     assert await messages.last_before(conversation_of(*pair), 1_900_000_000_905) == 904
 
 
-async def test_a_page_is_a_range_of_ids(messages: MongoMessages, pair: Pair) -> None:
+async def test_a_page_is_a_range_of_ids(messages: MongoMessages, mongo: Any, pair: Pair) -> None:
     """A page is a bounded scan of the clustered collection, without a sort, that reads only what it returns."""
     name = await fill(messages, pair, 50)
-    plan = await messages._database.command(
+    plan = await mongo.command(
         "explain",
         {"find": "messages", "filter": id_range(name, 31, 40) | alive(0), "sort": {"_id": 1}, "limit": 10},
         verbosity="executionStats",
@@ -235,10 +241,18 @@ async def test_a_page_is_a_range_of_ids(messages: MongoMessages, pair: Pair) -> 
     assert (stats["nReturned"], stats["totalDocsExamined"]) == (10, 10)
 
 
-async def test_writes_are_durable(messages: MongoMessages) -> None:
+async def test_writes_are_durable(messages: MongoMessages, mongo: Any, pair: Pair) -> None:
     """Writes are journaled on a majority, and reads see what a majority has."""
-    assert messages._messages.write_concern.document == {"w": "majority", "j": True}
-    assert messages._messages.read_concern.level == "majority"
+    await mongo.command("profile", 2)  # mongod stores each command that it gets
+    try:
+        await messages.insert(message(pair, 1))
+        await messages.page(conversation_of(*pair), 1, 1)
+    finally:
+        await mongo.command("profile", 0)
+    commands = {each["op"]: each["command"] async for each in mongo["system.profile"].find({"ns": "tandem.messages"})}
+    await mongo.drop_collection("system.profile")
+    assert commands["insert"]["writeConcern"] == {"w": "majority", "j": True}
+    assert commands["query"]["readConcern"] == {"level": "majority"}
 
 
 async def test_a_server_that_is_not_there(clock: Clock) -> None:
@@ -252,29 +266,25 @@ async def test_a_server_that_is_not_there(clock: Clock) -> None:
 
 async def test_an_unsuitable_server(messages: MongoMessages, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error about an old server, or one without a replica set, says what is needed."""
-    real = messages._database.command
+    real = AsyncIOMotorDatabase.command
 
-    async def old(name: str) -> dict[str, Any]:
-        return {**await real(name), "versionArray": [5, 0, 1, 0]}
+    async def old(self: Any, name: str) -> dict[str, Any]:
+        return {**await real(self, name), "versionArray": [5, 0, 1, 0]}
 
-    async def alone(name: str) -> dict[str, Any]:
-        return {key: value for key, value in (await real(name)).items() if key != "setName"}
+    async def alone(self: Any, name: str) -> dict[str, Any]:
+        return {key: value for key, value in (await real(self, name)).items() if key != "setName"}
 
     for fake, text in ((old, "5.0 is too old"), (alone, "not a replica set")):
-
-        class Database:
-            command = staticmethod(fake)
-
-        monkeypatch.setattr(messages, "_database", Database())
+        monkeypatch.setattr(AsyncIOMotorDatabase, "command", fake)
         with pytest.raises(UnsuitableMongoError, match=text):
             await messages.prepare()
 
 
-async def test_the_stored_form(http_server: Server, connect: Connect, pair: Pair) -> None:
+async def test_the_stored_form(connect: Connect, mongo: Any, pair: Pair) -> None:
     """Stored documents have the form that docs/design.md describes."""
     one = await connect(*pair)
     await one.say("hi", 50005)
-    document = await http_server.stores.messages._messages.find_one({"conversation": conversation_of(*pair)})
+    document = await mongo.messages.find_one({"conversation": conversation_of(*pair)})
     assert {"_id", "conversation", "sender", "content", "key", "startTime", "endTime"} == set(document)
     assert {"c": conversation_of(*pair), "s": 1} == document["_id"]
     assert len(document["key"]) == 16

@@ -14,17 +14,17 @@ from tornado.ioloop import IOLoop
 from models.errors import StorageUnavailable
 from storage.embedded.supervisor import Addresses
 from storage.mongo.errors import MongoErrors
-from storage.mongo.messages import MongoMessages, mongo_client
-from storage.mongo.peers import FRESH, MOST, MongoPeers, Stranger
+from storage.mongo.messages import mongo_client
+from storage.mongo.peers import FRESH, MongoPeers, Stranger
 from tests.storage.conftest import UNAVAILABLE
 
 BODY = b"what is said"
 
 
 @pytest.fixture
-def servers(messages: MongoMessages) -> Any:
+def servers(mongo: Any) -> Any:
     """The collection of servers."""
-    return messages._database.servers
+    return mongo.servers
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_a_server_that_was_not_seen_lately(servers: Any) -> None:
     long_ago = datetime.now(UTC) - timedelta(seconds=FRESH + 60)
     await servers.update_one({"_id": Binary(old.id)}, {"$set": {"seen": long_ago}})
     assert not await peers.meet(old.id)
-    await old._renew()
+    await old.renew()
     assert await peers.meet(old.id)
 
 
@@ -89,19 +89,21 @@ async def test_a_server_that_was_removed(servers: Any) -> None:
     """A server whose document was removed registers again with the same key."""
     peers, old = await joined(servers), await joined(servers)
     await servers.delete_one({"_id": Binary(old.id)})
-    await old._renew()
+    await old.renew()
     assert await peers.opened_surely(old.seal(BODY)) == BODY
 
 
-async def test_many_servers(servers: Any) -> None:
+async def test_many_servers(servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache of servers is limited, and a peer that was dropped from it is looked up again."""
-    peers, other = await joined(servers), await joined(servers)
-    assert await peers.meet(other.id)
-    peers._keys |= {secrets.token_bytes(16): b"" for _ in range(MOST)}
-    third = await joined(servers)
-    assert await peers.meet(third.id)
-    assert len(peers._keys) == 2
-    assert await peers.opened_surely(other.seal(BODY)) == BODY
+    monkeypatch.setattr("storage.mongo.peers.MOST", 3)
+    peers, *others = [await joined(servers) for _ in range(4)]
+    for other in others:
+        assert await peers.meet(other.id)
+    for dropped in others[:2]:
+        with pytest.raises(Stranger):
+            peers.opened(dropped.seal(BODY))
+    assert peers.opened(others[2].seal(BODY)) == BODY
+    assert await peers.opened_surely(others[0].seal(BODY)) == BODY
     assert peers.opened(peers.seal(BODY)) == BODY
 
 

@@ -337,9 +337,7 @@ async def test_bytes_that_are_used_up(
     await counters.admit(*pair[::-1], nothing)
 
 
-async def test_bytes_of_gathered_messages(
-    redis_server: RedisServer, redis: Redis, prefix: str, pair: tuple[int, int]
-) -> None:
+async def test_bytes_of_gathered_messages(redis_server: RedisServer, prefix: str, pair: tuple[int, int]) -> None:
     """Bytes of gathered messages count once, in UTF-8 and with the overhead, even if counting failed first."""
     quotas = RedisQuotas(redis_server, prefix, strangers=0, size=10**6)
     counters, failures = RedisCounters(redis_server, prefix, quotas), [StorageUnavailable("mongodb", "away")]

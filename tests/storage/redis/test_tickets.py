@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -11,6 +12,7 @@ from tornado.ioloop import IOLoop
 
 from models.errors import StorageUnavailable, Unauthenticated
 from models.records import Identity
+from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages
 from storage.mongo.peers import MongoPeers
 from storage.redis.client import RedisServer
@@ -30,9 +32,9 @@ def tickets(redis_server: RedisServer, prefix: str, messages: MongoMessages, clo
 
 
 @pytest.fixture
-def peers(io_loop: IOLoop, messages: MongoMessages) -> MongoPeers:
+def peers(io_loop: IOLoop, mongo: Any) -> MongoPeers:
     """Another server that is registered in the same database."""
-    peers = MongoPeers(messages._database.servers, messages._errors)
+    peers = MongoPeers(mongo.servers, MongoErrors())
     io_loop.run_sync(peers.join)
     return peers
 
@@ -118,10 +120,10 @@ async def test_tickets_below_another_prefix(
 
 
 async def test_a_ticket_of_another_process(
-    tickets: RedisTickets, redis_server: RedisServer, prefix: str, peers: MongoPeers, clock: Clock
+    tickets: RedisTickets, redis_server: RedisServer, prefix: str, peers: MongoPeers, mongo: Any, clock: Clock
 ) -> None:
     """A ticket of another process is valid if that process is registered in the same database."""
-    for issuer, good in ((peers, True), (MongoPeers(peers._servers, peers._errors), False)):
+    for issuer, good in ((peers, True), (MongoPeers(mongo.servers, MongoErrors()), False)):
         others = RedisTickets(redis_server, prefix, issuer, lifetime=LIFETIME, clock=clock)
         ticket = await others.issue(USER)
         if good:
