@@ -187,8 +187,8 @@ class Blocks:
         begun = asyncio.get_running_loop().time()
         found = await self._store.by(wanted)
         for user in wanted:
-            if user in self._held and self._doubted_at.get(user, NEVER) > begun:
-                continue  # an event came since, and with it a later read, which may have ended before this one
+            if self._doubted_at.get(user, NEVER) > begun:
+                continue  # an event or the first connection came since, and with it a later read, perhaps done by now
             blocks = found.get(user, {})
             over = {peer: upto for peer, upto in self._held.get(user, {}).items() if peer not in blocks}
             hidden = {(user, peer) for peer, upto in over.items() if await self._goes_beyond(user, peer, upto)}

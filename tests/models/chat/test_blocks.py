@@ -215,3 +215,27 @@ async def test_a_read_that_ends_after_a_later_one(fake: Any) -> None:
     assert not blocks.passes(Typing(1, 2))
     assert blocks.known_open_until(conversation) < now()
     await end(task)
+
+
+async def test_a_read_from_before_the_first_connection(fake: Any) -> None:
+    """What was read for earlier connections does not count for a user who has come back since."""
+    blocks = Blocks(fake, fake, fake, lambda *_: None)
+    task = asyncio.ensure_future(blocks.sweep.run())
+    blocks.hold(2)
+    await blocks.wait_held(2)
+    gate = fake.read = asyncio.Event()
+    early = asyncio.ensure_future(blocks.unblock(2, 3))  # reads the blocks of user 2
+    await until(lambda: fake.reads)
+    blocks.release(2)
+    fake.kept = {2: {1: 5}}
+    blocks.heard(2, 1)
+    await end(task)
+    blocks.hold(2)
+    gate.set()
+    await early
+    assert not blocks.passes(Typing(1, 2))
+    assert blocks.withholds(message(6))
+    task = asyncio.ensure_future(blocks.sweep.run())
+    await blocks.wait_held(2)
+    assert (await blocks.shown_upto(2, 1), fake.resumed) == (5, [])
+    await end(task)
