@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SocketKind(IntEnum):
-    """The kinds of sockets that a user gets a conversation's messages on; each is one bit."""
+    """For which peers a socket is: for one, or for all. Each kind is a bit, so a number can hold a set of them."""
 
     PAIR = 1
     INBOX = 2

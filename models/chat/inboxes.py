@@ -68,7 +68,7 @@ class Inboxes:
             inbox.looking.cancel()
         for peer in inbox.conversations:
             self._conversations.unfollow(user, peer, SocketKind.INBOX)
-            self._presence.unwatch(user, peer)
+            self._presence.unwatch(user, peer, SocketKind.INBOX)
 
     async def looked(self, *users: int) -> bool:
         """Wait until the conversations of these users' inboxes are known. Return whether there was one to wait for."""
@@ -143,6 +143,6 @@ class Inboxes:
         conversation = inbox.conversations.get(peer)
         if conversation is None:
             conversation = inbox.conversations[peer] = self._conversations.follow(user, peer, SocketKind.INBOX)
-            self._presence.watch(user, peer)
+            self._presence.watch(user, peer, SocketKind.INBOX)
         self._conversations.begin(conversation, seq)
         return conversation

@@ -8,7 +8,6 @@ acquaintances are told anything. While one of the two has blocked the other, bot
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable
 
 import structlog
@@ -16,12 +15,24 @@ import structlog
 from common.tasks import end
 from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
+from models.chat.conversation import SocketKind
 from models.chat.ports import Cluster, Sockets
 from models.errors import StorageUnavailable
 
 __all__ = ["Presence"]
 
 _log = structlog.get_logger(__name__)
+
+
+class _Watch:
+    """What one user is told of another user's presence."""
+
+    __slots__ = ("doubtful", "kinds", "shown")
+
+    def __init__(self, kind: SocketKind, shown: bool | None) -> None:
+        self.kinds: int = kind  # the kinds of sockets for which the user watches, as bits
+        self.shown = shown  # what was last told, or is taken as known; None if it is not known yet
+        self.doubtful = False  # a block between the two has changed since
 
 
 class Presence:
@@ -39,9 +50,7 @@ class Presence:
         self._blocks = blocks
         self._cluster = cluster
         self._acquaintances = acquaintances
-        self._watchers: dict[int, dict[int, bool | None]] = {}  # by user: what each watcher was last told
-        self._watching: Counter[tuple[int, int]] = Counter()
-        self._doubtful: set[tuple[int, int]] = set()  # watchers and users between whom a block has changed
+        self._watches: dict[int, dict[int, _Watch]] = {}  # by user, and by the watcher
         self._looking: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
 
@@ -58,31 +67,35 @@ class Presence:
     @property
     def watched(self) -> Iterable[int]:
         """The users that are watched here."""
-        return self._watchers
+        return self._watches
 
-    def watch(self, watcher: int, user: int) -> None:
-        """Tell `watcher` when `user` comes online and goes offline, from now on."""
-        self._watching[watcher, user] += 1
-        if self._watching[watcher, user] > 1:
-            return
-        if user not in self._watchers:
-            self._watchers[user] = {}
+    def watch(self, watcher: int, user: int, kind: SocketKind) -> None:
+        """Tell sockets of `watcher` of a kind when `user` comes online and goes offline, from now on."""
+        watches = self._watches.get(user)
+        if watches is None:
+            watches = self._watches[user] = {}
             self._cluster.watch(user)
-        # The current state is not news; None if it is not known yet.
-        online = True if self._sockets.has(user) else False if self._cluster.single_process else None
-        self._watchers[user][watcher] = online
+        watch = watches.get(watcher)
+        if watch is not None:
+            watch.kinds |= kind
+            return
+        # The current state is not news.
+        shown = True if self._sockets.has(user) else False if self._cluster.single_process else None
+        watches[watcher] = _Watch(kind, shown)
         self.look(user)
 
-    def unwatch(self, watcher: int, user: int) -> None:
-        """Undo `watch`."""
-        self._watching[watcher, user] -= 1
-        if self._watching[watcher, user]:
+    def unwatch(self, watcher: int, user: int, kind: SocketKind) -> None:
+        """Undo `watch`. There is nothing left to tell when no kind of sockets watches."""
+        watches = self._watches.get(user, {})
+        watch = watches.get(watcher)
+        if watch is None:
             return
-        del self._watching[watcher, user]
-        self._doubtful.discard((watcher, user))
-        del self._watchers[user][watcher]
-        if not self._watchers[user]:
-            del self._watchers[user]
+        watch.kinds &= ~kind
+        if watch.kinds:
+            return
+        del watches[watcher]
+        if not watches:
+            del self._watches[user]
             self._cluster.unwatch(user)
 
     async def online(self, users: list[int]) -> set[int]:
@@ -93,7 +106,7 @@ class Presence:
 
     def look(self, user: int) -> None:
         """Start a task that tells the watchers of `user` if their state has changed."""
-        if user not in self._watchers:
+        if user not in self._watches:
             return
         if user in self._looking:
             self._again.add(user)
@@ -103,13 +116,14 @@ class Presence:
     def doubt(self, one: int, other: int) -> None:
         """Look again whether two users may see each other: a block between them has changed."""
         for watcher, user in ((one, other), (other, one)):
-            if self._watching.get((watcher, user)):
-                self._doubtful.add((watcher, user))
-            self.look(user)
+            watch = self._watches.get(user, {}).get(watcher)
+            if watch is not None:
+                watch.doubtful = True
+                self.look(user)
 
     def look_at_all(self) -> None:
         """Look again at all watched users: changes may have been missed."""
-        for user in tuple(self._watchers):
+        for user in tuple(self._watches):
             self.look(user)
 
     async def _look(self, user: int) -> None:
@@ -118,7 +132,7 @@ class Presence:
                 self._again.discard(user)
                 try:
                     online = user in await self.online([user])
-                    if not online and True in self._watchers.get(user, {}).values():
+                    if not online and any(watch.shown for watch in self._watches.get(user, {}).values()):
                         await asyncio.sleep(self._offline_after)
                         online = user in await self.online([user])
                     await self._tell(user, online)
@@ -130,13 +144,14 @@ class Presence:
             del self._looking[user]
 
     async def _tell(self, user: int, online: bool) -> None:
-        for watcher, told in tuple(self._watchers.get(user, {}).items()):
-            if told == online and (watcher, user) not in self._doubtful:
+        for watcher, watch in tuple(self._watches.get(user, {}).items()):
+            told = watch.shown
+            if told == online and not watch.doubtful:
                 continue
             shown = online and not await self._blocks.apart(watcher, user)
-            self._doubtful.discard((watcher, user))
+            watch.doubtful = False
             news = told is not None and told != shown and await self._acquaintances.acquainted(watcher, user)
-            if watcher in self._watchers.get(user, {}):  # still
-                self._watchers[user][watcher] = shown
+            if self._watches.get(user, {}).get(watcher) is watch:  # still
+                watch.shown = shown
                 if news:
                     self._sockets.present(watcher, user, online=shown)

@@ -131,11 +131,11 @@ class Chat:
 
     def pair_watched(self, user: int, peer: int) -> None:
         """Tell the sockets of `user` when the peer comes online and goes offline."""
-        self.presence.watch(user, peer)
+        self.presence.watch(user, peer, SocketKind.PAIR)
 
     def pair_unwatched(self, user: int, peer: int) -> None:
         """Undo `pair_watched`."""
-        self.presence.unwatch(user, peer)
+        self.presence.unwatch(user, peer, SocketKind.PAIR)
 
     async def watches(self, user: int) -> None:
         """Wait until an inbox of `user`, if there is one here, is told of presence changes."""

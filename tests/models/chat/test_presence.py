@@ -7,11 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from handlers.websocket.handler import ChatSocket
+from models.chat.acquaintances import Acquaintances
+from models.chat.blocks import Blocks
+from models.chat.conversation import SocketKind
+from models.chat.ports import Directory
+from models.chat.presence import Presence
 from models.errors import StorageUnavailable
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
+from tests.support.chats import GatedBlocks, NoOtherProcess, Recorder
 from tests.support.sockets import Client, Client2, until
 
 Pair = tuple[int, int]
@@ -168,7 +175,7 @@ async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pa
     await meet(connect2, *pair)
     presence = http_server.chat.presence
     await until(lambda: not presence._looking)
-    assert not (presence._watchers or presence._watching)
+    assert not presence.watched
 
 
 async def test_a_socket_that_is_not_known_yet(
@@ -188,3 +195,41 @@ async def test_a_socket_that_is_not_known_yet(
     http_server.chat.presence.look(pair[1])
     await until(lambda: pair[1] not in http_server.chat.presence._looking)
     assert await one.silent()
+
+
+class Friends(Directory):
+    """A directory in which all users have written to each other."""
+
+    @override
+    async def mutual(self, conversation: str) -> bool:
+        return True
+
+
+class Watching(NoOtherProcess):
+    """A cluster that records which users are watched."""
+
+    def __init__(self) -> None:
+        self.watched: list[int] = []
+
+    @override
+    def watch(self, user: int) -> None:
+        self.watched.append(user)
+
+    @override
+    def unwatch(self, user: int) -> None:
+        self.watched.remove(user)
+
+
+async def test_a_user_is_watched_for_each_kind_of_sockets() -> None:
+    """A user is watched until no kind of the watcher's sockets watches, however often each was noted."""
+    cluster, sockets = Watching(), Recorder()
+    blocks = Blocks(GatedBlocks(), sockets, cluster, lambda *_: None)
+    presence = Presence(sockets, cluster, Acquaintances(Friends()), blocks, offline_after=0)
+    for kind in (*SocketKind, *SocketKind):
+        presence.watch(1, 2, kind)
+    for kind in SocketKind:
+        assert (list(presence.watched), cluster.watched) == ([2], [2])
+        presence.unwatch(1, 2, kind)
+        presence.unwatch(1, 2, kind)
+    assert (list(presence.watched), cluster.watched) == ([], [])
+    await presence.close()
