@@ -148,9 +148,13 @@ class Presence:
             told = watch.shown
             if told == online and not watch.doubtful:
                 continue
-            shown = online and not await self._blocks.apart(watcher, user)
-            watch.doubtful = False
-            news = told is not None and told != shown and await self._acquaintances.acquainted(watcher, user)
+            watch.doubtful = False  # before the look, so that a later doubt stays
+            try:
+                shown = online and not await self._blocks.apart(watcher, user)
+                news = told is not None and told != shown and await self._acquaintances.acquainted(watcher, user)
+            except StorageUnavailable:
+                watch.doubtful = True
+                raise
             if self._watches.get(user, {}).get(watcher) is watch:  # still
                 watch.shown = shown
                 if news:

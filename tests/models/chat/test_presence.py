@@ -220,6 +220,31 @@ class Watching(NoOtherProcess):
         self.watched.remove(user)
 
 
+class Presences(Recorder):
+    """Sockets that record what they are told of presence."""
+
+    def __init__(self, *online: int) -> None:
+        super().__init__(*online)
+        self.told: list[tuple[int, int, bool]] = []
+
+    @override
+    def present(self, user: int, peer: int, *, online: bool) -> None:
+        self.told.append((user, peer, online))
+
+
+class FailingBlocks(GatedBlocks):
+    """Blocks whose next `failures` reads between two users fail."""
+
+    failures = 0
+
+    @override
+    async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
+        if self.failures:
+            self.failures -= 1
+            raise StorageUnavailable("mongodb", "away")
+        return await super().between(one, other)
+
+
 async def test_a_user_is_watched_for_each_kind_of_sockets() -> None:
     """A user is watched until no kind of the watcher's sockets watches, however often each was noted."""
     cluster, sockets = Watching(), Recorder()
@@ -232,4 +257,27 @@ async def test_a_user_is_watched_for_each_kind_of_sockets() -> None:
         presence.unwatch(1, 2, kind)
         presence.unwatch(1, 2, kind)
     assert (list(presence.watched), cluster.watched) == ([], [])
+    await presence.close()
+
+
+async def test_a_block_that_comes_during_a_look() -> None:
+    """A block that changes while the blocks are read is noticed by the look that follows."""
+    store, sockets = FailingBlocks(), Presences(2)
+    cluster = NoOtherProcess()
+    blocks = Blocks(store, sockets, cluster, lambda *_: None)
+    presence = Presence(sockets, cluster, Acquaintances(Friends()), blocks, offline_after=0)
+    presence.watch(1, 2, SocketKind.PAIR)  # the peer is online
+    store.gate.clear()
+    presence.doubt(1, 2)
+    await until(lambda: store.asked)
+    await store.block(2, 1)
+    presence.doubt(1, 2)
+    store.gate.set()
+    await until(lambda: sockets.told == [(1, 2, False)])
+    store.failures = 1
+    await store.unblock(2, 1)
+    presence.doubt(1, 2)
+    await until(lambda: not store.failures)
+    presence.look(2)
+    await until(lambda: sockets.told == [(1, 2, False), (1, 2, True)])
     await presence.close()
