@@ -9,7 +9,6 @@ change, and one pings. The first of them that ends, ends the other two.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
@@ -58,7 +57,7 @@ class Subscription:
         self._prefix = prefix + ":"
         self._home = home
         self._subscriber = subscriber
-        self._wanted: Counter[str] = Counter({home: 1})
+        self._wanted = {home}
         self._asked: set[str] = set()  # channels for which SUBSCRIBE was sent on this connection
         self._confirmed: set[str] = set()  # channels that Redis has confirmed
         self._changed: set[str] = set()  # channels to subscribe to or to unsubscribe from
@@ -88,16 +87,15 @@ class Subscription:
             await end(self._task)
 
     def want(self, channel: str) -> None:
-        """Subscribe to a channel, until `unwant` was called as often as this."""
-        self._wanted[channel] += 1
-        if self._wanted[channel] == 1:
+        """Subscribe to a channel, soon. Does nothing if it is wanted already."""
+        if channel not in self._wanted:
+            self._wanted.add(channel)
             self._change_of(channel)
 
     def unwant(self, channel: str) -> None:
-        """Undo one call of `want`."""
-        self._wanted[channel] -= 1
-        if not self._wanted[channel]:
-            del self._wanted[channel]
+        """Unsubscribe from a channel, soon. Does nothing if it is not wanted."""
+        if channel in self._wanted:
+            self._wanted.remove(channel)
             self._change_of(channel)
 
     def has(self, channel: str) -> bool:
