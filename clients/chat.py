@@ -28,7 +28,7 @@ from clients.screen import Screen
 from clients.server import ClientError, Peer, Refused, Server
 from clients.text import visible
 
-__all__ = ["main"]
+__all__ = ["given_password", "main", "make_parser"]
 
 DEFAULT_SERVER = "http://127.0.0.1:3000"
 INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as in a shell
@@ -65,7 +65,7 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run the client and return the exit status. Raises SystemExit for --help and wrong usage."""
-    parser = _parser()
+    parser = make_parser()
     given = parser.parse_args(argv)
     if urlsplit(given.server).scheme not in ("http", "https") or not urlsplit(given.server).hostname:
         parser.error(f"--server: {given.server} is not a URL like {DEFAULT_SERVER}")
@@ -115,7 +115,7 @@ def _cancel_on_signals() -> None:
 async def _sign_in(server: Server, given: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Peer, int]:
     """Sign in. Return the user, and the maximum characters of a message. Raises ClientError, UsageError and OSError."""
     session = await server.session()
-    password = _given_password(given, environment)
+    password = given_password(given, environment)
     if given.register is not None:
         password = password or _ask("New password: ", again="The same again: ")
         await server.register(given.user, given.register, password)
@@ -127,7 +127,8 @@ async def _sign_in(server: Server, given: argparse.Namespace, environment: Mappi
     return await server.sign_in(given.user, password or _ask("Password: ")), session.max_content
 
 
-def _given_password(given: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
+def given_password(given: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
+    """Return the password in the file or in the environment, None if there is none. Raises UsageError and OSError."""
     if given.password_file is not None:
         try:
             text = Path(given.password_file).read_text("utf-8-sig")  # without a byte order mark
@@ -151,7 +152,8 @@ def _ask(prompt: str, *, again: str = "") -> str:
     return password
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the program's arguments."""
     commands = "\n".join(f"  {name:9} {what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
         "python -m clients.chat",

@@ -46,13 +46,18 @@ MOST_LINES = 100  # lines in the queue, at most
 
 
 class Screen:
-    """A screen on `input_` and `output`, or on the terminal of this process."""
+    """A screen on `input_` and `output`, or on the terminal of this process.
 
-    def __init__(self, *, input_: Input | None = None, output: Output | None = None) -> None:
+    At most `max_lines` typed lines wait until those before them are carried out.
+    """
+
+    def __init__(
+        self, *, input_: Input | None = None, output: Output | None = None, max_lines: int = MOST_LINES
+    ) -> None:
         self._client: Client | None = None
         self._commands: Commands | None = None
         self._notices: list[str] = []
-        self._lines: asyncio.Queue[str] = asyncio.Queue(MOST_LINES)
+        self._lines: asyncio.Queue[str] = asyncio.Queue(max_lines)
         self._below = 0  # rows that are below the screen
         self._rows: list[Row] = []
         self.buffer = Buffer(
@@ -62,7 +67,7 @@ class Screen:
             on_text_changed=self._typed,
             multiline=False,
         )
-        self._pane = Window(_Pane(self._visible_rows), height=Dimension(weight=1))
+        self._pane = Window(_Pane(self.visible_rows), height=Dimension(weight=1))
         self.app: Application[None] = Application(
             layout=self._layout(),
             key_bindings=self._keys(),
@@ -87,6 +92,11 @@ class Screen:
     def current(self) -> Conversation | None:
         """The open conversation."""
         return self._commands.current if self._commands else None
+
+    @property
+    def waiting(self) -> int:
+        """How many typed lines wait."""
+        return self._lines.qsize()
 
     async def run(self, client: Client, to: str) -> int:
         """Show the client until the user ends it, and return the exit status.
@@ -195,10 +205,10 @@ class Screen:
         writing = Window(control, height=Dimension(min=1, max=INPUT_ROWS), dont_extend_height=True, wrap_lines=True)
         rows = HSplit(
             [
-                Window(FormattedTextControl(self._title), height=1, style="class:title"),
+                Window(FormattedTextControl(self.title), height=1, style="class:title"),
                 self._pane,
                 writing,
-                Window(FormattedTextControl(self._toolbar), height=1, style="class:toolbar"),
+                Window(FormattedTextControl(self.toolbar), height=1, style="class:toolbar"),
             ]
         )
         menu = Float(CompletionsMenu(max_height=8), xcursor=True, ycursor=True)
@@ -221,14 +231,16 @@ class Screen:
             self._rows = rows_of(self.current, self._client.user, pending, self._notices, width)
         return self._rows
 
-    def _visible_rows(self, width: int, height: int) -> list[Row]:
+    def visible_rows(self, width: int, height: int) -> list[Row]:
+        """Return the rows above the input line, in a pane of that size."""
         rows = self._drawn(width)
         self._below = min(self._below, max(len(rows) - height, 0))
         end = len(rows) - self._below
         shown = rows[max(end - height, 0) : end]
         return [[]] * (height - len(shown)) + shown
 
-    def _title(self) -> StyleAndTextTuples:
+    def title(self) -> StyleAndTextTuples:
+        """Return the first row: the peer of the open conversation."""
         if self.current is None:
             return [("", " Tandem")]
         peer = self.current.peer
@@ -236,7 +248,8 @@ class Screen:
         state = " · blocked" if self.current.blocked else " · online" if self.current.online else ""
         return [("", f" {visible(str(peer))}{nick}{state}")]
 
-    def _toolbar(self) -> StyleAndTextTuples:
+    def toolbar(self) -> StyleAndTextTuples:
+        """Return the last row: the user, the state of the connection, and what is new."""
         if self._client is None:
             return []
         parts = [visible(str(self._client.user))]

@@ -82,16 +82,17 @@ class Session(NamedTuple):
 class Server:
     """A server at a URL like https://chat.example. `ca_file` has certificates to trust instead of the usual ones.
 
-    Each request raises Unreachable or Refused. The caller is the user that signed in, or that was believed, last.
+    Each request raises Unreachable or Refused. The caller is the user that signed in, or that was believed, last. Until
+    then it is the one of `uid` or `token`.
     """
 
-    def __init__(self, url: str, *, ca_file: str | None = None) -> None:
+    def __init__(self, url: str, *, ca_file: str | None = None, uid: int = 0, token: str = "") -> None:
         self.url = url.rstrip("/")
         self._ca_file = ca_file
         self._http = AsyncHTTPClient(force_instance=True)
         self.log = ""  # the id of the installation, once it is known
-        self._uid = 0
-        self._token = ""
+        self._uid = uid
+        self._token = token
 
     def close(self) -> None:
         """Close the connections."""

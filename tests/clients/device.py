@@ -15,6 +15,7 @@ from clients.conversation import Conversation
 from clients.outbox import Outbox, Pending, path_of
 from clients.server import Peer, Server
 from clients.timeline import Message
+from handlers.websocket.handler import ChatSocket
 from tests.support.sockets import until
 
 
@@ -127,6 +128,12 @@ class Device:
         await asyncio.gather(self.running, return_exceptions=True)
         self.client.outbox.close()
         self.client.server.close()
+
+
+def close_sockets_of(user: Peer, code: int) -> None:
+    """Let the server of this process close a user's sockets with a code."""
+    for socket in ChatSocket.hub.sockets_of((user.id,)):
+        socket.shut(code, "")
 
 
 def names_of(database: pymysql.Connection, ids: list[int]) -> list[str]:

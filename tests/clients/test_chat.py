@@ -229,8 +229,8 @@ def test_password_files(content: bytes, tmp_path: Path) -> None:
     """The password is the first line, with all line ends and byte order marks of editors."""
     file = tmp_path / "password"
     file.write_bytes(content)
-    given = clients.chat._parser().parse_args(["--user=a", f"--password-file={file}"])
-    assert clients.chat._given_password(given, {}) == "a long secret"
+    given = clients.chat.make_parser().parse_args(["--user=a", f"--password-file={file}"])
+    assert clients.chat.given_password(given, {}) == "a long secret"
 
 
 async def test_a_password_file_that_is_no_text(start: Start, tmp_path: Path) -> None:

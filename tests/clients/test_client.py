@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import clients.backoff
 import clients.connection
 from clients.client import Client
+from clients.connection import Connection, Frame
+from clients.following import Follower
 from clients.outbox import Outbox
 from clients.server import Peer, Refused, SessionOver
 from clients.server import Server as Remote
@@ -63,12 +66,11 @@ async def test_two_users(friends: Friends) -> None:
     await until(lambda: not mine.online)
 
 
-async def test_typing_is_told_once_a_second_at_most(friends: Friends) -> None:
+async def test_typing_is_told_once_a_second_at_most(friends: Friends, monkeypatch: pytest.MonkeyPatch) -> None:
     """Typing is sent at most once a second, for any number of keys."""
     (one, two), _ = friends
     told: list[Any] = []
-    assert one.client._connection is not None
-    one.client._connection.tell = lambda *frame, **fields: told.append(frame)  # type: ignore[method-assign]
+    monkeypatch.setattr(Connection, "tell", lambda self, *frame, **fields: told.append(frame))
     for _ in range(100):
         one.client.typing(two.client.user.id)
     assert told == [(5,)]
@@ -170,20 +172,18 @@ async def test_more_was_missed_than_one_answer_holds(friends: Friends) -> None:
     assert contents(one, two, two) == ["hello yourself", *map(str, range(300))]
 
 
-async def test_a_frame_that_is_lost(friends: Friends) -> None:
+async def test_a_frame_that_is_lost(friends: Friends, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gap between live messages is filled from history."""
     (one, two), _ = friends
-    follower = one.client._follower
-    assert follower is not None
-    live, lost = follower.live, []
+    live, lost = Follower.live, []
 
-    def lossy(peer: int, message: Any) -> None:
-        if message.content == "lost":
+    def lossy(follower: Follower, peer: int, message: Any) -> None:
+        if (peer, message.content) == (two.client.user.id, "lost"):
             lost.append(message)
         else:
-            live(peer, message)
+            live(follower, peer, message)
 
-    follower.live = lossy  # type: ignore[method-assign]
+    monkeypatch.setattr(Follower, "live", lossy)
     for content in ("before", "lost", "after"):
         two.say(one, content)
     await until(lambda: len(one.given(two)) == 5)
@@ -292,8 +292,19 @@ async def test_an_acknowledgement_after_40001(
         return await insert(*given)
 
     monkeypatch.setattr(http_server.stores.messages, "insert", lambda *given: asyncio.ensure_future(late(*given)))
+    answered: list[int] = []
+    ask = Connection.ask
+
+    def noting(connection: Connection, kind: int, then: Callable[[Frame], None], **fields: Any) -> None:
+        def noted(frame: Frame) -> None:
+            then(frame)
+            answered.append(frame["code"])
+
+        ask(connection, kind, noted, **fields)
+
+    monkeypatch.setattr(Connection, "ask", noting)
     one.say(two, "late")
-    await until(lambda: one.client._sender._pauses)
+    await until(lambda: 40001 in answered)
     stored.set()
     await until(lambda: not len(one.client.outbox))
     await until(lambda: contents(two, one, one) == ["hello", "late"])
@@ -428,11 +439,11 @@ async def test_a_server_that_knows_less(friends: Friends) -> None:
 @pytest.mark.parametrize("path", ["/user/logout", "/user/logout/everywhere"])
 async def test_signed_out(path: str, http_server: Server, ask: Ask, tmp_path: Any, token_of: Any, pair: Any) -> None:
     """The session ends with a clear error, by closing the socket and at the upgrade."""
-    remote = Remote(f"http://127.0.0.1:{http_server.port}")
-    remote._token = await token_of(pair[0])
+    token = await token_of(pair[0])
+    remote = Remote(f"http://127.0.0.1:{http_server.port}", token=token)
     device = Device(Peer(pair[0], "x", ""), remote, Outbox(tmp_path / "o" / "x", lambda: 1.0), 10)
     await until(lambda: device.client.status.connected)
-    assert (await ask("POST", path, token=remote._token, body="")).status == 200
+    assert (await ask("POST", path, token=token, body="")).status == 200
     with pytest.raises(SessionOver, match="signed out"):
         await device.running
     with pytest.raises(SessionOver, match="no longer good"):

@@ -25,6 +25,7 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.over = False
+        self.looks = 0  # how often it was asked whether it has ended
         self._then: list[Callable[[Frame], None]] = []
 
     @property
@@ -32,6 +33,7 @@ class Recorder:
         return self
 
     def done(self) -> bool:
+        self.looks += 1
         return self.over
 
     def ask(self, kind: int, then: Callable[[Frame], None], **fields: Any) -> None:
@@ -122,16 +124,9 @@ async def test_no_answer_for_now(code: int, followed: Followed) -> None:
     followed.connection.answer(code, retry_after=0.001)  # the position
     await until(lambda: len(followed.connection.asked) == 6)
     assert [each["type"] for each in followed.connection.asked] == [6, 6, 2, 2, 4, 4]
-    unless_ended, looked = followed.follower._unless_ended, []
-
-    def watched(again: Callable[[], None]) -> None:
-        unless_ended(again)
-        looked.append(again)
-
-    followed.follower._unless_ended = watched  # type: ignore[method-assign]
     followed.connection.answer(code, retry_after=0.001)
-    followed.connection.over = True
-    await until(lambda: looked)
+    followed.connection.over, before = True, followed.connection.looks
+    await until(lambda: followed.connection.looks > before)
     assert len(followed.connection.asked) == 6
 
 

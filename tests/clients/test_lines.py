@@ -18,6 +18,7 @@ from clients.outbox import Outbox
 from clients.server import Peer, Refused, Server
 from server import Server as Serving
 from tests.clients.conftest import Open
+from tests.clients.device import close_sockets_of
 from tests.support.patience import PATIENCE
 from tests.support.sockets import until
 
@@ -25,12 +26,11 @@ from tests.support.sockets import until
 class Piped:
     """A client with a pipe as its input."""
 
-    def __init__(self, url: str, user: Peer, path: Path, uid: int, to: str) -> None:
+    def __init__(self, url: str, user: Peer, path: Path, to: str, source: int | None) -> None:
         self.read, self.write = os.pipe()
         self.out, self.err = io.StringIO(), io.StringIO()
-        self.lines = Lines(self.read, self.out, self.err)
-        self.server = Server(url)
-        self.server._uid = uid
+        self.lines = Lines(self.read if source is None else source, self.out, self.err)
+        self.server = Server(url, uid=user.id)
         self.outbox = Outbox(path, time.time)
         self.client = Client(self.server, user, self.outbox, self.lines.heard, max_content=8192)
         self.running = asyncio.create_task(self.lines.run(self.client, to))
@@ -56,8 +56,8 @@ Pipe = Callable[..., Piped]
 def pipe(http_server: Serving, tmp_path: Path, io_loop: IOLoop) -> Iterator[Pipe]:
     """Return a function that starts clients that read from a pipe."""
 
-    def start(user: Peer, to: str) -> Piped:
-        return Piped(http_server.url, user, tmp_path / "piped" / str(user.id), user.id, to)
+    def start(user: Peer, to: str, source: int | None = None) -> Piped:
+        return Piped(http_server.url, user, tmp_path / "piped" / str(user.id), to, source)
 
     return start
 
@@ -177,8 +177,7 @@ async def test_what_was_missed(pipe: Pipe, http_server: Serving, device: Open, n
     piped.type("first\n")
     await until(lambda: len(two.given(one)) == 1)
     url, piped.server.url = piped.server.url, "http://127.0.0.1:1"
-    assert piped.client._connection is not None
-    piped.client._connection.close()
+    close_sockets_of(one.client.user, 1001)
     await until(lambda: not piped.client.status.connected)
     for number in range(3):
         two.say(one, f"{number}")
@@ -204,9 +203,8 @@ async def test_an_input_that_cannot_be_read(
 ) -> None:
     """An input that cannot be read is reported, and ends the client with status 1."""
     one = await device(http_server.port, names[0])
-    piped = pipe(one.client.user, "")
     directory = os.open(tmp_path, os.O_RDONLY)
-    piped.lines._source = directory
+    piped = pipe(one.client.user, "", directory)
     assert await piped.end() == 1
     os.close(directory)
     assert piped.err.getvalue() == "the input cannot be read: Is a directory\n"

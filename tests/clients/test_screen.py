@@ -16,12 +16,13 @@ from prompt_toolkit.output import DummyOutput
 from tornado.ioloop import IOLoop
 
 from clients.client import Client
+from clients.commands import Commands
 from clients.outbox import Outbox
 from clients.screen import Screen
 from clients.server import Peer, Server, SessionOver
 from server import Server as Serving
 from tests.clients.conftest import Open, Pair
-from tests.clients.device import Device, Proxy
+from tests.clients.device import Device, Proxy, close_sockets_of
 from tests.conftest import Ask
 from tests.support.patience import PATIENCE
 from tests.support.sockets import until
@@ -40,11 +41,10 @@ class Terminal(DummyOutput):
 class Sitting:
     """A user at a screen."""
 
-    def __init__(self, keys: PipeInput, url: str, user: Peer, path: Path, to: str) -> None:
+    def __init__(self, keys: PipeInput, url: str, user: Peer, path: Path, to: str, max_lines: int) -> None:
         self.keys = keys
-        self.screen = Screen(input_=keys, output=Terminal())
-        self.server = Server(url)
-        self.server._uid = user.id
+        self.screen = Screen(input_=keys, output=Terminal(), max_lines=max_lines)
+        self.server = Server(url, uid=user.id)
         self.outbox = Outbox(path, time.time)
         self.client = Client(self.server, user, self.outbox, self.screen.heard, max_content=8192)
         self.running = asyncio.create_task(self.screen.run(self.client, to))
@@ -55,13 +55,13 @@ class Sitting:
     @property
     def rows(self) -> list[str]:
         """Return the rows above the input line."""
-        rows = self.screen._visible_rows(WIDTH, HEIGHT - 3)
+        rows = self.screen.visible_rows(WIDTH, HEIGHT - 3)
         return ["".join(text for _, text in row) for row in rows if row]
 
     @property
     def bars(self) -> tuple[str, str]:
         """Return the first and the last row."""
-        return tuple("".join(part[1] for part in bar()) for bar in (self.screen._title, self.screen._toolbar))
+        return tuple("".join(part[1] for part in bar()) for bar in (self.screen.title, self.screen.toolbar))
 
     async def shows(self, text: str) -> None:
         await until(lambda: any(text in row for row in (*self.rows, *self.bars)))
@@ -71,7 +71,7 @@ class Sitting:
             return await self.running
 
 
-Sit = Callable[[Device, str], Awaitable[Sitting]]
+Sit = Callable[..., Awaitable[Sitting]]
 
 
 @pytest.fixture
@@ -80,9 +80,10 @@ def sit(io_loop: IOLoop, http_server: Serving, tmp_path: Path) -> Iterator[Sit]:
     with create_pipe_input() as keys:
         sittings: list[Sitting] = []
 
-        async def at(device: Device, to: str = "") -> Sitting:
+        async def at(device: Device, to: str = "", *, max_lines: int = 100) -> Sitting:
             user = device.client.user
-            sittings.append(Sitting(keys, http_server.url, user, tmp_path / "screen" / str(user.id), to))
+            path = tmp_path / "screen" / str(user.id)
+            sittings.append(Sitting(keys, http_server.url, user, path, to, max_lines))
             await until(lambda: sittings[-1].client.status.connected)
             return sittings[-1]
 
@@ -145,13 +146,13 @@ async def test_ticks(friends: Friends, sit: Sit) -> None:
     sitting = await sit(one, two.client.user.name)
     sitting.type(f"well?{ENTER}")
     await sitting.shows("well? ✓✓")
-    styles = [style for row in sitting.screen._visible_rows(WIDTH, HEIGHT) for style, text in row if text == "✓✓"]
+    styles = [style for row in sitting.screen.visible_rows(WIDTH, HEIGHT) for style, text in row if text == "✓✓"]
     assert styles[-1] == "class:tick"
     theirs = two.client.conversations[one.client.user.id]
     two.client.shown(theirs, theirs.timeline.held)
     mine = sitting.client.conversations[two.client.user.id]
     await until(lambda: mine.read == mine.timeline.held)
-    styles = [style for row in sitting.screen._visible_rows(WIDTH, HEIGHT) for style, text in row if text == "✓✓"]
+    styles = [style for row in sitting.screen.visible_rows(WIDTH, HEIGHT) for style, text in row if text == "✓✓"]
     assert styles[-1] == "class:read"
 
 
@@ -193,16 +194,18 @@ async def test_scrolling_up_brings_history(friends: Friends, sit: Sit, http_serv
     assert len(conversation.messages) == 122
 
 
-async def test_typing(friends: Friends, sit: Sit) -> None:
+async def test_typing(friends: Friends, sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Typing is sent for a message, not for a command; the peer's typing is shown, and disappears."""
     (one, two), _ = friends
     sitting = await sit(one, two.client.user.name)
     await until(lambda: sitting.screen.current)
     talk = two.client.conversations[one.client.user.id]
-    typed = sitting.client._typed
-    sitting.type("/help")
-    await until(lambda: sitting.screen.buffer.text == "/help")
-    assert sitting.client._typed == typed
+    with monkeypatch.context() as patch:
+        typed: list[int] = []
+        patch.setattr(sitting.client, "typing", typed.append)
+        sitting.type("/help")
+        await until(lambda: sitting.screen.buffer.text == "/help")
+        assert typed == []
     sitting.type(CTRL_C + "h")
     await until(lambda: talk.typing_until)
     two.client.typing(one.client.user.id)
@@ -263,8 +266,7 @@ async def test_a_session_that_ends(friends: Friends, sit: Sit) -> None:
     """The end of the session ends the screen, with the reason."""
     (one, _), _ = friends
     sitting = await sit(one, "")
-    assert sitting.client._connection is not None
-    sitting.client._connection._end(SessionOver(1008, "signed out"))
+    close_sockets_of(one.client.user, 1008)
     with pytest.raises(SessionOver, match="signed out"):
         await sitting.ended()
 
@@ -275,8 +277,7 @@ async def test_without_a_connection(friends: Friends, sit: Sit) -> None:
     sitting = await sit(one, two.client.user.name)
     await until(lambda: sitting.screen.current)
     url, sitting.server.url = sitting.server.url, "http://127.0.0.1:1"
-    assert sitting.client._connection is not None
-    sitting.client._connection.close()
+    close_sockets_of(one.client.user, 1001)
     await sitting.shows("connecting…")
     sitting.type(f"later{ENTER}")
     await sitting.shows("later ·")
@@ -313,17 +314,15 @@ async def test_what_was_typed_waits_for_what_takes_long(
     A line that does not fit into the queue stays in the field.
     """
     (one, two), _ = friends
-    sitting = await sit(one, two.client.user.name)
+    most, gate, run = 5, asyncio.Event(), Commands.run
+    sitting = await sit(one, two.client.user.name, max_lines=most)
     await until(lambda: sitting.screen.current)
-    commands, gate = sitting.screen._commands, asyncio.Event()
-    monkeypatch.setattr(sitting.screen._lines, "_maxsize", 5)  # a smaller queue
-    run = commands.run
 
-    async def slowly(line: str) -> bool:
+    async def slowly(commands: Commands, line: str) -> bool:
         await gate.wait()
-        return await run(line)
+        return await run(commands, line)
 
-    monkeypatch.setattr(commands, "run", slowly)
+    monkeypatch.setattr(Commands, "run", slowly)
 
     def sent() -> list[str]:
         """Return the messages that have arrived, and those in the outbox; one may be in both for a moment."""
@@ -331,10 +330,10 @@ async def test_what_was_typed_waits_for_what_takes_long(
         return list((arrived | {each.id: each.content for each in sitting.outbox}).values())
 
     # The first is carried out as usual, the second is taken from the queue and takes long.
-    lines = [f"{number}" for number in range(sitting.screen._lines.maxsize + 2)]
+    lines = [f"{number}" for number in range(most + 2)]
     for typed, line in enumerate(lines, 1):
         sitting.type(f"{line}{ENTER}")
-        await until(lambda typed=typed: sitting.screen._lines.qsize() == max(0, typed - 2) and (typed > 1 or sent()))
+        await until(lambda typed=typed: sitting.screen.waiting == max(0, typed - 2) and (typed > 1 or sent()))
     sitting.type(f"one too many{ENTER}")
     await until(lambda: sitting.screen.buffer.text == "one too many")
     gate.set()
@@ -343,11 +342,11 @@ async def test_what_was_typed_waits_for_what_takes_long(
     await until(lambda: sent() == [*lines, "one too many"])
     gate.clear()
     sitting.type(f"held{ENTER}")
-    await until(lambda: not sitting.screen.buffer.text and sitting.screen._lines.empty())
+    await until(lambda: not sitting.screen.buffer.text and not sitting.screen.waiting)
     sitting.type(f"last{ENTER}")
-    await until(lambda: not sitting.screen._lines.empty())
+    await until(lambda: sitting.screen.waiting)
     sitting.type(CTRL_D)
-    await until(lambda: sitting.screen._lines.qsize() == 2)
+    await until(lambda: sitting.screen.waiting == 2)
     gate.set()
     assert await sitting.ended() == 0
     await until(lambda: sent() == [*lines, "one too many", "held", "last"])
