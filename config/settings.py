@@ -133,8 +133,8 @@ class Engines(Struct, frozen=True, forbid_unknown_fields=True):
     password_waiting: Annotated[
         int, Meta(ge=1, le=10_000, description="maximum passwords queued for hashing; further ones get 503")
     ] = 16
-    insert_batch: Annotated[int, Meta(ge=1, le=10_000, description="maximum messages in one insert_many")] = 500
-    insert_flights: Annotated[int, Meta(ge=1, le=32, description="maximum concurrent insert_many calls")] = 1
+    insert_batch: Annotated[int, Meta(ge=1, le=10_000, description="maximum messages in one insert into MongoDB")] = 500
+    insert_flights: Annotated[int, Meta(ge=1, le=32, description="maximum concurrent inserts into MongoDB")] = 1
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ import secrets
 from typing import Any
 
 import pytest
-from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
+from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo.errors import ServerSelectionTimeoutError
 
 from models.errors import NotSent, StorageUnavailable
@@ -69,7 +69,7 @@ async def test_a_repeated_message_gives_its_first_copy(messages: MongoMessages, 
 
 
 async def test_a_batch_with_every_outcome(messages: MongoMessages, people: Any) -> None:
-    """Each caller gets its own outcome from one insert_many: stored, seq taken, or repeated."""
+    """Each caller gets its own outcome from one insert: stored, seq taken, or repeated."""
     pairs = [tuple(people(2)) for _ in range(3)]
     there = [message(pair, 1) for pair in pairs[1:]]
     for one in there:
@@ -117,19 +117,49 @@ async def test_a_batch_that_fails_half_through(
     pairs = [tuple(people(2)) for _ in range(3)]
     taken = message(pairs[0], 1)
     await messages.insert(taken)
-    real, calls = AsyncIOMotorCollection.insert_many, []
+    real, calls = AsyncIOMotorDatabase.command, []
 
-    async def once(self: Any, documents: Any, *, ordered: bool) -> Any:
-        calls.append(len(documents))
+    async def once(self: Any, command: Any) -> Any:
+        calls.append(len(command["documents"]))
         if len(calls) > 1:
             raise ServerSelectionTimeoutError("away")
-        return await real(self, documents, ordered=ordered)
+        return await real(self, command)
 
-    monkeypatch.setattr(AsyncIOMotorCollection, "insert_many", once)
+    monkeypatch.setattr(AsyncIOMotorDatabase, "command", once)
     outcomes = await asyncio.gather(*(messages.insert(message(pair, 1)) for pair in pairs), return_exceptions=True)
     assert calls == [3, 2]
     assert outcomes[0] == (taken, 0)
     assert [type(outcome) for outcome in outcomes[1:]] == [StorageUnavailable, StorageUnavailable]
+
+
+async def test_a_batch_that_is_larger_than_a_command(messages: MongoMessages, people: Any) -> None:
+    """Messages of more than 16 MB together are inserted too, in order, with the outcome of each run."""
+    pairs = [tuple(people(2)) for _ in range(3)]
+    taken = message(pairs[1], 2)
+    await messages.insert(taken)
+    runs = [[message(pair, seq, content="x" * 3_000_000) for seq in (1, 2, 3)] for pair in pairs]
+    outcomes = await asyncio.gather(*(messages.insert(*run) for run in runs))
+    assert outcomes == [None, (taken, 1), None]
+    for pair, stored in zip(pairs, ([1, 2, 3], [1, 2], [1, 2, 3]), strict=True):
+        assert [each.seq for each in await messages.page(conversation_of(*pair), 1, 10)] == stored
+
+
+async def test_a_message_that_is_not_on_a_majority(
+    messages: MongoMessages, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If MongoDB stores a message and does not confirm the majority, the outcome is unknown. A repeat tells it."""
+    real = AsyncIOMotorDatabase.command
+
+    async def unconfirmed(self: Any, command: Any) -> Any:
+        return {**await real(self, command), "writeConcernError": {"code": 64, "errmsg": "waiting timed out"}}
+
+    first = message(pair, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(AsyncIOMotorDatabase, "command", unconfirmed)
+        with pytest.raises(StorageUnavailable, match="waiting timed out") as raised:
+            await messages.insert(first)
+    assert type(raised.value) is StorageUnavailable
+    assert await messages.insert(first) == (first, 0)
 
 
 async def test_head(messages: MongoMessages, pair: Pair) -> None:
