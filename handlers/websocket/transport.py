@@ -63,6 +63,7 @@ class FrameProtocol(asyncio.Protocol):
         "_frames_left",
         "_joined",
         "_joined_size",
+        "_loop",
         "_lost",
         "_parser",
         "_paused",
@@ -77,6 +78,7 @@ class FrameProtocol(asyncio.Protocol):
     )
 
     def __init__(self, max_message_size: int) -> None:
+        self._loop = asyncio.get_running_loop()  # kept: on Python 3.11 each get_running_loop() calls getpid()
         self._parser = FrameParser(max_message_size)
         self._transport: asyncio.Transport | None = None
         self._paused = True  # no frame is handled now
@@ -158,7 +160,7 @@ class FrameProtocol(asyncio.Protocol):
             self.connection_made(TLSTransport(taken, self))
             return
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: self, taken)
+            await self._loop.connect_accepted_socket(lambda: self, taken)
         except OSError as error:
             _log.warning("connection_not_taken_over", reason=str(error))
         finally:
@@ -174,7 +176,7 @@ class FrameProtocol(asyncio.Protocol):
         self._flush()
         if self._discarding or self._lost:  # it was aborted while there was no transport
             self._transport.abort()
-        asyncio.get_running_loop().call_soon(self._read_on)
+        self._loop.call_soon(self._read_on)
 
     def eof_received(self) -> None:
         """Close: the peer sends nothing more. Unsent bytes are sent if that does not take long."""
@@ -195,7 +197,7 @@ class FrameProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Note that many bytes are unsent."""
         if self._writable is None:
-            self._writable = asyncio.get_running_loop().create_future()
+            self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
         """Note that all bytes are sent."""
@@ -221,8 +223,7 @@ class FrameProtocol(asyncio.Protocol):
 
         The parser keeps the rest.
         """
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         if now >= self._period_end:
             self._period_end, self._frames_left = now + PERIOD, FRAMES
         next_event = self._parser.next_event
@@ -250,7 +251,7 @@ class FrameProtocol(asyncio.Protocol):
             if self._paused or self._discarding:
                 return
         self._pause()
-        loop.call_at(self._period_end, self._read_on)
+        self._loop.call_at(self._period_end, self._read_on)
 
     def _call(self, method: Callable[[Any], asyncio.Future[None] | None], content: Any) -> None:
         """Call a method of the subclass, and read on when its future is done."""
@@ -352,7 +353,7 @@ class FrameProtocol(asyncio.Protocol):
         """Write a frame, together with the others of this turn of the loop."""
         joined = self._joined
         if not joined:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         joined.append(head)
         joined.append(payload)
         self._joined_size += len(head) + len(payload)
@@ -404,7 +405,7 @@ class FrameProtocol(asyncio.Protocol):
             self._flush()
             self._transport.close()
         if self._timer is None and not self._lost:
-            self._timer = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self.abort)
+            self._timer = self._loop.call_later(CLOSE_WITHIN, self.abort)
 
     def abort(self) -> None:
         """End the connection at once, without a close frame."""
