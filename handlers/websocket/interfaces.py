@@ -80,6 +80,7 @@ class Session(Protocol):
 
     reads: bool  # a message that is delivered to it counts as read
     watching: bool  # it reports presence
+    timeout: float  # seconds within which a request is answered
 
     def take(self, text: str, max_content: int) -> None:
         """Begin the request of a frame. Raises InvalidFrame."""

@@ -50,9 +50,9 @@ class SessionV1:
         "_in_flight",
         "_peer",
         "_showing",
-        "_timeout",
         "_user",
         "_window",
+        "timeout",
     )
 
     reads = True  # a delivered message counts as read; the article, section 2.4.2
@@ -67,7 +67,7 @@ class SessionV1:
         self._chat = chat
         self._history = history
         self._window = window
-        self._timeout = timeout
+        self.timeout = timeout
         # Messages that were sent, requests that have not begun, and actions to call in their turn.
         # A list, though it is a queue: it is short, and an empty deque takes 760 bytes of every idle socket.
         self._in_flight: list[PendingMessage | _Held | Callable[[], None]] = []
@@ -82,7 +82,7 @@ class SessionV1:
         request = v1.decode(text, max_content)
         now = asyncio.get_running_loop().time()
         if request.type == RequestType.SEND and not self._held and self._showing is None:
-            self._in_flight.append(self._send(request, now + self._timeout))
+            self._in_flight.append(self._send(request, now + self.timeout))
             return
         self._in_flight.append(_Held(request, now))
         self._held += 1
@@ -155,7 +155,7 @@ class SessionV1:
 
     def _deadline(self, held: _Held) -> float:
         """Return when a request is answered with 40001. Time spent on a client that reads slowly does not count."""
-        return max(held.arrived, self._freed) + self._timeout
+        return max(held.arrived, self._freed) + self.timeout
 
     # History
 

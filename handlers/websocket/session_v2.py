@@ -69,7 +69,7 @@ class SessionV2:
         self._history = history
         self._users = users
         self._window = window
-        self._timeout = timeout
+        self.timeout = timeout
         self._most_held = most_held  # bytes
         self._in_flight = 0
         self._reads: deque[tuple[Request2, int | None, float]] = deque()  # requests that read, and their deadlines
@@ -87,7 +87,7 @@ class SessionV2:
         """Begin the request of a frame. Raises InvalidFrame."""
         request = v2.decode2(text, max_content)
         peer = self._peer_of(request)
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        deadline = asyncio.get_running_loop().time() + self.timeout
         if peer is None:
             after = request.after
             if not isinstance(after, dict) or len(after) > RESUMED:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from handlers.websocket.rfc6455 import may_close_with
 from handlers.websocket.transport import FrameProtocol
@@ -147,6 +149,7 @@ class RecordingProtocol(FrameProtocol):
     def __init__(self) -> None:
         super().__init__(LIMIT)
         self.events: list[Event] = []
+        self.ended = False
         self.answer: Callable[[str | bytes], asyncio.Future[None] | None] = lambda message: None
 
     def on_message(self, message: str | bytes) -> asyncio.Future[None] | None:
@@ -169,7 +172,25 @@ class RecordingProtocol(FrameProtocol):
         self.events.append(("failed", type(error)))
 
     def on_close(self) -> None:
+        self.ended = True
         self.events.append(("end", self.close_code, self.close_reason))
+
+
+@contextmanager
+def timers_of(protocol: FrameProtocol) -> Iterator[list[asyncio.TimerHandle]]:
+    """Record the timers that a connection sets on the running loop, which must be asyncio's own."""
+    loop = asyncio.get_running_loop()
+    handles: list[asyncio.TimerHandle] = []
+    call_later = loop.call_later
+
+    def recording(delay: float, callback: Callable[..., object], *args: Any, **options: Any) -> asyncio.TimerHandle:
+        handle = call_later(delay, callback, *args, **options)
+        if getattr(callback, "__self__", None) is protocol:
+            handles.append(handle)
+        return handle
+
+    with patch.object(loop, "call_later", recording):
+        yield handles
 
 
 def attached() -> tuple[RecordingProtocol, Transport, list[Event]]:

@@ -231,7 +231,7 @@ async def test_a_ping_to_a_closing_connection_stops_no_other(
     for pair in (gone, here):
         await connect(*pair)
     (closing,), (open_one,) = ChatSocket.hub.sockets_of(gone), ChatSocket.hub.sockets_of(here)
-    closing._close_received = True
+    closing.eof_received()
     ChatSocket.hub.check_peers(asyncio.get_running_loop().time() + INTERVAL + 1, ChatSocket.hub.users())
     assert gone[0] not in ChatSocket.hub.users()
     assert open_one.liveness.asked

@@ -30,6 +30,7 @@ from tests.support.transports import (
     lose,
     parted,
     reset,
+    timers_of,
     turns,
 )
 
@@ -148,18 +149,18 @@ async def test_a_connection_that_is_lost() -> None:
     waiting = asyncio.ensure_future(protocol.wait_sent())
     protocol.data_received(frame(PING) + HI + HI[:3])
     protocol.write(b"late")
-    protocol.close(1001)
-    timer = protocol._timer
-    assert timer is not None
-    lose(protocol, transport)
+    with timers_of(protocol) as timers:
+        protocol.close(1001)
+        lose(protocol, transport)
+        (timer,) = timers
+        assert timer.cancelled()
+        protocol.close(1000)
+        assert timers == [timer]
     wait.set_result(None)
     await waiting
     await turns()
     assert parted(events)[0] == ["hi", ("end", None, None)]
     assert ("pong", b"") not in events
-    assert timer.cancelled()
-    protocol.close(1000)
-    assert protocol._timer is timer
     assert (protocol.write(b"x"), protocol.is_closing(), protocol.unsent) == (False, True, 0)
 
 
@@ -216,16 +217,15 @@ async def test_no_pong_after_a_close_frame() -> None:
 async def test_a_close_frame_of_ours() -> None:
     """A close frame is sent once, and frames before the peer's are handled; with that the transport closes."""
     protocol, transport, events = attached()
-    protocol.close(1001, "why")
-    timer = protocol._timer
-    protocol.close(1000)
-    await feed(protocol, transport, [HI])
-    assert (parted(events), transport.is_closing()) == ((["hi"], [("close", 1001)]), False)
-    await feed(protocol, transport, [close_frame(1001) + HI])
-    assert (events[2:], transport.is_closing(), protocol._timer is timer) == ([], True, True)
-    lose(protocol, transport)
-    assert timer is not None
-    assert timer.cancelled()
+    with timers_of(protocol) as timers:
+        protocol.close(1001, "why")
+        protocol.close(1000)
+        await feed(protocol, transport, [HI])
+        assert (parted(events), transport.is_closing()) == ((["hi"], [("close", 1001)]), False)
+        await feed(protocol, transport, [close_frame(1001) + HI])
+        assert (events[2:], transport.is_closing()) == ([], True)
+        lose(protocol, transport)
+    assert [timer.cancelled() for timer in timers] == [True]
 
 
 async def test_a_peer_that_does_not_answer_a_close_frame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +277,7 @@ def on(request: pytest.FixtureRequest) -> Callable[[Callable[..., Awaitable[None
                 else:
                     await loop.connect_accepted_socket(lambda: protocol, accepted)
                 await test(protocol, peer)
-                await until(lambda: protocol._lost)
+                await until(lambda: protocol.ended)
             await turns()
             assert not errors
             assert [event[0] for event in protocol.events if isinstance(event, tuple)].count("end") == 1
@@ -303,7 +303,7 @@ def test_a_close_frame_while_congested(on: Any) -> None:
         for _ in range(100):
             protocol.write(b"x" * 100_000)
         peer.send(close_frame(1000))
-        await until(lambda: protocol._close_received)
+        await until(lambda: protocol.close_code is not None)
         assert protocol.unsent
         data = await all_of(peer)
         assert (len(data), data[-4:]) == (100 * 100_010 + 4, b"\x88\x02\x03\xe8")
@@ -318,7 +318,7 @@ def test_a_peer_that_breaks_the_protocol(on: Any) -> None:
         peer.send(HI + b"\xff\xff" + bytes(100_000))
         data = await all_of(peer)
         assert (protocol.events, data[0], data[2:4]) == (["hi"], 0x88, b"\x03\xea")
-        assert not protocol._lost
+        assert not protocol.ended
         peer.close()
 
     on(test)

@@ -31,6 +31,7 @@ from tests.support.transports import (
     frame,
     lose,
     parted,
+    timers_of,
     turns,
 )
 
@@ -135,21 +136,22 @@ async def events_of(chunks: Sequence[bytes]) -> tuple[list[Event], list[Event]]:
     """Return what is handled and what is written for these chunks. The connection's state at the end must fit."""
     protocol, transport, events = attached()
     await turns()  # what came before this would be worked off at once
-    await feed(protocol, transport, chunks)
-    handed, written = parted(events)
-    timer = protocol._timer
-    if written and written[-1][0] == "close":
-        assert transport.is_closing() != transport.ended  # closed at once, or when the peer has closed it
-        assert not transport.aborted
-        assert timer is not None
-    else:
-        assert (transport.is_closing(), transport.ended, timer) == (False, False, None)
-    lose(protocol, transport)
-    protocol.close(1000)  # too late
-    await turns()
+    with timers_of(protocol) as timers:
+        await feed(protocol, transport, chunks)
+        handed, written = parted(events)
+        if written and written[-1][0] == "close":
+            assert transport.is_closing() != transport.ended  # closed at once, or when the peer has closed it
+            assert not transport.aborted
+            assert len(timers) == 1
+        else:
+            assert (transport.is_closing(), transport.ended, timers) == (False, False, [])
+        before = len(timers)
+        lose(protocol, transport)
+        protocol.close(1000)  # too late
+        await turns()
     assert parted(events) == ([*handed, ("end", protocol.close_code, protocol.close_reason)], written)
-    assert protocol._timer is timer
-    assert timer is None or timer.cancelled()
+    assert len(timers) == before
+    assert all(timer.cancelled() for timer in timers)
     return handed, written
 
 
