@@ -36,6 +36,11 @@ class Acquaintances:
         """Cancel the look-ups in progress."""
         await end(*self._looking)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no look-up is in progress."""
+        return not self._looking
+
     async def introduce(self, conversation: str) -> None:
         """Record for good that both have written. Raises StorageUnavailable."""
         await self._directory.introduce(conversation)

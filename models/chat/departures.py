@@ -41,6 +41,11 @@ class Departures:
         """Cancel the look-ups in progress."""
         await end(*self._looks)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no look-up is in progress."""
+        return not self._looks
+
     def require_here(self, conversation: Conversation) -> None:
         """Raise UnknownUser if one of the two was gone at the last look-up. Start the next look-up."""
         if not self.are_here(conversation):

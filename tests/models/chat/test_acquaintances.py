@@ -50,7 +50,7 @@ async def test_what_is_known_is_not_asked_again(
     acquaintances.if_acquainted(*pair, lambda: done.append("at once"))
     assert done == ["at once"]
     acquaintances.if_acquainted(pair[0], 10**9, lambda: done.append("never"))
-    await until(lambda: not acquaintances._looking)
+    await until(lambda: acquaintances.idle)
     assert done == ["at once"]
     with pytest.raises(StorageUnavailable):
         await acquaintances.acquainted(pair[0], 10**9)
@@ -64,7 +64,7 @@ async def test_an_action_that_waits_for_the_answer(
     await meet(messages, pair)
     for two in (pair, (pair[0], 10**9)):
         acquaintances.if_acquainted(*two, lambda two=two: done.append(two))  # type: ignore[misc]
-    await until(lambda: not acquaintances._looking)
+    await until(lambda: acquaintances.idle)
     assert done == [pair]
 
 
@@ -84,7 +84,7 @@ async def test_many_actions_at_once(
         acquaintances.if_acquainted(10**9, peer + 1, lambda: None)
     await until(lambda: len(asked) == module.LOOKS)
     await acquaintances.close()
-    assert not acquaintances._looking
+    assert acquaintances.idle
     assert len(asked) == module.LOOKS
 
 
@@ -93,9 +93,19 @@ async def test_no_more_is_remembered_than_fits(
 ) -> None:
     """The cache has a limit; what it drops is looked up again."""
     monkeypatch.setattr(module, "KNOWN", 2)
+    asked: list[str] = []
+    mutual = messages.directory.mutual
+
+    async def counting(name: str) -> bool:
+        asked.append(name)
+        return await mutual(name)
+
+    monkeypatch.setattr(messages.directory, "mutual", counting)
     await meet(messages, pair)
     assert await acquaintances.acquainted(*pair)
-    for number in range(5):
-        acquaintances._note(str(number))
-    assert len(acquaintances._known) <= 2
+    for number in range(4):
+        await acquaintances.introduce(conversation_of(10**9, number + 1))
+    assert await acquaintances.acquainted(10**9, 4)
+    assert asked == [conversation_of(*pair)]
     assert await acquaintances.acquainted(*pair)
+    assert asked == [conversation_of(*pair)] * 2

@@ -33,7 +33,7 @@ class Table:
 
 
 async def looked(departures: Departures) -> None:
-    await until(lambda: not departures._looks)
+    await until(lambda: departures.idle)
 
 
 @pytest.mark.parametrize("gone", [1, 2])
@@ -90,7 +90,7 @@ async def test_while_the_table_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -
     await looked(departures)
     departures.require_here(conversation)
     await departures.close()
-    assert not departures._looks
+    assert departures.idle
 
 
 async def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
