@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-__all__ = ["DatabaseLog"]
+__all__ = ["LARGEST", "DatabaseLog"]
 
 LARGEST = 4 * 2**20  # bytes of the file, and of the second one with earlier lines
 

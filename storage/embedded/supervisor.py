@@ -31,12 +31,12 @@ from common.backoff import Backoff
 from common.tasks import every
 from storage.embedded import databases
 from storage.embedded.data_directory import DataDirectory, DataDirectoryError
-from storage.embedded.database_log import DatabaseLog
+from storage.embedded.database_log import LARGEST, DatabaseLog
 from storage.embedded.databases import LOG_TAIL, Database, DatabaseError
 from storage.embedded.processes import LOOK_EVERY, end_processes
 from storage.embedded.programs import ProgramError, find_program
 
-__all__ = ["Addresses", "DatabaseStartError", "EmbeddedDatabases"]
+__all__ = ["Addresses", "DatabaseProcess", "DatabaseStartError", "EmbeddedDatabases"]
 
 SUPERVISE_EVERY = 0.125  # seconds between two checks of the databases and their logs
 # Seconds from a database's end to its next start. A service manager may send SIGTERM to the server and the databases at
@@ -62,7 +62,7 @@ class Addresses(NamedTuple):
     mysql: str
 
 
-class _DatabaseProcess:
+class DatabaseProcess:
     """A database, its log, and its current process."""
 
     def __init__(self, database: Database, log: DatabaseLog) -> None:
@@ -108,7 +108,12 @@ class EmbeddedDatabases:
             raise DatabaseStartError(str(error)) from None
         self._death_signal = death_signal
         self._start_timeout = start_timeout
-        self._processes: list[_DatabaseProcess] = []
+        self._processes: list[DatabaseProcess] = []
+
+    @property
+    def data_dir(self) -> Path:
+        """The data directory, without links."""
+        return self._directory.path
 
     @property
     def pids(self) -> dict[str, int]:
@@ -123,7 +128,7 @@ class EmbeddedDatabases:
             path, socket = self._directory.path, self._directory.socket
             databases.bootstrap_mariadbd(mariadbd, path, socket("mysql").parent, self._start_timeout * 4)
             self._processes = [
-                _DatabaseProcess(database, DatabaseLog(path / f"{database.name}.log"))
+                DatabaseProcess(database, DatabaseLog(path / f"{database.name}.log", LARGEST))
                 for database in (
                     databases.mongod(mongod, path, socket("mongod")),
                     databases.redis_server(redis_server, path, socket("redis")),
@@ -184,7 +189,7 @@ class EmbeddedDatabases:
         for child in self._processes:
             self._look_after(child)
 
-    def _look_after(self, child: _DatabaseProcess) -> None:
+    def _look_after(self, child: DatabaseProcess) -> None:
         now = time.monotonic()
         try:
             child.log.rotate()
@@ -209,7 +214,7 @@ class EmbeddedDatabases:
             else:
                 _log.info("engine_restarted", engine=child.name)
 
-    def _spawn(self, child: _DatabaseProcess) -> None:
+    def _spawn(self, child: DatabaseProcess) -> None:
         parent = os.getpid()
         database = child.database
 
@@ -233,7 +238,7 @@ class EmbeddedDatabases:
         child.started = time.monotonic()
         child.start_at = None
 
-    def _await_ready(self, child: _DatabaseProcess) -> None:
+    def _await_ready(self, child: DatabaseProcess) -> None:
         deadline = time.monotonic() + self._start_timeout
         while not child.ready():
             status = child.process.poll() if child.process else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from storage.embedded.data_directory import SOCKETS_FILE, DataDirectory, DataDirectoryError
+from tests.support.processes import ROOT
 
 
 @pytest.fixture
@@ -47,14 +50,28 @@ def test_sockets_are_elsewhere_where_they_cannot_be_in_it(name: str, base: Path)
     assert not (directory.path / SOCKETS_FILE).exists()
 
 
+# Claims a data directory, says where its sockets are, and waits.
+CLAIMING = """
+import sys, threading
+from pathlib import Path
+from storage.embedded.data_directory import DataDirectory
+
+directory = DataDirectory(Path(sys.argv[1]))
+directory.claim()
+print(directory.socket("mongod").parent, flush=True)
+threading.Event().wait()
+"""
+
+
 def test_sockets_of_a_killed_server_are_removed(base: Path) -> None:
     """The next start removes the directory of a killed server's sockets, and no other directory."""
-    directory = DataDirectory(base / ("x" * 120))
-    directory.claim()
-    left = directory.socket("mongod").parent
-    while directory._locks:  # as when the server is killed
-        directory._locks.pop().close()
-    again = DataDirectory(directory.path)
+    path = base / ("x" * 120)
+    with subprocess.Popen([sys.executable, "-c", CLAIMING, str(path)], cwd=ROOT, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        left = Path(os.fsdecode(server.stdout.readline().rstrip()))
+        server.kill()
+    assert left.exists()
+    again = DataDirectory(path)
     again.claim()
     assert not left.exists()
     assert again.socket("mongod").parent.exists()
@@ -63,7 +80,7 @@ def test_sockets_of_a_killed_server_are_removed(base: Path) -> None:
     others = base / "others"
     others.mkdir()
     (others / "x.sock").touch()
-    (directory.path / SOCKETS_FILE).write_text(str(others))
+    (path / SOCKETS_FILE).write_text(str(others))
     again.claim()
     assert (others / "x.sock").exists()
     again.release()

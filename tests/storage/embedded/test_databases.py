@@ -80,6 +80,6 @@ def test_a_slow_query_is_not_logged(embedded: EmbeddedDatabases) -> None:
         assert len(list(client.tandem.slow.find(query))) == 1
         client.admin.command("setParameter", 1, logLevel=1)  # does not wait, and is logged after the query
         client.admin.command("setParameter", 1, logLevel=0)
-    log = (embedded._directory.path / "mongod.log").read_text()
+    log = (embedded.data_dir / "mongod.log").read_text()
     assert '"parameterName":"logLevel"' in log
     assert "7654321" not in log

@@ -14,15 +14,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import psutil
 import pymongo
 import pytest
 import redis
 
+from storage.embedded.database_log import DatabaseLog
+from storage.embedded.databases import redis_server
 from storage.embedded.programs import Program, ProgramError, find_program
-from storage.embedded.supervisor import BACKOFF, DatabaseStartError, EmbeddedDatabases, _DatabaseProcess
-from tests.support.database import mysql_connection
+from storage.embedded.supervisor import BACKOFF, DatabaseProcess, DatabaseStartError, EmbeddedDatabases
+from tests.support.database import answers, mysql_connection
 from tests.support.patience import PATIENCE
 from tests.support.processes import stop
 from tests.support.sockets import until
@@ -111,8 +114,8 @@ def test_a_directory_with_capitals(directory: Path) -> None:
 
 def test_a_second_start_is_refused(embedded: EmbeddedDatabases) -> None:
     """A second start on the same directory is refused by its name, and the first one goes on."""
-    second = EmbeddedDatabases(embedded._directory.path, PATIENCE)
-    with pytest.raises(DatabaseStartError, match=rf"{embedded._directory.path} is in use by another server"):
+    second = EmbeddedDatabases(embedded.data_dir, PATIENCE)
+    with pytest.raises(DatabaseStartError, match=rf"{embedded.data_dir} is in use by another server"):
         second.start()
     assert all(psutil.pid_exists(pid) for pid in embedded.pids.values())
 
@@ -160,7 +163,7 @@ async def test_a_database_that_dies_is_restarted(directory: Path) -> None:
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     await until(lambda: all(embedded.pids[name] != pid for name, pid in before.items()))
-    await until(lambda: all(child.ready() for child in embedded._processes))
+    await until(lambda: all(answers(embedded.addresses, name) for name in before))
     supervisor.cancel()
     embedded.stop()
 
@@ -181,8 +184,8 @@ def test_a_path_that_no_socket_can_have(directory: Path, name: str) -> None:
         with mysql_connection(addresses.mysql) as mysql, mysql.cursor() as cursor:
             assert cursor.execute("SHOW TABLES LIKE 'kept'") == expected
             cursor.execute("CREATE TABLE IF NOT EXISTS kept (id int)")
-        sockets = embedded._directory.socket("mongod").parent
-        assert sockets != embedded._directory.path
+        sockets = Path(unquote(urlsplit(addresses.redis).path)).parent
+        assert sockets != embedded.data_dir
         embedded.stop()
         assert not sockets.exists()
 
@@ -200,22 +203,22 @@ def test_databases_get_no_secrets(directory: Path, monkeypatch: pytest.MonkeyPat
         embedded.stop()
 
 
-async def test_a_log_is_kept_small_while_the_database_runs(directory: Path) -> None:
+async def test_a_log_is_kept_small_while_the_database_runs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large log is truncated and its end is copied, while mongod goes on writing into it."""
+    monkeypatch.setattr("storage.embedded.supervisor.LARGEST", 20_000)
+    log, old = directory / "mongod.log", directory / "mongod.log.old"
     embedded = EmbeddedDatabases(directory, PATIENCE)
     with pymongo.MongoClient[dict[str, Any]](embedded.start().mongo) as client:
-        log = embedded._processes[0].log
-        log._largest = 20_000
         supervisor = asyncio.ensure_future(embedded.supervise())
         client.admin.command("setParameter", 1, logLevel=2)
-        await until(lambda: log.old.exists())
-        inode = log.path.stat().st_ino
+        await until(lambda: old.exists())
+        inode = log.stat().st_ino
         client.admin.command("setParameter", 1, logLevel=0)
-        await until(lambda: log.path.stat().st_size <= 20_000)
+        await until(lambda: log.stat().st_size <= 20_000)
         client.admin.command("setParameter", 1, logLevel=0)
-        assert log.path.stat().st_ino == inode
-        await until(lambda: '"parameterName":"logLevel"' in log.path.read_text() + log.old.read_text())
-        assert log.old.stat().st_size <= 20_000
+        assert log.stat().st_ino == inode
+        await until(lambda: '"parameterName":"logLevel"' in log.read_text() + old.read_text())
+        assert old.stat().st_size <= 20_000
         supervisor.cancel()
     embedded.stop()
 
@@ -262,9 +265,10 @@ async def test_a_database_that_keeps_dying(directory: Path) -> None:
     embedded.stop()
 
 
-def test_pauses_have_an_end(embedded: EmbeddedDatabases) -> None:
+def test_pauses_have_an_end(tmp_path: Path) -> None:
     """A database is restarted within a minute, however often it has ended."""
-    process = _DatabaseProcess(embedded._processes[0].database, embedded._processes[0].log)
+    database = redis_server(find_program("redis-server"), tmp_path, tmp_path / "redis.sock")
+    process = DatabaseProcess(database, DatabaseLog(tmp_path / "redis.log"))
     for _ in range(2000):
         process.plan_start(now=0.0)
     assert process.start_at == BACKOFF[1]

@@ -12,11 +12,13 @@ import pytest
 
 from models.errors import Forbidden, StorageUnavailable
 from models.records import Message
+from storage.embedded.supervisor import Addresses
 from storage.mongo import blocks as module
 from storage.mongo.blocks import MongoBlocks
 from storage.mongo.messages import MongoMessages, mongo_client
 from tests.conftest import Clock
 from tests.storage.conftest import UNAVAILABLE
+from tests.support.database import mongo_reads
 
 Pair = tuple[int, int]
 People = Callable[[int], list[int]]
@@ -109,20 +111,14 @@ async def test_large_ids(blocks: MongoBlocks) -> None:
     assert await blocks.by([largest]) == {largest: {largest - 1: 0}}
 
 
-async def test_lookups_share_queries(blocks: MongoBlocks, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lookups_share_queries(blocks: MongoBlocks, people: People, addresses: Addresses) -> None:
     """Concurrent lookups share a few queries, and each gets its own answer."""
-    users, batches = people(50), []
+    users = people(50)
     await blocks.block(users[0], users[1])
-    fetch = blocks._look_up._execute
-
-    async def counting(batch: list[Pair]) -> object:
-        batches.append(len(batch))
-        return await fetch(batch)
-
-    monkeypatch.setattr(blocks._look_up, "_execute", counting)
+    before = mongo_reads(addresses.mongo)
     found = await asyncio.gather(*(blocks.between(user, users[1]) for user in users))
     assert found == [(0, None)] + [(None, None)] * 49
-    assert len(batches) < 10
+    assert 0 < mongo_reads(addresses.mongo) - before < 10
 
 
 async def test_a_user_s_blocks_have_an_index(mongo: Any, blocks: MongoBlocks) -> None:

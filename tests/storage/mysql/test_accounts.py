@@ -16,6 +16,7 @@ from tornado.ioloop import IOLoop
 from models.accounts.ports import Found
 from models.errors import DatabaseRefused, InvalidRequest, NameTaken, StorageUnavailable
 from models.records import Identity, Profile, User
+from storage.embedded.supervisor import Addresses
 from storage.mysql.accounts import MySQLAccounts
 from storage.mysql.executor import MySQL
 from storage.mysql.schema import migrate
@@ -241,21 +242,28 @@ async def test_registering_while_the_connection_is_lost(
 
 
 async def test_a_name_that_another_takes_while_the_connection_is_lost(
-    relay: Relay, shaky: MySQLAccounts, accounts: MySQLAccounts, name: str, monkeypatch: pytest.MonkeyPatch
+    relay: Relay,
+    shaky: MySQLAccounts,
+    mysql: MySQL,
+    users: MySQLUsers,
+    passwords: Passwords,
+    clock: Clock,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An account that another caller makes meanwhile is not returned as one's own."""
-    digest = shaky._passwords.digest
+    others, digest = Passwords(1, 1, 10, cost=4), passwords.digest
+    accounts = MySQLAccounts(mysql, users, others, nothing_known, clock=clock)
 
     async def slow(password: bytes) -> str:
         await accounts.register(name, "other", b"another password")
         return await digest(password)
 
-    monkeypatch.setattr(shaky._passwords, "digest", slow)
-    monkeypatch.setattr(accounts, "_passwords", Passwords(1, 1, 10, cost=4))
+    monkeypatch.setattr(passwords, "digest", slow)
     relay.lose = b"INSERT INTO `user`"
     with pytest.raises(StorageUnavailable):
         await shaky.register(name, "nick", b"password")
-    await accounts._passwords.close()
+    await others.close()
 
 
 async def test_a_new_password_while_the_connection_is_lost(
@@ -344,13 +352,16 @@ async def test_ids_that_a_trigger_gives(elsewhere: Any) -> None:
 LARGEST = 2**63 - 1
 
 
-async def test_the_largest_id(elsewhere: Any, clock: Clock) -> None:
+async def test_the_largest_id(elsewhere: Any, addresses: Addresses, make_mysql: MakeMySQL, clock: Clock) -> None:
     """An account with the largest id can sign in and out, also everywhere, change its password, and be deleted."""
     accounts, users, cursor = elsewhere()
     cursor.execute("ALTER TABLE `user` MODIFY id bigint unsigned AUTO_INCREMENT, AUTO_INCREMENT = 9223372036854775807")
     user = await accounts.register("largest", "nick", b"password")
     assert user.id == LARGEST
-    sessions = MySQLSessions(users._mysql, users, clock=clock, cache_size=0, cache_ttl=1)
+    cursor.execute("SELECT DATABASE()")
+    ((database,),) = cursor.fetchall()
+    mysql = make_mysql(addresses.mysql.replace("/tandem?", f"/{database}?"))
+    sessions = MySQLSessions(mysql, users, clock=clock, cache_size=0, cache_ttl=1)
     await sessions.sign_out(Identity(LARGEST, b"0123456789abcdef", expires=clock() + 60))
     assert await sessions.signed_out_now([b"0123456789abcdef"]) == {b"0123456789abcdef"}
     cursor.execute("SELECT user_id FROM tandem_signed_out")

@@ -98,7 +98,6 @@ async def test_readiness_writes(redis_server: RedisServer, redis: Redis, prefix:
 async def test_an_outage(io_loop: IOLoop, tmp_path: Path, prefix: str) -> None:
     """An outage is logged once with its cause when it begins, and once when it ends."""
     server = RedisServer(url_of(tmp_path / "r.sock"), timeout=5, connections=4)
-    server._outages._quiet_until = 0
     with capture_logs() as logs:
         for _ in range(3):
             with pytest.raises(StorageUnavailable):
