@@ -10,7 +10,6 @@ import asyncio
 import json
 import signal
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -35,21 +34,11 @@ from storage.mysql.schema import migrate, seed
 from storage.redis.client import RedisServer
 from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
+from tests.support.clocks import Clock
 from tests.support.database import make_users, mysql_connection, redis_client
 from tests.support.patience import PATIENCE, PATIENT, TEST_TIME
 from tests.support.processes import FRAMES, TOKEN_SECRET, ServerProcess, embedded_databases
 from tests.support.sockets import Answer, Client, Client2, until
-
-
-class Clock:
-    """A clock that can be moved; seconds since the epoch."""
-
-    def __init__(self) -> None:
-        self.offset = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.offset
-
 
 Ask = Callable[..., Awaitable[Answer]]
 

@@ -26,24 +26,10 @@ from models.records import conversation_of
 from server import Server
 from storage.embedded.supervisor import Addresses
 from tests.support.sockets import until
+from tests.support.transports import ByteTransport
 
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + GREETING
 SENT = 5
-
-
-class Transport(asyncio.Transport):
-    """A transport that records what a socket writes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: list[bytes] = []
-        self.aborted = False
-
-    def write(self, data: Any) -> None:
-        self.written.append(data)
-
-    def abort(self) -> None:
-        self.aborted = True
 
 
 class Wire:
@@ -62,7 +48,7 @@ class Wire:
             self.reader = PlainSocket("/reader", self.alarm, back, there)
         self.writer.peer, self.reader.peer = self.reader, self.writer
         for socket in (self.writer, self.reader):
-            socket.connection_made(Transport())
+            socket.connection_made(ByteTransport())
             socket.data_received(UPGRADED)
         self.writer.send_now(SENT, perf_counter())
 

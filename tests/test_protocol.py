@@ -14,7 +14,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
 from server import Server
-from tests.conftest import Clock
+from tests.support.clocks import Clock
 from tests.support.sockets import Client2, until
 
 SIDES = st.sampled_from([0, 1])

@@ -21,7 +21,8 @@ from models.records import Message, conversation_of
 from server import Server
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages, mongo_client
-from tests.conftest import Ask, Clock, Connect2, StartServer
+from tests.conftest import Ask, Connect2, StartServer
+from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE
 from tests.support.processes import ServerProcess, external
 from tests.support.sockets import Client2, until, websocket

@@ -7,20 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.token_bucket import Bucket, Buckets
-
-
-class Time:
-    """A clock that tests advance."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import ManualClock
 
 
 def test_a_burst_then_the_rate() -> None:
     """Unused tokens accumulate up to the burst and no further."""
-    time = Time()
+    time = ManualClock()
     bucket = Bucket(2, 3, time)
     assert [bucket.take() for _ in range(4)] == [0, 0, 0, 1]
     time.now = 1
@@ -31,7 +23,7 @@ def test_a_burst_then_the_rate() -> None:
 
 def test_refusals_cost_as_well() -> None:
     """Each further refused request has to wait longer, up to the time of one second's gain, and then passes."""
-    time = Time()
+    time = ManualClock()
     bucket = Bucket(10, 1, time)
     bucket.take()
     waits = [bucket.take() for _ in range(20)]
@@ -44,7 +36,7 @@ def test_refusals_cost_as_well() -> None:
 @given(st.lists(st.floats(0, 5), max_size=100), st.integers(1, 50), st.integers(1, 20))
 def test_never_more_than_that(pauses: list[float], rate: int, burst: int) -> None:
     """From a full bucket, at most the burst plus the rate pass, and a request that waited as told passes."""
-    time, taken = Time(), 0
+    time, taken = ManualClock(), 0
     bucket = Bucket(rate, burst, time)
     for pause in pauses:
         time.now += pause
@@ -59,7 +51,7 @@ def test_never_more_than_that(pauses: list[float], rate: int, burst: int) -> Non
 
 def test_a_request_takes_what_it_weighs() -> None:
     """One token lets a heavier request pass. The rest of its weight is a debt, for which the next request waits."""
-    time = Time()
+    time = ManualClock()
     bucket = Bucket(10, 20, time)
     assert bucket.take(15) == 0
     assert bucket.take(15) == 0  # five were left
@@ -70,7 +62,7 @@ def test_a_request_takes_what_it_weighs() -> None:
 
 def test_a_weight_above_the_burst_passes() -> None:
     """A request that weighs more than a bucket holds passes, and its debt is gained back over time."""
-    time = Time()
+    time = ManualClock()
     bucket = Bucket(10, 5, time)
     assert bucket.take(100) == 0
     assert bucket.take(0.5) > 9
@@ -82,7 +74,7 @@ def test_a_weight_above_the_burst_passes() -> None:
 
 def test_a_light_request_needs_no_whole_token() -> None:
     """A request that weighs less than 1 passes while the bucket holds its weight."""
-    time = Time()
+    time = ManualClock()
     bucket = Bucket(1, 1, time)
     assert [bucket.take(0.25) for _ in range(4)] == [0] * 4
     assert bucket.take(0.25) > 0
@@ -90,7 +82,7 @@ def test_a_light_request_needs_no_whole_token() -> None:
 
 def test_what_a_request_turned_out_to_cost() -> None:
     """A charge for a request that has passed does not refuse that one but the next one."""
-    time = Time()
+    time = ManualClock()
     bucket = Bucket(10, 20, time)
     assert bucket.take() == 0
     bucket.charge(39)
@@ -102,7 +94,7 @@ def test_what_a_request_turned_out_to_cost() -> None:
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 30)), max_size=100), st.integers(1, 50), st.integers(1, 20))
 def test_never_more_tokens_than_that(requests: list[tuple[float, float]], rate: int, burst: int) -> None:
     """From a full bucket, requests take at most the tokens that it gave plus one debt."""
-    time, taken = Time(), 0.0
+    time, taken = ManualClock(), 0.0
     bucket = Bucket(rate, burst, time)
     for pause, weight in requests:
         time.now += pause
@@ -117,7 +109,7 @@ def test_never_more_tokens_than_that(requests: list[tuple[float, float]], rate: 
 def test_each_user_has_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each user has one bucket of their own, and buckets that were not used for long are dropped."""
     monkeypatch.setattr("common.token_bucket.KEPT", 2)
-    buckets = Buckets(1, 1, Time())
+    buckets = Buckets(1, 1, ManualClock())
     assert [buckets.of(1).take(), buckets.of(1).take() > 0, buckets.of(2).take()] == [0, True, 0]
     assert buckets.of(1) is buckets.of(1)
     for user in range(10, 20):

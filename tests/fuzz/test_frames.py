@@ -26,6 +26,7 @@ from tests.fuzz.bystanders import Bystanders
 from tests.fuzz.frames import GROWTH, POOLED, Outcome, fuzz, judge
 from tests.fuzz.mutator import Batch, Endpoint, Mutator
 from tests.fuzz.watch import PATIENCE, Findings, Log, Resources, Watch
+from tests.support.transports import ByteTransport
 
 FRAMES = 20_000
 MARKER = "5ec7e75ec7e75ec7e75ec7e7"
@@ -123,7 +124,7 @@ async def test_silence(version: int) -> None:
     assert list(findings.counted) == ["a connection that stands still"]
 
 
-class Wire(Run, asyncio.Transport):
+class Wire(ByteTransport, Run):
     """A run with one connection of protocol v1, without a server; `written` is what was written on it."""
 
     def __init__(self, patience: float) -> None:
@@ -131,8 +132,6 @@ class Wire(Run, asyncio.Transport):
         self.findings, self.patience, self.marker = Findings(), patience, MARKER.encode()
         self.answers, self.closes = Counter[int](), Counter[int | str]()
         self.answered = self.batches = 0
-        self.written: list[bytes] = []
-        self.aborted = False
         self._barrier = b""  # the bytes of the ping with which the last batch ended
         chance, endpoint = Random(1), Endpoint(1, 2, 1)
         self.attacker = Attacker(self, endpoint, Mutator(chance, endpoint, [1, 2]), chance)
@@ -152,13 +151,9 @@ class Wire(Run, asyncio.Transport):
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written.append(bytes(data))
+        super().write(data)
         if data != SENTINEL:
             self._barrier = bytes(data[-8:])
-
-    @override
-    def abort(self) -> None:
-        self.aborted = True
 
     def receive(self, code: int) -> None:
         """Receive an answer."""

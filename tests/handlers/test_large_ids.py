@@ -13,7 +13,8 @@ from config import Settings
 from server import Server, serving
 from storage.embedded.supervisor import Addresses
 from storage.mysql.schema import migrate, seed
-from tests.conftest import Ask, Clock
+from tests.conftest import Ask
+from tests.support.clocks import Clock
 from tests.support.database import mysql_connection
 from tests.support.sockets import Client, Client2, websocket
 

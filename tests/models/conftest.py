@@ -11,8 +11,8 @@ from tornado.ioloop import IOLoop
 from models.chat.service import Chat
 from storage.mongo.messages import MongoMessages
 from storage.redis.counters import RedisCounters
-from tests.conftest import Clock
 from tests.support.chats import Faulty, Make, NoOtherProcess, PatientChat, Recorder
+from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE
 
 

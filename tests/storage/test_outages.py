@@ -11,25 +11,17 @@ from structlog.testing import capture_logs
 
 from models.errors import DatabaseRefused, NameTaken, StorageUnavailable
 from storage.outages import QUIET, REPEAT, Outages
-
-
-class Clock:
-    """A clock that tests advance."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import ManualClock
 
 
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> ManualClock:
     """The clock of the outages."""
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture
-def outages(clock: Clock) -> Outages:
+def outages(clock: ManualClock) -> Outages:
     """The outages of a database."""
     return Outages("mysql", clock)
 
@@ -55,7 +47,7 @@ AWAY = StorageUnavailable("mysql", "connection refused")
 
 
 def test_an_outage_is_logged_once_with_its_cause_and_once_when_it_ends(
-    outages: Outages, clock: Clock, logs: list[MutableMapping[str, Any]]
+    outages: Outages, clock: ManualClock, logs: list[MutableMapping[str, Any]]
 ) -> None:
     """An outage is logged once with its cause and once at its end, however many calls fail or succeed."""
     answer(outages)
@@ -90,7 +82,7 @@ def test_an_answer_to_an_earlier_call_does_not_end_an_outage(
 
 
 def test_a_database_that_comes_and_goes_does_not_fill_the_log(
-    outages: Outages, clock: Clock, logs: list[MutableMapping[str, Any]]
+    outages: Outages, clock: ManualClock, logs: list[MutableMapping[str, Any]]
 ) -> None:
     """An outage soon after the last one is logged only if it goes on."""
     for _ in range(100):
@@ -107,7 +99,7 @@ def test_a_database_that_comes_and_goes_does_not_fill_the_log(
 
 
 def test_what_a_database_refuses_is_no_outage(
-    outages: Outages, clock: Clock, logs: list[MutableMapping[str, Any]]
+    outages: Outages, clock: ManualClock, logs: list[MutableMapping[str, Any]]
 ) -> None:
     """A refusal is logged as an error, once in a while for each kind, and is not an outage."""
     fail(outages, AWAY)

@@ -21,8 +21,8 @@ from storage.embedded.supervisor import Addresses
 from storage.mysql.schema import SchemaError
 from storage.redis.client import UnsuitableRedisError
 from storage.stores import DatabasesUnavailable, UnusableAddressError, open_stores
-from tests.conftest import Clock
 from tests.storage.conftest import UNAVAILABLE, MakeFresh
+from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE
 from tests.support.sockets import until
 

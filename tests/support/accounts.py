@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -21,7 +22,15 @@ from tests.support.ports import (
     UnusedUsers,
 )
 
-__all__ = ["KnownUsers", "ListedSockets", "OneTicket", "OneToken", "RecordedAccounts", "RecordedSessions"]
+__all__ = [
+    "DepartingUsers",
+    "KnownUsers",
+    "ListedSockets",
+    "OneTicket",
+    "OneToken",
+    "RecordedAccounts",
+    "RecordedSessions",
+]
 
 Steps = list[Any]  # the recorded calls: a name, or a name and an argument
 
@@ -44,6 +53,25 @@ class KnownUsers(UnusedUsers):
     @override
     async def active_now(self, ids: Sequence[int]) -> dict[int, User]:
         return await self.active(*ids)
+
+
+class DepartingUsers(UnusedUsers):
+    """A user table with all users but those in `gone`. It answers when the event is set; with `away` it is not read."""
+
+    def __init__(self) -> None:
+        self.gone: set[int] = set()
+        self.away = False
+        self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    @override
+    async def active(self, *ids: int) -> dict[int, User]:
+        self.asked += 1
+        await self.answers.wait()
+        if self.away:
+            raise StorageUnavailable("mysql", "away")
+        return {user: User(user, "", "", "", "", "active", 0) for user in ids if user not in self.gone}
 
 
 class RecordedSessions(UnusedSessions):

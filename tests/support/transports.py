@@ -105,6 +105,21 @@ class Transport(asyncio.Transport):
         self._closing = self.aborted = True
 
 
+class ByteTransport(asyncio.Transport):
+    """Records the bytes that a client writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
 class Notes(asyncio.Protocol):
     """Records in `said` what a transport reports and reads."""
 

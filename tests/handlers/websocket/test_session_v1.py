@@ -11,7 +11,8 @@ from handlers.websocket.handler import ChatSocket
 from models.records import Message, conversation_of
 from server import Server
 from storage.mongo.messages import MongoMessages
-from tests.conftest import Clock, Connect
+from tests.conftest import Connect
+from tests.support.clocks import Clock
 from tests.support.sockets import RawSocket, until
 
 Pair = tuple[int, int]

@@ -20,7 +20,8 @@ from models.errors import StorageUnavailable
 from models.records import Message, conversation_of
 from server import Server
 from storage.mongo.messages import MongoMessages
-from tests.conftest import Ask, Clock, Connect, Connect2
+from tests.conftest import Ask, Connect, Connect2
+from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE, answer_within
 from tests.support.sockets import Client2, RawSocket, end_of, socket_path, until, websocket
 

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
 
 import pytest
 
 from models.chat import departures as module
 from models.chat.departures import Departures, all_active
-from models.errors import StorageUnavailable, UnknownUser
+from models.errors import UnknownUser
+from tests.support.accounts import DepartingUsers
 from tests.support.chats import active
 from tests.support.sockets import until
-
-
-class Table:
-    """A fake user table from which users can be removed."""
-
-    def __init__(self) -> None:
-        self.gone: set[int] = set()
-        self.away = False
-        self.asked = 0
-        self.answers = asyncio.Event()
-        self.answers.set()
-
-    async def active(self, *ids: int) -> Container[int]:
-        self.asked += 1
-        await self.answers.wait()
-        if self.away:
-            raise StorageUnavailable("mysql", "away")
-        return set(ids) - self.gone
 
 
 async def looked(departures: Departures) -> None:
@@ -40,7 +22,7 @@ async def looked(departures: Departures) -> None:
 async def test_a_user_who_is_gone_is_refused_from_then_on(gone: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Either user being gone refuses messages, until the account is back."""
     monkeypatch.setattr(module, "LOOK_AGAIN", 0.0)
-    table = Table()
+    table = DepartingUsers()
     _, conversation = active(1, 2)
     departures = Departures(table.active)
     departures.require_here(conversation)
@@ -63,7 +45,7 @@ async def test_a_user_who_is_gone_is_refused_from_then_on(gone: int, monkeypatch
 
 async def test_the_table_is_not_asked_for_each_message_to_one_who_is_gone() -> None:
     """A user who is gone is looked up once a second."""
-    table = Table()
+    table = DepartingUsers()
     table.gone = {2}
     _, conversation = active(1, 2)
     departures = Departures(table.active)
@@ -78,7 +60,7 @@ async def test_the_table_is_not_asked_for_each_message_to_one_who_is_gone() -> N
 async def test_while_the_table_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the table cannot be read, no message waits, no user counts as gone, and few look-ups are in progress."""
     monkeypatch.setattr(module, "LOOKS", 3)
-    table = Table()
+    table = DepartingUsers()
     table.answers.clear()
     _, conversation = active(1, 2)
     departures = Departures(table.active)
@@ -96,7 +78,7 @@ async def test_while_the_table_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -
 async def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest entry is dropped, and looked up again with the next message."""
     monkeypatch.setattr(module, "KNOWN", 2)
-    table = Table()
+    table = DepartingUsers()
     table.gone = {2, 3, 4}
     departures = Departures(table.active)
     for peer in (2, 3, 4):

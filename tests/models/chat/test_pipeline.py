@@ -17,8 +17,8 @@ from models.errors import Blocked, InvalidFrame, LimitReached, NotSent, Overload
 from models.records import Message, conversation_of
 from storage.mongo.messages import MongoMessages
 from storage.redis.counters import RedisCounters
-from tests.conftest import Clock
 from tests.support.chats import Faulty, Listening, Make, Recorder, make_friends, stored
+from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE
 from tests.support.sockets import until
 

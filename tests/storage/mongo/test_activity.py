@@ -17,7 +17,7 @@ from storage.embedded.supervisor import Addresses
 from storage.mongo.activity import Activity, Settled
 from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages
-from tests.conftest import Clock
+from tests.support.clocks import Clock
 from tests.support.database import mongo_reads
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

@@ -16,8 +16,8 @@ from storage.embedded.supervisor import Addresses
 from storage.mongo import blocks as module
 from storage.mongo.blocks import MongoBlocks
 from storage.mongo.messages import MongoMessages, mongo_client
-from tests.conftest import Clock
 from tests.storage.conftest import UNAVAILABLE
+from tests.support.clocks import Clock
 from tests.support.database import mongo_reads
 
 Pair = tuple[int, int]

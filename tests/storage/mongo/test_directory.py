@@ -10,7 +10,7 @@ import pytest
 from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages, mongo_client
-from tests.conftest import Clock
+from tests.support.clocks import Clock
 
 
 async def store(messages: MongoMessages, sender: int, recipient: int, seq: int, time: int) -> None:

@@ -28,7 +28,8 @@ from server import Server
 from storage.embedded.supervisor import Addresses, EmbeddedDatabases
 from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages, mongo_client
-from tests.conftest import Ask, Clock
+from tests.conftest import Ask
+from tests.support.clocks import Clock
 from tests.support.processes import stop
 
 

@@ -12,8 +12,8 @@ from models.records import Message, conversation_of
 from storage.mongo.errors import MongoErrors
 from storage.mongo.many import ManyConversations
 from storage.mongo.messages import MongoMessages
-from tests.conftest import Clock
 from tests.storage.mongo.test_directory import store
+from tests.support.clocks import Clock
 
 
 @pytest.fixture

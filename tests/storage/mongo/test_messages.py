@@ -22,7 +22,8 @@ from storage.mongo.messages import (
     UnsuitableMongoError,
     mongo_client,
 )
-from tests.conftest import Clock, Connect
+from tests.conftest import Connect
+from tests.support.clocks import Clock
 
 Pair = tuple[int, int]
 

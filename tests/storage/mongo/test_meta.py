@@ -14,7 +14,7 @@ from storage.embedded.supervisor import Addresses
 from storage.mongo.errors import MongoErrors
 from storage.mongo.messages import MongoMessages, mongo_client
 from storage.mongo.meta import VERSION, UnsuitableMongoError, read_log
-from tests.conftest import Clock
+from tests.support.clocks import Clock
 
 SERVERS = 8
 

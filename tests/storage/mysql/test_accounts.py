@@ -23,9 +23,9 @@ from storage.mysql.schema import migrate
 from storage.mysql.sessions import MySQLSessions
 from storage.mysql.users import MySQLUsers
 from storage.security.passwords import Passwords
-from tests.conftest import Clock
 from tests.storage.conftest import UNAVAILABLE, MakeFresh, MakeMySQL, MakeRelay, SetUser
 from tests.storage.mysql.test_schema import GIN_CHAT_DEMO
+from tests.support.clocks import Clock
 from tests.support.relay import Relay
 
 

@@ -15,8 +15,8 @@ from storage.mysql import sessions as module
 from storage.mysql.executor import MySQL
 from storage.mysql.sessions import SPARE, SWEPT, MySQLSessions
 from storage.mysql.users import MySQLUsers
-from tests.conftest import Clock
 from tests.storage.conftest import UNAVAILABLE, MakeMySQL, SetUser
+from tests.support.clocks import Clock
 
 Pair = tuple[int, int]
 

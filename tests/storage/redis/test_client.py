@@ -25,8 +25,8 @@ from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client
 from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
 from storage.redis.tickets import RedisTickets
-from tests.conftest import Clock
 from tests.storage.redis.test_broker import ANN, BOB, Ear
+from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE
 from tests.support.redis_process import free_port, redis_process, url_of
 from tests.support.sockets import until

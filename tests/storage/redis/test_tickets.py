@@ -17,7 +17,7 @@ from storage.mongo.messages import MongoMessages
 from storage.mongo.peers import MongoPeers
 from storage.redis.client import RedisServer
 from storage.redis.tickets import RedisTickets
-from tests.conftest import Clock
+from tests.support.clocks import Clock
 
 Change = Callable[[str], str]
 

@@ -23,8 +23,8 @@ from models.errors import Forbidden, Unauthenticated
 from models.records import Identity, User
 from storage.security.keys import Key, key_of_secret, keys_in
 from storage.security.tokens import LEEWAY, SignedTokens
-from tests.conftest import Clock
 from tests.storage.conftest import pem
+from tests.support.clocks import Clock
 
 RSA = rsa.generate_private_key(65537, 2048)
 EC = ec.generate_private_key(ec.SECP256R1())
