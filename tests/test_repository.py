@@ -108,7 +108,7 @@ def test_the_workflow_installs_what_the_readme_asks_for() -> None:
 
 
 def test_the_workflow_has_no_more_rights_than_it_needs() -> None:
-    """It reads the repository, keeps no credentials, and names foreign actions by their commit."""
+    """The workflow reads the repository, keeps no credentials, and names foreign actions by their commit."""
     workflow = read_yaml(".github/workflows/ci.yml")
     (job,) = workflow["jobs"].values()
     actions = [step for step in job["steps"] if "uses" in step]

@@ -40,7 +40,7 @@ def gapless(device: Device, other: Device) -> bool:
 
 
 async def test_two_users(friends: Friends) -> None:
-    """Both get all messages once, in the same order, and positions, typing and presence."""
+    """Two users get all messages once, in the same order, and positions, typing and presence."""
     (one, two), _ = friends
     for number in range(20):
         one.say(two, f"one {number}")
@@ -343,7 +343,7 @@ async def test_a_stranger_writes(friends: Friends, http_server: Server, device: 
 async def test_a_stranger_whom_the_list_does_not_have_yet(
     friends: Friends, http_server: Server, device: Open, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their messages are given all the same."""
+    """The messages of a stranger whom the list does not have yet are given all the same."""
     (one, _), _ = friends
     three, get = await device(http_server.port, names[2]), one.client.server.get
 

@@ -87,7 +87,7 @@ async def test_what_cannot_be_done(friends: Friends, names: list[str]) -> None:
 
 
 async def test_retry_and_discard(http_server: Server, device: Open, names: list[str]) -> None:
-    """Both apply to the failed messages of the open conversation."""
+    """/retry and /discard apply to the failed messages of the open conversation."""
     one, two = await device(http_server.port, names[0]), await device(http_server.port, names[1])
     desk = Desk(one)
     await desk.type(f"/chat {names[1]}")

@@ -131,7 +131,7 @@ async def test_no_answer_for_now(code: int, followed: Followed) -> None:
 
 
 async def test_a_seq_that_does_not_exist(followed: Followed) -> None:
-    """It is found among several, and that conversation goes on from what the server has."""
+    """A seq that does not exist is found among several; its conversation goes on from what the server has."""
     followed.conversations[3].listed_last = 4
     followed.follower.resume([2, 3])
     followed.connection.answer(400)

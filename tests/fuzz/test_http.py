@@ -8,7 +8,7 @@ LEAST = 500  # answers, however long they take
 
 
 def test_requests() -> None:
-    """Described and damaged ones, at servers that believe and at servers that do not."""
+    """Damaged requests find nothing, neither at servers that believe `uid` nor at others."""
     tally, lines = fuzz(seconds=8, number=7, least=LEAST)
     assert not tally.findings, "\n".join([*tally.lines(), *lines, *tally.findings.examples])
     assert tally.total >= LEAST

@@ -165,7 +165,7 @@ def old(project: Path) -> Path:
 
 
 def test_the_baseline_names_the_files_with_findings(old: Path) -> None:
-    """It counts by kind, and leaves out files without any."""
+    """The baseline counts by kind, and leaves out files without findings."""
     assert baseline(old) == ["   2    0    0  docs/a.md", "   0    1    1  docs/b.md"]
 
 
@@ -214,7 +214,7 @@ def test_a_moved_file_takes_its_counts_along(old: Path) -> None:
 
 
 def test_a_lower_count_can_be_written(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The check says so and passes; afterwards the old count fails."""
+    """A count below the baseline passes, and the check says that it can be written; afterwards the old count fails."""
     put(old, "docs/a.md", "grommet\n")
     assert run(old) == 0
     assert "can be lowered" in capsys.readouterr().out

@@ -82,7 +82,7 @@ def test_what_was_expected_must_happen(chromium: Browser, site: Site) -> None:
 
 
 def test_the_site_comes_back(site: Site, visit: Visit) -> None:
-    """It comes back on the same port, with its users, after a crash and after an orderly end."""
+    """The site comes back on the same port, with its users, after a crash and after an orderly end."""
     account = register(site, "小明")
     visitor = visit(site)
     visitor.expect("ERR_CONNECTION_REFUSED")
@@ -107,7 +107,7 @@ def test_axe_finds_what_is_wrong(site: Site, visit: Visit) -> None:
 
 
 def test_a_browser_is_looked_for(tmp_path: Path) -> None:
-    """It is searched on PATH, then where set-up installs it; an error of set-up is passed on."""
+    """A browser is searched on PATH, then where set-up installs it; an error of set-up is passed on."""
     with pytest.raises(ProgramError, match="`make test` brings one"):
         find_browser("", tmp_path)
     (tmp_path / "missing").write_text("apt-get is not on this machine\n")
@@ -120,7 +120,7 @@ def test_a_browser_is_looked_for(tmp_path: Path) -> None:
 
 
 def test_tests_without_a_browser_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are skipped, and fail where a browser is required."""
+    """Tests are skipped without a browser, and fail where one is required."""
     monkeypatch.delenv("TESTS_BROWSER", raising=False)
     with pytest.raises(pytest.skip.Exception, match="why"):
         unavailable(ProgramError("why"))

@@ -137,7 +137,7 @@ def test_the_first_unread_one_is_gone(site: Site, visit: Visit, addresses: Addre
 
 
 def test_ten_thousand_messages(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """They can be scrolled through to the beginning and back to the end; then one more is written and seen."""
+    """Ten thousand messages can be scrolled through to the beginning and back; then one more is written and seen."""
     ann, bob, written = fill(addresses.mongo, site, 10_000)
     me = join(site, visit, ann).open(bob)
     frames = sorted(me.thread.evaluate(TO_THE_BEGINNING, written[0]))
@@ -156,7 +156,7 @@ def test_ten_thousand_messages(site: Site, visit: Visit, addresses: Addresses) -
 
 
 def test_many_conversations(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """They are listed a page at a time, newest message first, and a message moves an old one to the top."""
+    """Conversations are listed a page at a time, newest message first, and a message moves an old one to the top."""
     (ann,) = members(site, "Ann")
     with mysql_connection(addresses.mysql) as connection:
         peers = make_users(connection, 120)

@@ -60,7 +60,7 @@ def items(page: Page, *more: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_unsent_messages_survive_the_loss_of_the_database(site: Site, visit: Visit, loss: str) -> None:
-    """They are stored again, older ones too, and the next page sends them."""
+    """Unsent messages are stored again when the database is lost, older ones too, and the next page sends them."""
     me, peer = couple(site, visit)
     me.page.add_init_script(CONNECTIONS)
     me.enter().open(peer.member)
@@ -84,7 +84,7 @@ def test_unsent_messages_survive_the_loss_of_the_database(site: Site, visit: Vis
 
 @pytest.mark.parametrize("script", [FAILING, SILENT, "delete window.indexedDB"], ids=["full", "silent", "none"])
 def test_what_cannot_be_kept(site: Site, visit: Visit, script: str) -> None:
-    """It is sent all the same. Until then the page says that a reload would lose it, and the browser asks."""
+    """A message that cannot be kept is sent. Until then the page says that a reload loses it, and the browser asks."""
     me, peer = couple(site, visit)
     page = me.page
     page.add_init_script(script)
@@ -148,7 +148,7 @@ def test_what_another_installation_left(site: Site, visit: Visit) -> None:
 
 
 def test_what_an_older_page_left(site: Site, visit: Visit) -> None:
-    """Its messages are sent by the user who was signed in already, and its draft is restored."""
+    """Messages that an older page left are sent by the user who was signed in already, and its draft is restored."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     visitor = visit(site)
@@ -166,7 +166,7 @@ def test_what_an_older_page_left(site: Site, visit: Visit) -> None:
 
 
 def test_what_an_older_page_left_to_a_user_who_signs_in(site: Site, visit: Visit) -> None:
-    """It may be another person's: it is not sent, not shown, and deleted, and the page says so."""
+    """What an older page left may be another person's: it is not sent, not shown, and deleted, and the page says so."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     visitor = visit(site)
@@ -207,7 +207,7 @@ def test_a_draft_in_two_tabs(site: Site, visit: Visit) -> None:
 
 
 def test_a_draft_that_was_changed_here_since(site: Site, visit: Visit) -> None:
-    """It stays here, whatever another tab does with its own, even if the page hears of that late."""
+    """A draft that was changed here stays, whatever another tab does with its own, even if that is heard of late."""
     me, peer = couple(site, visit)
     tab = me.tab().open(peer.member)
     me.open(peer.member)
@@ -234,7 +234,7 @@ def test_a_draft_that_was_changed_here_since(site: Site, visit: Visit) -> None:
 
 
 def test_a_draft_that_the_browser_deletes(site: Site, visit: Visit) -> None:
-    """It stays in the field in each tab, and is stored again with the next key."""
+    """A draft that the browser deletes stays in the field in each tab, and is stored again with the next key."""
     me, peer = couple(site, visit)
     tab = me.tab().open(peer.member)
     me.open(peer.member)

@@ -95,7 +95,7 @@ def test_a_long_thread_scrolls_alone(site: Site, visit: Visit, addresses: Addres
     "text", ["", "one line", "a\nb\nc", "w" * 300, "中文\n" * 4], ids=["empty", "one", "three", "long", "中文"]
 )
 def test_the_field_shows_all_of_a_short_text(site: Site, visit: Visit, text: str) -> None:
-    """It has no scrollbar, whether the style sheet or the script sets its height."""
+    """The field has no scrollbar for a short text, whether the style sheet or the script sets its height."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     for able in ("true", "false"):
@@ -153,7 +153,7 @@ def box(element: Locator) -> dict[str, float]:
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_the_account_menu(site: Site, visit: Visit, viewport: dict[str, int]) -> None:
-    """It covers the list, with its buttons one below the other; Escape and a click elsewhere close it."""
+    """The menu covers the list, with its buttons one below the other; Escape and a click elsewhere close it."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann, viewport=viewport)
@@ -192,7 +192,7 @@ def above_the_field(me: Person) -> float:
 
 
 def test_a_short_conversation_stands_above_the_field(site: Site, visit: Visit) -> None:
-    """It does so when empty, with one message, with pending ones, and in a window that becomes lower."""
+    """A short conversation stands above the field: empty, with one message, with pending ones, in a lower window."""
     ann, bob = members(site, "Ann", "Bob")
     me = join(site, visit, ann, viewport=DESKTOP).meet(bob)
     expect(me.thread.get_by_text("No messages yet")).to_be_visible()

@@ -204,7 +204,7 @@ def test_phone(site: Site, visit: Visit) -> None:
 
 
 def test_badge(site: Site, visit: Visit) -> None:
-    """It is as wide as its number, whatever else is in its column."""
+    """A badge is as wide as its number, whatever else is in its column."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob, "text")
     badge = join(site, visit, bob).contact(ann).locator(".badge").bounding_box()

@@ -62,7 +62,7 @@ def company(site: Site) -> Iterator[tuple[Member, Member, Voice]]:
 
 
 def test_notifications(site: Site, visit: Visit, company: tuple[Member, Member, Voice]) -> None:
-    """They show each message that comes while the tab is hidden, and lead to it; meanwhile none counts as read."""
+    """A notification shows each message that comes to a hidden tab, and leads to it; meanwhile none counts as read."""
     ann, bob, peer = company
     (cid,) = members(site, "Cid")
     me = attend(site, visit, ann, "granted").open(bob)
@@ -108,7 +108,7 @@ def test_notifications_are_asked_for(site: Site, visit: Visit, company: tuple[Me
 
 
 def test_notifications_that_are_denied(site: Site, visit: Visit, company: tuple[Member, Member, Voice]) -> None:
-    """They are neither shown nor offered; the title still counts."""
+    """Denied notifications are neither shown nor offered; the title still counts."""
     ann, _, peer = company
     me = attend(site, visit, ann, "denied")
     me.page.get_by_text("Ann", exact=True).click()

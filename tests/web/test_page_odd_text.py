@@ -44,7 +44,7 @@ def site_flags() -> list[str]:
 
 
 def test_texts(site: Site, visit: Visit) -> None:
-    """They are shown as written; no part is executed, requested, or becomes an element."""
+    """Texts are shown as written; no part is executed, requested, or becomes an element."""
     ann, bob = members(site, MARKUP, "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)
@@ -70,7 +70,7 @@ def test_texts(site: Site, visit: Visit) -> None:
 
 
 def test_names(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """They are text everywhere, and do not reverse the text beside them."""
+    """Names are text everywhere, and do not reverse the text beside them."""
     (ann,) = members(site, MARKUP)
     account = register(site, "turned")
     with mysql_connection(addresses.mysql) as connection, connection.cursor() as cursor:
@@ -95,7 +95,7 @@ def test_names(site: Site, visit: Visit, addresses: Addresses) -> None:
 
 
 def test_links(site: Site, visit: Visit) -> None:
-    """They lead where their text says, in a new tab without access to this one; only http and https are links."""
+    """Links lead where their text says, in a new tab without access to this one; only http and https are links."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann).open(bob)
@@ -164,7 +164,7 @@ def test_where_a_link_leads(site: Site, visit: Visit, link: str, host: str | Non
 
 
 def test_the_time_of_day(site: Site, visit: Visit, addresses: Addresses) -> None:
-    """It is written as in the browser's language, without a leading zero."""
+    """The time of day is written as in the browser's language, without a leading zero."""
     ann, bob = members(site, "Ann", "Bob")
     store(addresses.mongo, [(ann.id, bob.id, f"text {hours}", 3_600_000 * hours) for hours in range(13, -1, -1)])
     for locale, time in (

@@ -123,7 +123,7 @@ def test_the_network_goes_and_comes(site: Site, visit: Visit) -> None:
 
 
 def test_the_page_is_closed_while_messages_wait(site: Site, visit: Visit) -> None:
-    """The next page sends them, whatever conversation it shows."""
+    """If the page is closed while messages wait, the next page sends them, whatever conversation it shows."""
     me, peer = couple(site, visit)
     me.open(peer.member)
     me.offline()
@@ -138,7 +138,7 @@ def test_the_page_is_closed_while_messages_wait(site: Site, visit: Visit) -> Non
 
 
 def test_a_tab_is_closed_while_messages_wait(site: Site, visit: Visit) -> None:
-    """Another open tab sends them once the network is back."""
+    """If a tab is closed while messages wait, another open tab sends them once the network is back."""
     me, peer = couple(site, visit)
     tab = me.tab().open(peer.member)
     peer.open(me.member)
@@ -170,7 +170,7 @@ def test_what_was_sent_does_not_wait(site: Site, visit: Visit) -> None:
 
 
 def test_reading_on_another_device(site: Site, visit: Visit) -> None:
-    """The page knows it as soon as the user looks."""
+    """The page knows what was read on another device as soon as the user looks."""
     me, peer = couple(site, visit)
     peer.open(me.member).send("one", "two")
     me.titled("(2) Tandem")

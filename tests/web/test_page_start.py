@@ -123,7 +123,7 @@ def test_site_data_that_is_blocked(site: Site, visit: Visit) -> None:
 
 @pytest.mark.parametrize("name", ["app.js", "chat.js", "words.js", "style.css"])
 def test_a_file_that_cannot_be_loaded(site: Site, visit: Visit, name: str) -> None:
-    """The page says what it needs, and how to load it again."""
+    """If a file cannot be loaded, the page says what it needs, and how to load it again."""
     visitor = visit(site)
     visitor.expect("ERR_FAILED")
     page = visitor.page
@@ -140,7 +140,7 @@ def test_a_file_that_cannot_be_loaded(site: Site, visit: Visit, name: str) -> No
 
 @pytest.mark.parametrize("status", [0, 429, 500, 503])
 def test_a_list_that_cannot_be_read(site: Site, visit: Visit, status: int) -> None:
-    """It is read again, though the connection lasts: a busy database answers the next time."""
+    """A list that cannot be read is read again, though the connection lasts: a busy database answers the next time."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     visitor = visit(site)
@@ -164,7 +164,7 @@ def test_a_list_that_cannot_be_read(site: Site, visit: Visit, status: int) -> No
 
 
 def test_a_page_that_breaks(site: Site, visit: Visit) -> None:
-    """It says so instead of staying empty, and leaves the cause in the browser's log."""
+    """A page that breaks says so instead of staying empty, and leaves the cause in the browser's log."""
     (ann,) = members(site, "Ann")
     visitor = visit(site)
     visitor.expect("page error: .*broken on purpose")
@@ -175,7 +175,7 @@ def test_a_page_that_breaks(site: Site, visit: Visit) -> None:
 
 
 def test_the_first_words_wait_for_no_script(site: Site, visit: Visit) -> None:
-    """They are in the page itself; the hint comes only if no script ran."""
+    """The first words are in the page itself; the hint comes only if no script ran."""
     visitor = visit(site)
     page = visitor.page
     page.route("**/app.js", lambda route: None)

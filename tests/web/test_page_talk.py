@@ -18,7 +18,7 @@ def site_flags() -> list[str]:
 
 
 def test_finding_a_user(site: Site, visit: Visit) -> None:
-    """It needs another user's name; the page says what is wrong with any other text, and keeps it."""
+    """The search needs another user's name; the page says what is wrong with any other text, and keeps it."""
     ann, bob = members(site, "Ann", "Bob")
     me = join(site, visit, ann)
     me.visitor.expect("status of 404")
@@ -36,7 +36,7 @@ def test_finding_a_user(site: Site, visit: Visit) -> None:
 
 
 def test_a_first_message_arrives(site: Site, visit: Visit) -> None:
-    """It is live in the list with its text, counted there and in the title, and after a divider once opened."""
+    """A first message is in the list with its text, counted there and in the title, and after a divider once opened."""
     ann, bob = members(site, "Ann", "Bob")
     writer, reader = join(site, visit, ann), join(site, visit, bob)
     writer.meet(bob).send("one", "two")
@@ -101,7 +101,7 @@ def test_marks_after_an_absence(site: Site, visit: Visit) -> None:
 
 
 def test_typing_and_presence(site: Site, visit: Visit) -> None:
-    """Both are shown in the list and above the conversation; typing ends with the message, or by itself."""
+    """Typing and presence are shown in the list and the conversation; typing ends with the message, or by itself."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     me = join(site, visit, ann)
@@ -177,7 +177,7 @@ def test_blocking_a_user_who_has_not_written(site: Site, visit: Visit) -> None:
 
 
 def test_an_account_that_is_gone(site: Site, visit: Visit) -> None:
-    """Its messages stay, and it receives no more."""
+    """Messages of an account that is gone stay, and it receives no more."""
     ann, bob = members(site, "Ann", "Bob")
     acquainted(site, ann, bob)
     ask(site, "DELETE", "/user/me", {"password": bob.account.password}, bob.token)
@@ -191,7 +191,7 @@ def test_an_account_that_is_gone(site: Site, visit: Visit) -> None:
 
 
 def test_a_search_that_takes_long(site: Site, visit: Visit) -> None:
-    """Its result does not leave another conversation that was opened meanwhile."""
+    """The result of a slow search does not leave another conversation that was opened meanwhile."""
     ann, bob = couple(site, visit)
     cid = members(site, "Cid")[0]
     held: list[Route] = []

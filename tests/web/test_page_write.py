@@ -43,7 +43,7 @@ def test_keys(me: Person) -> None:
 
 
 def test_enter_while_an_input_method_composes(me: Person) -> None:
-    """It chooses a word, and sends nothing; the next Enter sends."""
+    """While an input method composes, Enter chooses a word and sends nothing; the next Enter sends."""
     devtools = me.visitor.context.new_cdp_session(me.page)
     me.box.focus()
     devtools.send("Input.imeSetComposition", {"text": "ni hao", "selectionStart": 6, "selectionEnd": 6})
@@ -58,7 +58,7 @@ def test_enter_while_an_input_method_composes(me: Person) -> None:
 
 
 def test_a_text_that_is_too_long(me: Person) -> None:
-    """It stays and is counted, in characters as the server counts them, until it is short enough."""
+    """A text that is too long stays and is counted, in characters as by the server, until it is short enough."""
     left = me.page.get_by_text("Characters left: ")
     me.box.fill("😀" * (MOST - 200))
     expect(left).to_be_hidden()
@@ -83,7 +83,7 @@ def test_a_text_that_is_too_long(me: Person) -> None:
     "text", ["word " * 120_000, "مرحبا hi " * 66_000, "😀" * 300_000], ids=["latin", "mixed", "emoji"]
 )
 def test_a_book(me: Person, text: str) -> None:
-    """It is refused, since a browser needs too long to lay it out; the old text stays, and the field says why."""
+    """A book is refused, since a browser needs too long to lay it out; the old text stays, and the field says why."""
     me.box.fill("here")
     notice = me.page.get_by_text("Not accepted, since it is too long: ")
     me.page.evaluate("text => navigator.clipboard.writeText(text)", text)
@@ -101,7 +101,7 @@ def test_a_book(me: Person, text: str) -> None:
 
 
 def test_a_draft(site: Site, visit: Visit) -> None:
-    """It belongs to a conversation, survives a reload, and ends when it is sent."""
+    """A draft belongs to a conversation, survives a reload, and ends when it is sent."""
     ann, bob, cid = members(site, "Ann", "Bob", "Cid")
     for peer in (bob, cid):
         acquainted(site, ann, peer)
@@ -122,7 +122,7 @@ def test_a_draft(site: Site, visit: Visit) -> None:
 
 
 def test_the_field_grows_with_its_text(me: Person) -> None:
-    """It grows up to a part of the window, and does not cover the end of the conversation."""
+    """The field grows with its text up to a part of the window, and does not cover the end of the conversation."""
     me.send(*(f"line {n}" for n in range(30)))
     low = me.box.bounding_box()
     me.box.fill("\n".join("abcdefgh"))

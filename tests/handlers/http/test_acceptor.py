@@ -103,7 +103,7 @@ def descriptors(pid: int) -> int:
 
 
 async def test_no_descriptor_is_left(start_server: StartServer, addresses: Any, database: Any) -> None:
-    """It is logged once, open connections go on, and new ones are served once there are descriptors again."""
+    """Without a free descriptor open connections go on, new ones are served once there are some, and one line is logged."""
     server = start_server(*external(addresses), "--auth=open")
     port, pid = server.ready(), server.process.pid
     first = await RawSocket.open(port)

@@ -139,7 +139,7 @@ async def test_what_slipped_through(
 async def test_a_socket_that_opens_during_a_block(
     connect2: Connect2, ask: Ask, pair: Pair, http_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a socket resumes when the block is lifted if messages were hidden from it; otherwise it stays open."""
+    """A socket that opens during a block resumes when that is lifted if messages were hidden; else it stays open."""
     one, two = await befriend(connect2, pair)
     await block(ask, pair[1], pair[0])
     await two.receive(50009, online=False)

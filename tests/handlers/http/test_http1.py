@@ -271,7 +271,7 @@ ABSOLUTE = {
 async def test_requests_in_absolute_form(
     base: str, headers: dict[str, str], status: int, http_server: Server, pair: Pair
 ) -> None:
-    """Such requests work over HTTP and on sockets, and the host in the target is the one that is checked."""
+    """Requests in absolute form work over HTTP and on sockets, and the host in the target is checked."""
     for path, upgrade, good in ((f"/user/me?uid={pair[0]}", False, 200), (socket_path(*pair), True, 101)):
         raw = await RawSocket.open(http_server.port)
         got, body = await raw.request(base + path, upgrade=upgrade, headers=headers)

@@ -133,7 +133,7 @@ async def test_unread_counts_stop_at_a_hundred(
 async def test_unread_counts_while_messages_race_with_marks(
     connect2: Connect2, http_server: Server, pair: tuple[int, int]
 ) -> None:
-    """Both write, and mark messages while more are written; the messages after the marks are counted."""
+    """While two users write and mark messages, the messages after the marks are counted."""
 
     async def write(socket: Client2) -> int:
         names = [await socket.write(1, content="x") for _ in range(20)]

@@ -183,7 +183,7 @@ async def test_a_file_of_the_page(name: str, kind: str, ask: Ask, digest: str) -
 
 
 async def test_gzip_and_identity(http_server: Server, digest: str) -> None:
-    """Both codings have the same content and their own Content-Encoding and length."""
+    """With and without gzip the content is the same, with its own Content-Encoding and length."""
     for path, text in (("/", INDEX.replace("DIGEST", digest)), (f"/web/{digest}/a.js", FILES["a.js"])):
         for accepted, coding in ((None, None), ("gzip, br", "gzip"), ("gzip;q=0", None)):
             head, body = await exchange(http_server, "GET", path, {"Accept-Encoding": accepted} if accepted else {})

@@ -227,7 +227,7 @@ ONCE = ["--address-request-rate=0.001", "--address-request-burst=3"]
 @pytest.mark.parametrize("flags", [ONCE])
 @pytest.mark.parametrize("path", ["/ping", "/healthz", "/nowhere", "/user/me", "/user/me?uid=999999999", "/"])
 async def test_requests_without_a_user(path: str, http_server: Server, pair: Pair) -> None:
-    """Such requests count for their address. Users' own requests do not, and each address has its own share."""
+    """Requests without a user count for their address. Users' own do not, and each address has its own share."""
     for _ in range(6):  # one for each request that passes below, and more
         raw = await RawSocket.open(http_server.port)
         assert (await raw.request(f"/user/me?uid={pair[0]}"))[0] == 200

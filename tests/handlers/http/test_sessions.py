@@ -65,7 +65,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 async def test_an_account_of_gin_chat_demo(ask: Ask, known: Any, http_port: int) -> None:
-    """Its old password signs in, by form and by JSON; there is a token, and a cookie closed to scripts and sites."""
+    """A password of gin-chat-demo signs in, by form and JSON, with a token and a cookie closed to scripts and sites."""
     user, name = known("old password")
     answer = await ask("POST", "/user/login", body={"user_name": name, "password": "old password"})
     assert (answer.status, answer.data["user"]["id"]) == (200, user)
@@ -79,7 +79,7 @@ async def test_an_account_of_gin_chat_demo(ask: Ask, known: Any, http_port: int)
 
 
 async def test_wrong_password_unknown_name_and_inactive(ask: Ask, known: Any, database: pymysql.Connection) -> None:
-    """All three get the same answer."""
+    """A wrong password, an unknown name and an inactive account get the same answer."""
     _, name = known("right password")
     inactive, gone = known("right password")
     with database.cursor() as cursor:
@@ -238,7 +238,7 @@ async def test_signing_out_everywhere(sign_on: SignOn, ask: Ask, token_of: Token
 
 
 async def test_changing_the_password(sign_on: SignOn, ask: Ask, known: Any) -> None:
-    """It needs the current password, ends all tokens and gives a new one; the old password is invalid."""
+    """Changing the password needs the current one, ends all tokens and gives a new one; the old password is invalid."""
     user, name = known("first password")
     old = (await ask("POST", "/user/login", body={"user_name": name, "password": "first password"})).data["token"]
     socket = await sign_on(old)
@@ -325,7 +325,7 @@ async def test_a_malformed_header(http_server: Server, pair: Pair) -> None:
 
 @pytest.mark.parametrize("flags", [["--auth=token", "--trusted-proxies=127.0.0.1"]])
 async def test_a_cookie_behind_tls(ask: Ask, known: Any, http_port: int) -> None:
-    """It is Secure and has a name that no neighbouring site can set; the plain one is not accepted there."""
+    """Behind TLS the cookie is Secure, and no neighbouring site can set its name; the plain one is not accepted."""
     user, name = known("password")
     https = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "9.9.9.9"}
     answer = await ask("POST", "/user/login", body={"user_name": name, "password": "password"}, **https)
@@ -459,7 +459,7 @@ SLOWLY = ["--request-burst=3", "--request-rate=0.1"]
 
 @pytest.mark.parametrize("flags", [["--auth=token", *SLOWLY], ["--auth=open", *SLOWLY]], ids=["token", "open"])
 async def test_a_session_counts_as_a_request(ask: Ask, token_of: TokenOf, pair: Pair) -> None:
-    """It counts as a request of its user, and is refused when there are too many; then others are too."""
+    """`/session` counts as a request of its user, and is refused when there are too many; then others are too."""
     token = await token_of(pair[0])
     answers = await asyncio.gather(*(ask("GET", "/session", token=token) for _ in range(9)))
     assert {answer.status for answer in answers} == {200, 429}

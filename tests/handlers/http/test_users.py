@@ -248,7 +248,7 @@ async def test_what_the_table_holds(name: str, ask: Ask, pair: tuple[int, int], 
 
 
 async def test_deleting_the_account(ask: Ask, connect: Any, database: pymysql.Connection) -> None:
-    """It needs the password, erases personal data and ends sockets. The name stays taken, and peers keep history."""
+    """Deleting needs the password, erases personal data and ends sockets. The name stays taken; peers keep history."""
     made = [await ask("POST", "/user/register", body=VALID | {"user_name": name}) for name in ("leaver1", "stayer1")]
     one, two = (answer.data["id"] for answer in made)
     await ask("PATCH", f"/user/me?uid={one}", body={"email": "a@b"})
@@ -274,7 +274,7 @@ async def test_deleting_the_account(ask: Ask, connect: Any, database: pymysql.Co
 
 
 async def test_an_account_without_a_password(ask: Ask, pair: tuple[int, int]) -> None:
-    """It can neither be deleted nor get a password by a believed `uid`."""
+    """An account without a password can neither be deleted nor get a password by a believed `uid`."""
     me = f"?uid={pair[0]}"
     assert (await ask("DELETE", f"/user/me{me}", body={"password": "x"})).status == 403
     given = {"password": "x", "new_password": "long enough"}

@@ -152,7 +152,7 @@ def test_damaged_streams_are_refused_where_others_refuse_them(
 
 @pytest.mark.parametrize("width", [2, 8])
 def test_a_length_in_more_bytes_than_it_needs(width: int) -> None:
-    """It is refused with 1002 (RFC 6455, section 5.2), which the other implementation does not do."""
+    """A length in more bytes than it needs is refused with 1002 (RFC 6455, section 5.2); the other parser takes it."""
     stream = frame(TEXT, "hi", size=width)
     assert ours([stream]) == ([], 1002)
     assert theirs(stream)[0] == ([(TEXT, "hi")], None)

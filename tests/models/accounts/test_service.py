@@ -92,7 +92,7 @@ async def test_where_tokens_come_from_elsewhere(accounts: Accounts, fake: Record
 
 
 async def test_changing_and_deleting(accounts: Accounts, fake: RecordedAccounts) -> None:
-    """Both need the password, count as attempts of their own even if it is right, and have the sockets checked."""
+    """Changing and deleting need the password, count as attempts even if it is right, and have the sockets checked."""
     checked = [("ADDRESS", "1.1.1.1"), ("CONFIRMATION", "7"), "matches"]
     await accounts.change_password("1.1.1.1", 7, b"right", b"new password")
     assert fake.steps == [*checked, "set_password", ("changed", 7), ("confirm", "new digest")]

@@ -98,7 +98,7 @@ async def test_without_sockets(fake: Fakes) -> None:
 
 
 async def test_a_socket_that_opens_while_the_store_is_away(fake: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a socket opens after a moment, gets nothing until the blocks are known, and then resumes."""
+    """Without the store a socket opens after a moment, gets nothing until the blocks are known, and then resumes."""
     monkeypatch.setattr("models.chat.blocks.HELD_WITHIN", 0.01)
     blocks = fake.blocks()
     blocks.hold(2)

@@ -77,7 +77,7 @@ def test_who_goes_late_takes_nothing_away_from_those_who_came_since() -> None:
 
 
 def test_a_state_that_only_requests_use_forgets_what_sockets_were_given() -> None:
-    """Nothing keeps such a state up to date, so later sockets begin at the store's head."""
+    """Nothing keeps a state up to date that only requests use, so later sockets begin at the store's head."""
     states = conversations()
     with states.lease(1, 2) as conversation:
         states.follow(1, 2, PAIR)

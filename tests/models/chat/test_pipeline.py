@@ -104,7 +104,7 @@ async def test_an_unknown_outcome_whose_seq_another_took(
 async def test_two_processes_meet_at_the_fence(
     make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
-    """Both write at once: nothing is lost or doubled, there is no gap, and each process delivers in order."""
+    """When two processes write at once, nothing is lost or doubled, there is no gap, and each delivers in order."""
     first, _, first_sockets = make()
     await befriend(first, pair)
     second, _, second_sockets = make()
@@ -443,7 +443,7 @@ async def test_draining_waits_for_queued_messages(make: Make, befriend: Friends,
 
 
 async def test_draining_abandons_what_takes_too_long(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
-    """Such a message has no answer, and no queued message is sent after it."""
+    """When draining takes too long, what is being inserted has no answer, and no queued message is sent after it."""
     chat, store, _ = make()
     await befriend(chat, pair)
     store.gate.clear()
