@@ -59,7 +59,7 @@ async def test_a_late_commit(connect2: Connect2, stopped: Stopped, pair: Pair, m
 async def test_a_late_commit_of_a_server_that_was_killed(
     start_server: StartServer, addresses: Addresses, stopped: Stopped, pair: Pair, messages: MongoMessages
 ) -> None:
-    """A message of a killed server may be stored. After a resend it is there once, without a hole or a seq used twice."""
+    """A message of a killed server may be stored. After a resend it is there once, without a hole or a repeated seq."""
     flags = [*QUICK, *external(addresses)]
     first = start_server(*flags)
     one = await Client2.open(first.ready(), *pair)
