@@ -12,7 +12,7 @@ from models.chat.conversation import Conversation, PendingMessage, SocketKind, S
 from models.chat.conversations import Conversations
 from models.chat.events import Event, PeerEvent
 from models.chat.loading import Loader
-from models.chat.ports import Conflict, Messages, Reached, Unread
+from models.chat.ports import Conflict, Listener, Messages, Reached, Unread
 from models.chat.service import Chat
 from models.errors import ChatError, StorageUnavailable
 from models.records import Head, Message, ReadPositions, UnreadStart, conversation_of
@@ -21,6 +21,7 @@ from tests.support.patience import PATIENCE
 from tests.support.ports import UnusedBlockStore, UnusedCluster, UnusedMessages, UnusedSockets
 
 __all__ = [
+    "Ear",
     "Faulty",
     "GatedBlocks",
     "GatedMessages",
@@ -153,6 +154,37 @@ class Listening(NoOtherProcess):
     async def _answer(self) -> bool:
         await self.gate.wait()
         return True
+
+
+class Ear(Listener):
+    """A listener that records its calls."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.channels: list[tuple[int, int]] = []
+        self.changes: list[int] = []
+        self.accounts: list[int] = []
+        self.interruptions = 0
+
+    @override
+    def arrived(self, event: Event) -> None:
+        self.events.append(event)
+
+    @override
+    def followed(self, user: int, peer: int) -> None:
+        self.channels.append((user, peer))
+
+    @override
+    def presence_changed(self, user: int) -> None:
+        self.changes.append(user)
+
+    @override
+    def account_changed(self, user: int) -> None:
+        self.accounts.append(user)
+
+    @override
+    def interrupted(self) -> None:
+        self.interruptions += 1
 
 
 class Faulty(Messages):

@@ -103,7 +103,7 @@ def descriptors(pid: int) -> int:
 
 
 async def test_no_descriptor_is_left(start_server: StartServer, addresses: Any, database: Any) -> None:
-    """Without a free descriptor open connections go on, one line is logged, and new ones are served once there is one."""
+    """Without a descriptor open connections go on, one line is logged, and new ones are served once there is one."""
     server = start_server(*external(addresses), "--auth=open")
     port, pid = server.ready(), server.process.pid
     first = await RawSocket.open(port)

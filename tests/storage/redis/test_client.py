@@ -25,7 +25,8 @@ from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client
 from storage.redis.counters import RedisCounters
 from storage.redis.quotas import RedisQuotas
 from storage.redis.tickets import RedisTickets
-from tests.storage.redis.test_broker import ANN, BOB, Ear
+from tests.storage.redis.test_broker import ANN, BOB
+from tests.support.chats import Ear
 from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE
 from tests.support.redis_process import free_port, redis_process, url_of
@@ -266,7 +267,7 @@ async def test_a_primary_that_becomes_a_replica(
         channel = f"{prefix}:pair:{ANN}->{BOB}"
 
         async def arrived() -> bool:
-            return (await new_client.pubsub_numsub(channel))[0][1] == 1 and broker._subscription.connected
+            return (await new_client.pubsub_numsub(channel))[0][1] == 1 and ear.interruptions > 1
 
         async with asyncio.timeout(PATIENCE):
             while not await arrived():
