@@ -413,9 +413,13 @@ class FrameProtocol(asyncio.Protocol):
         if self._transport is not None and not self._lost:
             self._transport.abort()
 
+    def get_extra_info(self, name: str) -> Any:
+        """Return what the transport knows, as asyncio's do. None while the connection changes its transport."""
+        return None if self._transport is None else self._transport.get_extra_info(name)
+
     def set_nodelay(self, on: bool) -> None:
         """Set whether small frames are sent at once. Does nothing while the connection changes its transport."""
-        end = None if self._transport is None else self._transport.get_extra_info("socket")
+        end = self.get_extra_info("socket")
         if end is not None and end.family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):  # the peer is gone
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, on)

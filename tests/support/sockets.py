@@ -28,12 +28,6 @@ async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> Non
             await asyncio.sleep(0.005)
 
 
-def end_of(protocol: Any) -> Any:
-    """Return the operating system's socket at the server's end of a connection, on either transport."""
-    transport = protocol._transport
-    return transport.get_extra_info("socket") if transport else None
-
-
 def socket_path(uid: object, to: object = None, **query: str) -> str:
     """Return the path of a pair socket, or of an inbox socket without `to`."""
     return "/ws?" + urlencode({"uid": uid, **({} if to is None else {"toUid": to}), **query})

@@ -13,7 +13,7 @@ from handlers.websocket.handler import ChatSocket
 from server import Server
 from tests.conftest import Connect
 from tests.support.patience import PATIENCE
-from tests.support.sockets import Client, RawSocket, end_of, until
+from tests.support.sockets import Client, RawSocket, until
 
 Pair = tuple[int, int]
 
@@ -112,9 +112,9 @@ async def test_what_the_system_buffers(most: int, http_server: Server, connect: 
     """The system's buffers of a connection are limited in both directions; Linux doubles the value for its own use."""
     await connect(*pair)
     (chat,) = ChatSocket.hub.sockets_of(pair[:1])
-    await until(lambda: end_of(chat) is not None)
+    await until(lambda: chat.get_extra_info("socket") is not None)
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        assert end_of(chat).getsockopt(socket.SOL_SOCKET, option) == most
+        assert chat.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, option) == most
 
 
 async def asked_until_answered(port: int) -> int:

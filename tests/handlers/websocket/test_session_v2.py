@@ -23,7 +23,7 @@ from storage.mongo.messages import MongoMessages
 from tests.conftest import Ask, Connect, Connect2
 from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE, answer_within
-from tests.support.sockets import Client2, RawSocket, end_of, socket_path, until, websocket
+from tests.support.sockets import Client2, RawSocket, socket_path, until, websocket
 
 Pair = tuple[int, int]
 
@@ -265,7 +265,7 @@ async def test_a_slow_reader_is_not_too_slow(
     (socket,) = ChatSocket.hub.sockets_of(pair[1:])
     for end, size in (
         (slow.writer.get_extra_info("socket"), SO_RCVBUF),
-        (end_of(socket), SO_SNDBUF),
+        (socket.get_extra_info("socket"), SO_SNDBUF),
     ):
         end.setsockopt(SOL_SOCKET, size, 65_536)  # so that the kernel holds little
     for number in range(20):

@@ -17,7 +17,7 @@ from tornado.iostream import IOStream
 
 from handlers.websocket.tornado_transport import StreamTransport
 from handlers.websocket.transport import CONGESTED, FRAMES
-from tests.support.sockets import end_of, until
+from tests.support.sockets import until
 from tests.support.transports import (
     BINARY,
     PING,
@@ -343,7 +343,7 @@ def test_pings_without_end(on: Any) -> None:
     """Pongs pile up no higher than the limit of congestion, however many pings come."""
 
     async def test(protocol: RecordingProtocol, peer: socket.socket) -> None:
-        end_of(protocol).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        protocol.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for number in range(400):
             said = frame(PING, str(number).encode().rjust(125)) * 100

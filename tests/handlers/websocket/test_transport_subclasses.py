@@ -13,7 +13,7 @@ from tornado.ioloop import IOLoop
 from handlers.websocket.rfc6455 import BINARY, CLOSE, PING, PONG, TEXT
 from tests.support.echo import EchoConnection, serve_echo
 from tests.support.patience import PATIENCE
-from tests.support.sockets import RawSocket, end_of, until
+from tests.support.sockets import RawSocket, until
 from tests.support.transports import close_frame
 
 Accept = Callable[..., Any]
@@ -84,8 +84,8 @@ async def test_messages(accept: Accept) -> None:
 async def test_a_message_that_fills_what_may_be_unsent(accept: Accept) -> None:
     """Waiting ends when the client has read enough, so a subclass can write as fast as that."""
     connection, raw = await accept()
-    await until(lambda: end_of(connection) is not None)
-    end_of(connection).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    await until(lambda: connection.get_extra_info("socket") is not None)
+    connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     raw.writer.transport.pause_reading()
     connection.write(b"x" * 5_000_000)
     sent = asyncio.ensure_future(connection.wait_sent())
@@ -99,7 +99,7 @@ async def test_a_message_that_fills_what_may_be_unsent(accept: Accept) -> None:
 async def test_messages_that_come_too_late(accept: Accept) -> None:
     """Waiting ends when the connection is lost, and writing says that it is too late."""
     connection, raw = await accept()
-    await until(lambda: end_of(connection) is not None)
+    await until(lambda: connection.get_extra_info("socket") is not None)
     connection.write(b"x" * 50_000_000)
     sent = asyncio.ensure_future(connection.wait_sent())
     raw.abort()
@@ -178,4 +178,4 @@ async def test_nodelay(accept: Accept) -> None:
     await raw.frame()
     for value in (True, False, True):
         connection.set_nodelay(value)
-        assert bool(end_of(connection).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is value
+        assert bool(connection.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is value
