@@ -306,7 +306,7 @@ def connect2(http_server: Server, opened: list[Client | Client2]) -> Connect2:
         client = await Client2.open(http_server.port, uid, to, **query)
         opened.append(client)
         # Who came online is looked up behind the greeting, and would be told in the middle of what the test does.
-        await until(lambda: not http_server.chat.presence._looking)
+        await until(lambda: http_server.chat.presence.idle)
         return client
 
     return open_socket

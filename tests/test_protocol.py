@@ -46,7 +46,7 @@ def conversation(server: Server, clock: Clock, io_loop: IOLoop, people: Callable
             self.messages: list[Stored] = []
             self.marks = [[0, 0], [0, 0]]  # received, read
             self.sockets = [self.run(self.opened(side)) for side in (0, 1)]
-            self.run(until(lambda: not server.chat.presence._looking))  # so no pending event reaches later sockets
+            self.run(until(lambda: server.chat.presence.idle))  # so no pending event reaches later sockets
             for side in (0, 1):
                 self.send(side)
 

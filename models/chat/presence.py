@@ -58,6 +58,11 @@ class Presence:
         """Cancel the look-ups in progress."""
         await end(*self._looking.values())
 
+    @property
+    def idle(self) -> bool:
+        """Whether no look is in progress."""
+        return not self._looking
+
     def changed(self, user: int) -> None:
         """Note that the first socket of `user` here has opened, or that the last one has closed."""
         self.look(user)

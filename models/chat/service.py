@@ -64,8 +64,8 @@ class Chat:
         self._cluster = cluster
         self.account_changed = account_changed
         # The lambdas resolve a cycle: an inbox follows conversations, which ask inboxes where delivery begins.
-        self.conversations = Conversations(lambda one, other: self._inboxes.begins(one, other))
-        self.loader = Loader(self.conversations, messages, clock, lambda one, other: self._inboxes.looked(one, other))
+        self.conversations = Conversations(lambda one, other: self.inboxes.begins(one, other))
+        self.loader = Loader(self.conversations, messages, clock, lambda one, other: self.inboxes.looked(one, other))
         self.blocks = Blocks(blocks, sockets, cluster, self._block_changed)
         self.delivery = Delivery(
             self.conversations, messages, sockets, cluster, self.loader, self.blocks, self._delivered
@@ -88,7 +88,7 @@ class Chat:
             observe=observe,
         )
         self.presence = Presence(sockets, cluster, self.acquaintances, self.blocks, offline_after)
-        self._inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
+        self.inboxes = Inboxes(self.conversations, self.delivery, directory, self.presence)
 
     # Sockets, as the hub tells
 
@@ -114,7 +114,7 @@ class Chat:
         """Follow a conversation, or with None all of the user's, for the first socket."""
         self._cluster.follow(user, peer or 0)
         if peer is None:
-            self._inboxes.open(user)
+            self.inboxes.open(user)
             return
         conversation = self.conversations.follow(user, peer, SocketKind.PAIR)
         if not self._cluster.single_process:
@@ -124,7 +124,7 @@ class Chat:
     def pair_closed(self, user: int, peer: int | None) -> None:
         """Undo `pair_opened`."""
         if peer is None:
-            self._inboxes.close(user)
+            self.inboxes.close(user)
         else:
             self.conversations.unfollow(user, peer, SocketKind.PAIR)
         self._cluster.unfollow(user, peer or 0)
@@ -139,7 +139,7 @@ class Chat:
 
     async def watches(self, user: int) -> None:
         """Wait until an inbox of `user`, if there is one here, is told of presence changes."""
-        await self._inboxes.looked(user)
+        await self.inboxes.looked(user)
 
     async def follow(self, user: int, peers: Collection[int]) -> dict[int, int]:
         """Make sure that sockets of `user` get every message with these peers that is stored from now on.
@@ -148,13 +148,13 @@ class Chat:
         conversation as far as the store or this process knows it, 0 if all its messages are gone. Conversations that
         never had any are left out.
         """
-        await self._inboxes.looked(user)
+        await self.inboxes.looked(user)
         names = {conversation_of(user, peer): peer for peer in peers}
         found = await self._messages.newest_of(tuple(names))
         for name, peer in names.items():
             newest = found.get(name, 0)
             if newest:  # otherwise its first message is the first to be delivered anyway
-                self._inboxes.follow(user, peer, newest)
+                self.inboxes.follow(user, peer, newest)
             conversation = self.conversations.get(name)
             if conversation is not None:
                 self.conversations.begin(conversation, newest)
@@ -185,7 +185,7 @@ class Chat:
     # Events
 
     def _delivered(self, conversation: Conversation, message: Message) -> None:
-        self._inboxes.note(conversation, message)
+        self.inboxes.note(conversation, message)
 
     def typing(self, user: int, peer: int) -> None:
         """Tell `peer` that `user` is typing, if both have written before."""
@@ -205,7 +205,7 @@ class Chat:
         message = event.message
         conversation = self.conversations.get(message.conversation)
         if conversation is None or not conversation.active:
-            conversation = self._inboxes.entered(message)
+            conversation = self.inboxes.entered(message)
         if conversation is not None:
             self.delivery.on_remote_message(conversation, message)
 
@@ -223,7 +223,7 @@ class Chat:
         if peer:
             self._schedule_catch_up(conversation_of(user, peer))
         else:
-            self._inboxes.look(user)
+            self.inboxes.look(user)
 
     async def sweep(self, interval: float) -> None:
         """Look for what was missed, every `interval` seconds or less often. Never return."""
@@ -234,7 +234,7 @@ class Chat:
                     for conversation in self.conversations
                     if conversation.followed
                 ),
-                *(partial(self._inboxes.look, user) for user in self._inboxes.users),
+                *(partial(self.inboxes.look, user) for user in self.inboxes.users),
                 *(partial(self.presence.look, user) for user in self.presence.watched),
             ]
             pause = max(interval / (len(looks) + 1), SWEEP_PACE)

@@ -42,7 +42,7 @@ async def test_a_new_conversation_is_found_without_being_told(
     me, a = people(2)
     inbox = await connect2(me)
     chat = http_server.chat
-    await until(lambda: chat._inboxes._inboxes[me].known)
+    await chat.inboxes.looked(me)
     other = await connect2(a, me)
     deliver, undelivered = chat.delivery.deliver, []
 
@@ -59,5 +59,5 @@ async def test_a_new_conversation_is_found_without_being_told(
         chat.delivery.deliver = deliver  # type: ignore[method-assign]
     other.close()
     await until(lambda: chat.conversations.get(conversation_of(me, a)) is None)
-    chat._inboxes.look(me)
+    chat.inboxes.look(me)
     await inbox.receive(50001, content="unheard", seq=1)

@@ -16,6 +16,7 @@ from models.chat.conversation import SocketKind
 from models.chat.ports import Directory
 from models.chat.presence import Presence
 from models.errors import StorageUnavailable
+from models.records import conversation_of
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
 from tests.support.chats import GatedBlocks, NoOtherProcess, Recorder
@@ -122,7 +123,7 @@ async def test_a_list_is_no_older_than_what_its_inbox_is_told(
     me, a = pair
     await meet(connect2, me, a)
     there = None if comes else await connect2(a, me)
-    directory, asked, gate = http_server.chat._inboxes._directory, [], asyncio.Event()
+    directory, asked, gate = http_server.stores.messages.directory, [], asyncio.Event()
     conversations = directory.conversations
 
     async def late(*arguments: Any) -> Any:
@@ -154,7 +155,8 @@ async def test_what_could_not_be_told_is_told_later(
 ) -> None:
     """A change is sent later if it was unknown for a moment whether the two are acquainted."""
     await meet(connect2, *pair)
-    http_server.chat.acquaintances._known.clear()
+    monkeypatch.setattr("models.chat.acquaintances.KNOWN", 1)  # the next pair replaces all others
+    await http_server.chat.acquaintances.introduce(conversation_of(10**9, 1))
     one = await connect2(*pair)
     asked = []
 
@@ -174,7 +176,7 @@ async def test_nothing_is_kept(connect2: Connect2, http_server: Server, pair: Pa
     """Nothing is kept once all sockets are closed."""
     await meet(connect2, *pair)
     presence = http_server.chat.presence
-    await until(lambda: not presence._looking)
+    await until(lambda: presence.idle)
     assert not presence.watched
 
 
@@ -193,7 +195,7 @@ async def test_a_socket_that_is_not_known_yet(
 
     monkeypatch.setattr(http_server.chat.presence, "online", online)
     http_server.chat.presence.look(pair[1])
-    await until(lambda: pair[1] not in http_server.chat.presence._looking)
+    await until(lambda: http_server.chat.presence.idle)
     assert await one.silent()
 
 

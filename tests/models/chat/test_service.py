@@ -41,10 +41,10 @@ async def test_closing_leaves_nothing_running(
     chat.delivery.schedule_catch_up(conversation)
     await asyncio.sleep(0)
     assert conversation.catch_up_task is not None
-    assert chat.presence._looking
+    assert not chat.presence.idle
     await chat.close()
     assert conversation.catch_up_task is None
-    assert not chat.presence._looking
+    assert chat.presence.idle
 
 
 async def test_nothing_falls_between_a_replay_and_what_is_live(make: Make, pair: tuple[int, int]) -> None:
@@ -85,7 +85,7 @@ async def test_a_sweep_looks_at_everything_one_after_the_other(
     chat.pair_opened(me, None)
     looks: list[object] = []
     monkeypatch.setattr(chat.delivery, "schedule_catch_up", lambda conversation: looks.append(conversation.name))
-    monkeypatch.setattr(chat._inboxes, "look", lambda user: looks.append(("inbox", user)))
+    monkeypatch.setattr(chat.inboxes, "look", lambda user: looks.append(("inbox", user)))
     monkeypatch.setattr(chat.presence, "look", lambda user: looks.append(("presence", user)))
     seen: list[int] = []
 
