@@ -126,7 +126,7 @@ def bootstrap_mariadbd(program: Program, directory: Path, temporary: Path, timeo
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
     statements = "CREATE DATABASE mysql;\nUSE mysql;\n"
-    statements += "".join(file.read_text("utf-8") for file in _system_tables(program))
+    statements += "".join(file.read_text("utf-8") for file in system_tables(program))
     # Other users cannot enter the directory, so root without a password is the only account.
     statements += "DELETE FROM global_priv WHERE User <> 'root' OR Host <> 'localhost';\n"
     statements += "CREATE DATABASE tandem CHARACTER SET utf8mb4;\n"
@@ -155,8 +155,8 @@ def _mariadbd_options(program: Program, data: Path, temporary: Path) -> list[str
     options = [
         "--no-defaults",
         f"--datadir={data}",
-        f"--lc-messages-dir={_share(program, MESSAGES)}",
-        f"--character-sets-dir={_share(program, CHARSETS) / 'charsets'}",
+        f"--lc-messages-dir={share_of(program, MESSAGES)}",
+        f"--character-sets-dir={share_of(program, CHARSETS) / 'charsets'}",
         f"--tmpdir={temporary}",  # has no colon, which would separate two directories
         "--innodb-buffer-pool-size=32M",
         "--innodb-log-file-size=8M",
@@ -165,7 +165,7 @@ def _mariadbd_options(program: Program, data: Path, temporary: Path) -> list[str
     return [*options, "--user=root"] if os.geteuid() == 0 else options
 
 
-def _share(program: Program, *files: str) -> Path:
+def share_of(program: Program, *files: str) -> Path:
     """Return MariaDB's directory that has these files, in any version's layout. Raises DatabaseError."""
     for name in SHARES:
         if all((program.share / name / file).is_file() for file in files):
@@ -176,11 +176,11 @@ def _share(program: Program, *files: str) -> Path:
     )
 
 
-def _system_tables(program: Program) -> list[Path]:
+def system_tables(program: Program) -> list[Path]:
     """Return the SQL files that create the system tables, in order. Raises DatabaseError."""
     for files in SYSTEM_TABLES:
         try:
-            share = _share(program, *files)
+            share = share_of(program, *files)
         except DatabaseError as error:
             missing = error
         else:

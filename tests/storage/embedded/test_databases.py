@@ -26,12 +26,12 @@ LAYOUTS = {
 def stand_in(share: Path, name: str, files: tuple[str, str]) -> Program:
     """Return the real mariadbd, with its files in `share` in the layout of another version."""
     program = find_program("mariadbd")
-    for real, file in zip(databases._system_tables(program), files, strict=True):
+    for real, file in zip(databases.system_tables(program), files, strict=True):
         (share / name).mkdir(parents=True, exist_ok=True)
         (share / name / file).symlink_to(real)
     for path in (MESSAGES, CHARSETS):
         directory = Path(path).parent
-        (share / name / directory).symlink_to(databases._share(program, path) / directory)
+        (share / name / directory).symlink_to(databases.share_of(program, path) / directory)
     return program._replace(share=share)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from motor.motor_asyncio import AsyncIOMotorCursor
 
 from models.records import Cursor, Message, ReadPositions, Summary, conversation_of
 from storage.embedded.supervisor import Addresses
@@ -40,6 +41,21 @@ async def test_newest_first(messages: MongoMessages, people: Callable[[int], lis
     assert await directory.conversations(me, None, 10) == []
 
 
+def after_the_first_read(
+    monkeypatch: pytest.MonkeyPatch, read_list: Callable[[], Awaitable[list[Summary]]], length: int
+) -> None:
+    """Have another list read, which has to have this length, when the driver has done its next read."""
+    to_list = AsyncIOMotorCursor.to_list
+
+    async def then_the_other(cursor: Any, most: int | None) -> Any:
+        monkeypatch.setattr(AsyncIOMotorCursor, "to_list", to_list)
+        found = await to_list(cursor, most)
+        assert len(await read_list()) == length
+        return found
+
+    monkeypatch.setattr(AsyncIOMotorCursor, "to_list", then_the_other)
+
+
 @pytest.mark.parametrize(("count", "most"), [(1, 100), (11, 11), (60, 50), (60, 100)])
 async def test_two_lists_at_once(
     messages: MongoMessages,
@@ -57,14 +73,7 @@ async def test_two_lists_at_once(
         await store(messages, peer, me, 1, now - 1000 * index)
     directory = messages.directory
     await mongo.conversations.update_many({"users": me}, {"$unset": {"active": 1}})  # as written by an old version
-    active = directory._active
-
-    async def after_another(*args: Any) -> Any:
-        monkeypatch.setattr(directory, "_active", active)
-        assert len(await directory.conversations(me, None, 100)) == count
-        return await active(*args)
-
-    monkeypatch.setattr(directory, "_active", after_another)
+    after_the_first_read(monkeypatch, lambda: directory.conversations(me, None, 100), count)
     assert [summary.peer for summary in await directory.conversations(me, None, most)] == peers[:most]
 
 
@@ -88,13 +97,7 @@ async def test_a_list_of_another_process_at_once(
     await mongo.conversations.update_many({"users": me}, {"$unset": {"active": 1}})
     assert len(await elsewhere.conversations(me, None, 100)) == 5  # all are settled now
     await mongo.conversations.update_one({"_id": conversation_of(me, peers[0])}, {"$unset": {"active": 1}})
-    active = directory._active
-
-    async def after_another(*args: Any) -> Any:
-        assert len(await elsewhere.conversations(me, None, 100)) == 5
-        return await active(*args)
-
-    monkeypatch.setattr(directory, "_active", after_another)
+    after_the_first_read(monkeypatch, lambda: elsewhere.conversations(me, None, 100), 5)
     assert [summary.peer for summary in await directory.conversations(me, None, most)] == peers[:most]
 
 
