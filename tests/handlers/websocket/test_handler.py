@@ -10,12 +10,14 @@ import struct
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from tornado.httputil import HTTPHeaders
 
+import composition
 from handlers.websocket import transport
 from handlers.websocket.connection import SocketConnection
 from handlers.websocket.handler import ChatSocket
@@ -32,6 +34,12 @@ Pair = tuple[int, int]
 
 STALL = 500.0
 INTERVAL, TIMEOUT = 1000.0, 2000.0  # seconds of pings: beyond any test, which says what time it is instead
+
+
+@pytest.fixture(autouse=True)
+def no_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave checking clients to the tests: a check at the real time would undo what one at a later time saw."""
+    monkeypatch.setattr(composition, "CHECK_PONGS_EVERY", INTERVAL)
 
 
 @pytest.fixture
@@ -294,6 +302,8 @@ async def deaf_socket(one: Client, port: int, pair: Pair) -> tuple[RawSocket, So
     for number in range(3):
         await one.say(f"{number}" + "x" * 8000)
     raw = await RawSocket.open(port)
+    # Without a size of its own, the kernel's buffer grows beyond all pages if the client reads fast for a moment.
+    raw.writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_RCVBUF, 65_536)
     assert (await raw.request(socket_path(*pair, v="2"), upgrade=True))[0] == 101
     raw.writer.transport.pause_reading()
     (socket,) = (each for each in ChatSocket.hub.sockets_of(pair[:1]) if each is not before)
