@@ -18,11 +18,13 @@ from models.errors import ChatError, StorageUnavailable
 from models.records import Head, Message, ReadPositions, UnreadStart, conversation_of
 from storage.mongo.messages import MongoMessages
 from tests.support.patience import PATIENCE
-from tests.support.ports import UnusedBlockStore, UnusedCluster, UnusedMessages, UnusedSockets
+from tests.support.ports import UnusedBlockStore, UnusedCluster, UnusedDirectory, UnusedMessages, UnusedSockets
 
 __all__ = [
     "Ear",
+    "FailingBlocks",
     "Faulty",
+    "Friends",
     "GatedBlocks",
     "GatedMessages",
     "ListedMessages",
@@ -31,8 +33,10 @@ __all__ = [
     "NoOtherProcess",
     "OtherProcess",
     "PatientChat",
+    "Presences",
     "Publications",
     "Recorder",
+    "Watching",
     "active",
     "loader_of",
     "make_friends",
@@ -374,6 +378,54 @@ class GatedBlocks(UnusedBlockStore):
     @override
     async def unblock(self, user: int, peer: int) -> None:
         self.kept.get(user, {}).pop(peer, None)
+
+
+class Friends(UnusedDirectory):
+    """A directory in which all users have written to each other."""
+
+    @override
+    async def mutual(self, conversation: str) -> bool:
+        return True
+
+
+class Watching(NoOtherProcess):
+    """A cluster that records which users are watched."""
+
+    def __init__(self) -> None:
+        self.watched: list[int] = []
+
+    @override
+    def watch(self, user: int) -> None:
+        self.watched.append(user)
+
+    @override
+    def unwatch(self, user: int) -> None:
+        self.watched.remove(user)
+
+
+class Presences(Recorder):
+    """Sockets that record what they are told of presence."""
+
+    def __init__(self, *online: int) -> None:
+        super().__init__(*online)
+        self.told: list[tuple[int, int, bool]] = []
+
+    @override
+    def present(self, user: int, peer: int, *, online: bool) -> None:
+        self.told.append((user, peer, online))
+
+
+class FailingBlocks(GatedBlocks):
+    """Blocks whose next `failures` reads between two users fail."""
+
+    failures = 0
+
+    @override
+    async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
+        if self.failures:
+            self.failures -= 1
+            raise StorageUnavailable("mongodb", "away")
+        return await super().between(one, other)
 
 
 class PatientChat(Chat):

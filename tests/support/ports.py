@@ -1,4 +1,4 @@
-"""The ports of models/, implemented so that every call fails. A fake inherits from one and overrides what is called.
+"""The ports of models/ and handlers/, implemented so that every call fails. A fake overrides what is called.
 
 So a fake keeps to the whole port, by name and by type, and a test fails if the code calls what it did not expect.
 """
@@ -6,21 +6,29 @@ So a fake keeps to the whole port, by name and by type, and a test fails if the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from typing_extensions import override
 
+from handlers.websocket.hub import HubSocket
+from handlers.websocket.interfaces import Connection, EncodedMessage, Session
 from models.accounts.ports import AccountStore, Attempts, Found, Rule, Sessions, Tickets, Tokens
 from models.chat.events import Event, PeerEvent
-from models.chat.ports import BlockStore, Cluster, Conflict, Messages, Reached, Sockets, Unread, Users
-from models.records import Head, Identity, Message, Profile, ReadPositions, UnreadStart, User
+from models.chat.ports import BlockStore, Cluster, Conflict, Directory, Messages, Reached, Sockets, Unread, Users
+from models.errors import InvalidFrame, TooFast
+from models.protocol.v1 import Language
+from models.records import Cursor, Head, Identity, Message, Profile, ReadPositions, Summary, UnreadStart, User
 
 __all__ = [
     "UnusedAccountStore",
     "UnusedAttempts",
     "UnusedBlockStore",
     "UnusedCluster",
+    "UnusedConnection",
+    "UnusedDirectory",
+    "UnusedHubSocket",
     "UnusedMessages",
+    "UnusedSession",
     "UnusedSessions",
     "UnusedSockets",
     "UnusedTickets",
@@ -96,6 +104,26 @@ class UnusedMessages(Messages):
 
     @override
     async def newest_of(self, conversations: Sequence[str]) -> dict[str, int]:
+        raise NotImplementedError
+
+
+class UnusedDirectory(Directory):
+    @override
+    async def introduce(self, conversation: str) -> None:
+        raise NotImplementedError
+
+    @override
+    async def mutual(self, conversation: str) -> bool:
+        raise NotImplementedError
+
+    @override
+    async def met(self, user: int, peers: Sequence[int]) -> list[int]:
+        raise NotImplementedError
+
+    @override
+    async def conversations(
+        self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
+    ) -> list[Summary]:
         raise NotImplementedError
 
 
@@ -309,4 +337,84 @@ class UnusedAttempts(Attempts):
 
     @override
     async def forgive(self, rule: Rule, subject: str) -> None:
+        raise NotImplementedError
+
+
+class UnusedConnection(Connection):
+    user = 0
+    peer: int | None = None
+    language: Language = "en"
+    is_open = True
+    busy = False
+
+    @override
+    def charge(self, weight: float) -> None:
+        raise NotImplementedError
+
+    @override
+    def write_frame(self, frame: bytes) -> bool:
+        raise NotImplementedError
+
+    @override
+    async def wait_writable(self) -> None:
+        raise NotImplementedError
+
+    @override
+    def too_slow(self) -> None:
+        raise NotImplementedError
+
+
+class UnusedHubSocket(UnusedConnection, HubSocket):
+    identity = Identity(0)
+    session: Session | None = None
+    watching = False
+
+    @override
+    def shut(self, code: int, reason: str) -> None:
+        raise NotImplementedError
+
+    @override
+    def check_peer(self, now: float) -> None:
+        raise NotImplementedError
+
+
+class UnusedSession(Session):
+    reads = False
+    watching = False
+    timeout = 0.0
+
+    @override
+    def take(self, text: str, max_content: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def refuse(self, text: str, error: InvalidFrame | TooFast) -> None:
+        raise NotImplementedError
+
+    @override
+    def then(self, action: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+    @override
+    def wait_for_capacity(self) -> asyncio.Future[None] | None:
+        raise NotImplementedError
+
+    @override
+    def drop(self) -> None:
+        raise NotImplementedError
+
+    @override
+    def deliver(self, message: EncodedMessage) -> bool:
+        raise NotImplementedError
+
+    @override
+    def copy(self, message: EncodedMessage) -> None:
+        raise NotImplementedError
+
+    @override
+    def tell(self, event: PeerEvent) -> None:
+        raise NotImplementedError
+
+    @override
+    def present(self, peer: int, *, online: bool) -> None:
         raise NotImplementedError

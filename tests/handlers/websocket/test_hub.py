@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,67 +12,7 @@ from handlers.websocket.hub import RESUME, Hub
 from handlers.websocket.quota import ALL, QuotaLease
 from models.chat.events import Typing
 from models.records import Message
-
-
-class Attendance:
-    """What is told, in order, and what is open by it. A call that is among `broken` raises."""
-
-    def __init__(self, *broken: str) -> None:
-        self.broken = broken
-        self.told: list[tuple[str, ...]] = []
-        self.open: set[tuple[Any, ...]] = set()
-
-    def _begin(self, call: str, *what: Any) -> None:
-        assert what not in self.open, "the first one is told once"
-        self._note(call, what)
-        self.open.add(what)
-
-    def _end(self, call: str, *what: Any) -> None:
-        self._note(call, what)
-        self.open.discard(what)
-
-    def _note(self, call: str, what: tuple[Any, ...]) -> None:
-        self.told.append((call, *what[1:]))
-        if call in self.broken:
-            raise RuntimeError("a bug")
-
-    def user_connecting(self, user: int) -> None:
-        self._begin("connecting", "connections", user)
-
-    def user_disconnected(self, user: int) -> None:
-        self._end("disconnected", "connections", user)
-
-    def user_online(self, user: int) -> None:
-        self._begin("online", "user", user)
-
-    def user_offline(self, user: int) -> None:
-        self._end("offline", "user", user)
-
-    def pair_opened(self, user: int, peer: int | None) -> None:
-        self._begin("opened", "pair", user, peer)
-
-    def pair_closed(self, user: int, peer: int | None) -> None:
-        self._end("closed", "pair", user, peer)
-
-    def pair_watched(self, user: int, peer: int) -> None:
-        self._begin("watched", "watch", user, peer)
-
-    def pair_unwatched(self, user: int, peer: int) -> None:
-        self._end("unwatched", "watch", user, peer)
-
-
-class Device:
-    """A socket that only joins and leaves."""
-
-    def __init__(self, user: int, peer: int | None, *, watching: bool) -> None:
-        self.user, self.peer, self.watching = user, peer, watching
-
-    def open_by_it(self) -> Iterable[tuple[Any, ...]]:
-        """Return what is open while this socket has joined."""
-        yield "user", self.user
-        yield "pair", self.user, self.peer
-        if self.watching and self.peer is not None:
-            yield "watch", self.user, self.peer
+from tests.support.hub import Device, RecordedAttendance, RecordedSocket
 
 
 class Step(NamedTuple):
@@ -96,8 +35,8 @@ steps = st.builds(
 )
 
 
-def started(*broken: str) -> tuple[Hub, Attendance]:
-    hub, attendance = Hub(), Attendance(*broken)
+def started(*broken: str) -> tuple[Hub, RecordedAttendance]:
+    hub, attendance = Hub(), RecordedAttendance(*broken)
     hub.start(attendance)
     return hub, attendance
 
@@ -162,7 +101,7 @@ def test_connections_that_are_counted_when_the_server_starts_again() -> None:
     hub, _ = started()
     lease = hub.quota.lease()
     lease.take(7, 1, LookupError())
-    next_one = Attendance()
+    next_one = RecordedAttendance()
     hub.start(next_one)
     lease.release()
     assert next_one.told == [("connecting", 7), ("disconnected", 7)]
@@ -208,40 +147,14 @@ def test_a_bug_in_what_is_told_of_a_last_socket(broken: str) -> None:
     assert not hub.users()
 
 
-class Fake:
-    """A fake of a socket and its session. It records what is done to it, or raises."""
-
-    reads = watching = False
-
-    def __init__(self, user: int, *, broken: bool) -> None:
-        self.user = user
-        self.peer = 3 - user
-        self.session = self
-        self.broken = broken
-        self.done: list[str] = []
-        self.closed_with: int | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("check_peer", "copy", "deliver", "present", "tell"):
-            raise AttributeError(name)
-
-        def act(*_: object, **__: object) -> bool:
-            if self.broken:
-                raise RuntimeError("a bug")
-            self.done.append(name)
-            return True
-
-        return act
-
-    def shut(self, code: int, reason: str) -> None:
-        self.closed_with = code
-
-
 @pytest.mark.parametrize("broken_first", [True, False])
 def test_a_bug_in_one_socket_concerns_no_other(broken_first: bool) -> None:
     """Whatever is done to several sockets is done to all but the broken one, which is closed and has to resume."""
     hub, _ = started()
-    sockets = {user: [Fake(user, broken=broken_first), Fake(user, broken=not broken_first)] for user in (1, 2)}
+    sockets = {
+        user: [RecordedSocket(user, broken=broken_first), RecordedSocket(user, broken=not broken_first)]
+        for user in (1, 2)
+    }
     for socket in (*sockets[1], *sockets[2]):
         hub.join(socket)
     reached = hub.deliver(Message(1, 2, 1, 1, "hi", b""), None, withheld=False)

@@ -12,6 +12,7 @@ from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from handlers.websocket.session_v1 import SessionV1
 from handlers.websocket.window import Window
@@ -19,8 +20,9 @@ from models.chat.conversation import PendingMessage
 from models.chat.history import History, Shown
 from models.chat.service import Chat
 from models.errors import ChatError, StorageUnavailable
-from models.protocol.v1 import Code, Language, RequestType
+from models.protocol.v1 import Code, RequestType
 from models.records import Message
+from tests.support.ports import UnusedConnection
 from tests.support.sockets import until
 
 # Answers to messages, different so that each tells which message it is for.
@@ -46,11 +48,11 @@ class Answer(ChatError):
         self.code = code
 
 
-class Client:
-    """A session's connection and pipeline. The test names the requests, with numbers, and ends them."""
+ME, PEER = 1, 2
 
-    user, peer, is_open, busy = 1, 2, True, False
-    language: Language = "en"
+
+class Client:
+    """A session's pipeline, beside its connection. The test names the requests, with numbers, and ends them."""
 
     def __init__(self, window: int = 100) -> None:
         self.begun: list[str] = []
@@ -59,9 +61,10 @@ class Client:
         self.shown: dict[str, asyncio.Future[None]] = {}
         self.deadlines: dict[str, float] = {}
         self.pipeline = self
+        self.connection = Frames(self)
         self.past = Past(self)
         self.session = SessionV1(
-            self, cast("Chat", self), cast("History", self.past), window=Window(window), timeout=60.0
+            self.connection, cast("Chat", self), cast("History", self.past), window=Window(window), timeout=60.0
         )
 
     def take(self, kind: int, name: str) -> None:
@@ -73,24 +76,6 @@ class Client:
             self.past.waiting.append(name)
         self.session.take(json.dumps({"type": kind, "content": name}), 1000)
 
-    # The connection
-
-    def write_frame(self, frame: bytes) -> bool:
-        reply = json.loads(frame)
-        self.answered.append(reply["content"] if reply["code"] == Code.SUCCESS else reply["code"])
-        return True
-
-    async def wait_writable(self) -> None:
-        pass
-
-    def charge(self, weight: float) -> None:
-        pass
-
-    def too_slow(self) -> None:
-        raise AssertionError
-
-    # The pipeline
-
     def send(
         self,
         sender: int,
@@ -101,11 +86,32 @@ class Client:
         *,
         origin: object,
     ) -> PendingMessage:
-        assert (sender, recipient, origin) == (self.user, self.peer, self)
+        assert (sender, recipient, origin) == (ME, PEER, self.connection)
         self.begun.append(content)
         self.deadlines[content] = deadline
         self.sent[content] = PendingMessage(sender, recipient, content, b"", resolved)
         return self.sent[content]
+
+
+class Frames(UnusedConnection):
+    """The connection, which records the answers of the frames that are written."""
+
+    user, peer = ME, PEER
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @override
+    def write_frame(self, frame: bytes) -> bool:
+        reply = json.loads(frame)
+        self._client.answered.append(reply["content"] if reply["code"] == Code.SUCCESS else reply["code"])
+        return True
+
+    @override
+    async def wait_writable(self) -> None: ...
+
+    @override
+    def charge(self, weight: float) -> None: ...
 
 
 class Past:
@@ -123,7 +129,7 @@ class Past:
         yield Shown([await self._show(deadline)], upto=1)
 
     def shown(self, reader: int, peer: int, upto: int) -> None:
-        assert (reader, peer, upto) == (self._client.user, self._client.peer, 1)
+        assert (reader, peer, upto) == (ME, PEER, 1)
 
     async def _show(self, deadline: float) -> Message:
         client, name = self._client, self.waiting.pop(0)
@@ -131,7 +137,7 @@ class Past:
         client.deadlines[name] = deadline
         client.shown[name] = asyncio.get_running_loop().create_future()
         await client.shown[name]
-        return Message(client.peer, client.user, 1, 0, name, b"")
+        return Message(PEER, ME, 1, 0, name, b"")
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,19 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from typing_extensions import override
 
 from handlers.websocket.handler import ChatSocket
 from models.chat.acquaintances import Acquaintances
 from models.chat.blocks import Blocks
 from models.chat.conversation import SocketKind
-from models.chat.ports import Directory
 from models.chat.presence import Presence
 from models.errors import StorageUnavailable
 from models.records import conversation_of
 from server import Server
 from tests.conftest import Ask, Connect, Connect2
-from tests.support.chats import GatedBlocks, NoOtherProcess, Recorder
+from tests.support.chats import FailingBlocks, Friends, GatedBlocks, NoOtherProcess, Presences, Recorder, Watching
 from tests.support.sockets import Client, Client2, until
 
 Pair = tuple[int, int]
@@ -197,54 +195,6 @@ async def test_a_socket_that_is_not_known_yet(
     http_server.chat.presence.look(pair[1])
     await until(lambda: http_server.chat.presence.idle)
     assert await one.silent()
-
-
-class Friends(Directory):
-    """A directory in which all users have written to each other."""
-
-    @override
-    async def mutual(self, conversation: str) -> bool:
-        return True
-
-
-class Watching(NoOtherProcess):
-    """A cluster that records which users are watched."""
-
-    def __init__(self) -> None:
-        self.watched: list[int] = []
-
-    @override
-    def watch(self, user: int) -> None:
-        self.watched.append(user)
-
-    @override
-    def unwatch(self, user: int) -> None:
-        self.watched.remove(user)
-
-
-class Presences(Recorder):
-    """Sockets that record what they are told of presence."""
-
-    def __init__(self, *online: int) -> None:
-        super().__init__(*online)
-        self.told: list[tuple[int, int, bool]] = []
-
-    @override
-    def present(self, user: int, peer: int, *, online: bool) -> None:
-        self.told.append((user, peer, online))
-
-
-class FailingBlocks(GatedBlocks):
-    """Blocks whose next `failures` reads between two users fail."""
-
-    failures = 0
-
-    @override
-    async def between(self, one: int, other: int) -> tuple[int | None, int | None]:
-        if self.failures:
-            self.failures -= 1
-            raise StorageUnavailable("mongodb", "away")
-        return await super().between(one, other)
 
 
 async def test_a_user_is_watched_for_each_kind_of_sockets() -> None:
