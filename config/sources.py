@@ -23,7 +23,7 @@ from config.secret_files import UnsafeFileError, require_safe
 from config.settings import Settings
 from config.version import VERSION
 
-__all__ = ["SettingsError", "load", "secrets_of"]
+__all__ = ["DECLARED", "SettingsError", "load", "secrets_of"]
 
 
 # Kubernetes sets such variables for each Service, prefixed with its name: tandem, tandem-mysql, tandem-metrics.
@@ -122,7 +122,7 @@ def _declared() -> dict[str, _Setting]:
     return settings
 
 
-_DECLARED = _declared()
+DECLARED = _declared()
 
 
 def _check(setting: _Setting, value: Any, source: str, *, strict: bool) -> Any:
@@ -176,17 +176,17 @@ def _from_file(path: str) -> dict[str, Any]:
             raise SettingsError(f"{path}: {group}: expected a table: [{group}]")
         for name, value in table.items():
             key = f"{path}: {group}.{name}"
-            setting = _DECLARED.get(name)
+            setting = DECLARED.get(name)
             if setting is None or setting.group != group:
                 raise SettingsError(f"{key}: unknown setting")
             values[name] = _check(setting, value, key, strict=True)
-    if any(_DECLARED[name].secret and value for name, value in values.items()):
+    if any(DECLARED[name].secret and value for name, value in values.items()):
         _require_safe(path, "--config", secret=True)
     return values
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    by_variable = {setting.variable: setting for setting in _DECLARED.values()}
+    by_variable = {setting.variable: setting for setting in DECLARED.values()}
     values = {}
     for variable, given in environ.items():
         if not variable.startswith("TANDEM_") or variable == "TANDEM_CONFIG":
@@ -252,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
         group.name: parser.add_argument_group(group.name, group.type.__doc__)
         for group in msgspec.structs.fields(Settings)
     }
-    for setting in _DECLARED.values():
+    for setting in DECLARED.values():
         shown = "none" if setting.default in ("", ()) else setting.default
         sections[setting.group].add_argument(
             setting.flag,
@@ -277,10 +277,10 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
     path = flags.pop("config", None) or environ.get("TANDEM_CONFIG")
     values: dict[str, Any] = _from_file(_expanded(path, "--config")) if path else {}
     values |= _from_environment(environ)
-    values |= {name: _check(_DECLARED[name], text, _DECLARED[name].flag, strict=False) for name, text in flags.items()}
+    values |= {name: _check(DECLARED[name], text, DECLARED[name].flag, strict=False) for name, text in flags.items()}
     groups: dict[str, dict[str, Any]] = {field.name: {} for field in msgspec.structs.fields(Settings)}
     for name, value in values.items():
-        groups[_DECLARED[name].group][name] = value
+        groups[DECLARED[name].group][name] = value
     settings = Settings(**{group.name: group.type(**groups[group.name]) for group in msgspec.structs.fields(Settings)})
     if bool(settings.server.certfile) != bool(settings.server.keyfile):
         raise SettingsError("--certfile and --keyfile: set both of them, or none")
@@ -297,4 +297,4 @@ def load(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
 
 def secrets_of(settings: Settings) -> list[str]:
     """Return the values that hold passwords."""
-    return [getattr(getattr(settings, s.group), s.name) for s in _DECLARED.values() if s.secret]
+    return [getattr(getattr(settings, s.group), s.name) for s in DECLARED.values() if s.secret]

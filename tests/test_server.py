@@ -21,7 +21,7 @@ from tornado.ioloop import IOLoop
 
 from config.version import VERSION
 from storage.embedded.supervisor import Addresses
-from storage.redis.attempts import _digest
+from storage.redis.attempts import digest_of
 from tests.conftest import StartServer
 from tests.support.database import mysql_connection
 from tests.support.processes import ROOT, external
@@ -268,10 +268,9 @@ async def test_every_address(start_server: StartServer, addresses: Addresses, da
     """`::` accepts connections by IPv4 too, and an address may have brackets."""
     port = start_server(*external(addresses), "--address=::").ready()
     for host in ("127.0.0.1", "::1"):
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert (await reader.read()).endswith(b'"SUCCESS"')
-        writer.close()
+        raw = await RawSocket.open(port, host=host)
+        assert await raw.request("/ping") == (200, b'"SUCCESS"')
+        raw.abort()
     bracketed = start_server(*external(addresses), "--address=[::1]")
     bracketed.ready()
     assert "http://[::1]:" in bracketed.line
@@ -379,7 +378,7 @@ async def test_sign_ins_under_way_when_told_to_end(
         asyncio.ensure_future(raw.request("/user/login", method="POST", body=body, headers=headers)) for raw in raws
     ]
     with redis.Redis.from_url(addresses.redis) as attempts:
-        counts = f"*ACCOUNT/{_digest('name latecomer')}*"
+        counts = f"*ACCOUNT/{digest_of('name latecomer')}*"
         await until(lambda: [int(attempts.get(key)) for key in attempts.scan_iter(counts)] == [3])
     await asked[0]  # the others are queued for the one thread
     server.signal(signal.SIGTERM)

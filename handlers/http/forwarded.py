@@ -10,7 +10,7 @@ import re
 
 from tornado.httputil import HTTPHeaders
 
-__all__ = ["forwarded_for", "forwarded_proto", "host_of_node"]
+__all__ = ["elements_of", "forwarded_for", "forwarded_proto", "host_of_node"]
 
 _PORT = re.compile(r":([0-9]{1,5}|_[A-Za-z0-9._-]+)")  # of a node; RFC 7239, section 6.3
 _PAIR = re.compile(r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;]*)[ \t]*')
@@ -21,14 +21,14 @@ def forwarded_for(headers: HTTPHeaders) -> list[str]:
     listed = headers.get("X-Forwarded-For")
     if listed is not None:
         return [host_of_node(node) for node in listed.split(",")]
-    return [host_of_node(element.get("for", "")) for element in _elements(headers.get("Forwarded", ""))]
+    return [host_of_node(element.get("for", "")) for element in elements_of(headers.get("Forwarded", ""))]
 
 
 def forwarded_proto(headers: HTTPHeaders) -> str:
     """Return the scheme by which the request reached the nearest proxy, in lower case; "" if it is not given."""
     said = headers.get("X-Forwarded-Proto")
     if said is None:
-        elements = _elements(headers.get("Forwarded", ""))
+        elements = elements_of(headers.get("Forwarded", ""))
         said = elements[-1].get("proto", "") if elements else ""
     return said.split(",")[-1].strip().lower()
 
@@ -50,7 +50,7 @@ def host_of_node(node: str) -> str:
     return node
 
 
-def _elements(header: str) -> list[dict[str, str]]:
+def elements_of(header: str) -> list[dict[str, str]]:
     """Return the elements of a Forwarded header, each with its parameters; none if any of them is malformed.
 
     A quote that a client left open would take in what the proxy appended.

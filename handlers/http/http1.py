@@ -87,7 +87,7 @@ class ServerConnection(HTTP1ServerConnection):
     async def _await_header(self) -> None:
         """Wait until the whole header of a request is in the stream's buffer. Raises RequestRefused."""
         stream, most = self.stream, self.params.max_header_size
-        if _END_OF_HEADER.search(stream._read_buffer, 0, most):
+        if _END_OF_HEADER.search(stream._read_buffer, 0, most):  # noqa: SLF001  # there is no other way to look ahead
             return
         header = bytearray()
         searched = 0
@@ -229,8 +229,8 @@ def in_origin_form(start_line: str, headers: HTTPHeaders) -> str:
 
 def unread(stream: IOStream, data: bytes | bytearray) -> None:
     """Put bytes back in front of a stream's read buffer."""
-    stream._read_buffer[:0] = data
-    stream._read_buffer_size += len(data)
+    stream._read_buffer[:0] = data  # noqa: SLF001  # Tornado cannot take bytes back
+    stream._read_buffer_size += len(data)  # noqa: SLF001  # the same
 
 
 async def _linger(stream: IOStream) -> None:

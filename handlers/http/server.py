@@ -102,8 +102,8 @@ class LimitedHTTPServer(HTTPServer):
             sent, since = self._progress.get(connection, (-1, now))
             if not stream.writing():
                 self._progress.pop(connection, None)
-            elif stream._total_write_done_index != sent:
-                self._progress[connection] = (stream._total_write_done_index, now)
+            elif (done := stream._total_write_done_index) != sent:  # noqa: SLF001  # only the stream knows that
+                self._progress[connection] = (done, now)
             elif now - since >= self._timeout:
                 stream.close()
 

@@ -127,7 +127,7 @@ class StreamTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the operating system has not taken yet."""
-        buffer = self._stream._write_buffer
+        buffer = self._stream._write_buffer  # noqa: SLF001  # only the stream knows its size
         return 0 if buffer is None else len(buffer)  # None once it is closed
 
     def write(self, data: bytes | bytearray | memoryview) -> None:

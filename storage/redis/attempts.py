@@ -17,7 +17,7 @@ from models.accounts.ports import Rule
 from models.errors import TooFast
 from storage.redis.client import RedisServer
 
-__all__ = ["RedisAttempts"]
+__all__ = ["RedisAttempts", "digest_of"]
 
 MINUTES = {Rule.ACCOUNT: 15, Rule.CONFIRMATION: 15, Rule.ADDRESS: 15, Rule.REGISTRATION: 60}
 
@@ -40,7 +40,7 @@ class RedisAttempts:
 
     async def take(self, rule: Rule, subject: str) -> None:
         """Count an attempt. Raises TooFast if there were too many."""
-        item, key = self._items[rule], _digest(subject)
+        item, key = self._items[rule], digest_of(subject)
         with self._server.errors():
             if await self._limiter.hit(item, key):
                 return
@@ -50,9 +50,9 @@ class RedisAttempts:
     async def forgive(self, rule: Rule, subject: str) -> None:
         """Reset the count of a subject's attempts."""
         with self._server.errors():
-            await self._limiter.clear(self._items[rule], _digest(subject))
+            await self._limiter.clear(self._items[rule], digest_of(subject))
 
 
-def _digest(subject: str) -> str:
+def digest_of(subject: str) -> str:
     """Return a key of fixed length for a subject, which clients choose."""
     return hashlib.blake2b(subject.encode(), digest_size=16).hexdigest()

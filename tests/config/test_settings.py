@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from config import Settings, load
-from config.sources import _DECLARED
+from config.sources import DECLARED
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -30,6 +30,6 @@ def test_the_example_file_is_the_defaults(tmp_path: Path) -> None:
 def test_the_example_file_says_of_each_setting_what_the_help_says() -> None:
     """The line above each setting in config/example.toml is its description in `--help`."""
     lines = (ROOT / "config/example.toml").read_text().splitlines()
-    for name, setting in _DECLARED.items():
+    for name, setting in DECLARED.items():
         above = next(before for before, line in pairwise(lines) if line.startswith(f"# {name} = "))
         assert above.casefold() == f"# {setting.help}.".casefold(), name

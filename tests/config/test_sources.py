@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from config import Settings, SettingsError, load, secrets_of
-from config.sources import _DECLARED
+from config.sources import DECLARED
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         load(["--help"], environ={})
     assert ended.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for setting in _DECLARED.values():
+    for setting in DECLARED.values():
         assert setting.flag in shown
         assert f"(default: {'none' if setting.default in ('', ()) else setting.default})" in shown
     for group in msgspec.structs.fields(Settings):

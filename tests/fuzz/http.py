@@ -32,6 +32,7 @@ from tests.fuzz.watch import Findings, Log, Watch
 from tests.support.database import mysql_connection
 from tests.support.patience import PATIENCE
 from tests.support.processes import ServerProcess, embedded_databases, external
+from tests.support.sockets import RawSocket
 
 __all__ = ["fuzz"]
 
@@ -156,20 +157,20 @@ class Rival:
 
 async def _exchange(port: int, pieces: list[bytes]) -> bytes:
     """Write the pieces and read until the server closes or falls silent; return all bytes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    raw = await RawSocket.open(port)
     answer = b""
     try:
         with contextlib.suppress(TimeoutError):
             for piece in pieces:
-                writer.write(piece)
+                raw.writer.write(piece)
                 async with asyncio.timeout(PATIENCE):
-                    await writer.drain()
+                    await raw.writer.drain()
                 if len(pieces) > 1:
                     await asyncio.sleep(0)
             whole = len(pieces) == 1 and b"Connection: close" in pieces[0] and b"\r\n\r\n" in pieces[0]
             while True:
                 async with asyncio.timeout(2 * PATIENCE if whole and not answer else QUIET):
-                    part = await reader.read(65_536)
+                    part = await raw.reader.read(65_536)
                 if not part:
                     break
                 answer += part
@@ -177,7 +178,7 @@ async def _exchange(port: int, pieces: list[bytes]) -> bytes:
         if not answer:
             raise
     finally:
-        writer.transport.abort()
+        raw.abort()
     return answer
 
 

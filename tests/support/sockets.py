@@ -212,10 +212,12 @@ class RawSocket:
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int, tls: ssl.SSLContext | None = None, *, source: str | None = None) -> RawSocket:
+    async def open(
+        cls, port: int, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", source: str | None = None
+    ) -> RawSocket:
         """Connect, from another address than the usual one if `source` is given."""
         local = (source, 0) if source else None
-        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, local_addr=local))
+        return cls(*await asyncio.open_connection(host, port, ssl=tls, local_addr=local))
 
     @classmethod
     async def upgraded(cls, port: int, uid: int, to: int, tls: ssl.SSLContext | None = None) -> RawSocket:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders
 
-from handlers.http.forwarded import _elements, forwarded_for, forwarded_proto, host_of_node
+from handlers.http.forwarded import elements_of, forwarded_for, forwarded_proto, host_of_node
 
 NODES = {
     " 198.51.100.1 ": "198.51.100.1",
@@ -56,7 +56,7 @@ def test_the_host_of_a_node(node: str, host: str) -> None:
 )
 def test_the_elements_of_forwarded(header: str, elements: list[dict[str, str]]) -> None:
     """The elements have their parameters, in order; there are none if any is malformed."""
-    assert elements == _elements(header)
+    assert elements == elements_of(header)
 
 
 @given(st.text(st.sampled_from('for=;,"\\ ab.1:[]\t'), max_size=40))

@@ -219,7 +219,7 @@ async def tornados_events(stream: bytes) -> list[Event]:
     protocol.stream = Stream(stream, handler.events)  # type: ignore[assignment]
     try:
         while True:
-            await protocol._receive_frame()
+            await protocol._receive_frame()  # noqa: SLF001  # Tornado's loop around it ends without an error
     except StreamClosedError:
         return handler.events
 

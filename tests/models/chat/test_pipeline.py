@@ -156,7 +156,7 @@ async def test_how_long_a_run_is(
     """Runs are longer if more conversations have pending messages."""
     chat, store, _ = make()
     await befriend(chat, pair)
-    chat.pipeline._running += others
+    chat.pipeline._running += others  # noqa: SLF001  # as many real ones would take minutes
     assert [s.seq for s in await asyncio.gather(*(chat.send(*pair, "hi") for _ in range(100)))] == list(range(4, 104))
     assert store.longest == longest
 

@@ -239,7 +239,7 @@ async def test_a_database_that_keeps_dying(directory: Path) -> None:
     """A database that keeps dying is restarted after longer and longer pauses, which `restarting` describes."""
     embedded = EmbeddedDatabases(directory, PATIENCE)
     embedded.start()
-    redis_server = embedded._processes[1]
+    redis_server = embedded._processes[1]  # noqa: SLF001  # pauses and times are not told more exactly
     assert redis_server.process
     assert embedded.restarting() == {}
     manifest = directory / "redis/appendonlydir/appendonly.aof.manifest"
