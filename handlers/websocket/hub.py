@@ -98,19 +98,19 @@ class Hub:
         if not here:
             del self._sockets[user]
         if peer is not None and socket.watching and not any(each.watching for each in sockets):
-            self._tell(self._attendance.pair_unwatched, user, peer)
+            self._notify(self._attendance.pair_unwatched, user, peer)
         if not sockets:
-            self._tell(self._attendance.pair_closed, user, peer)
+            self._notify(self._attendance.pair_closed, user, peer)
         if not here:
-            self._tell(self._attendance.user_offline, user)
+            self._notify(self._attendance.user_offline, user)
 
     def _on_first_connection(self, user: int) -> None:
         self._attendance.user_connecting(user)
 
     def _on_last_connection(self, user: int) -> None:
-        self._tell(self._attendance.user_disconnected, user)
+        self._notify(self._attendance.user_disconnected, user)
 
-    def _tell(self, what: Callable[..., None], *of: int | None) -> None:
+    def _notify(self, what: Callable[..., None], *of: int | None) -> None:
         """Tell of a last socket. A bug there must not keep the rest from being told and given back."""
         try:
             what(*of)

@@ -261,6 +261,9 @@ class Attendance(Protocol):
     is a user and the peer that sockets of the user talk with; the peer is None for inbox sockets. The hub alone counts,
     so each first one is told once, and each last one once after it. The calls come in the order of joining and leaving,
     and the hub's answers hold already what they tell. They must not close a socket.
+
+    If a call for a first one fails, the socket does not join, and the calls for the last ones follow. So these must do
+    nothing where nothing was begun.
     """
 
     def user_connecting(self, user: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from typing_extensions import override
@@ -15,16 +15,18 @@ from models.chat.loading import Loader
 from models.chat.ports import Conflict, Listener, Messages, Reached, Unread
 from models.chat.service import Chat
 from models.errors import ChatError, StorageUnavailable
-from models.records import Head, Message, ReadPositions, UnreadStart, conversation_of
+from models.records import Cursor, Head, Message, ReadPositions, Summary, UnreadStart, conversation_of
 from storage.mongo.messages import MongoMessages
 from tests.support.patience import PATIENCE
 from tests.support.ports import UnusedBlockStore, UnusedCluster, UnusedDirectory, UnusedMessages, UnusedSockets
 
 __all__ = [
+    "Channels",
     "Ear",
     "FailingBlocks",
     "Faulty",
     "Friends",
+    "FriendsWithoutMessages",
     "GatedBlocks",
     "GatedMessages",
     "ListedMessages",
@@ -104,6 +106,40 @@ class NoOtherProcess(UnusedCluster):
     @override
     async def online(self, users: Sequence[int]) -> set[int]:
         return set()
+
+
+class Channels(NoOtherProcess):
+    """A cluster that records what is subscribed to. Nothing is begun or ended twice."""
+
+    def __init__(self) -> None:
+        self.wanted: set[tuple[str, int] | tuple[str, int, int | None]] = set()
+
+    @override
+    def mark_online(self, user: int) -> None:
+        assert ("user", user) not in self.wanted
+        self.wanted.add(("user", user))
+
+    @override
+    def mark_offline(self, user: int) -> None:
+        self.wanted.remove(("user", user))
+
+    @override
+    def follow(self, user: int, peer: int) -> None:
+        assert ("pair", user, peer or None) not in self.wanted
+        self.wanted.add(("pair", user, peer or None))
+
+    @override
+    def unfollow(self, user: int, peer: int) -> None:
+        self.wanted.remove(("pair", user, peer or None))
+
+    @override
+    def watch(self, user: int) -> None:
+        assert ("watch", user) not in self.wanted
+        self.wanted.add(("watch", user))
+
+    @override
+    def unwatch(self, user: int) -> None:
+        self.wanted.remove(("watch", user))
 
 
 class OtherProcess(NoOtherProcess):
@@ -386,6 +422,16 @@ class Friends(UnusedDirectory):
     @override
     async def mutual(self, conversation: str) -> bool:
         return True
+
+
+class FriendsWithoutMessages(Friends):
+    """A directory in which all users have written to each other, and no message is left."""
+
+    @override
+    async def conversations(
+        self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
+    ) -> list[Summary]:
+        return []
 
 
 class Watching(NoOtherProcess):

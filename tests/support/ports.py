@@ -6,7 +6,7 @@ So a fake keeps to the whole port, by name and by type, and a test fails if the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from typing_extensions import override
 
@@ -14,7 +14,20 @@ from handlers.websocket.hub import HubSocket
 from handlers.websocket.interfaces import Connection, EncodedMessage, Session
 from models.accounts.ports import AccountStore, Attempts, Found, Rule, Sessions, Tickets, Tokens
 from models.chat.events import Event, PeerEvent
-from models.chat.ports import BlockStore, Cluster, Conflict, Directory, Messages, Reached, Sockets, Unread, Users
+from models.chat.ports import (
+    Admission,
+    BlockStore,
+    Cluster,
+    Conflict,
+    Counters,
+    Directory,
+    Messages,
+    Reached,
+    Recount,
+    Sockets,
+    Unread,
+    Users,
+)
 from models.errors import InvalidFrame, TooFast
 from models.protocol.v1 import Language
 from models.records import Cursor, Head, Identity, Message, Profile, ReadPositions, Summary, UnreadStart, User
@@ -25,6 +38,7 @@ __all__ = [
     "UnusedBlockStore",
     "UnusedCluster",
     "UnusedConnection",
+    "UnusedCounters",
     "UnusedDirectory",
     "UnusedHubSocket",
     "UnusedMessages",
@@ -124,6 +138,30 @@ class UnusedDirectory(Directory):
     async def conversations(
         self, user: int, before: Cursor | None, most: int, upto: Mapping[int, int] | None = None
     ) -> list[Summary]:
+        raise NotImplementedError
+
+
+class UnusedCounters(Counters):
+    spent: Set[int] = frozenset()
+
+    @override
+    async def admit(self, sender: int, recipient: int, recount: Recount) -> Admission:
+        raise NotImplementedError
+
+    @override
+    async def take_stranger(self, sender: int, recipient: int) -> None:
+        raise NotImplementedError
+
+    @override
+    def weigh(self, sender: int, content: str) -> None:
+        raise NotImplementedError
+
+    @override
+    async def give_back(self, admission: Admission) -> None:
+        raise NotImplementedError
+
+    @override
+    def gather(self, sender: int, recipient: int, recount: Recount, content: str) -> None:
         raise NotImplementedError
 
 

@@ -1,18 +1,22 @@
-"""Tests of the hub: whose first and last sockets it tells of, and that a bug in one socket concerns no other one."""
+"""Tests of the hub: whose first and last sockets it tells of, what the chat keeps for them, and bugs in sockets."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers.websocket.hub import RESUME, Hub
 from handlers.websocket.quota import ALL, QuotaLease
 from models.chat.events import Typing
-from models.records import Message
+from models.chat.service import Chat
+from models.records import Message, conversation_of
+from tests.support.chats import Channels, FriendsWithoutMessages, GatedBlocks
 from tests.support.hub import Device, RecordedAttendance, RecordedSocket
+from tests.support.ports import UnusedCounters, UnusedMessages
 
 
 class Step(NamedTuple):
@@ -27,12 +31,13 @@ class Step(NamedTuple):
 
 steps = st.builds(
     Step,
-    st.sampled_from(["connect", "join", "leave", "disconnect"]),
-    st.integers(1, 3),
+    st.sampled_from(["connect", "join", "join", "leave", "disconnect"]),
+    st.integers(1, 2),
     st.none() | st.integers(4, 5),
     st.booleans(),
     st.integers(0, 1000),
 )
+runs = st.lists(steps, min_size=20, max_size=60)
 
 
 def started(*broken: str) -> tuple[Hub, RecordedAttendance]:
@@ -44,8 +49,8 @@ def started(*broken: str) -> tuple[Hub, RecordedAttendance]:
 class Model:
     """A hub, and the connections in the simplest form: which are counted, and which of them have joined."""
 
-    def __init__(self) -> None:
-        self.hub, self.attendance = started()
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
         self.leases: dict[Device, QuotaLease] = {}
         self.joined: list[Device] = []
 
@@ -65,20 +70,31 @@ class Model:
         elif step.action == "disconnect" and waiting:
             self.leases.pop(waiting[step.which % len(waiting)]).release()
 
+    def end(self) -> None:
+        """End all connections."""
+        for device in self.joined:
+            self.hub.leave(device)
+        for lease in self.leases.values():
+            lease.release()
+            lease.release()
+        self.joined.clear()
+        self.leases.clear()
+
     def needed(self) -> set[tuple[Any, ...]]:
         """Return what has to be open."""
         connections = {("connections", device.user) for device in self.leases}
         return connections | {each for device in self.joined for each in device.open_by_it()}
 
 
-@given(st.lists(steps, max_size=60))
+@settings(max_examples=200)
+@given(runs)
 def test_first_and_last_sockets(run: list[Step]) -> None:
     """After each step, what was told to be open is what the connections need, and each change was told once.
 
     A connection may end without having joined, and a socket that has left keeps its connection until that is lost.
     """
-    model = Model()
-    hub, attendance = model.hub, model.attendance
+    hub, attendance = started()
+    model = Model(hub)
     for step in run:
         before, told = set(attendance.open), len(attendance.told)
         model.do(step)
@@ -86,14 +102,63 @@ def test_first_and_last_sockets(run: list[Step]) -> None:
         assert len(attendance.told) - told == len(before ^ attendance.open)
         assert hub.count == len(model.leases)
         assert set(hub.users()) == {device.user for device in model.joined}
-        assert all(hub.has(user) == (user in hub.users()) for user in range(1, 4))
-    for device in model.joined:
-        hub.leave(device)
-    for lease in model.leases.values():
-        lease.release()
-        lease.release()
+        assert all(hub.has(user) == (user in hub.users()) for user in (1, 2))
+    model.end()
     assert not attendance.open
     assert (hub.count, set(hub.users()), hub.quota.users()) == (0, set(), [])
+
+
+def kept_by(chat: Chat, cluster: Channels) -> set[tuple[Any, ...]]:
+    """Return what the chat does for the users 1 and 2."""
+    connections = {("connections", user) for user in (1, 2) if not chat.blocks.passes(Typing(9, user))}
+    followed = {("conversation", each.name) for each in chat.conversations if each.followed}
+    watched = {("watched", user) for user in chat.presence.watched}
+    return connections | followed | watched | cluster.wanted
+
+
+def needed_of(model: Model) -> set[tuple[Any, ...]]:
+    """Return what a chat has to do for the connections. Blocks are never read here, and hide all events."""
+    needed = set()
+    for each in model.needed():
+        if each[0] == "watch":
+            needed |= {("watch", each[2]), ("watched", each[2])}
+        else:
+            needed.add(each)
+            if each[0] == "pair" and each[2] is not None:
+                needed.add(("conversation", conversation_of(*each[1:])))
+    return needed
+
+
+@settings(max_examples=50)
+@given(runs)
+def test_what_the_chat_keeps(run: list[Step]) -> None:
+    """After each step, the chat subscribes, follows, watches and holds what the connections need, and nothing else."""
+
+    async def play() -> None:
+        hub, cluster = Hub(), Channels()
+        chat = Chat(
+            UnusedMessages(),
+            FriendsWithoutMessages(),
+            UnusedCounters(),
+            hub,
+            cluster,
+            GatedBlocks(),
+            clock=lambda: 0.0,
+            new_key=lambda: b"",
+            offline_after=0.0,
+        )
+        hub.start(chat)
+        model = Model(hub)
+        for step in run:
+            model.do(step)
+            assert kept_by(chat, cluster) == needed_of(model)
+            await asyncio.sleep(0)  # the looks at presence and inboxes go on
+        model.end()
+        assert not kept_by(chat, cluster)
+        assert not len(chat.conversations)
+        await chat.close()
+
+    asyncio.run(play())
 
 
 def test_connections_that_are_counted_when_the_server_starts_again() -> None:
