@@ -27,7 +27,7 @@ GATHER = 0.5  # seconds between two rounds in which gathered positions are writt
 ROUNDS = 10  # rounds within which each is written
 LEAST = 200  # positions in a round, if there are so many
 MAX_BATCH = 1000  # positions from clients in one write
-CHUNK = 20  # gathered positions in one write
+CHUNK = 50  # gathered positions in one write
 MAX_PENDING = 100_000  # gathered positions; further ones are dropped, and their messages stay unread
 
 _log = structlog.get_logger(__name__)
