@@ -116,7 +116,12 @@ class Engines(Struct, frozen=True, forbid_unknown_fields=True):
     mongo: Annotated[str, Meta(description="mongodb:// URL of a replica set, 6.0 or later", extra=SECRET)] = ""
     redis: Annotated[str, Meta(description="redis://, rediss:// or unix:// URL, 7.0 or later", extra=SECRET)] = ""
     mysql: Annotated[
-        str, Meta(description="mysql://user:password@host:port/database URL of MySQL or MariaDB", extra=SECRET)
+        str,
+        Meta(
+            description="mysql://user:password@host:port/database URL of MySQL or MariaDB; "
+            "?ssl_ca=FILE verifies its TLS certificate",
+            extra=SECRET,
+        ),
     ] = ""
     mongo_database: Annotated[
         str, Meta(pattern="^[A-Za-z0-9_-]{1,38}$", description="name of the MongoDB database")

@@ -7,14 +7,12 @@ repeated if its connection was lost. A change is one transaction that is tried o
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import TypeVar
 
 import pymysql
 from pymysql.connections import Connection
@@ -22,15 +20,11 @@ from pymysql.cursors import Cursor
 
 from models.errors import StorageUnavailable
 from storage.mysql.errors import is_lost, mysql_errors
+from storage.mysql.url import arguments_in
 from storage.outages import Outages
 
 __all__ = ["MySQL"]
 
-# DATETIME has no time zone: gin-chat-demo's driver writes UTC, whatever the server's zone is. In strict mode a value
-# that does not fit is an error; otherwise it would be truncated silently.
-SESSION = (
-    "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = {lock}"
-)
 LOOK_AGAIN = 0.1  # seconds between two attempts to learn a change's outcome
 LOOK_FOR = 4  # these attempts go on for so many times the timeout
 
@@ -80,7 +74,7 @@ class MySQL:
     """The database at a URL.
 
     Args:
-        url: mysql://user:password@host:port/database[?unix_socket=path]
+        url: mysql://user:password@host:port/database, with options (storage/mysql/url.py).
         timeout: Seconds for each step on a connection; a call may take twice as long.
         threads: The number of threads, each with one connection.
         waiting: How many calls may be in progress or queued.
@@ -91,7 +85,7 @@ class MySQL:
     def __init__(self, url: str, *, timeout: float, threads: int, waiting: int) -> None:
         self.threads = threads
         self._timeout = timeout
-        self._arguments = _arguments(url, timeout)
+        self._arguments = arguments_in(url, timeout)
         self._kept = _Threads()
         self._executor = ThreadPoolExecutor(threads, "mysql")
         self._waiting = asyncio.BoundedSemaphore(waiting)
@@ -221,29 +215,3 @@ class MySQL:
                 return kept
         self._kept.connection = made = _Connection(**self._arguments)
         return made
-
-
-def _arguments(url: str, timeout: float) -> dict[str, Any]:
-    parts = urlsplit(url)
-    if parts.scheme != "mysql" or not parts.path.strip("/"):
-        raise ValueError("expected a URL such as mysql://user:password@host:3306/database")
-    seconds = math.ceil(timeout)
-    arguments: dict[str, Any] = {
-        "host": parts.hostname or "localhost",
-        "port": parts.port or 3306,
-        "user": unquote(parts.username or "root"),
-        "password": unquote(parts.password or "").encode(),  # PyMySQL would encode text as latin1
-        "database": unquote(parts.path.strip("/")),
-        "connect_timeout": seconds,
-        "read_timeout": seconds,
-        "write_timeout": seconds,
-        "charset": "utf8mb4",
-        "autocommit": True,
-        # Waiting for a lock has to end before the connection times out, or the statement's outcome would be unknown.
-        "init_command": SESSION.format(lock=max(1, seconds - 1)),
-    }
-    options = parse_qs(parts.query, keep_blank_values=True)
-    socket = options.pop("unix_socket", None)
-    if options:  # unknown options must not be ignored, in particular those about TLS
-        raise ValueError(f"{', '.join(options)}: unknown option in the URL; unix_socket is the only one")
-    return arguments | {"unix_socket": socket[0]} if socket else arguments

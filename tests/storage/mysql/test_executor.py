@@ -151,26 +151,6 @@ async def test_a_url_is_unquoted(make_mysql: MakeMySQL, addresses: Addresses, da
     assert await mysql.run(work) == "o@dd@localhost"
 
 
-@pytest.mark.parametrize("url", ["", "postgres://x/y", "mysql://host", "mysql://host/"])
-def test_an_invalid_url(url: str) -> None:
-    """The error about an invalid URL shows what is expected."""
-    with pytest.raises(ValueError, match="mysql://user:password@host"):
-        MySQL(url, timeout=1, threads=1, waiting=1)
-
-
-def test_an_unknown_option() -> None:
-    """An unknown option in the URL is an error, and is not ignored."""
-    with pytest.raises(ValueError, match="ssl_ca: unknown option in the URL"):
-        MySQL("mysql://u:p@h/d?ssl_ca=/x", timeout=1, threads=1, waiting=1)
-
-
-@pytest.mark.parametrize("url", ["mysql://host:port/x", "mysql://host:99999/x", "mysql://[::1/x"])
-def test_a_url_with_an_impossible_host(url: str) -> None:
-    """A URL with an invalid host or port is an error."""
-    with pytest.raises(ValueError, match=r"[Pp]ort|IPv6"):
-        MySQL(url, timeout=1, threads=1, waiting=1)
-
-
 # Changes, and connections that are lost
 
 
