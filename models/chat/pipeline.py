@@ -16,6 +16,9 @@ Each conversation has a queue and at most one run in progress, which is the part
        |           v           v                         v                               v
        +------- _next_run <--------- _finish: deliver, publish, count, acknowledge    _next_run
 
+A run begins in the turn of the loop after its first message came. So messages that came together are stored together,
+and their answers leave together.
+
 Steps are plain calls and callbacks of the insert. `_prepare`, `_settle`, `_refuse` and `_retry` await something, and
 run as the conversation's only task meanwhile. They lead back into the same steps, which are the same with one process
 or many. `_settle` goes on with `_insert` if an earlier attempt may have stored what is left.
@@ -129,10 +132,11 @@ class Pipeline:
             self._loop.call_soon(pending.resolve, Overloaded("the server is going away; connect again"))
             self._conversations.release(conversation)
             return pending
+        idle = not conversation.queue and conversation.run is None
         conversation.enqueue(pending)
-        if conversation.run is None:
+        if idle:
             self._running += 1
-            self._next_run(conversation)
+            self._loop.call_soon(self._next_run, conversation)
         return pending
 
     def _answered(self, pending: PendingMessage) -> None:
@@ -142,6 +146,7 @@ class Pipeline:
     async def drain(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for pending messages. Then abandon those without an outcome, and close."""
         deadline = self._loop.time() + timeout
+        await asyncio.sleep(0)  # for the runs that are about to begin
         while works := self._works():
             await asyncio.wait(works, timeout=max(0.0, deadline - self._loop.time()))
             if self._loop.time() >= deadline:
@@ -151,6 +156,7 @@ class Pipeline:
     async def close(self) -> None:
         """Accept no messages and begin no runs any more. Abandon what is in progress."""
         self._closed = True
+        await asyncio.sleep(0)  # for the runs that were about to begin
         while works := self._works():
             await end(*works)
             await asyncio.sleep(0)  # for the callbacks of what has ended
@@ -166,14 +172,20 @@ class Pipeline:
         if self._closed or not conversation.queue:
             self._release(conversation)
             return
-        is_open = self._limit.is_open(conversation)
-        run = conversation.take_run(self._longest_run() if is_open else 1)  # the rule decides on each message
-        if run is None:  # all have passed their deadline
-            self._release(conversation)
-        elif is_open and self._is_unblocked(conversation) and self._is_ready(conversation):
-            self._insert(conversation, run)
-        else:
-            self._start(conversation, run, self._prepare)
+        run: Run | None = None
+        try:
+            is_open = self._limit.is_open(conversation)
+            run = conversation.take_run(self._longest_run() if is_open else 1)  # the rule decides on each message
+            if run is None:  # all have passed their deadline
+                self._release(conversation)
+            elif is_open and self._is_unblocked(conversation) and self._is_ready(conversation):
+                self._insert(conversation, run)
+            else:
+                self._start(conversation, run, self._prepare)
+        except Exception as error:  # noqa: BLE001  # a bug must not stop the queue
+            if run is None and conversation.take_run(len(conversation.queue)) is None:
+                self._release(conversation)
+            self._fail(conversation, error)
 
     def _longest_run(self) -> int:
         wanted = self._running // CONVERSATIONS_A_MESSAGE

@@ -40,6 +40,11 @@ def befriend(request: pytest.FixtureRequest) -> Friends:
     return befriended
 
 
+async def next_turn() -> None:
+    """Wait until runs have begun: in the turn of the loop after their first message."""
+    await asyncio.sleep(0)
+
+
 async def test_a_message_is_stored_then_acknowledged(
     make: Make, messages: MongoMessages, pair: tuple[int, int]
 ) -> None:
@@ -232,7 +237,9 @@ async def test_no_answer_in_time(make: Make, befriend: Friends, messages: MongoM
     await befriend(chat, pair)
     store.gate.clear()
     chat.answer_timeout = 1.0
-    first, second = chat.send(*pair, "on its way"), chat.send(*pair, "still waiting")
+    first = chat.send(*pair, "on its way")
+    await next_turn()
+    second = chat.send(*pair, "still waiting")
     assert isinstance(await first, StorageUnavailable)
     assert isinstance(await second, StorageUnavailable)
     store.gate.set()
@@ -325,8 +332,10 @@ async def test_a_bug_answers_and_does_not_stop_the_queue(make: Make, befriend: F
     chat, store, _ = make()
     await befriend(chat, pair)
     store.faults_before = [RuntimeError("a bug")]
-    first, second = await asyncio.gather(chat.send(*pair, "one"), chat.send(*pair, "two"))
-    assert (first.code, isinstance(second, Stored)) == (500, True)
+    first = chat.send(*pair, "one")
+    await next_turn()
+    second = chat.send(*pair, "two")
+    assert ((await first).code, isinstance(await second, Stored)) == (500, True)
 
 
 async def test_both_have_written(
@@ -373,13 +382,52 @@ async def test_a_repeated_message_overtakes_nothing(make: Make, befriend: Friend
 async def test_a_run_that_needs_only_the_insert_starts_at_once(
     make: Make, befriend: Friends, pair: tuple[int, int]
 ) -> None:
-    """If the conversation is known, the insert starts without a turn of the event loop in between."""
+    """If the conversation is known, the insert starts in the next turn of the event loop, without a task."""
     chat, store, _ = make()
     await befriend(chat, pair)
     active = chat.conversations.get(conversation_of(*pair)) is not None
     sent = chat.send(*pair, "hi")
+    await next_turn()
     assert (store.tried[-1].content == "hi") == active
     assert (await sent).seq == 4
+
+
+async def test_messages_that_come_together_are_stored_together(make: Make, people: Callable[[int], list[int]]) -> None:
+    """Messages that are sent in one turn of the loop are one run of their conversation, in their order."""
+    chat, store, _ = make()
+    one, other, third, fourth = people(4)
+    pairs = (one, other), (third, fourth)
+    for pair in pairs:
+        chat.pair_opened(*pair)
+        await make_friends(chat, pair)
+    store.longest, before = 0, len(store.tried)
+    answers = await asyncio.gather(*(chat.send(*pair, name) for name in "abc" for pair in pairs))
+    assert [answer.seq for answer in answers] == [4, 4, 5, 5, 6, 6]
+    assert [message.content for message in store.tried[before:]] == list("abcabc")
+    assert store.longest == 3
+
+
+async def test_draining_begins_what_has_just_come(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
+    """A message that came in this turn of the loop is stored and answered before draining ends."""
+    chat, _, _ = make()
+    await befriend(chat, pair)
+    sent = chat.send(*pair, "hi")
+    await chat.pipeline.drain(PATIENCE)
+    assert sent.done()
+    assert (await sent).seq == 4
+
+
+async def test_closing_leaves_what_has_just_come(
+    make: Make, befriend: Friends, messages: MongoMessages, pair: tuple[int, int]
+) -> None:
+    """Nothing begins after `close`, not even with a message that came in the same turn of the loop."""
+    chat, _, _ = make()
+    await befriend(chat, pair)
+    sent = chat.send(*pair, "hi")
+    await chat.pipeline.close()
+    await next_turn()
+    assert not sent.done()
+    assert len(await stored(messages, pair)) == 3
 
 
 async def test_a_task_lasts_no_longer_than_it_is_needed(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
@@ -591,6 +639,7 @@ async def test_a_run_starts_at_once_only_while_it_is_announced(make: Make, pair:
     async def starts_at_once() -> bool:
         before = len(store.tried)
         answer = chat.send(*pair, "hi")
+        await next_turn()
         at_once = len(store.tried) > before
         assert isinstance(await answer, Stored)
         return at_once
@@ -613,10 +662,12 @@ async def test_a_run_starts_at_once_beside_other_processes(make: Make, pair: tup
     cluster.gate = asyncio.Event()
     before = len(store.tried)
     first = chat.send(*pair, "one")
+    await next_turn()
     assert len(store.tried) == before + 1
     await until(lambda: len(cluster.reached) == before + 1)
     assert not first.done()
     second = chat.send(*pair, "two")
+    await next_turn()
     assert len(store.tried) == before + 2
     draining = asyncio.ensure_future(chat.pipeline.drain(PATIENCE))
     await until(lambda: len(cluster.reached) == before + 2)
@@ -709,6 +760,24 @@ async def test_what_expires_while_it_is_prepared_is_not_stored(
     for _ in range(LIMIT):
         assert isinstance(await chat.send(*pair, "now"), Stored)
     assert [message.content for message in await stored(messages, pair)] == ["now"] * LIMIT
+
+
+async def test_a_bug_before_a_run_begins_stops_nothing(make: Make, clock: Clock, pair: tuple[int, int]) -> None:
+    """Messages that no run can take are answered with 500, and later ones are stored."""
+    broken = False
+
+    def now() -> float:
+        if broken:
+            raise RuntimeError("a bug")
+        return clock()
+
+    chat, _, _ = make(now=now)
+    chat.pair_opened(*pair)
+    await make_friends(chat, pair)
+    broken = True
+    assert [answer.code for answer in await asyncio.gather(*(chat.send(*pair, name) for name in "abc"))] == [500] * 3
+    broken = False
+    assert isinstance(await chat.send(*pair, "d"), Stored)
 
 
 async def test_a_closed_pipeline_takes_nothing(make: Make, befriend: Friends, pair: tuple[int, int]) -> None:
