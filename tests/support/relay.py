@@ -39,7 +39,8 @@ class Relay:
         """End the relay and its connections."""
         self._listening.shutdown(socket.SHUT_RDWR)
         for client in tuple(self._clients):
-            client.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it has just been closed
+                client.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         self._listening.close()

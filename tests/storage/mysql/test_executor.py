@@ -215,7 +215,7 @@ async def test_a_change_whose_outcome_is_not_known_is_looked_up(
 ) -> None:
     """A change whose connection was lost during the commit is looked up when the database answers again."""
     relay = make_relay()
-    mysql = make_mysql(relay.url, timeout=1)
+    mysql = make_mysql(relay.url, timeout=PATIENCE)
     looked: list[object] = []
 
     def done(cursor: Cursor) -> int | None:
@@ -225,6 +225,7 @@ async def test_a_change_whose_outcome_is_not_known_is_looked_up(
     relay.lose = b"COMMIT"
     assert await mysql.change(lambda cursor: write(cursor, "a@b", pair[0]), done) == 7
     assert looked == [1]
+    mysql = make_mysql(relay.url, timeout=1)
     relay.lose = b"COMMIT"
     task = asyncio.create_task(mysql.change(lambda cursor: write(cursor, "c@d", pair[0]), lambda cursor: None))
     with pytest.raises(StorageUnavailable):
