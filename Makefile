@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 3000
 FRAMES ?= bulk
+COVERAGE ?=
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 # Only wheels with a digest in requirements*.txt, so that nothing runs code while it is built.
 INSTALL := $(PIP) install -q --require-hashes --only-binary=:all: -r
@@ -25,7 +26,7 @@ run: setup  ## start the server on port 3000 (PORT=… for another), after setup
 	@exec .venv/bin/python server.py --port=$(PORT)
 
 test: setup .venv/dev .browser/ready  ## run the tests with embedded databases of their own, after setup
-	@TANDEM_FRAMES=$(FRAMES) exec .venv/bin/python -m pytest $(ARGS)
+	@TANDEM_FRAMES=$(FRAMES) exec .venv/bin/python -m pytest $(if $(COVERAGE),--cov) $(ARGS)
 
 check: .venv/dev node_modules/ready  ## run ruff, mypy --strict, import-linter, the prose check, tsc --strict and oxlint
 	@.venv/bin/ruff check .
