@@ -61,7 +61,7 @@ def test_the_page_stays_small() -> None:
 def test_ci_runs_what_the_readme_says() -> None:
     """.ci/run runs the README's commands and nothing else."""
     commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith("make")]
-    assert commands == ["make check", "make test", "make test FRAMES=tornado"]
+    assert commands == ["make check", "make test COVERAGE=1", "make test FRAMES=tornado"]
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{command}`" in readme for command in commands)
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.processes import ROOT
 
 FILES = sorted(ROOT.glob("requirements*.txt"))
-PIN = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^\\]+)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+")
+PIN = re.compile(r"[a-z0-9-]+(\[[a-z]+\])?==[0-9][0-9a-z.]*( ; [^\\]+)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
