@@ -15,6 +15,7 @@ ChatError
 └── StorageUnavailable  40001   a database is down or slow; the outcome is unknown
     ├── NotSent                 40001  nothing reached the database
     ├── Overloaded              40001  the server has too much to do, or is about to end
+    ├── DatabaseReadOnly        40001  the database answers, but takes no writes for the moment
     └── DatabaseRefused         40001  the database would refuse the same again; HTTP says 500
 """
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 __all__ = [
     "Blocked",
     "ChatError",
+    "DatabaseReadOnly",
     "DatabaseRefused",
     "Forbidden",
     "InvalidFrame",
@@ -152,6 +154,10 @@ class Overloaded(StorageUnavailable):
     def __init__(self, reason: str) -> None:
         super().__init__("server", reason)
         self.reason = reason
+
+
+class DatabaseReadOnly(StorageUnavailable):
+    """A database answers reads, but takes no writes, as during a failover. Nothing was changed."""
 
 
 class DatabaseRefused(StorageUnavailable):

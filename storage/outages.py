@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from models.errors import DatabaseRefused, Refused, StorageUnavailable
+from models.errors import DatabaseReadOnly, DatabaseRefused, Refused, StorageUnavailable
 
 __all__ = ["Outages"]
 
@@ -24,64 +24,88 @@ class Outages:
     to a call that began after the last such error, and is logged as `outage_ended`. An outage that begins within QUIET
     seconds of the last one is logged only if it goes on.
 
-    DatabaseRefused is not an outage, since the database answers. It is logged as `database_refused`, once in REPEAT
-    seconds for each kind. `clock` is monotonic, in seconds.
+    DatabaseReadOnly is not an outage, since the database answers. It is logged in the same way, as `read_only_began`
+    and `read_only_ended`. Only a call that writes ends it.
+
+    DatabaseRefused is not an outage either. It is logged as `database_refused`, once in REPEAT seconds for each kind.
+    `clock` is monotonic, in seconds.
     """
 
     def __init__(self, database: str, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
-        self._failures = 0  # how many calls have failed
-        self._began: float | None = None  # when the current outage began
-        self._logged = False  # whether its beginning was logged
-        self._quiet_until = clock()
+        self._outage = _Period("outage", database, clock)
+        self._read_only = _Period("read_only", database, clock)
         self._refusals: dict[str, float] = {}  # when each kind was last logged
 
     @property
     def away(self) -> bool:
         """Whether there is an outage, as far as the last calls tell."""
-        return self._began is not None
+        return self._outage.began is not None
 
     @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Watch one call, which raises errors of models/errors.py. A cancelled call does not count."""
-        failures = self._failures
+    def watch(self, *, writes: bool = False) -> Iterator[None]:
+        """Watch one call, which raises errors of models/errors.py. A cancelled call does not count.
+
+        `writes` says that the call succeeds only if the database takes writes.
+        """
+        failures, refusals = self._outage.failures, self._read_only.failures
         try:
             yield
+        except DatabaseReadOnly as error:
+            self._outage.answered(failures)
+            self._read_only.failed(str(error))
+            raise
         except DatabaseRefused as error:
-            self._answered(failures)
+            self._outage.answered(failures)
             self._refused(error)
             raise
         except StorageUnavailable as error:
-            self._failed(str(error))
+            self._outage.failed(str(error))
             raise
         except Refused:
-            self._answered(failures)
+            self._outage.answered(failures)
             raise
         else:
-            self._answered(failures)
-
-    def _failed(self, reason: str) -> None:
-        now = self._clock()
-        self._failures += 1
-        if self._began is None:
-            self._began = now
-        if not self._logged and now >= self._quiet_until:
-            self._logged = True
-            _log.warning("outage_began", database=self._database, reason=reason)
-
-    def _answered(self, failures: int) -> None:
-        """Record an answer to a call that began after so many failures."""
-        if self._began is None or failures != self._failures:
-            return
-        now = self._clock()
-        if self._logged:
-            self._quiet_until = now + QUIET
-            _log.warning("outage_ended", database=self._database, seconds=round(now - self._began, 1))
-        self._began, self._logged = None, False
+            self._outage.answered(failures)
+            if writes:
+                self._read_only.answered(refusals)
 
     def _refused(self, error: DatabaseRefused) -> None:
         now = self._clock()
         if now - self._refusals.get(error.kind, now - REPEAT) >= REPEAT:
             self._refusals[error.kind] = now
             _log.error("database_refused", database=self._database, reason=str(error))
+
+
+class _Period:
+    """A period in which calls to a database fail for one reason, and the log events of its beginning and its end."""
+
+    def __init__(self, event: str, database: str, clock: Callable[[], float]) -> None:
+        self._event = event
+        self._database = database
+        self._clock = clock
+        self.failures = 0  # how many calls have failed
+        self.began: float | None = None  # when the current period began
+        self._logged = False  # whether its beginning was logged
+        self._quiet_until = clock()
+
+    def failed(self, reason: str) -> None:
+        """Record that a call has failed."""
+        now = self._clock()
+        self.failures += 1
+        if self.began is None:
+            self.began = now
+        if not self._logged and now >= self._quiet_until:
+            self._logged = True
+            _log.warning(f"{self._event}_began", database=self._database, reason=reason)
+
+    def answered(self, failures: int) -> None:
+        """Record an answer to a call that began after so many failures."""
+        if self.began is None or failures != self.failures:
+            return
+        now = self._clock()
+        if self._logged:
+            self._quiet_until = now + QUIET
+            _log.warning(f"{self._event}_ended", database=self._database, seconds=round(now - self.began, 1))
+        self.began, self._logged = None, False

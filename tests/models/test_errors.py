@@ -6,6 +6,7 @@ import pytest
 
 from models.errors import (
     ChatError,
+    DatabaseReadOnly,
     DatabaseRefused,
     InvalidFrame,
     InvalidRequest,
@@ -27,6 +28,7 @@ from models.errors import (
         (LimitReached(), 50006),
         (StorageUnavailable("redis", "x"), 40001),
         (NotSent("mongodb", "x"), 40001),
+        (DatabaseReadOnly("mysql", "x"), 40001),
         (DatabaseRefused("mysql", "x", "1142"), 40001),
         (ChatError("x"), 500),
     ],

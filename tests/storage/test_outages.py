@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from models.errors import DatabaseRefused, NameTaken, StorageUnavailable
+from models.errors import DatabaseReadOnly, DatabaseRefused, NameTaken, StorageUnavailable
 from storage.outages import QUIET, REPEAT, Outages
 from tests.support.clocks import ManualClock
 
@@ -116,6 +116,28 @@ def test_what_a_database_refuses_is_no_outage(
         "mysql: UPDATE command denied",
     ]
     assert {line["log_level"] for line in logs if line["event"] == "database_refused"} == {"error"}
+
+
+def test_a_database_that_takes_no_writes(
+    outages: Outages, clock: ManualClock, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """A database that is read-only is logged once, until a call that writes succeeds, and is no outage."""
+    for _ in range(3):
+        fail(outages, DatabaseReadOnly("mysql", "the server is read-only"))
+        answer(outages)
+        assert not outages.away
+    clock.now = 2
+    with outages.watch(writes=True):
+        pass
+    assert logs == [
+        {
+            "event": "read_only_began",
+            "log_level": "warning",
+            "database": "mysql",
+            "reason": "mysql: the server is read-only",
+        },
+        {"event": "read_only_ended", "log_level": "warning", "database": "mysql", "seconds": 2},
+    ]
 
 
 @pytest.mark.parametrize(("error", "away"), [(NameTaken("x"), False), (asyncio.CancelledError(), True)])
