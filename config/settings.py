@@ -118,8 +118,8 @@ class Engines(Struct, frozen=True, forbid_unknown_fields=True):
     mysql: Annotated[
         str,
         Meta(
-            description="mysql://user:password@host:port/database URL of MySQL or MariaDB; "
-            "?ssl_ca=FILE verifies its TLS certificate",
+            description="mysql://user:password@host:port/database URL of MySQL or MariaDB, or with several host:port "
+            "separated by commas; ?ssl_ca=FILE verifies the TLS certificate",
             extra=SECRET,
         ),
     ] = ""

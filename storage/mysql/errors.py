@@ -1,4 +1,4 @@
-"""MySQL's errors: outages, permanent refusals, and values that their column cannot store."""
+"""MySQL's errors: outages, servers that take no writes, permanent refusals, and values that do not fit a column."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ from contextlib import contextmanager
 import pymysql
 from pymysql.constants import ER
 
-from models.errors import DatabaseRefused, InvalidRequest, StorageUnavailable
+from models.errors import DatabaseReadOnly, DatabaseRefused, InvalidRequest, StorageUnavailable
 
-__all__ = ["is_duplicate", "is_lost", "mysql_errors", "naming"]
+__all__ = [
+    "NOT_READY",
+    "READ_ONLY_MODE",
+    "code_of",
+    "is_duplicate",
+    "is_lost",
+    "is_misdirected",
+    "is_read_only",
+    "mysql_errors",
+    "naming",
+]
+
+READ_ONLY_MODE = 1836
+NOT_READY = 1047  # Galera: the node is not ready
 
 # Temporary errors of the server: it is starting, ending, full or busy, or another transaction was faster. The client's
 # own errors, from 2000 to 2999, are about the connection. All others stay until the operator changes something.
@@ -23,7 +36,7 @@ PASSING = frozenset(
         1040,  # too many connections
         1041,  # out of memory
         1043,  # bad handshake
-        1047,  # Galera: the node is not ready
+        NOT_READY,
         1053,  # the server is shutting down
         1077,
         1079,
@@ -51,6 +64,9 @@ PASSING = frozenset(
     )
 )
 LOST = frozenset((1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2055, 3169, 4031))
+PREVENTED = 1290  # an option of the server prevents the statement
+# The server, its tables or its transactions are read-only: it is a replica, or a failover is in progress.
+READ_ONLY = frozenset((1036, 1792, READ_ONLY_MODE, 1874))
 
 # Texts with characters that the column's character set lacks, and texts that are too long for the column.
 UNSUITABLE = {
@@ -64,18 +80,30 @@ _COLUMN = re.compile(r"column (?:`[^`]*`\.`[^`]*`\.)?[`']([^`']+)[`']")
 _VALUES = re.compile(r"(entry|value:?|string:?|near) '.*'", re.DOTALL)
 
 
-def _code(error: BaseException) -> int:
+def code_of(error: BaseException) -> int:
+    """Return the code of the driver's error, 0 for one without a code."""
     return error.args[0] if error.args and isinstance(error.args[0], int) else 0
 
 
 def is_lost(error: BaseException) -> bool:
     """Return whether an error means that the connection was lost, rather than that the server refused."""
-    return isinstance(error, (OSError, pymysql.InterfaceError)) or _code(error) in LOST
+    return isinstance(error, (OSError, pymysql.InterfaceError)) or code_of(error) in LOST
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Return whether an error means that the server takes no writes."""
+    code = code_of(error)
+    return code in READ_ONLY or (code == PREVENTED and "read-only" in str(error.args[-1]).replace("_", "-"))
+
+
+def is_misdirected(error: BaseException) -> bool:
+    """Return whether an error means that another server of the same database may do what this one refuses."""
+    return is_read_only(error) or code_of(error) == NOT_READY
 
 
 def is_duplicate(error: pymysql.MySQLError) -> bool:
     """Return whether an error means that another row already has a value that must be unique."""
-    return _code(error) == ER.DUP_ENTRY
+    return code_of(error) == ER.DUP_ENTRY
 
 
 @contextmanager
@@ -84,7 +112,7 @@ def naming(*columns: str) -> Iterator[None]:
     try:
         yield
     except pymysql.MySQLError as error:
-        code = _code(error)
+        code = code_of(error)
         column = _COLUMN.search(str(error.args[-1]))
         if code in UNSUITABLE and column is not None and column[1] in columns:
             raise InvalidRequest(column[1], UNSUITABLE[code]) from None
@@ -95,13 +123,15 @@ def naming(*columns: str) -> Iterator[None]:
 
 @contextmanager
 def mysql_errors() -> Iterator[None]:
-    """Turn the driver's errors into StorageUnavailable and DatabaseRefused."""
+    """Turn the driver's errors into StorageUnavailable, DatabaseReadOnly and DatabaseRefused."""
     try:
         yield
     except (pymysql.MySQLError, OSError) as error:
-        code = _code(error)
+        code = code_of(error)
         text = _VALUES.sub(r"\1 …", str(error))  # users' values stay out of the log
         reason = f"{type(error).__name__}: {text}"
+        if is_read_only(error):
+            raise DatabaseReadOnly("mysql", reason) from error
         if isinstance(error, (OSError, pymysql.InterfaceError)) or 2000 <= code < 3000 or code in PASSING or not code:
             raise StorageUnavailable("mysql", reason) from error
         raise DatabaseRefused("mysql", reason, str(code)) from error

@@ -1,7 +1,8 @@
-"""MySQL, through PyMySQL in threads. Only this module has connections.
+"""MySQL, through PyMySQL in threads. Only this module keeps connections.
 
 Each thread keeps one connection. Work for the database is a function of a cursor, which runs in a thread. A read is
-repeated if its connection was lost. A change is one transaction that is tried once.
+repeated if its connection was lost. A change is one transaction that is tried once. Either is tried again if the server
+refuses it because it is read-only or not ready, since then nothing was done, and another host may do it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import pymysql
-from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 
 from models.errors import StorageUnavailable
-from storage.mysql.errors import is_lost, mysql_errors
-from storage.mysql.url import arguments_in
+from storage.mysql.errors import is_lost, is_misdirected, mysql_errors
+from storage.mysql.hosts import HostConnection, Hosts, require_writable
+from storage.mysql.url import address_in
 from storage.outages import Outages
 
 __all__ = ["MySQL"]
@@ -35,18 +36,10 @@ class _UnknownOutcome(StorageUnavailable):
     """The connection was lost while a change was being committed."""
 
 
-class _Connection(Connection):
-    """A connection that is closed when its thread has ended."""
-
-    def __del__(self) -> None:
-        with suppress(pymysql.MySQLError):
-            self.close()
-
-
 class _Threads(threading.local):
     """The connection of each thread."""
 
-    connection: _Connection | None = None
+    connection: HostConnection | None = None
 
 
 class _Commit:
@@ -55,6 +48,11 @@ class _Commit:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._begun = self._abandoned = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether the change may have been committed."""
+        return self._begun
 
     def begin(self) -> None:
         """Begin to commit. Raises StorageUnavailable if the caller has given up."""
@@ -74,7 +72,7 @@ class MySQL:
     """The database at a URL.
 
     Args:
-        url: mysql://user:password@host:port/database, with options (storage/mysql/url.py).
+        url: mysql://user:password@host:port/database, with further hosts and options (storage/mysql/url.py).
         timeout: Seconds for each step on a connection; a call may take twice as long.
         threads: The number of threads, each with one connection.
         waiting: How many calls may be in progress or queued.
@@ -85,15 +83,15 @@ class MySQL:
     def __init__(self, url: str, *, timeout: float, threads: int, waiting: int) -> None:
         self.threads = threads
         self._timeout = timeout
-        self._arguments = arguments_in(url, timeout)
+        self._hosts = Hosts(address_in(url, timeout), time.monotonic)
         self._kept = _Threads()
         self._executor = ThreadPoolExecutor(threads, "mysql")
         self._waiting = asyncio.BoundedSemaphore(waiting)
         self._outages = Outages("mysql", time.monotonic)
 
     async def ping(self) -> None:
-        """Raise StorageUnavailable unless the database answers."""
-        await self.always(lambda cursor: cursor.execute("SELECT 1"))
+        """Raise StorageUnavailable unless the database answers and takes writes."""
+        await self.always(require_writable, writes=True)
 
     async def close(self) -> None:
         """End the threads and their connections."""
@@ -115,20 +113,24 @@ class MySQL:
         async with self.turn():
             return await self.always(work)
 
-    async def always(self, work: Callable[[Cursor], Result]) -> Result:
-        """Run `work` like `run`, without taking a turn: for callers that have one, or that must not be refused."""
+    async def always(self, work: Callable[[Cursor], Result], *, writes: bool = False) -> Result:
+        """Run `work` like `run`, without taking a turn: for callers that have one, or that must not be refused.
+
+        `writes` says that an answer shows that the database takes writes.
+        """
 
         def in_thread() -> Result:
             began = time.monotonic()
             try:
                 return self._with_cursor(work)
             except (pymysql.MySQLError, OSError) as error:
+                again = is_lost(error) or self._leaves(error)
                 # Noticing a lost connection may have taken all the time that is left.
-                if not is_lost(error) or time.monotonic() - began >= self._timeout:
+                if not again or time.monotonic() - began >= self._timeout:
                     raise
                 return self._with_cursor(work)
 
-        with self._outages.watch():
+        with self._outages.watch(writes=writes):
             try:
                 return await self._in_thread(in_thread)
             except TimeoutError:
@@ -146,7 +148,7 @@ class MySQL:
         """
         commit = _Commit()
 
-        def in_thread() -> Result:
+        def attempt() -> Result:
             connection = self._connected()
             connection.begin()
             try:
@@ -165,9 +167,19 @@ class MySQL:
                 raise
             return result
 
+        def in_thread() -> Result:
+            began = time.monotonic()
+            try:
+                return attempt()
+            except (pymysql.MySQLError, OSError) as error:
+                again = self._leaves(error) and not commit.begun
+                if not again or time.monotonic() - began >= self._timeout:
+                    raise
+                return attempt()
+
         async with self.turn():
             try:
-                with self._outages.watch():
+                with self._outages.watch(writes=True):
                     try:
                         return await self._in_thread(in_thread)
                     except TimeoutError:
@@ -203,15 +215,24 @@ class MySQL:
         with self._connected().cursor() as cursor:
             return work(cursor)
 
-    def _connected(self) -> _Connection:
+    def _connected(self) -> HostConnection:
         """Return this thread's connection, after checking that it works."""
-        kept = self._kept.connection
-        if kept is not None:
+        kept, self._kept.connection = self._kept.connection, None
+        if kept is not None and self._hosts.is_current(kept):
+            began = time.monotonic()
             try:
                 kept.ping(reconnect=False)
-            except (pymysql.MySQLError, OSError):
-                self._kept.connection = None
+            except (pymysql.MySQLError, OSError) as error:
+                if time.monotonic() - began >= self._timeout:  # connecting to it would take as long
+                    self._hosts.avoid(kept.server, str(error))
             else:
+                self._kept.connection = kept
                 return kept
-        self._kept.connection = made = _Connection(**self._arguments)
+        del kept  # which closes it
+        self._kept.connection = made = self._hosts.connect()
         return made
+
+    def _leaves(self, error: BaseException) -> bool:
+        """Leave this thread's server if it refuses what another may do. Return whether to try once more."""
+        kept = self._kept.connection
+        return kept is not None and is_misdirected(error) and self._hosts.leave(kept, str(error))

@@ -1,6 +1,6 @@
-"""The URL of MySQL: host, user, database, and how TLS is used.
+"""The URL of MySQL: hosts, user, database, and how TLS is used.
 
-    mysql://user:password@host:3306/database?ssl_ca=/etc/tandem/mysql-ca.pem
+    mysql://user:password@host1:3306,host2:3306/database?ssl_ca=/etc/tandem/mysql-ca.pem
 
 `ssl_mode` has the values of MySQL's own clients. PyMySQL alone would not check the host's name without `ssl_ca`, so
 the TLS context is made here.
@@ -12,12 +12,12 @@ import math
 import re
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from config.secret_files import UnsafeFileError, require_safe
 
-__all__ = ["arguments_in"]
+__all__ = ["Address", "Host", "address_in"]
 
 # DATETIME has no time zone: gin-chat-demo's driver writes UTC, whatever the server's zone is. In strict mode a value
 # that does not fit is an error; otherwise it would be truncated silently.
@@ -36,27 +36,58 @@ EXPECTED = "expected a URL such as mysql://user:password@host:3306/database"
 ESCAPE = f"{EXPECTED}, with %2F, %3F and %23 for each /, ? and # in the password"
 
 
-def arguments_in(url: str, timeout: float) -> dict[str, Any]:
-    """Return the driver's arguments for a URL, with `timeout` seconds for each step on a connection.
+class Host(NamedTuple):
+    """A host and its port."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+
+
+class Address(NamedTuple):
+    """The hosts of a URL in its order, and the driver's arguments for each of them."""
+
+    hosts: tuple[Host, ...]
+    arguments: dict[str, Any]
+
+
+def address_in(url: str, timeout: float) -> Address:
+    """Return the address in a URL, with `timeout` seconds for each step on a connection.
 
     Raises ValueError for an invalid URL or option, and for a file that cannot be used. The text names the option.
     """
+    scheme, _, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, hosts = authority.rpartition("@")
     try:
-        parts = urlsplit(url)
-        return _arguments(parts, timeout) | _options(parts.query)
+        parts = urlsplit(f"{scheme}://{user}{at}{rest[len(authority) :]}")
+        if parts.scheme != "mysql" or not parts.path.strip("/"):
+            raise ValueError(EXPECTED)
+        address = Address(_hosts(hosts), _arguments(parts, timeout) | _options(parts.query))
     except ValueError:
-        if "@" in url and "@" not in re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]:
+        if "@" in url and not at:
             raise ValueError(ESCAPE) from None  # the error's text may be a part of the password
         raise
+    if "unix_socket" in address.arguments and len(address.hosts) > 1:
+        raise ValueError("unix_socket: expected a URL with a single host")
+    return address
+
+
+def _hosts(text: str) -> tuple[Host, ...]:
+    found = []
+    for each in text.split(","):
+        if not each and text:
+            raise ValueError("expected a host before and after each comma, such as host1:3306,host2:3306")
+        parts = urlsplit(f"//{each}")
+        found.append(Host(parts.hostname or "localhost", parts.port or 3306))
+    return tuple(dict.fromkeys(found))
 
 
 def _arguments(parts: SplitResult, timeout: float) -> dict[str, Any]:
-    if parts.scheme != "mysql" or not parts.path.strip("/"):
-        raise ValueError(EXPECTED)
     seconds = math.ceil(timeout)
     return {
-        "host": parts.hostname or "localhost",
-        "port": parts.port or 3306,
         "user": unquote(parts.username or "root"),
         "password": unquote(parts.password or "").encode(),  # PyMySQL would encode text as latin1
         "database": unquote(parts.path.strip("/")),

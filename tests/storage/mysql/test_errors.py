@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pymysql
 import pytest
 
-from models.errors import DatabaseRefused, InvalidRequest, StorageUnavailable
-from storage.mysql.errors import is_duplicate, is_lost, mysql_errors, naming
+from models.errors import DatabaseReadOnly, DatabaseRefused, InvalidRequest, StorageUnavailable
+from storage.mysql.errors import is_duplicate, is_lost, is_misdirected, mysql_errors, naming
 from tests.storage.conftest import MakeFresh
 
 PASSING = {
@@ -25,8 +27,15 @@ LASTING = {
     "out of range": pymysql.DataError(1264, "Out of range value for column 'user_id' at row 1"),
     "no table": pymysql.ProgrammingError(1146, "Table doesn't exist"),
     "wrong password": pymysql.OperationalError(1045, "Access denied"),
-    "read-only": pymysql.OperationalError(1290, "The MariaDB server is running with the --read-only option"),
+    "another option": pymysql.OperationalError(1290, "The server is running with the --skip-grant-tables option"),
     "trigger": pymysql.OperationalError(1644, "not today"),
+}
+READ_ONLY = {
+    "MariaDB": pymysql.OperationalError(1290, "The MariaDB server is running with the --read-only option"),
+    "MySQL": pymysql.OperationalError(1290, "The MySQL server is running with the --super-read-only option"),
+    "InnoDB": pymysql.OperationalError(1036, "Table 'user' is read only"),
+    "a transaction": pymysql.OperationalError(1792, "Cannot execute statement in a READ ONLY transaction"),
+    "a mode": pymysql.OperationalError(1836, "Running in read-only mode"),
 }
 
 
@@ -37,6 +46,19 @@ def test_temporary_errors_are_outages(error: Exception) -> None:
         raise error
     assert type(caught.value) is StorageUnavailable
     assert str(error.args[-1]) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", READ_ONLY.values(), ids=READ_ONLY)
+def test_a_server_that_takes_no_writes(error: Exception) -> None:
+    """A server that is read-only is distinguished from one that is away."""
+    with pytest.raises(DatabaseReadOnly, match=re.escape(error.args[1])), mysql_errors():
+        raise error
+
+
+def test_what_another_server_may_do() -> None:
+    """Only a server that is read-only or not ready is left for another one."""
+    left = {name for name, error in {**PASSING, **READ_ONLY, **LASTING}.items() if is_misdirected(error)}
+    assert left == {"Galera", *READ_ONLY}
 
 
 @pytest.mark.parametrize("error", LASTING.values(), ids=LASTING)
