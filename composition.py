@@ -36,6 +36,7 @@ from models.chat.service import Chat
 from models.errors import StorageUnavailable
 from models.records import new_keys
 from storage.embedded.supervisor import Addresses
+from storage.redis.client import UnsuitableRedisError
 from storage.security.keys import keys_of
 from storage.security.tokens import SignedTokens
 from storage.stores import DatabasesUnavailable, Stores, UnusableAddressError, open_stores
@@ -186,11 +187,13 @@ async def _open_stores(
     *,
     article_users: bool,
 ) -> Stores:
-    """Open the stores. Raises StartError, which names each database that is unavailable."""
+    """Open the stores. Raises StartError, which names each database that is unavailable, or an unsuitable Redis."""
     try:
         return await open_stores(addresses, settings, stack, clock, article_users=article_users)
     except UnusableAddressError as error:
         raise SettingsError(f"--{error.database}: {error}") from None
+    except UnsuitableRedisError as error:
+        raise StartError(f"redis at {masked(addresses.redis)}: {error}") from None
     except DatabasesUnavailable as error:
         urls = addresses._asdict()
         raise StartError("; ".join(f"{e.database} at {masked(urls[name])}: {e}" for name, e in error.away)) from None

@@ -33,7 +33,6 @@ from models.accounts.authentication import Mode
 from storage.embedded.supervisor import Addresses, DatabaseStartError, EmbeddedDatabases
 from storage.mongo.messages import UnsuitableMongoError
 from storage.mysql.schema import SchemaError
-from storage.redis.client import UnsuitableRedisError
 from storage.security.keys import KeyFileError
 from storage.security.passwords import end_beside_hashes
 
@@ -41,7 +40,7 @@ __all__ = ["Server", "main", "serving"]
 
 SWITCH_AFTER = 0.0005  # seconds until the event loop's thread yields to a driver's; Python's default is 0.005
 COLLECT_AFTER = (5_000, 50, 100)  # objects, then younger generations' collections; Python's defaults are 700, 10, 10
-UNSUITABLE = (SchemaError, UnsuitableMongoError, UnsuitableRedisError)
+UNSUITABLE = (SchemaError, UnsuitableMongoError)
 CANNOT_START = (StartError, ListenError, PageError, DatabaseStartError, KeyFileError, UnsafeFileError, *UNSUITABLE)
 
 _log = structlog.get_logger("server")

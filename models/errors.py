@@ -132,13 +132,18 @@ class QuotaReached(LimitReached):
 
 
 class StorageUnavailable(ChatError):
-    """A database is down or slow. The operation may have been done or not."""
+    """A database is down or slow. The operation may have been done or not.
+
+    `summary` says why in words that every caller may read, without names and addresses. It is empty if all that is
+    known is that the database is unavailable.
+    """
 
     code = 40001
 
-    def __init__(self, database: str, reason: str) -> None:
+    def __init__(self, database: str, reason: str, summary: str = "") -> None:
         super().__init__(f"{database}: {reason}")
         self.database = database
+        self.summary = summary
 
 
 class NotSent(StorageUnavailable):
@@ -159,6 +164,9 @@ class Overloaded(StorageUnavailable):
 class DatabaseReadOnly(StorageUnavailable):
     """A database answers reads, but takes no writes, as during a failover. Nothing was changed."""
 
+    def __init__(self, database: str, reason: str, summary: str = "it takes no writes") -> None:
+        super().__init__(database, reason, summary)
+
 
 class DatabaseRefused(StorageUnavailable):
     """A database answers, but refuses the operation until its operator changes something.
@@ -167,6 +175,6 @@ class DatabaseRefused(StorageUnavailable):
     since a retry is of no use. Only the log has the cause.
     """
 
-    def __init__(self, database: str, reason: str, kind: str) -> None:
-        super().__init__(database, reason)
+    def __init__(self, database: str, reason: str, kind: str, summary: str = "it refuses what the server asks") -> None:
+        super().__init__(database, reason, summary)
         self.kind = kind

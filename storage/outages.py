@@ -12,7 +12,7 @@ from models.errors import DatabaseReadOnly, DatabaseRefused, Refused, StorageUna
 __all__ = ["Outages"]
 
 QUIET = 10.0  # seconds after an outage in which the next one is not logged: a flapping database must not fill the log
-REPEAT = 60.0  # seconds after which a permanent error is logged again
+REPEAT = 60.0  # seconds after which a permanent error is logged again, unless it is known to last
 
 _log = structlog.get_logger(__name__)
 
@@ -28,15 +28,16 @@ class Outages:
     and `read_only_ended`. Only a call that writes ends it.
 
     DatabaseRefused is not an outage either. It is logged as `database_refused`, once in REPEAT seconds for each kind.
+    What a check is refused that tries all that a database is used for, is logged once for as long as the check is
+    refused, and its end as `refusal_ended`.
+
     `clock` is monotonic, in seconds.
     """
 
     def __init__(self, database: str, clock: Callable[[], float]) -> None:
-        self._database = database
-        self._clock = clock
         self._outage = _Period("outage", database, clock)
         self._read_only = _Period("read_only", database, clock)
-        self._refusals: dict[str, float] = {}  # when each kind was last logged
+        self._refusals = _Refusals(database, clock)
 
     @property
     def away(self) -> bool:
@@ -44,12 +45,13 @@ class Outages:
         return self._outage.began is not None
 
     @contextmanager
-    def watch(self, *, writes: bool = False) -> Iterator[None]:
+    def watch(self, *, writes: bool = False, complete: bool = False) -> Iterator[None]:
         """Watch one call, which raises errors of models/errors.py. A cancelled call does not count.
 
-        `writes` says that the call succeeds only if the database takes writes.
+        `writes` says that the call succeeds only if the database takes writes, and `complete` that it succeeds only if
+        the database takes all that it is used for.
         """
-        failures, refusals = self._outage.failures, self._read_only.failures
+        failures, unwritten, refused = self._outage.failures, self._read_only.failures, self._refusals.count
         try:
             yield
         except DatabaseReadOnly as error:
@@ -58,7 +60,7 @@ class Outages:
             raise
         except DatabaseRefused as error:
             self._outage.answered(failures)
-            self._refused(error)
+            self._refusals.refused(error, complete=complete)
             raise
         except StorageUnavailable as error:
             self._outage.failed(str(error))
@@ -68,14 +70,10 @@ class Outages:
             raise
         else:
             self._outage.answered(failures)
-            if writes:
-                self._read_only.answered(refusals)
-
-    def _refused(self, error: DatabaseRefused) -> None:
-        now = self._clock()
-        if now - self._refusals.get(error.kind, now - REPEAT) >= REPEAT:
-            self._refusals[error.kind] = now
-            _log.error("database_refused", database=self._database, reason=str(error))
+            if writes or complete:
+                self._read_only.answered(unwritten)
+            if complete:
+                self._refusals.accepted(refused)
 
 
 class _Period:
@@ -109,3 +107,42 @@ class _Period:
             self._quiet_until = now + QUIET
             _log.warning(f"{self._event}_ended", database=self._database, seconds=round(now - self.began, 1))
         self.began, self._logged = None, False
+
+
+class _Refusals:
+    """What a database refuses, and the log events of it and of its end."""
+
+    def __init__(self, database: str, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self.count = 0  # how many calls were refused
+        self._since: float | None = None  # when complete calls began to be refused
+        self._lasting: set[str] = set()  # the kinds with which they were
+        self._logged: set[str] = set()  # the kinds that were logged since the last complete call that succeeded
+        self._quiet_until: dict[str, float] = {}  # until when a kind is not logged again
+
+    def refused(self, error: DatabaseRefused, *, complete: bool) -> None:
+        """Record that a call was refused."""
+        now, kind = self._clock(), error.kind
+        self.count += 1
+        if complete:
+            self._lasting.add(kind)
+            if self._since is None:
+                self._since = now
+        if kind in self._lasting & self._logged or now < self._quiet_until.get(kind, now):
+            return
+        self._logged.add(kind)
+        self._quiet_until[kind] = now + REPEAT
+        _log.error("database_refused", database=self._database, reason=str(error))
+
+    def accepted(self, count: int) -> None:
+        """Record that a complete call succeeded that began after so many refusals."""
+        if count != self.count:
+            return
+        if self._since is not None and self._lasting & self._logged:
+            now = self._clock()
+            self._quiet_until |= dict.fromkeys(self._lasting, now + QUIET)
+            _log.warning("refusal_ended", database=self._database, seconds=round(now - self._since, 1))
+        self._since = None
+        self._lasting.clear()
+        self._logged.clear()

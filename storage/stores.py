@@ -75,7 +75,7 @@ async def open_stores(
     opened = _opened(addresses, settings, stack, clock)
     await _ready(
         mongo=opened.messages.prepare(),
-        redis=opened.redis.prepare(),
+        redis=opened.redis.prepare(settings.engines.redis_prefix),
         mysql=opened.users.prepare(with_article_users=article_users),
     )
     # Two installations on one Redis, also with different database numbers, must not use each other's keys and channels.

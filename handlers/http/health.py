@@ -59,9 +59,10 @@ class HealthHandler(BaseHandler):
 
 
 class Readiness:
-    """Whether the databases answer. `checks` has a check for each; `timeout` (seconds) limits all of them together.
+    """Whether the databases can be used. `checks` has a check for each; `timeout` (seconds) limits them together.
 
-    Concurrent requests share one round of checks. `restarting` names the embedded databases that have ended.
+    Concurrent requests share one round of checks. `restarting` names the embedded databases that have ended. `why` has
+    a reason for each database that answered the last check but cannot be used.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Readiness:
         self._checks = checks
         self._timeout = timeout
         self.restarting = restarting
+        self.why: dict[str, str] = {}
         self._asking: asyncio.Task[dict[str, str]] | None = None
 
     async def databases(self) -> dict[str, str]:
@@ -86,8 +88,10 @@ class Readiness:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._checks[name]()
-        except (StorageUnavailable, TimeoutError):
+        except (StorageUnavailable, TimeoutError) as error:
+            self.why[name] = error.summary if isinstance(error, StorageUnavailable) else ""
             return "restarting" if name in self.restarting() else "unavailable"
+        self.why.pop(name, None)
         return "ok"
 
 
@@ -101,14 +105,12 @@ class ReadyHandler(BaseHandler):
         self._readiness = readiness
 
     async def get(self) -> None:
-        """Answer 200 while all databases answer and the server does not drain, else 503. Show each database's state."""
+        """Answer 200 while all databases can be used and the server does not drain, else 503 with the reasons."""
         databases = await self._readiness.databases()
         data = {**databases, "draining": ChatSocket.hub.draining}
-        why = self._readiness.restarting()
+        why = {**self._readiness.why, **self._readiness.restarting()}
         away = [
-            f"{name} ({why[name]})" if state == "restarting" and name in why else name
-            for name, state in databases.items()
-            if state != "ok"
+            f"{name} ({why[name]})" if why.get(name) else name for name, state in databases.items() if state != "ok"
         ]
         if ChatSocket.hub.draining:
             away.append("draining")

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from common.backoff import Backoff
 from common.tasks import end
 from models.errors import DatabaseRefused, StorageUnavailable
-from storage.redis.client import MOVED, RedisServer
+from storage.redis.client import CHECK, MOVED, RedisServer
 
 __all__ = ["Subscriber", "Subscription"]
 
@@ -72,7 +72,8 @@ class Subscription:
     async def start(self) -> None:
         """Subscribe. Raises StorageUnavailable if that takes longer than START_WITHIN seconds."""
         with self._server.errors():
-            await self._client.ping()
+            async with asyncio.timeout(START_WITHIN):
+                await self._client.ping()
         self._task = asyncio.get_running_loop().create_task(self._run())
         try:
             async with asyncio.timeout(START_WITHIN), self._settled:
@@ -142,18 +143,31 @@ class Subscription:
     async def _subscribe(self, pubsub: PubSub) -> None:
         """Subscribe to the wanted channels, and wait until Redis has confirmed the channel `home`."""
         await self._require_primary()
-        async with asyncio.timeout(HEARTBEAT):
-            self._asked = set(self._wanted)
-            channels = [self._prefix + channel for channel in self._asked]
-            for start in range(0, len(channels), CHUNK):
-                await pubsub.subscribe(*channels[start : start + CHUNK])
-            while self._home not in self._confirmed:
-                self._heard(await pubsub.get_message(timeout=HEARTBEAT))
+        try:
+            await self._ask(pubsub)
+        except DatabaseRefused as error:
+            self._server.subscription_refused = error
+            raise
+        self._server.subscription_refused = None
         await self._subscriber.check()
         self.connected = True
         self._subscriber.connected()
         async with self._settled:
             self._settled.notify_all()
+
+    async def _ask(self, pubsub: PubSub) -> None:
+        """Ask for the wanted channels, and wait until the channel `home` is confirmed."""
+        async with asyncio.timeout(HEARTBEAT):
+            with self._server.errors():  # inside, since being slow once is no outage
+                # Whether the user may unsubscribe shows only with a channel that is not wanted.
+                await pubsub.subscribe(self._prefix + CHECK)
+                await pubsub.unsubscribe(self._prefix + CHECK)
+                self._asked = set(self._wanted)
+                channels = [self._prefix + channel for channel in self._asked]
+                for start in range(0, len(channels), CHUNK):
+                    await pubsub.subscribe(*channels[start : start + CHUNK])
+                while self._home not in self._confirmed:
+                    self._heard(await pubsub.get_message(timeout=HEARTBEAT))
 
     async def _change(self, pubsub: PubSub) -> None:
         """Subscribe and unsubscribe as wanted channels change."""
@@ -196,7 +210,7 @@ class Subscription:
     async def _require_primary(self) -> None:
         """Raise StorageUnavailable if Redis is not a primary, since events published on a replica reach few processes.
 
-        If only memory or a right is missing, publishing goes on.
+        If only memory or a right is missing, publishing goes on, and `/readyz` and the log say what is missing.
         """
         try:
             await self._server.ping(self._prefix[:-1])
@@ -210,6 +224,8 @@ class Subscription:
             return False
         raw = message["channel"]
         channel = (raw.decode() if isinstance(raw, bytes) else raw).removeprefix(self._prefix)
+        if channel == CHECK:
+            return False
         if message["type"] == "subscribe":
             self._confirmed.add(channel)
             self._subscriber.confirmed(channel)

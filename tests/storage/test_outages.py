@@ -38,12 +38,18 @@ def answer(outages: Outages) -> None:
         pass
 
 
-def fail(outages: Outages, error: Exception) -> None:
-    with pytest.raises(type(error)), outages.watch():
+def fail(outages: Outages, error: Exception, *, complete: bool = False) -> None:
+    with pytest.raises(type(error)), outages.watch(complete=complete):
         raise error
 
 
+def succeed(outages: Outages) -> None:
+    with outages.watch(complete=True):
+        pass
+
+
 AWAY = StorageUnavailable("mysql", "connection refused")
+FULL = DatabaseRefused("redis", "memory", "OOM")
 
 
 def test_an_outage_is_logged_once_with_its_cause_and_once_when_it_ends(
@@ -138,6 +144,48 @@ def test_a_database_that_takes_no_writes(
         },
         {"event": "read_only_ended", "log_level": "warning", "database": "mysql", "seconds": 2},
     ]
+
+
+def test_a_refusal_that_lasts_is_logged_once_and_once_when_it_ends(
+    outages: Outages, clock: ManualClock, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """What a complete call is refused is logged once, however long it lasts, and once when a complete call succeeds."""
+    fail(outages, FULL)  # a request, before the first check
+    clock.now = 1
+    for _ in range(3):
+        fail(outages, FULL, complete=True)
+        fail(outages, FULL)
+        answer(outages)
+        clock.now += REPEAT
+    for _ in range(2):
+        succeed(outages)
+    assert [line["event"] for line in logs] == ["database_refused", "refusal_ended"]
+    assert logs[-1]["seconds"] == 3 * REPEAT
+
+
+def test_a_refusal_that_comes_and_goes_does_not_fill_the_log(
+    outages: Outages, clock: ManualClock, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """A refusal soon after the last one is logged only if it goes on."""
+    for _ in range(100):
+        fail(outages, FULL, complete=True)
+        succeed(outages)
+    assert len(logs) == 2
+    fail(outages, FULL, complete=True)
+    clock.now = QUIET
+    fail(outages, FULL, complete=True)
+    succeed(outages)
+    assert [line["event"] for line in logs] == ["database_refused", "refusal_ended"] * 2
+
+
+def test_a_check_that_began_before_a_refusal(outages: Outages, logs: list[MutableMapping[str, Any]]) -> None:
+    """A check that was in progress when a call was refused does not end the refusal."""
+    fail(outages, FULL, complete=True)
+    with outages.watch(complete=True):
+        fail(outages, FULL)
+    assert [line["event"] for line in logs] == ["database_refused"]
+    succeed(outages)
+    assert [line["event"] for line in logs] == ["database_refused", "refusal_ended"]
 
 
 @pytest.mark.parametrize(("error", "away"), [(NameTaken("x"), False), (asyncio.CancelledError(), True)])

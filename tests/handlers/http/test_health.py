@@ -10,7 +10,7 @@ import pytest
 from config.version import VERSION
 from handlers.http.health import Readiness
 from handlers.websocket.handler import ChatSocket
-from models.errors import StorageUnavailable
+from models.errors import DatabaseRefused, StorageUnavailable
 from server import Server
 from tests.conftest import Ask, Connect
 from tests.support.patience import PATIENCE
@@ -77,6 +77,19 @@ async def test_a_database_that_is_started_again() -> None:
 
     readiness = Readiness({"mongodb": here, "redis": away, "mysql": away}, 5, lambda: {"redis": "x", "mongodb": "x"})
     assert await readiness.databases() == {"mongodb": "ok", "redis": "restarting", "mysql": "unavailable"}
+
+
+async def test_a_database_that_answers_and_refuses() -> None:
+    """There is a reason for a database that answers but cannot be used, for as long as that lasts."""
+    trouble: list[Exception] = [DatabaseRefused("redis", "x", "OOM", "its memory is full"), TimeoutError()]
+
+    async def check() -> None:
+        if trouble:
+            raise trouble.pop(0)
+
+    readiness = Readiness({"redis": check}, timeout=PATIENCE)
+    found = [((await readiness.databases())["redis"], readiness.why.get("redis")) for _ in range(3)]
+    assert found == [("unavailable", "its memory is full"), ("unavailable", ""), ("ok", None)]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/ping", "/openapi.yaml"])

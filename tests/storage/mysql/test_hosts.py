@@ -278,7 +278,7 @@ async def test_a_server_whose_mysql_is_read_only(
 
     with read_only(second):
         status, answer = await ask("/readyz")
-        assert (status, answer["error"]) == (503, "mysql")
+        assert (status, answer["error"]) == (503, "mysql (it takes no writes)")
         status, answer = await register("alice1")
         assert (status, answer["error"]) == (503, "mysql is unavailable, please retry")
         assert (await ask("/session?uid=1"))[0] == 200

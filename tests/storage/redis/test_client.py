@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -13,29 +14,23 @@ from redis.exceptions import MovedError, NoPermissionError, OutOfMemoryError, Re
 from structlog.testing import capture_logs
 from tornado.ioloop import IOLoop
 
-from models.accounts.ports import Rule
-from models.chat.events import Typing
-from models.errors import DatabaseRefused, StorageUnavailable
-from models.records import Identity
+from models.errors import DatabaseReadOnly, DatabaseRefused, StorageUnavailable
 from storage.embedded.supervisor import Addresses
 from storage.mongo.messages import MongoMessages
-from storage.redis.attempts import RedisAttempts
 from storage.redis.broker import RedisBroker
-from storage.redis.client import RedisServer, UnsuitableRedisError, redis_client, redis_errors, subscriber_client
-from storage.redis.counters import RedisCounters
-from storage.redis.quotas import RedisQuotas
-from storage.redis.tickets import RedisTickets
+from storage.redis.client import (
+    RedisServer,
+    UnsuitableRedisError,
+    redis_client,
+    redis_errors,
+    rule_of,
+    subscriber_client,
+)
 from tests.storage.redis.test_broker import ANN, BOB
 from tests.support.chats import Ear
-from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE
 from tests.support.redis_process import free_port, redis_process, url_of
 from tests.support.sockets import until
-
-# The rights that docs/operations.md lists.
-ENOUGH = ["+@scripting", "+@pubsub", "+@connection", "+info", "+ping", "+time", "+get", "+mget", "+set", "+getdel"]
-ENOUGH += ["+del", "+exists", "+rename", "+incr", "+incrby", "+decr", "+expire", "+pexpire", "+ttl", "+pttl"]
-ENOUGH += ["+sadd", "+scard", "+sismember"]
 
 As = Callable[..., Awaitable[RedisServer]]
 
@@ -62,7 +57,6 @@ def test_an_invalid_url() -> None:
         (RedisConnectionError("gone"), None),
         (TimeoutError(), None),
         (OSError("no route"), None),
-        (ReadOnlyError("You can't write against a read only replica.", status_code="READONLY"), None),
         (ResponseError("LOADING Redis is loading the dataset in memory"), None),
         (ResponseError("BUSY Redis is busy running a script"), None),
         (NoPermissionError("no permissions to run the 'set' command", status_code="NOPERM"), "NOPERM"),
@@ -81,8 +75,32 @@ def test_permanent_and_temporary_errors(error: Exception, kind: str | None) -> N
     assert isinstance(caught.value, DatabaseRefused) == (kind is not None)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReadOnlyError("You can't write against a read only replica.", status_code="READONLY"),
+        ResponseError("NOREPLICAS Not enough good replicas to write."),
+    ],
+)
+def test_writes_that_are_refused_for_a_time(error: Exception) -> None:
+    """A replica, and a primary with too few replicas, may take writes later, but answer reads meanwhile."""
+    with pytest.raises(DatabaseReadOnly) as caught, redis_errors():
+        raise error
+    assert caught.value.summary.endswith("refuses writes")
+
+
+async def test_a_wrong_password(io_loop: IOLoop, addresses: Addresses, prefix: str) -> None:
+    """A user or a password that Redis refuses is a permanent error, although the driver calls it a connection error."""
+    path = addresses.redis.removeprefix("unix://")
+    server = RedisServer(f"unix://unknown:secret@{path}", timeout=PATIENCE, connections=2)
+    with pytest.raises(DatabaseRefused) as caught:
+        await server.ping(prefix)
+    assert (caught.value.kind, caught.value.summary) == ("NOAUTH", "it refuses the user or the password")
+    await server.close()
+
+
 async def test_readiness_writes(redis_server: RedisServer, redis: Redis, prefix: str) -> None:
-    """A Redis that cannot be written to is not ready, and the cause is logged once."""
+    """A Redis that cannot be written to is neither ready nor suitable. Its refusal is logged once, and its end too."""
     await redis_server.ping(prefix)
     await redis.config_set("maxmemory", "1000")
     try:
@@ -90,10 +108,14 @@ async def test_readiness_writes(redis_server: RedisServer, redis: Redis, prefix:
             for _ in range(3):
                 with pytest.raises(DatabaseRefused, match="maxmemory"):
                     await redis_server.ping(prefix)
-        assert [(entry["event"], entry["database"]) for entry in logs] == [("database_refused", "redis")]
+        with pytest.raises(UnsuitableRedisError, match=r"its memory is full .* raise its maxmemory"):
+            await redis_server.check_rights(prefix)
     finally:
         await redis.config_set("maxmemory", "0")
-    await redis_server.ping(prefix)
+    with capture_logs() as later:
+        await redis_server.ping(prefix)
+    assert [(entry["event"], entry["database"]) for entry in logs] == [("database_refused", "redis")]
+    assert [(entry["event"], entry["database"]) for entry in later] == [("refusal_ended", "redis")]
 
 
 async def test_an_outage(io_loop: IOLoop, tmp_path: Path, prefix: str) -> None:
@@ -115,11 +137,11 @@ async def test_an_outage(io_loop: IOLoop, tmp_path: Path, prefix: str) -> None:
 )
 async def test_a_redis_that_evicts(redis_server: RedisServer, redis: Redis, setting: str, value: str) -> None:
     """A Redis that evicts keys is refused, since a lost counter would allow too many messages."""
-    await redis_server.prepare()
+    await redis_server.prepare("tandem")
     await redis.config_set(setting, value)
     try:
         with pytest.raises(UnsuitableRedisError, match="noeviction"):
-            await redis_server.prepare()
+            await redis_server.prepare("tandem")
     finally:
         await redis.config_set("maxmemory-policy", "noeviction")
 
@@ -129,7 +151,7 @@ async def test_a_replica(redis_server: RedisServer, redis: Redis) -> None:
     await redis.replicaof("127.0.0.1", "1")
     try:
         with pytest.raises(UnsuitableRedisError, match=r"replica.*127\.0\.0\.1:1"):
-            await redis_server.prepare()
+            await redis_server.prepare("tandem")
     finally:
         await redis.replicaof("NO", "ONE")
 
@@ -141,7 +163,7 @@ async def test_a_node_of_a_cluster(io_loop: IOLoop, tmp_path: Path) -> None:
     with redis_process(tmp_path, "node", *arguments) as path:
         server = RedisServer(url_of(path), timeout=5, connections=2)
         with pytest.raises(UnsuitableRedisError, match="Cluster"):
-            await server.prepare()
+            await server.prepare("tandem")
         await server.close()
 
 
@@ -150,7 +172,7 @@ async def test_a_sentinel(io_loop: IOLoop, tmp_path: Path) -> None:
     with redis_process(tmp_path, "sentinel", "--port", str(free_port()), "--sentinel") as path:
         server = RedisServer(url_of(path), timeout=5, connections=2)
         with pytest.raises(UnsuitableRedisError, match="Sentinel"):
-            await server.prepare()
+            await server.prepare("tandem")
         await server.close()
 
 
@@ -174,73 +196,69 @@ def as_user(io_loop: IOLoop, addresses: Addresses, redis: Redis, prefix: str) ->
     io_loop.run_sync(lambda: redis.execute_command("ACL", "DELUSER", prefix))
 
 
-async def test_the_rights_that_are_enough(
-    as_user: As, prefix: str, messages: MongoMessages, clock: Clock, pair: tuple[int, int]
-) -> None:
-    """A user with the documented rights can do all that the stores do."""
-    server = await as_user(f"~{prefix}:*", f"&{prefix}:*", *ENOUGH)
-    await server.prepare()
+def without(rule: str, right: str) -> list[str]:
+    """Return the parts of an ACL rule except one."""
+    return [part for part in rule.split() if part != right]
+
+
+async def test_the_rights_that_are_enough(as_user: As, prefix: str) -> None:
+    """A user with the documented rights passes all checks; tests/test_redis.py runs a server with them."""
+    server = await as_user(*rule_of(prefix).split())
+    await server.prepare(prefix)
     await server.check_rights(prefix)
     await server.ping(prefix)
 
-    async def nothing(until: int) -> tuple[int, int]:
-        return 0, 0
 
-    counters = RedisCounters(server, prefix, RedisQuotas(server, prefix, strangers=1, size=1))
-    await counters.give_back(await counters.admit(*pair, nothing))
-    counters.gather(*pair, nothing, "hi")
-    counters.weigh(pair[0], "hi")
-    await counters.close()
-    tickets = RedisTickets(server, prefix, messages.peers, lifetime=30, clock=clock)
-    assert await tickets.redeem(await tickets.issue(Identity(7))) == Identity(7)
-    attempts = RedisAttempts(server, prefix, dict.fromkeys(Rule, 2))
-    for rule in Rule:
-        await attempts.take(rule, "subject")
-        await attempts.forgive(rule, "subject")
-    broker, ear = RedisBroker(server, prefix, messages.peers), Ear()
-    await broker.start(ear)
-    broker.follow(*pair)
-    await until(lambda: pair in ear.channels)
-    assert await broker.online([pair[1]]) == set()
-    broker.publish(Typing(*pair))
-    await broker.close()
-
-
-@pytest.mark.parametrize("right", [rule for rule in ENOUGH if not rule.startswith("+@")])
+@pytest.mark.parametrize("right", rule_of("{}").split())
 async def test_a_right_that_is_missing(as_user: As, prefix: str, right: str) -> None:
-    """A missing right is named at start."""
-    server = await as_user(f"~{prefix}:*", f"&{prefix}:*", *ENOUGH, right.replace("+", "-"))
-    with pytest.raises(UnsuitableRedisError, match=right[1:].upper()):
-        await server.prepare()
+    """A missing right is named at start, together with the rule that is enough, and the start does not hang."""
+    rule, right = rule_of(prefix), right.format(prefix)
+    server = await as_user(*without(rule, right))
+    with pytest.raises(UnsuitableRedisError) as caught:
+        await server.prepare(prefix)
+        await server.check_rights(prefix)
+    assert re.search(rf"missing in its ACL: .*{re.escape(right)}|'{right[1:]}' command", str(caught.value))
+    assert str(caught.value).endswith(f"this rule is enough: {rule}")
+
+
+async def test_another_database_number(
+    as_user: As, io_loop: IOLoop, addresses: Addresses, redis: Redis, prefix: str
+) -> None:
+    """A database number other than 0 needs one right more, which is named."""
+    await as_user(*rule_of(prefix).split())
+    url = f"unix://{prefix}:secret@{addresses.redis.removeprefix('unix://')}?db=1"
+    server = RedisServer(url, timeout=PATIENCE, connections=2)
+    with pytest.raises(UnsuitableRedisError, match=r"its user lacks rights .*'select' command"):
+        await server.prepare(prefix)
+    await redis.execute_command("ACL", "SETUSER", prefix, "+select")
+    await server.prepare(prefix)
+    await server.check_rights(prefix)
+    await server.close()
+
+
+async def test_a_channel_of_another_program(as_user: As, prefix: str) -> None:
+    """Rights to other channels are not enough."""
+    server = await as_user(*without(rule_of(prefix), f"&{prefix}:*"), "&another:*")
+    with pytest.raises(UnsuitableRedisError, match=f"ACL: &{prefix}:"):
         await server.check_rights(prefix)
 
 
-@pytest.mark.parametrize(
-    ("rules", "said"),
-    [
-        (["~{}:*", "&{}:*", "-@scripting"], "EVALSHA"),
-        (["~{}:*", "&{}:*", "-subscribe"], "SUBSCRIBE"),
-        (["~{}:*", "resetchannels"], "PUBLISH"),
-        (["~{}:*", "&another:*"], "PUBLISH"),
-        (["~another:*", "&{}:*"], "EVALSHA"),
-    ],
-)
-async def test_rights_that_are_too_few(as_user: As, prefix: str, rules: list[str], said: str) -> None:
-    """Without rights for channels, keys or scripts, the start fails with one line and does not hang."""
-    server = await as_user(*ENOUGH, *(rule.format(prefix) for rule in rules))
-    with pytest.raises(UnsuitableRedisError, match=said):
-        await server.check_rights(prefix)
-
-
-async def test_a_right_that_is_lost_while_it_runs(as_user: As, redis: Redis, prefix: str) -> None:
+@pytest.mark.parametrize("right", ["incrby", "script|exists", "publish"])
+async def test_a_right_that_is_lost_while_it_runs(as_user: As, redis: Redis, prefix: str, right: str) -> None:
     """A right that is lost later is a refusal that is logged, and not a bug."""
-    server = await as_user(f"~{prefix}:*", f"&{prefix}:*", *ENOUGH)
+    rule = rule_of(prefix)
+    server = await as_user(*rule.split())
     await server.ping(prefix)
-    await redis.execute_command("ACL", "SETUSER", prefix, "-set")
-    with capture_logs() as logs, pytest.raises(DatabaseRefused) as caught:
-        await server.ping(prefix)
-    assert caught.value.kind == "NOPERM"
-    assert [entry["event"] for entry in logs] == ["database_refused"]
+    with capture_logs() as logs:
+        for rules in (without(rule, f"+{right}"), rule.split()):
+            await redis.execute_command("ACL", "SETUSER", prefix, "reset", "on", ">secret", *rules)
+            for _ in range(2):
+                try:
+                    await server.ping(prefix)
+                except DatabaseRefused as error:
+                    assert (error.kind, error.summary) == ("NOPERM", "its user lacks rights")
+    assert [entry["event"] for entry in logs] == ["database_refused", "refusal_ended"]
+    assert f"missing in its ACL: +{right}" in logs[0]["reason"]
 
 
 # Failover
