@@ -1,4 +1,4 @@
-"""Tests of a server on a Redis of the operator's own: one that cannot be used, and rights."""
+"""Tests of a server on a Redis of the operator's own: one that cannot be used, rights, a password and TLS."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from server import Server, serving
 from storage.embedded.supervisor import Addresses
 from storage.redis.client import rule_of
 from tests.conftest import Ask, Connect, Connect2, StartServer, TokenOf
+from tests.support.certificates import Authority
 from tests.support.clocks import Clock
 from tests.support.patience import PATIENCE
 from tests.support.processes import external
-from tests.support.redis_process import free_port, redis_process
+from tests.support.redis_process import free_port, redis_process, redis_with_tls
 from tests.support.sockets import Client2, RawSocket, until, websocket
 
 People = Callable[[int], list[int]]
@@ -50,18 +51,27 @@ class OwnRedis(NamedTuple):
         self.admin.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">secret", *rules)
 
 
-def own(path: Path) -> OwnRedis:
+def own(path: Path, url: str = "") -> OwnRedis:
     admin = driver.Redis(unix_socket_path=str(path), decode_responses=True)
-    found = OwnRedis(path, f"unix://chat:secret@{quote(str(path))}", admin)
+    found = OwnRedis(path, url or f"unix://chat:secret@{quote(str(path))}", admin)
     found.allow(*RULE.split())
     return found
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    """A redis-server of the test's own."""
-    with redis_process(tmp_path, "own") as path:
-        found = own(path)
+@pytest.fixture(params=["unix"])
+def own_redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OwnRedis]:
+    """A redis-server of the test's own, on a unix socket or over TLS with certificates on both sides."""
+    if request.param == "unix":
+        with redis_process(tmp_path, "own") as path:
+            found = own(path)
+            yield found
+            found.admin.close()
+        return
+    authority = Authority(tmp_path, "authority")
+    certfile, keyfile = authority.issue("tandem")
+    options = f"ssl_ca_certs={authority.file}&ssl_certfile={certfile}&ssl_keyfile={keyfile}"
+    with redis_with_tls(tmp_path, authority) as (path, port):
+        found = own(path, f"rediss://chat:secret@localhost:{port}/0?{options}")
         yield found
         found.admin.close()
 
@@ -313,6 +323,7 @@ def test_the_documented_rights() -> None:
     assert f"ACL SETUSER chat on >secret {RULE}" in " ".join(OPERATIONS.split())
 
 
+@pytest.mark.parametrize("own_redis", ["unix", "tls"], indirect=True)
 async def test_the_rights_that_are_enough(
     http_server: Server,
     own_redis: OwnRedis,

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import redis
 
 from storage.embedded.programs import find_program
+from tests.support.certificates import Authority
 from tests.support.patience import PATIENCE
 
 
@@ -48,6 +49,19 @@ def redis_process(directory: Path, name: str, *arguments: str) -> Iterator[Path]
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def redis_with_tls(directory: Path, authority: Authority) -> Iterator[tuple[Path, int]]:
+    """Start a redis-server with a certificate for localhost; yield its socket and its port for TLS.
+
+    On the port it requires a certificate of the same CA from clients.
+    """
+    (certfile, keyfile), port = authority.issue("localhost"), free_port()
+    tls = {"port": port, "cert-file": certfile, "key-file": keyfile, "ca-cert-file": authority.file}
+    arguments = [part for name, value in tls.items() for part in (f"--tls-{name}", str(value))]
+    with redis_process(directory, "tls", "--bind", "127.0.0.1", *arguments) as path:
+        yield path, port
 
 
 def _answers(path: Path) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from redis.asyncio import Redis
@@ -130,6 +131,20 @@ async def test_an_outage(io_loop: IOLoop, tmp_path: Path, prefix: str) -> None:
             await server.ping(prefix)
             await server.close()
     assert [entry["event"] for entry in logs] == ["outage_began", "outage_ended"]
+
+
+async def test_passwords(io_loop: IOLoop, tmp_path: Path, prefix: str) -> None:
+    """The default user or another one signs in with a password of any characters, as docs/operations.md spells them."""
+    password = "/:@?#% of a URL"
+    with redis_process(tmp_path, "own") as path:
+        async with Redis.from_url(url_of(path)) as admin:
+            await admin.execute_command("ACL", "SETUSER", "chat", "on", f">{password}", *rule_of(prefix).split())
+            await admin.config_set("requirepass", password)
+        for user in ("", "chat"):
+            server = RedisServer(f"unix://{user}:{quote(password, safe='')}@{quote(str(path))}", PATIENCE, 2)
+            await server.prepare(prefix)
+            await server.check_rights(prefix)
+            await server.close()
 
 
 @pytest.mark.parametrize(
