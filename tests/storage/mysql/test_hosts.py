@@ -18,7 +18,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from models.errors import DatabaseReadOnly, DatabaseRefused, StorageUnavailable
 from storage.embedded.supervisor import Addresses
 from storage.mysql.executor import MySQL
-from storage.mysql.hosts import AVOID_FOR, Hosts
+from storage.mysql.hosts import AVOID_FOR, LEAVE_EVERY, Hosts
 from storage.mysql.url import Host, address_in
 from storage.mysql.users import MySQLUsers
 from tests.conftest import StartServer
@@ -28,6 +28,7 @@ from tests.support.mariadb_process import PASSWORD, USER, MariaDB
 from tests.support.patience import PATIENCE
 from tests.support.processes import external, stop
 from tests.support.redis_process import free_port
+from tests.support.sockets import until
 
 
 @contextmanager
@@ -73,6 +74,12 @@ def counted(server: MariaDB) -> int:
         return int(cursor.fetchone()[0])
 
 
+def connected(server: MariaDB) -> int:
+    """Return how many connections the user has to a server."""
+    with server.admin.cursor() as cursor:
+        return int(cursor.execute("SELECT 1 FROM information_schema.processlist WHERE user = %s", (USER,)))
+
+
 def events(logs: list[MutableMapping[str, Any]]) -> list[str]:
     return [line["event"] for line in logs]
 
@@ -106,6 +113,7 @@ async def test_a_first_host_that_is_read_only(servers: tuple[MariaDB, MariaDB], 
     with read_only(first), capture_logs() as logs:
         assert await mysql.run(port_in) == second.port
         assert await mysql.change(count) == second.port
+        await until(lambda: not connected(first))  # the connection that found that out is closed
     assert events(logs) == ["mysql_host_changed"]
     assert "the server is read-only: read_only" in logs[0]["reason"]
 
@@ -246,6 +254,35 @@ def test_a_host_that_was_away_is_tried_last_for_a_while(servers: tuple[MariaDB, 
     assert hosts.connect().server.port == ports[1]
     clock.now = AVOID_FOR
     assert hosts.connect().server.port == ports[0]
+
+
+def test_the_reasons_for_another_host(servers: tuple[MariaDB, MariaDB]) -> None:
+    """The log names the hosts that are not used at the moment, each with its last reason."""
+    one, other = (Host("localhost", server.port) for server in servers)
+    hosts = Hosts(address_in(url_of(one.port, other.port), PATIENCE), ManualClock())
+    with capture_logs() as logs:
+        for host, reason in ((one, "timed out"), (other, "read-only")):
+            hosts.avoid(host, reason)
+            hosts.connect()
+    assert [(line["host"], line["reason"]) for line in logs] == [
+        (str(other), f"{one}: timed out"),
+        (str(one), f"{other}: read-only"),
+    ]
+
+
+def test_connections_are_replaced_once_in_a_while(servers: tuple[MariaDB, MariaDB]) -> None:
+    """A server that refuses is left by all connections that were made before, and not again at once."""
+    clock = ManualClock()
+    hosts = Hosts(address_in(url_of(servers[0].port), PATIENCE), clock)
+    first, second = hosts.connect(), hosts.connect()
+    assert hosts.leave(first, "read-only")
+    assert not hosts.is_current(second)
+    assert hosts.leave(second, "read-only")  # another connection is made before the next attempt
+    third = hosts.connect()
+    assert not hosts.leave(third, "read-only")
+    assert hosts.is_current(third)
+    clock.now = LEAVE_EVERY
+    assert hosts.leave(third, "read-only")
 
 
 async def test_a_server_whose_mysql_is_read_only(
