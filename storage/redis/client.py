@@ -50,7 +50,7 @@ RIGHTS: tuple[str, ...]
 RIGHTS = ("info", "evalsha", "script|load", "script|exists", "publish", "subscribe", "unsubscribe", "pubsub|numsub")
 RIGHTS += ("ping", "time", "get", "set", "getdel", "del", "exists", "rename", "incrby", "decr", "expire", "pttl")
 RIGHTS += ("sadd", "scard", "sismember")
-CHECK = "check"  # the last part of the names of the key and the channel that `ping` uses
+CHECK = "check"  # the last part of the names of the key and the channel that `check` uses
 # Temporary errors: Redis is loading its data, or a cluster or the replicas of a primary are changing.
 PASSING = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
 NOT_WRITABLE = ("READONLY", "NOREPLICAS")  # temporary too, but reads are answered
@@ -125,8 +125,8 @@ class RedisServer:
         self._outages = Outages("redis", time.monotonic)
         self._dropping: asyncio.Task[None] | None = None
         self._rights = self.client.register_script((_source / "rights.lua").read_text("utf-8"))
-        self.subscription_refused: DatabaseRefused | None = None
-        """The error with which Redis refuses subscriptions at present, which Subscription sets. `ping` raises it."""
+        self.subscription_failure: StorageUnavailable | None = None
+        """Why the last attempt to subscribe failed; Subscription sets it."""
 
     async def close(self) -> None:
         """End all connections."""
@@ -139,7 +139,7 @@ class RedisServer:
     def errors(self, *, complete: bool = False) -> Iterator[None]:
         """Translate the driver's errors, log outages, and drop connections to a Redis that is not primary any more.
 
-        `complete` is for `ping`, which tries all that the stores do (storage/outages.py).
+        `complete` is for `check`, which tries all that the stores do (storage/outages.py).
         """
         try:
             with self._outages.watch(complete=complete), redis_errors():
@@ -202,11 +202,17 @@ class RedisServer:
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it so
 
     async def ping(self, prefix: str) -> None:
-        """Try all that the stores do, with keys below `prefix`. Raises StorageUnavailable, also if Redis refuses it."""
+        """Check Redis as `check` does, and the subscription. Raises StorageUnavailable, also for a refusal."""
+        await self.check(prefix)
+        if self.subscription_failure is not None:
+            raise self.subscription_failure.with_traceback(None)  # raised often; each time would add to it
+
+    async def check(self, prefix: str) -> None:
+        """Try all that the stores do, with keys below `prefix`. Raises StorageUnavailable, also for a refusal."""
         with self.errors(complete=True):
             await self._try_commands(prefix)
-            if self.subscription_refused is not None:
-                raise self.subscription_refused.with_traceback(None)  # raised often; each time would add to it
+            if isinstance(self.subscription_failure, DatabaseRefused):
+                raise self.subscription_failure.with_traceback(None)
 
     async def _try_commands(self, prefix: str) -> None:
         """Try each command in one round trip. Raises the driver's error; for rights one error that names all."""

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from common.backoff import Backoff
 from common.tasks import end
 from models.errors import DatabaseRefused, StorageUnavailable
-from storage.redis.client import CHECK, MOVED, RedisServer
+from storage.redis.client import CHECK, MOVED, RedisServer, redis_errors
 
 __all__ = ["Subscriber", "Subscription"]
 
@@ -144,11 +144,13 @@ class Subscription:
         """Subscribe to the wanted channels, and wait until Redis has confirmed the channel `home`."""
         await self._require_primary()
         try:
-            await self._ask(pubsub)
-        except DatabaseRefused as error:
-            self._server.subscription_refused = error
+            with redis_errors():
+                await self._ask(pubsub)
+        except StorageUnavailable as error:
+            error.summary = error.summary or "it accepts no subscription"
+            self._server.subscription_failure = error
             raise
-        self._server.subscription_refused = None
+        self._server.subscription_failure = None
         await self._subscriber.check()
         self.connected = True
         self._subscriber.connected()
@@ -158,16 +160,15 @@ class Subscription:
     async def _ask(self, pubsub: PubSub) -> None:
         """Ask for the wanted channels, and wait until the channel `home` is confirmed."""
         async with asyncio.timeout(HEARTBEAT):
-            with self._server.errors():  # inside, since being slow once is no outage
-                # Whether the user may unsubscribe shows only with a channel that is not wanted.
-                await pubsub.subscribe(self._prefix + CHECK)
-                await pubsub.unsubscribe(self._prefix + CHECK)
-                self._asked = set(self._wanted)
-                channels = [self._prefix + channel for channel in self._asked]
-                for start in range(0, len(channels), CHUNK):
-                    await pubsub.subscribe(*channels[start : start + CHUNK])
-                while self._home not in self._confirmed:
-                    self._heard(await pubsub.get_message(timeout=HEARTBEAT))
+            # Whether the user may unsubscribe shows only with a channel that is not wanted.
+            await pubsub.subscribe(self._prefix + CHECK)
+            await pubsub.unsubscribe(self._prefix + CHECK)
+            self._asked = set(self._wanted)
+            channels = [self._prefix + channel for channel in self._asked]
+            for start in range(0, len(channels), CHUNK):
+                await pubsub.subscribe(*channels[start : start + CHUNK])
+            while self._home not in self._confirmed:
+                self._heard(await pubsub.get_message(timeout=HEARTBEAT))
 
     async def _change(self, pubsub: PubSub) -> None:
         """Subscribe and unsubscribe as wanted channels change."""
@@ -213,7 +214,7 @@ class Subscription:
         If only memory or a right is missing, publishing goes on, and `/readyz` and the log say what is missing.
         """
         try:
-            await self._server.ping(self._prefix[:-1])
+            await self._server.check(self._prefix[:-1])
         except DatabaseRefused as error:
             if error.kind == MOVED:
                 raise

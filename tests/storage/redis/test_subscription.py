@@ -17,6 +17,8 @@ from models.errors import StorageUnavailable
 from storage.embedded.supervisor import Addresses
 from storage.redis.client import RedisServer, subscriber_client
 from storage.redis.subscription import CHUNK, Subscriber, Subscription
+from tests.support.patience import PATIENCE
+from tests.support.redis_process import redis_process, url_of
 from tests.support.sockets import until
 
 HOME = "home"
@@ -266,3 +268,37 @@ async def test_a_connection_that_is_quiet(open_subscription: Open, monkeypatch: 
     await until(lambda: pings == 5 or task.done())
     assert not task.done()
     await end(task)
+
+
+async def test_a_subscription_that_cannot_be_renewed(
+    io_loop: IOLoop, open_subscription: Open, tmp_path: Path, prefix: str
+) -> None:
+    """A Redis that takes commands but no subscription is not ready. The subscription is renewed once it can be."""
+    with redis_process(tmp_path, "full") as path:
+        server = RedisServer(url_of(path), timeout=PATIENCE, connections=2)
+        subscription, ear = open_subscription(server)
+        await subscription.start()
+        await asyncio.gather(*(server.ping(prefix) for _ in range(4)))  # as many connections as there may be
+        async with Redis.from_url(url_of(path)) as admin:
+            with capture_logs() as logs:
+                await admin.config_set("maxclients", 1)
+                await admin.client_kill_filter(_type="pubsub")
+                async with asyncio.timeout(PATIENCE):
+                    while (why := await summary(server, prefix)) == "":
+                        await asyncio.sleep(0.01)
+                assert why == "it accepts no subscription"
+                await admin.config_set("maxclients", 100)
+                await until(lambda: ear.connections == 2)
+            assert await summary(server, prefix) == ""
+        assert [entry["event"] for entry in logs] == ["subscription_lost"]
+        await subscription.close()
+        await server.close()
+
+
+async def summary(server: RedisServer, prefix: str) -> str:
+    """Return why Redis is not ready, or nothing."""
+    try:
+        await server.ping(prefix)
+    except StorageUnavailable as error:
+        return error.summary
+    return ""
