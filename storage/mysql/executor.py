@@ -141,6 +141,8 @@ class MySQL:
     ) -> Result:
         """Run `work` with a cursor in one transaction, once.
 
+        It runs once more only if the server refused it before the commit since it is read-only or not ready.
+
         If the connection is lost during the commit, `done` looks for the change. It returns what `work` would have
         returned, or None if nothing was changed. It has to read with a lock (FOR UPDATE), so that it waits for the
         transaction. Raises the same errors as `run`. Then nothing was changed, unless the commit's outcome is unknown:
