@@ -353,7 +353,7 @@ async def test_the_rights_that_are_enough(
             await unknown.say("hello?", code)
         await (await connect(stranger, users[-1])).say("hello?", 50006)
         # Accounts: registering, signing in, limits on attempts, tickets.
-        account = {"user_name": f"own{one}", "nick_name": "own", "password": "password"}
+        account = {"user_name": f"owner{one}", "nick_name": "own", "password": "password"}
         assert (await ask("POST", "/user/register", body=account)).status == 200
         assert (await ask("POST", "/user/login", body=account)).status == 200
         wrong = account | {"password": "wrong"}
