@@ -27,7 +27,6 @@ __all__ = ["NEVER", "Conversation", "PendingMessage", "ReadState", "Run", "Socke
 
 NEVER = -1.0  # loop time that has passed
 MAX_OUT_OF_ORDER = 64  # buffered messages of a conversation
-SOON = 0.001  # seconds; uvloop makes no timer for a shorter delay: the handle that it returns has no `when()`
 
 _log = structlog.get_logger(__name__)
 
@@ -229,6 +228,7 @@ class Conversation:
         "open_until",
         "out_of_order",
         "overdue",
+        "overdue_at",
         "queue",
         "read_states",
         "run",
@@ -252,6 +252,7 @@ class Conversation:
         self.queue: list[PendingMessage] = []
         self.run: Run | None = None
         self.overdue: asyncio.TimerHandle | None = None
+        self.overdue_at = 0.0  # loop time; uvloop's handle of a time that is near or past does not know it
         # Messages from other processes: buffered by seq, which of them the store did not have at the last read, whether
         # more has to be read once nothing is being inserted, and the task that reads.
         self.out_of_order: dict[int, Message] = {}
@@ -346,13 +347,12 @@ class Conversation:
         self.run = None
 
     def _keep_deadline(self, deadline: float) -> None:
-        timer = self.overdue
-        if timer is not None:
-            if timer.when() <= deadline:
+        if self.overdue is not None:
+            if self.overdue_at <= deadline:
                 return
-            timer.cancel()
-        loop = asyncio.get_running_loop()
-        self.overdue = loop.call_at(max(deadline, loop.time() + SOON), self._at_deadline)
+            self.overdue.cancel()
+        self.overdue_at = deadline
+        self.overdue = asyncio.get_running_loop().call_at(deadline, self._at_deadline)
 
     def _at_deadline(self) -> None:
         self.overdue = None

@@ -153,7 +153,7 @@ async def test_each_message_has_its_own_deadline() -> None:
     assert isinstance(second.outcome, StorageUnavailable)
     assert (first.outcome, far.outcome) == (None, None)
     assert conversation.overdue is not None
-    assert conversation.overdue.when() == first.deadline
+    assert conversation.overdue_at == first.deadline
     conversation.overdue.cancel()
 
 
