@@ -54,7 +54,7 @@ hashes: .venv/node  ## write the digests of all pinned versions into requirement
 	@$(NPM) install --package-lock-only
 
 clean:  ## remove what setup installed, but not data/
-	@rm -rf .venv .engines .browser node_modules
+	@rm -rf .venv .engines .browser node_modules .coverage .coverage.*
 
 # Each marker file is written last, so an interrupted set-up is repeated.
 .venv/made:
