@@ -19,6 +19,8 @@ from typing import Any
 import pymysql
 import pytest
 from bson.codec_options import CodecOptions
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from pymongo import WriteConcern
 from pymongo.read_concern import ReadConcern
 from redis.asyncio import Redis
@@ -41,6 +43,10 @@ from tests.support.processes import FRAMES, TOKEN_SECRET, ServerProcess, embedde
 from tests.support.sockets import Answer, Client, Client2, until
 
 Ask = Callable[..., Awaitable[Answer]]
+
+# On a busy machine any example may take long.
+hypothesis_settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("busy")
 
 
 @pytest.hookimpl(tryfirst=True)

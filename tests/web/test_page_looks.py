@@ -196,7 +196,9 @@ def test_phone(site: Site, visit: Visit) -> None:
         expect(me.thread).to_be_hidden()
         me.open(peer.member)
         expect(me.search).to_be_hidden()
-        assert me.page.get_by_role("link", name="Back").locator("svg").evaluate(WIDTH) >= 12
+        icon = me.page.get_by_role("link", name="Back").locator("svg")
+        expect(icon).to_be_visible()
+        assert icon.evaluate(WIDTH) >= 12
         expect(me.box).to_be_in_viewport(ratio=1)
         back()
     expect(me.search).to_be_visible()
