@@ -137,15 +137,21 @@ async def test_users_with_sockets_here_need_no_look_at_the_store(fake: Fakes) ->
     await end(task)
 
 
+async def known_open(blocks: Blocks, conversation: Conversation) -> asyncio.Task[None]:
+    """Hold the blocks of both users, and wait until memory says that there are none. Return the task that reads."""
+    now = asyncio.get_running_loop().time
+    task = asyncio.create_task(blocks.sweep.run())
+    for user in conversation.users:
+        blocks.hold(user)
+    await until(lambda: blocks.known_open_until(conversation) > now())
+    return task
+
+
 async def test_a_block_that_comes_while_all_blocks_are_read(fake: Fakes) -> None:
     """What was read before an event does not count after it, also if the answer comes later."""
     blocks, conversation = fake.blocks(), Conversation(1, 2)
     now = asyncio.get_running_loop().time
-    task = asyncio.ensure_future(blocks.sweep.run())
-    for user in (1, 2):
-        blocks.hold(user)
-    await blocks.wait_held(user)
-    await until(lambda: blocks.known_open_until(conversation) > now())
+    task = await known_open(blocks, conversation)
     await end(task)
     fake.store.read.clear()
     looking = asyncio.ensure_future(blocks.unblock(2, 1))  # reads the blocks of user 2
@@ -161,11 +167,7 @@ async def test_a_read_that_ends_after_a_later_one(fake: Fakes) -> None:
     """Blocks that were read before an event do not replace those that were read after it."""
     blocks, conversation = fake.blocks(), Conversation(1, 2)
     now = asyncio.get_running_loop().time
-    task = asyncio.ensure_future(blocks.sweep.run())
-    for user in (1, 2):
-        blocks.hold(user)
-    await blocks.wait_held(user)
-    await until(lambda: blocks.known_open_until(conversation) > now())
+    task = await known_open(blocks, conversation)
     gate = fake.store.read = asyncio.Event()
     early = asyncio.ensure_future(blocks.unblock(2, 3))  # reads the blocks of user 2
     await until(lambda: fake.store.reads)
